@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// The whole contract between cake and an engine, a store and a scheduler. A backend author writes
+// the members that a concept lists, puts a static_assert beside the type, and runs
+// cake::testing::check() on it, which tests what a concept cannot say.
+#pragma once
+
+#include <chrono>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "cake/identity.hpp"
+#include "cake/kv_layout.hpp"
+#include "cake/plan.hpp"
+#include "cake/result.hpp"
+
+namespace cake {
+
+using ConstBytes = std::span<const std::byte>;
+using MutableBytes = std::span<std::byte>;
+
+/// KV of one slice in transfer memory: for every layer of the slice one run of K and one of V.
+///
+/// Shape:   k(layer), v(layer): [tokens][n_kv_heads][head_dim] (nhd) or
+/// [n_kv_heads][tokens][head_dim] (hnd), as the
+///          engine's layout().order says; `layer` is the model's layer index, inside the slice's
+///          layers
+template <class Byte>
+class BasicKvView {
+ public:
+  BasicKvView() = default;
+  /// Runs lie at base + stride * (2 * (layer - first_layer) + {0: K, 1: V}).
+  BasicKvView(Byte* base, std::uint32_t first_layer, std::size_t run_bytes, std::size_t stride)
+      : base_(base), first_layer_(first_layer), run_bytes_(run_bytes), stride_(stride) {}
+  std::span<Byte> k(std::uint32_t layer) const {
+    return run(2 * std::size_t{layer - first_layer_});
+  }
+  std::span<Byte> v(std::uint32_t layer) const {
+    return run(2 * std::size_t{layer - first_layer_} + 1);
+  }
+
+ private:
+  std::span<Byte> run(std::size_t index) const { return {base_ + index * stride_, run_bytes_}; }
+  Byte* base_ = nullptr;
+  std::uint32_t first_layer_ = 0;
+  std::size_t run_bytes_ = 0;
+  std::size_t stride_ = 0;
+};
+using KvView = BasicKvView<const std::byte>;   // verified bytes, for insert
+using MutableKvView = BasicKvView<std::byte>;  // to be filled by extract
+
+/// Work that may still run. A Status is one (the call blocked); so is any movable type with
+///
+///     bool ready();     // never blocks
+///     Status wait();    // blocks until done; called once
+///     bool wait_for(std::chrono::nanoseconds);   // optional: ready() after at most that long;
+///     else it is polled
+///
+/// Thread:  only the thread that made the call touches it
+template <class C>
+concept AsyncCompletion = std::movable<C> && requires(C& c) {
+  { c.ready() } -> std::convertible_to<bool>;
+  { c.wait() } -> std::same_as<Status>;
+};
+template <class C>
+concept Completion = std::same_as<C, Status> || AsyncCompletion<C>;
+
+/// True when `c` is done, after waiting for at most `span`.
+template <Completion C>
+bool wait_for(C& c, std::chrono::nanoseconds span) {
+  if constexpr (std::same_as<C, Status>) {
+    return true;
+  } else if constexpr (requires {
+                         { c.wait_for(span) } -> std::convertible_to<bool>;
+                       }) {
+    return c.wait_for(span);
+  } else {
+    const auto end = std::chrono::steady_clock::now() + span;
+    while (!c.ready()) {
+      if (std::chrono::steady_clock::now() >= end) return false;
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+    return true;
+  }
+}
+
+/// Blocks until `c` is done.
+template <Completion C>
+Status wait(C c) {
+  if constexpr (std::same_as<C, Status>) {
+    return c;
+  } else {
+    return c.wait();
+  }
+}
+
+/// Who answers a LayerGate; sessions implement it.
+class GateSource {
+ public:
+  virtual bool wait_layer(std::uint64_t step, std::uint32_t layer) = 0;
+
+ protected:
+  ~GateSource() = default;
+};
+
+/// Lets a backend start a pass while later layers of the KV below it are still on their way.
+/// Belongs to one step.
+///
+///     for (layer = 0; layer < n_layers; ++layer) {
+///       if (!gate.wait(layer)) return cake::Error{cake::Errc::superseded};   // the step is void,
+///       and is issued again
+///       ... read and write KV of this layer ...
+///     }
+///
+/// Thread:  the thread that runs the step
+class LayerGate {
+ public:
+  LayerGate() = default;  // always open
+  LayerGate(GateSource& source, std::uint64_t step) : source_(&source), step_(step) {}
+  /// Blocks until KV of `layer` below the step is resident. False: the step is void.
+  bool wait(std::uint32_t layer) const {
+    return source_ == nullptr || source_->wait_layer(step_, layer);
+  }
+  bool always_open() const { return source_ == nullptr; }
+
+ private:
+  GateSource* source_ = nullptr;
+  std::uint64_t step_ = 0;
+};
+
+/// What loading and saving need of an engine.
+///
+///     KvLayout layout();                 ModelFingerprint fingerprint();
+///     Completion insert(Slice, KvView);            // bytes of a slice into the engine's KV
+///     Completion extract(Slice, MutableKvView);    // the other way, for save()
+///
+/// Needs:   memory for the slice's tokens is allocated; nobody else writes that slice meanwhile
+/// Thread:  insert runs on a lane thread, beside prefill of other chunks; `static constexpr bool
+/// insert_on_caller =
+///          true` moves it into the thread that drives the session. extract runs on the caller of
+///          save()
+template <class M>
+concept KvMemory = requires(M& m, const Slice& slice, const KvView& in, const MutableKvView& out) {
+  { m.layout() } -> std::convertible_to<KvLayout>;
+  { m.fingerprint() } -> std::convertible_to<ModelFingerprint>;
+  { m.insert(slice, in) } -> Completion;
+  { m.extract(slice, out) } -> Completion;
+};
+
+template <class C>
+concept PrefillsWhole = requires(C& c, Tokens tokens, TokenRange range) {
+  { c.prefill(tokens, range) } -> Completion;
+};
+template <class C>
+concept PrefillsGated = requires(C& c, Tokens tokens, TokenRange range, LayerGate gate) {
+  { c.prefill(tokens, range, gate) } -> Completion;
+};
+
+/// KvMemory, and at least one of
+///
+///     Completion prefill(Tokens prompt, TokenRange range);
+///     Completion prefill(Tokens prompt, TokenRange range, LayerGate gate);   // gate.wait(layer)
+///     before each layer
+///
+/// KV of [0, range.begin) is resident, or was enqueued before; after the range that ends the prompt
+/// logits exist.
+///
+/// Thread:  the thread that drives the session
+template <class C>
+concept ComputeBackend = KvMemory<C> &&(PrefillsWhole<C> || PrefillsGated<C>);
+
+/// Keeps chunk objects by key, in one or several tiers.
+///
+///     Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey>);         // one entry per
+///     key Completion read(std::uint32_t tier, ChunkKey, std::uint64_t offset, MutableBytes out);
+///     // ok: every byte arrived Completion write(ChunkKey, ConstBytes); // all or nothing; the
+///     first one wins Status erase(ChunkKey); // not there is ok std::uint32_t tiers(); //
+///     optional; 1 when absent
+///
+/// `out` stays valid until the completion is ready, also after the read was abandoned; a backend
+/// copies the keys it keeps. `out`, `offset` and its size are multiples of 4 KiB whenever the
+/// object's size is.
+///
+/// Thread:  any number of threads at once
+template <class S>
+concept StorageBackend = requires(S& s, std::span<const ChunkKey> keys, const ChunkKey& key,
+                                  std::uint32_t tier, std::uint64_t offset, MutableBytes out,
+                                  ConstBytes in) {
+  { s.lookup(keys) } -> std::same_as<Result<std::vector<StoredChunk>>>;
+  { s.read(tier, key, offset, out) } -> Completion;
+  { s.write(key, in) } -> Completion;
+  { s.erase(key) } -> std::same_as<Status>;
+};
+
+template <StorageBackend S>
+std::uint32_t tiers_of(S& storage) {
+  if constexpr (requires {
+                  { storage.tiers() } -> std::convertible_to<std::uint32_t>;
+                }) {
+    return storage.tiers();
+  } else {
+    return 1;
+  }
+}
+
+class Board;
+
+/// Decides what is computed and what is loaded. A pure state machine: no thread, clock, lock or
+/// I/O; all it knows is the plan, the board and the time that it is told.
+///
+///     void begin(const PrefillPlan&);                                    // the plan outlives the
+///     run Step next_step(const Board&, std::uint32_t budget, Time now);      // budget: most
+///     tokens of this step std::optional<Load> next_load(const Board&, LaneId, Time now);     //
+///     none: ask again when the board changed
+///
+/// Thread:  one at a time; the session sees to it
+template <class S>
+concept Scheduler = requires(S& s, const PrefillPlan& plan, const Board& board,
+                             std::uint32_t budget, LaneId lane, Time now) {
+  s.begin(plan);
+  { s.next_step(board, budget, now) } -> std::same_as<Step>;
+  { s.next_load(board, lane, now) } -> std::same_as<std::optional<Load>>;
+};
+
+}  // namespace cake

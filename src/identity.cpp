@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "cake/identity.hpp"
+
+#include <openssl/evp.h>
+
+#include <bit>
+
+namespace cake {
+namespace {
+
+static_assert(std::endian::native == std::endian::little,
+              "keys hash little-endian integers in place");
+
+std::string hex_of(const Sha256Digest& bytes) {
+  static constexpr char digits[] = "0123456789abcdef";
+  std::string text;
+  text.reserve(2 * bytes.size());
+  for (const std::byte b : bytes) {
+    text.push_back(digits[std::to_integer<unsigned>(b) >> 4]);
+    text.push_back(digits[std::to_integer<unsigned>(b) & 15]);
+  }
+  return text;
+}
+
+std::span<const std::byte> bytes_of(const std::uint64_t& value) {
+  return std::as_bytes(std::span(&value, 1));
+}
+
+}  // namespace
+
+std::string ChunkKey::hex() const { return hex_of(bytes); }
+std::string ModelFingerprint::hex() const { return hex_of(bytes); }
+
+struct Sha256::State {
+  EVP_MD* md = EVP_MD_fetch(nullptr, "SHA256", nullptr);
+  EVP_MD_CTX* context = EVP_MD_CTX_new();
+  ~State() {
+    EVP_MD_CTX_free(context);
+    EVP_MD_free(md);
+  }
+};
+
+Sha256::Sha256() : state_(std::make_unique<State>()) {
+  if (state_->md == nullptr || state_->context == nullptr ||
+      EVP_DigestInit_ex2(state_->context, state_->md, nullptr) != 1) {
+    throw Exception({Errc::unsupported, 0, "OpenSSL has no SHA-256"});
+  }
+}
+Sha256::~Sha256() = default;
+Sha256::Sha256(Sha256&&) noexcept = default;
+Sha256& Sha256::operator=(Sha256&&) noexcept = default;
+
+Sha256& Sha256::update(std::span<const std::byte> bytes) {
+  EVP_DigestUpdate(state_->context, bytes.data(), bytes.size());
+  return *this;
+}
+
+Sha256& Sha256::field(std::string_view tag, std::span<const std::byte> value) {
+  const std::uint64_t tag_size = tag.size();
+  const std::uint64_t value_size = value.size();
+  return update(bytes_of(tag_size)).update(tag).update(bytes_of(value_size)).update(value);
+}
+
+Sha256Digest Sha256::finish() {
+  Sha256Digest digest;
+  EVP_DigestFinal_ex(state_->context, reinterpret_cast<unsigned char*>(digest.data()), nullptr);
+  EVP_DigestInit_ex2(state_->context, nullptr, nullptr);
+  return digest;
+}
+
+FingerprintBuilder::FingerprintBuilder() { sha_.update("cake model fingerprint 1"); }
+
+FingerprintBuilder& FingerprintBuilder::add(std::string_view tag,
+                                            std::span<const std::byte> value) {
+  sha_.field(tag, value);
+  return *this;
+}
+FingerprintBuilder& FingerprintBuilder::add(std::string_view tag, std::string_view value) {
+  return add(tag, std::as_bytes(std::span(value)));
+}
+FingerprintBuilder& FingerprintBuilder::add(std::string_view tag, std::uint64_t value) {
+  return add(tag, bytes_of(value));
+}
+ModelFingerprint FingerprintBuilder::finish() {
+  ModelFingerprint fingerprint{sha_.finish()};
+  sha_.update("cake model fingerprint 1");
+  return fingerprint;
+}
+
+ChunkKey root_key(const ModelFingerprint& fingerprint, const KvLayout& layout,
+                  std::uint32_t chunk_tokens, std::string_view tenant_salt) {
+  Sha256 sha;
+  const auto number = [&](std::string_view tag, std::uint64_t value) {
+    sha.field(tag, bytes_of(value));
+  };
+  sha.update("cake root 1");
+  sha.field("fingerprint", fingerprint.bytes);
+  number("layers", layout.n_layers);
+  number("kv_heads", layout.n_kv_heads);
+  number("head_dim", layout.head_dim);
+  number("dtype", static_cast<std::uint64_t>(layout.dtype));
+  number("order", static_cast<std::uint64_t>(layout.order));
+  number("chunk_tokens", chunk_tokens);
+  number("codec", 0);
+  sha.field("tenant", std::as_bytes(std::span(tenant_salt)));
+  return {sha.finish()};
+}
+
+std::array<std::byte, 16> tenant_tag(std::string_view tenant_salt) {
+  Sha256 sha;
+  sha.update("cake tenant 1").field("tenant", std::as_bytes(std::span(tenant_salt)));
+  const Sha256Digest digest = sha.finish();
+  std::array<std::byte, 16> tag;
+  std::memcpy(tag.data(), digest.data(), tag.size());
+  return tag;
+}
+
+std::vector<ChunkKey> prefix_chain(const ChunkKey& root, Tokens tokens,
+                                   std::uint32_t chunk_tokens) {
+  if (chunk_tokens == 0) throw Exception({Errc::invalid_argument, 0, "chunk_tokens is 0"});
+  std::vector<ChunkKey> keys(tokens.empty() ? 0 : (tokens.size() - 1) / chunk_tokens);
+  Sha256 sha;
+  const ChunkKey* parent = &root;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    sha.update("cake chunk 1").update(parent->bytes);
+    sha.update(std::as_bytes(std::span(&chunk_tokens, 1)));
+    sha.update(std::as_bytes(tokens.subspan(i * chunk_tokens, chunk_tokens)));
+    keys[i].bytes = sha.finish();
+    parent = &keys[i];
+  }
+  return keys;
+}
+
+}  // namespace cake
