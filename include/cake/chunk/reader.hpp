@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// Reading a stored chunk: nothing reaches attention before it went through here.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "cake/chunk/format.hpp"
+#include "cake/concepts.hpp"
+#include "cake/result.hpp"
+
+namespace cake {
+
+/// What parsing one object's head leaves behind: where the bytes lie and what they digest to.
+class ChunkTables {
+ public:
+  ChunkTables() = default;
+  bool parsed() const { return geometry_.has_value(); }
+  /// Needs:   parsed()
+  const ChunkGeometry& geometry() const { return *geometry_; }
+
+ private:
+  friend Result<ChunkTables> parse_chunk(ConstBytes, std::uint64_t, const ChunkIdentity&);
+  friend Result<KvView> verify_slice(const ChunkTables&, const ChunkIdentity&, LayerRange,
+                                     ConstBytes);
+  std::optional<ChunkGeometry> geometry_;
+  std::vector<std::uint32_t> digests_;  // [extent][block]
+  std::uint32_t header_crc_ = 0;
+};
+
+/// Parses and checks header, tables and token ids: first that they are undamaged, then that they
+/// are the ones expected, then that every offset and size is the only one that the geometry allows.
+/// Reads `head` only: the object from its first byte on, at least head_bytes() of it.
+///
+/// Errors:  corrupt: damaged, or `object_size` is not what was written; mismatch: whole, but not
+///          `expected`; unsupported: a newer major version, an unknown incompatible feature, digest
+///          or codec; invalid_argument: `expected` is no chunk that can be stored, or `head` is
+///          shorter than a whole head although the object is not
+Result<ChunkTables> parse_chunk(ConstBytes head, std::uint64_t object_size,
+                                const ChunkIdentity& expected);
+
+/// Digests every block of these layers, padding included, and with the last layer the footer.
+///
+/// Needs:   `bytes` is exactly what geometry().read_range(layers) names, and outlives the view
+/// Errors:  corrupt; invalid_argument: wrong size of `bytes`, layers outside the model, tables of
+///          another geometry
+Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expected,
+                            LayerRange layers, ConstBytes bytes);
+
+/// What an object says of itself.
+struct ChunkSummary {
+  ChunkKey key;
+  ChunkKey parent;
+  std::uint32_t token_begin = 0;
+  std::uint32_t token_count = 0;
+  std::uint64_t object_bytes = 0;
+};
+
+/// Reads the first 4 KiB of an object without expecting anything. Empty when they are no undamaged
+/// header of a version that this build reads. For tools and for eviction, never for loading.
+std::optional<ChunkSummary> peek_chunk(ConstBytes first_page);
+
+}  // namespace cake

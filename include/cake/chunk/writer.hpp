@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// Building a stored chunk in memory, ready to be published in one write.
+#pragma once
+
+#include <cstdint>
+
+#include "cake/buffer.hpp"
+#include "cake/chunk/format.hpp"
+#include "cake/concepts.hpp"
+#include "cake/result.hpp"
+
+namespace cake {
+
+/// Builds one object after the other in the same buffer.
+///
+///     cake::ChunkWriter writer(memory.layout(), 256);
+///     memory.extract(slice, writer.payload());       // all layers
+///     storage.write(identity.key, *writer.finish(identity));
+///
+/// Thread:  one thread at a time
+/// Errors:  the constructor throws Exception(invalid_argument) unless ChunkGeometry::fits, and
+///          std::bad_alloc
+class ChunkWriter {
+ public:
+  ChunkWriter(const KvLayout& layout, std::uint32_t chunk_tokens);
+
+  const ChunkGeometry& geometry() const { return geometry_; }
+  /// Where the KV of all layers goes. Stays the same from chunk to chunk.
+  MutableKvView payload();
+  /// Fills in digests, tables, header and footer, and returns the object. It is valid until the
+  /// payload is written again.
+  ///
+  /// Errors:  invalid_argument: `identity` has another layout or number of tokens than the writer
+  Result<ConstBytes> finish(const ChunkIdentity& identity);
+
+ private:
+  ChunkGeometry geometry_;
+  AlignedBuffer object_;
+};
+
+}  // namespace cake

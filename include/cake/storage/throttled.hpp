@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// A store behind a link of given bandwidth and latency: stands in for a disk or a network that is
+// not there, so that every machine can show every regime.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "cake/concepts.hpp"
+
+namespace cake {
+
+/// One link. Zero bandwidth means unlimited.
+struct LinkOptions {
+  double bytes_per_second = 0;
+  std::chrono::nanoseconds latency{0};
+};
+
+/// When transfers over one link arrive: they follow each other in the order of the calls, each
+/// takes bytes / bandwidth, and latency is added on top of each without keeping the link busy.
+/// Arithmetic only; time is an argument.
+class LinkSchedule {
+ public:
+  using TimePoint = std::chrono::steady_clock::time_point;
+
+  explicit LinkSchedule(LinkOptions options = {}) : options_(options) {}
+  const LinkOptions& options() const { return options_; }
+  void set(LinkOptions options) { options_ = options; }
+
+  /// Arrival of a transfer that is asked for at `now`.
+  TimePoint reserve(TimePoint now, std::uint64_t bytes) {
+    free_ = std::max(free_, now);
+    if (options_.bytes_per_second > 0) {
+      const double seconds = static_cast<double>(bytes) / options_.bytes_per_second;
+      // A hundred years: as good as never, and it still fits the clock.
+      const double nanoseconds = std::min(seconds * 1e9, 3.1e18);
+      const auto span = std::chrono::nanoseconds(static_cast<std::int64_t>(nanoseconds));
+      free_ = later(free_, span);
+    }
+    return later(free_, options_.latency);
+  }
+
+ private:
+  static TimePoint later(TimePoint from, std::chrono::nanoseconds span) {
+    return span > TimePoint::max() - from ? TimePoint::max() : from + span;
+  }
+  LinkOptions options_;
+  TimePoint free_ = TimePoint::min();
+};
+
+/// Done when the inner work is done and its time on the link is over. Sleeps, never spins.
+template <Completion Inner>
+class ThrottledCompletion {
+ public:
+  using Clock = std::chrono::steady_clock;
+  ThrottledCompletion(Inner inner, Clock::time_point due) : inner_(std::move(inner)), due_(due) {}
+
+  bool ready() { return Clock::now() >= due_ && inner_ready(); }
+  Status wait() {
+    std::this_thread::sleep_until(due_);
+    return cake::wait(std::move(inner_));
+  }
+  bool wait_for(std::chrono::nanoseconds span) {
+    const auto now = Clock::now();
+    const auto end = span > due_ - now ? due_ : now + span;
+    if (end < due_) {
+      std::this_thread::sleep_until(end);
+      return false;
+    }
+    if (now < due_) {
+      std::this_thread::sleep_until(due_);
+      span -= due_ - now;
+    }
+    return cake::wait_for(inner_, span);
+  }
+  /// When the link has carried it.
+  Clock::time_point due() const { return due_; }
+
+ private:
+  bool inner_ready() {
+    if constexpr (std::same_as<Inner, Status>) {
+      return true;
+    } else {
+      return inner_.ready();
+    }
+  }
+  Inner inner_;
+  Clock::time_point due_;
+};
+
+/// Wraps a store; every tier gets a link of its own. Reads are slowed down; writes only when a link
+/// is named for them; lookup and erase pass through.
+///
+///     cake::ThrottledStorage slow(store, {.bytes_per_second = 125e6, .latency = 1ms});
+///
+/// Needs:   the inner store outlives it
+/// Thread:  any number of threads at once
+template <StorageBackend S>
+class ThrottledStorage {
+  using InnerRead = decltype(std::declval<S&>().read(0, std::declval<const ChunkKey&>(), 0,
+                                                     std::declval<MutableBytes>()));
+  using InnerWrite = decltype(std::declval<S&>().write(std::declval<const ChunkKey&>(),
+                                                       std::declval<ConstBytes>()));
+
+ public:
+  /// The same link for each tier.
+  ThrottledStorage(S& inner, LinkOptions link) : inner_(&inner), links_(tiers_of(inner)) {
+    for (auto& each : links_) each.schedule.set(link);
+  }
+  /// links[i] belongs to tier i; tiers without one are not slowed down.
+  ThrottledStorage(S& inner, std::span<const LinkOptions> links)
+      : inner_(&inner), links_(tiers_of(inner)) {
+    const std::size_t n = std::min(links.size(), links_.size());
+    for (std::size_t i = 0; i < n; ++i) links_[i].schedule.set(links[i]);
+  }
+
+  /// Changes a link from the next call on; what is on its way arrives as it was going to.
+  void set_link(std::uint32_t tier, LinkOptions link) {
+    if (tier >= links_.size()) return;
+    std::lock_guard lock(links_[tier].mutex);
+    links_[tier].schedule.set(link);
+  }
+  /// Lets writes take their time on this tier's link too; none: writes are not slowed down.
+  ///
+  /// Thread:  before other threads use the store
+  void throttle_writes(std::optional<std::uint32_t> tier) { write_link_ = tier; }
+
+  std::uint32_t tiers() { return tiers_of(*inner_); }
+  Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
+    return inner_->lookup(keys);
+  }
+  ThrottledCompletion<InnerRead> read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
+                                      MutableBytes out) {
+    const auto due = reserve(tier, out.size());
+    return {inner_->read(tier, key, offset, out), due};
+  }
+  ThrottledCompletion<InnerWrite> write(const ChunkKey& key, ConstBytes bytes) {
+    const auto due = write_link_ ? reserve(*write_link_, bytes.size()) : LinkSchedule::TimePoint();
+    return {inner_->write(key, bytes), due};
+  }
+  Status erase(const ChunkKey& key) { return inner_->erase(key); }
+
+ private:
+  struct Link {
+    std::mutex mutex;
+    LinkSchedule schedule;
+  };
+  LinkSchedule::TimePoint reserve(std::uint32_t tier, std::uint64_t bytes) {
+    if (tier >= links_.size()) return {};  // the inner store refuses it
+    std::lock_guard lock(links_[tier].mutex);
+    return links_[tier].schedule.reserve(std::chrono::steady_clock::now(), bytes);
+  }
+
+  S* inner_;
+  std::vector<Link> links_;
+  std::optional<std::uint32_t> write_link_;
+};
+
+}  // namespace cake

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "cake/chunk/reader.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "cake/chunk/digest.hpp"
+#include "wire.hpp"
+
+namespace cake {
+namespace {
+
+static_assert(kDigestBlock == std::size_t{1} << wire::kBlockLog2);
+
+Error corrupt(const char* what) { return {Errc::corrupt, 0, what}; }
+Error mismatch(const char* what) { return {Errc::mismatch, 0, what}; }
+Error unsupported(const char* what) { return {Errc::unsupported, 0, what}; }
+
+bool all_zero(std::span<const std::byte> bytes) {
+  return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
+}
+
+template <class T>
+T load(ConstBytes bytes, std::uint64_t offset) {
+  T value;
+  std::memcpy(&value, bytes.data() + offset, sizeof value);
+  return value;
+}
+
+/// The header, if it is undamaged and of a version that this build reads.
+Result<wire::Header> load_header(ConstBytes head) {
+  if (head.size() < sizeof(wire::Header)) return corrupt("the object is shorter than a header");
+  const auto header = load<wire::Header>(head, 0);
+  if (header.magic != wire::kHeaderMagic) return corrupt("the object has no chunk header");
+  if (header.crc != crc32c(head.first(wire::kSealed))) return corrupt("the header is damaged");
+  if (header.major != wire::kMajor) return unsupported("the object is of another major version");
+  if ((header.incompatible & ~wire::kKnownIncompatible) != 0) {
+    return unsupported("the object uses a feature that this build does not know");
+  }
+  if (header.digest != wire::kDigestCrc32c || header.block_log2 != wire::kBlockLog2) {
+    return unsupported("the object is digested in a way that this build does not know");
+  }
+  if (header.header_bytes != sizeof header) return corrupt("the header has a wrong length");
+  // A newer minor version may have put these bytes to a use that old readers can do without.
+  if (header.minor <= wire::kMinor && !all_zero(header.reserved)) {
+    return corrupt("reserved bytes of the header are in use");
+  }
+  return header;
+}
+
+Status check_identity(const wire::Header& header, const ChunkIdentity& expected) {
+  if (header.key != expected.key.bytes) return mismatch("the object is stored under a wrong key");
+  if (header.parent != expected.parent.bytes) return mismatch("the object has another parent");
+  if (header.fingerprint != expected.fingerprint.bytes) {
+    return mismatch("the object is another model's");
+  }
+  if (header.tenant != expected.tenant) return mismatch("the object is another tenant's");
+  if (header.token_begin != expected.token_begin || header.token_count != expected.tokens.size()) {
+    return mismatch("the object covers other positions");
+  }
+  const KvLayout& layout = expected.layout;
+  if (header.n_layers != layout.n_layers || header.n_kv_heads != layout.n_kv_heads ||
+      header.head_dim != layout.head_dim ||
+      header.dtype != static_cast<std::uint8_t>(layout.dtype) ||
+      header.order != static_cast<std::uint8_t>(layout.order)) {
+    return mismatch("the object has another layout");
+  }
+  return {};
+}
+
+/// Every size and offset has exactly one right value, so nothing is ever computed from a wrong one.
+Status check_sizes(const wire::Header& header, std::uint64_t object_size,
+                   const ChunkGeometry& geometry) {
+  if (header.object_bytes != geometry.object_bytes()) {
+    return corrupt("the header's object size is wrong");
+  }
+  if (object_size != header.object_bytes) return corrupt("the object is truncated or has grown");
+  if (header.payload_begin != geometry.head_bytes() ||
+      header.payload_bytes != geometry.payload_end() - geometry.head_bytes() ||
+      header.raw_bytes != geometry.n_extents() * geometry.run_bytes()) {
+    return corrupt("the header's payload range is wrong");
+  }
+  if (header.n_extents != geometry.n_extents() || header.n_digests != geometry.n_digests() ||
+      header.extents_offset != geometry.extents_offset() ||
+      header.digests_offset != geometry.digests_offset() ||
+      header.tokens_offset != geometry.tokens_offset() ||
+      header.tables_end != geometry.tables_end()) {
+    return corrupt("the header's table ranges are wrong");
+  }
+  return {};
+}
+
+Status check_extents(ConstBytes head, const ChunkGeometry& geometry) {
+  std::uint64_t at = geometry.extents_offset();
+  for (std::uint32_t layer = 0; layer < geometry.layout().n_layers; ++layer) {
+    for (std::uint32_t side = 0; side < 2; ++side, at += sizeof(wire::Extent)) {
+      const auto extent = load<wire::Extent>(head, at);
+      if (extent.codec != wire::kCodecRaw) {
+        return unsupported("an extent is coded in a way that this build does not know");
+      }
+      if (extent.layer != layer || extent.side != side) {
+        return corrupt("the extents are out of order");
+      }
+      if (extent.flags != 0) return corrupt("reserved bits of an extent are in use");
+      if (extent.offset != geometry.extent(layer, side).begin) {
+        return corrupt("an extent is not where it belongs");
+      }
+      if (extent.stored_bytes != geometry.run_bytes() || extent.raw_bytes != geometry.run_bytes()) {
+        return corrupt("an extent has a wrong size");
+      }
+    }
+  }
+  return {};
+}
+
+Status check_footer(ConstBytes page, const ChunkKey& key, std::uint64_t object_bytes,
+                    std::uint32_t header_crc) {
+  const auto footer = load<wire::Footer>(page, 0);
+  if (footer.magic != wire::kFooterMagic || footer.crc != crc32c(page.first(wire::kSealed))) {
+    return corrupt("the footer is damaged");
+  }
+  if (footer.key != key.bytes || footer.object_bytes != object_bytes ||
+      footer.header_crc != header_crc) {
+    return corrupt("the footer belongs to another header");
+  }
+  if (!all_zero(footer.reserved)) return corrupt("reserved bytes of the footer are in use");
+  return {};
+}
+
+}  // namespace
+
+Result<ChunkTables> parse_chunk(ConstBytes head, std::uint64_t object_size,
+                                const ChunkIdentity& expected) {
+  if (!ChunkGeometry::fits(expected.layout, expected.tokens.size())) {
+    return Error{Errc::invalid_argument, 0, "no stored chunk has the expected layout"};
+  }
+  const auto header = load_header(head);
+  if (!header) return header.error();
+  if (auto status = check_identity(*header, expected); !status) return status.error();
+
+  const ChunkGeometry geometry(expected.layout, static_cast<std::uint32_t>(expected.tokens.size()));
+  if (auto status = check_sizes(*header, object_size, geometry); !status) return status.error();
+  if (head.size() < geometry.head_bytes()) {
+    return Error{Errc::invalid_argument, 0, "less than the head of the object was given"};
+  }
+  const ConstBytes tables =
+      head.subspan(sizeof(wire::Header), geometry.head_bytes() - sizeof(wire::Header));
+  if (header->tables_crc != crc32c(tables)) return corrupt("the tables are damaged");
+  if (auto status = check_extents(head, geometry); !status) return status.error();
+  if (std::memcmp(head.data() + geometry.tokens_offset(), expected.tokens.data(),
+                  expected.tokens.size_bytes()) != 0) {
+    return mismatch("the object holds other tokens");
+  }
+  const std::uint64_t end = geometry.tables_end();
+  if (!all_zero(head.subspan(end, geometry.head_bytes() - end))) {
+    return corrupt("bytes behind the tables are in use");
+  }
+
+  ChunkTables result;
+  result.digests_.resize(geometry.n_digests());
+  std::memcpy(result.digests_.data(), head.data() + geometry.digests_offset(),
+              4 * geometry.n_digests());
+  result.header_crc_ = header->crc;
+  result.geometry_ = geometry;
+  return result;
+}
+
+Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expected,
+                            LayerRange layers, ConstBytes bytes) {
+  if (!tables.parsed() || tables.geometry().layout() != expected.layout ||
+      tables.geometry().chunk_tokens() != expected.tokens.size()) {
+    return Error{Errc::invalid_argument, 0, "a slice cannot be verified by these tables"};
+  }
+  const ChunkGeometry& geometry = tables.geometry();
+  const std::uint32_t n_layers = geometry.layout().n_layers;
+  if (layers.empty() || layers.end > n_layers ||
+      bytes.size() != geometry.read_range(layers).size()) {
+    return Error{Errc::invalid_argument, 0, "a slice was given other bytes than its own"};
+  }
+
+  const std::byte* const runs = bytes.data() + (layers.begin == 0 ? geometry.head_bytes() : 0);
+  const std::byte* run = runs;
+  const std::uint64_t stride = geometry.run_stride();
+  const std::uint64_t first = 2 * layers.begin * geometry.digests_per_extent();
+  const std::uint32_t* digest = tables.digests_.data() + first;
+  for (std::uint32_t i = 0; i < 2 * layers.size(); ++i, run += stride) {
+    for (std::uint64_t at = 0; at < stride; at += kDigestBlock) {
+      const std::uint64_t size = std::min<std::uint64_t>(kDigestBlock, stride - at);
+      if (crc32c({run + at, size}) != *digest++) return corrupt("a block of KV is damaged");
+    }
+  }
+  if (layers.end == n_layers) {
+    const ConstBytes page = bytes.last(sizeof(wire::Footer));
+    auto status = check_footer(page, expected.key, geometry.object_bytes(), tables.header_crc_);
+    if (!status) return status.error();
+  }
+  return KvView(runs, layers.begin, geometry.run_bytes(), stride);
+}
+
+std::optional<ChunkSummary> peek_chunk(ConstBytes first_page) {
+  const auto header = load_header(first_page);
+  if (!header) return std::nullopt;
+  return ChunkSummary{ChunkKey{header->key}, ChunkKey{header->parent}, header->token_begin,
+                      header->token_count, header->object_bytes};
+}
+
+}  // namespace cake

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "cake/chunk/writer.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "cake/chunk/digest.hpp"
+#include "wire.hpp"
+
+namespace cake {
+namespace {
+
+void write_tables(std::byte* object, const ChunkGeometry& geometry, Tokens tokens) {
+  std::byte* extent_at = object + geometry.extents_offset();
+  std::byte* digest_at = object + geometry.digests_offset();
+  for (std::uint32_t layer = 0; layer < geometry.layout().n_layers; ++layer) {
+    for (std::uint8_t side = 0; side < 2; ++side) {
+      const ByteRange range = geometry.extent(layer, side);
+      const wire::Extent extent{
+          layer, side, wire::kCodecRaw, 0, range.begin, geometry.run_bytes(), geometry.run_bytes()};
+      std::memcpy(extent_at, &extent, sizeof extent);
+      extent_at += sizeof extent;
+      for (std::uint64_t at = range.begin; at < range.end; at += kDigestBlock) {
+        const std::uint64_t size = std::min<std::uint64_t>(kDigestBlock, range.end - at);
+        const std::uint32_t digest = crc32c({object + at, size});
+        std::memcpy(digest_at, &digest, sizeof digest);
+        digest_at += sizeof digest;
+      }
+    }
+  }
+  std::memcpy(object + geometry.tokens_offset(), tokens.data(), tokens.size_bytes());
+}
+
+}  // namespace
+
+ChunkWriter::ChunkWriter(const KvLayout& layout, std::uint32_t chunk_tokens)
+    : geometry_(layout, chunk_tokens), object_(geometry_.object_bytes()) {
+  // Padding is zeroed once: neither payload() nor finish() reaches it.
+  std::memset(object_.data(), 0, object_.size());
+}
+
+MutableKvView ChunkWriter::payload() {
+  return {object_.data() + geometry_.head_bytes(), 0, geometry_.run_bytes(),
+          geometry_.run_stride()};
+}
+
+Result<ConstBytes> ChunkWriter::finish(const ChunkIdentity& identity) {
+  if (identity.layout != geometry_.layout() || identity.tokens.size() != geometry_.chunk_tokens()) {
+    return Error{
+        Errc::invalid_argument, 0,
+        "a chunk writer was given another layout or number of tokens than it was made for"};
+  }
+  std::byte* object = object_.data();
+  write_tables(object, geometry_, identity.tokens);
+
+  const KvLayout& layout = geometry_.layout();
+  wire::Header header{};
+  header.magic = wire::kHeaderMagic;
+  header.major = wire::kMajor;
+  header.minor = wire::kMinor;
+  header.header_bytes = sizeof header;
+  header.object_bytes = geometry_.object_bytes();
+  header.payload_begin = geometry_.head_bytes();
+  header.payload_bytes = geometry_.payload_end() - geometry_.head_bytes();
+  header.raw_bytes = geometry_.n_extents() * geometry_.run_bytes();
+  header.key = identity.key.bytes;
+  header.parent = identity.parent.bytes;
+  header.fingerprint = identity.fingerprint.bytes;
+  header.tenant = identity.tenant;
+  header.token_begin = identity.token_begin;
+  header.token_count = geometry_.chunk_tokens();
+  header.n_layers = layout.n_layers;
+  header.n_kv_heads = layout.n_kv_heads;
+  header.head_dim = layout.head_dim;
+  header.dtype = static_cast<std::uint8_t>(layout.dtype);
+  header.order = static_cast<std::uint8_t>(layout.order);
+  header.digest = wire::kDigestCrc32c;
+  header.block_log2 = wire::kBlockLog2;
+  header.n_extents = static_cast<std::uint32_t>(geometry_.n_extents());
+  header.n_digests = static_cast<std::uint32_t>(geometry_.n_digests());
+  header.extents_offset = geometry_.extents_offset();
+  header.digests_offset = geometry_.digests_offset();
+  header.tokens_offset = geometry_.tokens_offset();
+  header.tables_end = geometry_.tables_end();
+  header.tables_crc = crc32c({object + sizeof header, geometry_.head_bytes() - sizeof header});
+  header.crc = crc32c(std::as_bytes(std::span(&header, 1)).first(wire::kSealed));
+  std::memcpy(object, &header, sizeof header);
+
+  wire::Footer footer{};
+  footer.magic = wire::kFooterMagic;
+  footer.key = identity.key.bytes;
+  footer.object_bytes = header.object_bytes;
+  footer.header_crc = header.crc;
+  footer.crc = crc32c(std::as_bytes(std::span(&footer, 1)).first(wire::kSealed));
+  std::memcpy(object + geometry_.payload_end(), &footer, sizeof footer);
+  return ConstBytes(object_.bytes());
+}
+
+}  // namespace cake
