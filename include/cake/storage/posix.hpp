@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// Chunk objects as files of a directory, on any POSIX-like file system of Linux.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "cake/concepts.hpp"
+
+namespace cake {
+
+namespace detail {
+class PosixCalls;  // the system calls, for tests that make them fail: src/storage/posix_calls.hpp
+struct PendingRead;
+class PosixEngine;
+}  // namespace detail
+
+/// Whether reads and writes go past the page cache (O_DIRECT).
+enum class DirectIo : std::uint8_t {
+  automatic,  // where the file system takes it, found out by trying
+  on,         // or the constructor throws
+  off,
+};
+
+struct PosixOptions {
+  std::filesystem::path directory;  // created if it is missing; its parent must be there
+  unsigned threads = 8;             // reads in flight
+  std::size_t op_bytes = std::size_t{1} << 20;  // bytes of one pread; a multiple of 4 KiB
+  DirectIo direct = DirectIo::automatic;
+  bool durable = false;                // objects survive a power cut once write() returned
+  std::uint64_t capacity_bytes = 0;    // objects are evicted above it; 0: no limit
+  bool force_temporary_names = false;  // publish as on file systems without O_TMPFILE
+  std::shared_ptr<detail::PosixCalls> calls = {};  // null: the real ones
+};
+
+/// What a store did since it was opened.
+struct PosixStats {
+  bool direct = false;                // O_DIRECT is in use
+  std::uint64_t direct_refusals = 0;  // times that the file system refused O_DIRECT
+  std::uint64_t reads = 0;            // calls of read()
+  std::uint64_t read_ops = 0;         // preads
+  std::uint64_t read_bytes = 0;       // bytes that arrived
+  std::uint64_t short_reads = 0;      // preads that ended early and were continued
+  std::uint64_t opens = 0;            // files opened for reading
+  std::uint64_t published = 0;        // objects that write() made visible
+  std::uint64_t published_bytes = 0;  //
+  std::uint64_t already_stored = 0;   // objects that somebody else had published before
+  std::uint64_t leftovers = 0;        // temporary files of dead writers removed
+  std::uint64_t evicted = 0;          // objects removed to stay below the capacity
+  std::uint64_t evicted_bytes = 0;    //
+};
+
+/// A read that may still run. `out` stays valid until it is ready, also when this object is gone:
+/// destroying it neither stops the read nor waits for it.
+class PosixRead {
+ public:
+  explicit PosixRead(std::shared_ptr<detail::PendingRead> pending);
+  PosixRead(PosixRead&&) noexcept;
+  PosixRead& operator=(PosixRead&&) noexcept;
+  ~PosixRead();
+  bool ready();
+  Status wait();
+  bool wait_for(std::chrono::nanoseconds span);
+
+ private:
+  std::shared_ptr<detail::PendingRead> pending_;
+};
+
+/// Files `<directory>/<2 hex>/<64 hex>.ckv`. Any number of processes may share a directory, also
+/// while it is being evicted from: an object appears whole or not at all, and a read that has begun
+/// ends well although the file was unlinked.
+///
+/// Publishing writes an unnamed file (O_TMPFILE) and links it under its name, or, where the file
+/// system has no unnamed files, a temporary one that is locked while its writer lives; the next
+/// store that opens the directory removes those of dead writers. An object that lookup() would not
+/// serve (not a regular file of ours, size not a multiple of 4 KiB) is replaced.
+///
+/// Trust: the directory is created with mode 0700; one that belongs to somebody else or that others
+/// may write is refused, and so are symbolic links, foreign and group- or world-writable files.
+///
+/// Eviction (capacity_bytes > 0): before a publish that would exceed the capacity, objects go until
+/// nine tenths of it are in use. They go by age since their last read or, if never read, their
+/// publication, in classes that double (1, 2, 4, ... minutes); within a class the lowest token
+/// position goes first, because the tail of a prompt saves the most compute. A read leaves chunks
+/// untouched that compute reached first, so they age and go even earlier. One process evicts at a
+/// time (a lock on `.evict.lock`); several processes that write at once may exceed the capacity by
+/// a sixteenth each until the next of them looks.
+///
+/// Thread:  any number of threads at once
+class PosixStorage {
+ public:
+  /// Errors:  throws Exception, its text naming the directory and the remedy, when the parent is
+  ///          missing, the directory cannot be created, is no directory, is not writable, is
+  ///          another user's or writable by others, or its file system is full
+  explicit PosixStorage(const PosixOptions& options);
+  /// Waits for every read.
+  ~PosixStorage();
+  PosixStorage(PosixStorage&&) noexcept;
+  PosixStorage& operator=(PosixStorage&&) noexcept;
+
+  Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys);
+  /// Needs:   offset, size and address of `out` are multiples of 4 KiB
+  /// Errors:  not_found; corrupt: the file ends before the read does; io; unsupported: DirectIo::on
+  ///          and the file system refused after all
+  PosixRead read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out);
+  /// Needs:   the size is a multiple of 4 KiB; past the page cache only if the address is, too
+  /// Errors:  out_of_memory: no room on the disk, or above capacity_bytes, or above RLIMIT_FSIZE;
+  ///          io. Nothing is left behind
+  Status write(const ChunkKey& key, ConstBytes bytes);
+  Status erase(const ChunkKey& key);
+
+  bool direct() const;
+  PosixStats stats() const;
+  const std::filesystem::path& directory() const;
+
+ private:
+  std::unique_ptr<detail::PosixEngine> engine_;
+};
+static_assert(StorageBackend<PosixStorage>);
+
+}  // namespace cake

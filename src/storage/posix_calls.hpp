@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// The system calls of PosixStorage that can fail in interesting ways, so that tests can make them.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstddef>
+
+namespace cake::detail {
+
+/// Each does what its name says and nothing else: no retry, no check. Results and errno as the
+/// system's.
+///
+/// Thread:  any number of threads at once
+class PosixCalls {
+ public:
+  virtual ~PosixCalls() = default;
+  /// openat(2).
+  virtual int open_at(int directory, const char* name, int flags, mode_t mode);
+  /// openat2(2) that stays beneath `directory` and follows no symbolic link.
+  virtual int open_beneath(int directory, const char* path, int flags);
+  virtual ssize_t read_at(int file, void* out, std::size_t size, off_t offset);
+  virtual ssize_t write_at(int file, const void* bytes, std::size_t size, off_t offset);
+  virtual int allocate(int file, off_t size);
+  virtual int sync(int file);
+  virtual int link_at(int from, const char* old_name, int to, const char* new_name, int flags);
+  /// renameat2(2) that replaces nothing.
+  virtual int rename_new(int from, const char* old_name, int to, const char* new_name);
+};
+
+}  // namespace cake::detail
