@@ -119,7 +119,7 @@ std::array<std::byte, 16> tenant_tag(std::string_view tenant_salt) {
 std::vector<ChunkKey> prefix_chain(const ChunkKey& root, Tokens tokens,
                                    std::uint32_t chunk_tokens) {
   if (chunk_tokens == 0) throw Exception({Errc::invalid_argument, 0, "chunk_tokens is 0"});
-  std::vector<ChunkKey> keys(tokens.empty() ? 0 : (tokens.size() - 1) / chunk_tokens);
+  std::vector<ChunkKey> keys(tokens.size() / chunk_tokens);
   Sha256 sha;
   const ChunkKey* parent = &root;
   for (std::size_t i = 0; i < keys.size(); ++i) {

@@ -89,8 +89,7 @@ ChunkKey root_key(const ModelFingerprint& fingerprint, const KvLayout& layout,
 /// 16 bytes that tell tenants apart in a stored object without storing the salt.
 std::array<std::byte, 16> tenant_tag(std::string_view tenant_salt);
 
-/// One key per full chunk that has at least one token behind it: (tokens.size() - 1) / chunk_tokens
-/// keys, so that a prompt always has something left to compute logits from.
+/// One key per full chunk: tokens.size() / chunk_tokens keys, each over all tokens before it.
 ///
 /// Errors:  throws Exception(invalid_argument) when chunk_tokens is 0
 std::vector<ChunkKey> prefix_chain(const ChunkKey& root, Tokens tokens, std::uint32_t chunk_tokens);

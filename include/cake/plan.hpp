@@ -91,10 +91,18 @@ struct PrefillPlan {
   std::uint32_t max_step_tokens = 512;  // most tokens that one compute pass takes
   bool may_gate = true;                 // the backend takes gated steps
   std::span<const StoredChunk> stored;  // [end_chunk]; entry i belongs to chunk i
+  std::uint64_t head_bytes = 0;         // of one stored object: before the first layer,
+  std::uint64_t layer_bytes = 0;        // of each layer,
+  std::uint64_t foot_bytes = 0;         // and after the last one
 
   constexpr std::uint32_t prefix_end() const { return end_chunk * chunk_tokens; }
   constexpr TokenRange chunk_range(std::uint32_t chunk) const {
     return {chunk * chunk_tokens, (chunk + 1) * chunk_tokens};
+  }
+  /// Bytes that a read of these layers of one chunk fetches.
+  constexpr std::uint64_t read_bytes(LayerRange layers) const {
+    return layers.size() * layer_bytes + (layers.begin == 0 ? head_bytes : 0) +
+           (layers.end == n_layers ? foot_bytes : 0);
   }
   constexpr Slice whole(std::uint32_t chunk) const {
     return {chunk, chunk_range(chunk), {0, n_layers}};

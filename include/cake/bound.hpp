@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// Time to first token of the known schedules, and the bound that none can beat, for given rates.
+// Continuous model with perfect overlap: tokens are not quantised, a pass has no start-up cost.
+// Pure arithmetic.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+namespace cake {
+
+/// Units: seconds. C(x, y) = per_token (y - x) + per_position (y^2 - x^2) is the time to compute
+/// tokens x..y.
+struct Rates {
+  double per_token = 0;
+  double per_position = 0;
+  double load_per_token = 0;  // bytes per token / bandwidth, all lanes together
+  std::uint32_t n_layers = 1;
+
+  constexpr double compute(double x, double y) const {
+    return per_token * (y - x) + per_position * (y * y - x * x);
+  }
+};
+
+/// Prefix of n stored tokens, s new ones behind it; all in seconds.
+///
+/// Source:  the model of "Compute Or Load KV Cache? Why Not Both?" (arXiv 2410.03065), extended by
+/// the suffix
+struct Bounds {
+  double compute_only = 0;
+  double load_only = 0;  // suffix after the last load
+  double published = 0;  // both ends at once, suffix after they met
+  double pipelined = 0;  // suffix pass layer by layer behind the last loads
+  double lower = 0;      // no schedule is faster
+  double meet = 0;       // tokens computed by the schedule `pipelined`
+};
+
+/// `s1`: tokens of the suffix's first step; 0 means the whole suffix.
+inline Bounds ttft_bounds(const Rates& r, double n, double s, double s1 = 0) {
+  if (s1 <= 0 || s1 > s) s1 = s;
+  const double suffix = r.compute(n, n + s);
+  const double first = r.compute(n, n + s1);
+  const double layers = std::max<std::uint32_t>(1, r.n_layers);
+  // min over k in [0, n] of max(rising(k), falling(k)), by bisection on the crossing.
+  const auto minimax = [n](auto rising, auto falling, double* at = nullptr) {
+    double low = 0;
+    double high = n;
+    for (int i = 0; i < 60; ++i) {
+      const double k = (low + high) / 2;
+      (rising(k) < falling(k) ? low : high) = k;
+    }
+    const double value =
+        std::min({std::max(rising(low), falling(low)), std::max(rising(0), falling(0)),
+                  std::max(rising(n), falling(n))});
+    if (at != nullptr) *at = low;
+    return value;
+  };
+  const auto load = [&](double k) { return r.load_per_token * (n - k); };
+  const auto front = [&](double k) { return r.compute(0, k); };
+  Bounds b;
+  b.compute_only = r.compute(0, n + s);
+  b.load_only = load(0) + suffix;
+  b.published = minimax(front, load) + suffix;
+  b.pipelined = minimax([&](double k) { return front(k) + first; },
+                        [&](double k) {
+                          return std::max(load(k) + first / layers, load(k) / layers + first);
+                        },
+                        &b.meet) +
+                suffix - first;
+  b.lower = minimax([&](double k) { return front(k) + suffix; }, load);
+  return b;
+}
+
+}  // namespace cake

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// What a simulated run is made of: a device with a cost, links with a bandwidth trace, stored
+// chunks, faults and the engine's habits. Values only; simulation.hpp runs them.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cake/scheduler/cost_model.hpp"
+#include "cake/session_core.hpp"
+
+namespace cake {
+
+/// A serial link. `trace` says from when on it carries how many bytes per second; the first entry
+/// starts at 0.
+struct SimulatedLink {
+  std::vector<std::pair<Time, double>> trace = {{Time{0}, 1e9}};
+  Time latency{0};
+
+  /// When `bytes`, put on the idle link at `start`, have passed it.
+  Time passed(Time start, double bytes) const {
+    Time at = start;
+    for (std::size_t i = 0;; ++i) {
+      if (i + 1 < trace.size() && trace[i + 1].first <= at) continue;
+      const double rate = trace[i].second;
+      const bool last = i + 1 == trace.size();
+      const Time needed = rate > 0 ? from_seconds(bytes / rate) : kNever;
+      if (last) return needed > kNever - at ? kNever : at + needed;
+      const Time room = trace[i + 1].first - at;
+      if (needed <= room) return at + needed;
+      bytes -= rate * seconds(room);
+      at = trace[i + 1].first;
+    }
+  }
+};
+
+enum class SimulatedFault : std::uint8_t { none, read_error, corrupt, hang, insert_error };
+
+struct SimulationSpec {
+  PrefillPlan plan;
+  std::vector<StoredChunk> stored;     // [plan.end_chunk]
+  std::vector<SimulatedFault> faults;  // [plan.end_chunk], or empty
+  ComputeCost cost;                    // what the device really takes
+  std::vector<SimulatedLink> links;    // [plan.n_lanes]
+  std::vector<LaneRate> priors;        // [plan.n_lanes]
+  Time insert{0};                      // of one slice
+  std::uint32_t workers = 4;           // of each lane
+  bool workers_block = false;  // a worker stays with its read to the end (else it abandons it)
+  std::uint64_t staging_bytes = ~0ull;
+  Time cancel_at = kNever;
+  std::uint32_t steps_in_flight = 1;
+  /// The engine's own wish for its n-th step: most tokens, and how many of them it then really
+  /// does; 0 budget: a pause.
+  std::function<std::pair<std::uint32_t, std::uint32_t>(std::uint32_t n)> budget;
+  std::function<bool(std::uint32_t n)> may_gate;
+  SessionOptions session;
+};
+
+struct SimulationResult {
+  PrefillReport report;
+  std::string violation;  // empty: every rule was kept
+  std::uint64_t events = 0;
+};
+
+}  // namespace cake

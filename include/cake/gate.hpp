@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// What a scheduler may order, and what a gated step waits for. Pure; one thread at a time.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "cake/board.hpp"
+
+namespace cake {
+
+/// Compute may take open chunks, holes, chunks that are still being read (a take-over), and the
+/// rest of a chunk that it began. It begins at the front, or behind it at a gated step below which
+/// all is resident or can be loaded.
+inline bool may_claim(const Board& board, const Step& step) {
+  const PrefillPlan& plan = board.plan();
+  if (step.tokens.empty() || step.tokens.end > plan.n_tokens) return false;
+  if (step.tokens.begin != board.front()) {
+    if (!step.gated || step.tokens.begin < board.front()) return false;
+    if (step.tokens.begin % plan.chunk_tokens != 0 && step.tokens.begin < plan.prefix_end()) {
+      return false;
+    }
+    if (step.tokens.begin > plan.prefix_end() && step.tokens.begin != board.suffix_front()) {
+      return false;
+    }
+    const std::uint32_t end = std::min(step.tokens.begin / plan.chunk_tokens, plan.end_chunk);
+    for (std::uint32_t c = board.front_chunk(); c < end; ++c) {
+      const ChunkState state = board.state(c);
+      if (state == ChunkState::hole || state == ChunkState::computing) return false;
+    }
+  }
+  for (std::uint32_t c = step.tokens.begin / plan.chunk_tokens;
+       c < plan.end_chunk && plan.chunk_range(c).begin < step.tokens.end; ++c) {
+    const ChunkState state = board.state(c);
+    const bool partial = state == ChunkState::computing && step.tokens.begin == board.front() &&
+                         step.tokens.begin > plan.chunk_range(c).begin;
+    if (state == ChunkState::inserting || state == ChunkState::resident ||
+        (state == ChunkState::computing && !partial)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+/// Slices of a chunk are read in the order of its layers, the second one not before the tables are
+/// known.
+inline bool may_load(const Board& board, const Load& load, LaneId lane) {
+  const Slice& s = load.slice;
+  if (s.chunk >= board.plan().end_chunk || s.layers.empty() ||
+      s.layers.end > board.plan().n_layers || !board.on_lane(s.chunk, lane)) {
+    return false;
+  }
+  if (s.layers.begin != board.layers_issued(s.chunk)) return false;
+  const ChunkState state = board.state(s.chunk);
+  if (s.layers.begin == 0) return state == ChunkState::open;
+  return board.parsed(s.chunk) && (state == ChunkState::loading || state == ChunkState::inserting);
+}
+
+enum class GateState : std::uint8_t { open, shut, voided };
+
+/// The newest gated step: how many chunks below it are not resident, and how many of those have
+/// each layer.
+class GateTracker {
+ public:
+  void begin(std::uint64_t step, const Board& board, std::uint32_t begin_token) {
+    const PrefillPlan& plan = board.plan();
+    *this = GateTracker();
+    step_ = step;
+    begin_ = board.front_chunk();
+    end_ = std::min(begin_token / plan.chunk_tokens, plan.end_chunk);
+    have_.assign(plan.n_layers, 0);
+    for (std::uint32_t c = begin_; c < end_; ++c) {
+      if (board.state(c) == ChunkState::resident) continue;
+      ++missing_;
+      if (board.layers_issued(c) == 0) continue;
+      for (std::uint32_t l = 0; l < plan.n_layers; ++l) have_[l] += board.layer_resident(c, l);
+    }
+  }
+  /// Layers of a chunk are resident; `whole`: its last ones.
+  void add(std::uint32_t chunk, LayerRange layers, bool whole) {
+    if (!covers(chunk)) return;
+    for (std::uint32_t l = layers.begin; l < layers.end; ++l) ++have_[l];
+    if (!whole) return;
+    --missing_;
+    for (std::uint32_t& have : have_) --have;
+  }
+  /// The step waits for this chunk.
+  bool covers(std::uint32_t chunk) const { return step_ != 0 && chunk >= begin_ && chunk < end_; }
+  /// The chunk will not be loaded.
+  void lost(std::uint32_t chunk) { voided_ = voided_ || covers(chunk); }
+  GateState state(std::uint64_t step, std::uint32_t layer) const {
+    if (step_ != step) return GateState::open;
+    if (voided_) return GateState::voided;
+    return missing_ == have_[layer] ? GateState::open : GateState::shut;
+  }
+  /// The step still waits for something, or is void: nothing may be enqueued behind it.
+  bool shut(std::uint64_t step) const { return step_ == step && (missing_ != 0 || voided_); }
+  /// The step has ended; true when it was void.
+  bool close(std::uint64_t step) {
+    if (step_ != step) return false;
+    const bool voided = voided_;
+    *this = GateTracker();
+    return voided;
+  }
+
+ private:
+  std::uint64_t step_ = 0;
+  std::uint32_t begin_ = 0;  // chunks [begin_, end_) count
+  std::uint32_t end_ = 0;
+  std::uint32_t missing_ = 0;
+  std::vector<std::uint32_t> have_;  // [n_layers]
+  bool voided_ = false;
+};
+
+}  // namespace cake

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// What happened in one prompt's run: where each chunk came from, when, how many bytes, where the
+// two ends met, and how near the time to first token came to the bound. Values only.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "cake/bound.hpp"
+#include "cake/plan.hpp"
+#include "cake/result.hpp"
+
+namespace cake {
+
+enum class Source : std::uint8_t { none, resident, computed, loaded };
+
+struct ChunkReport {
+  Source source = Source::none;
+  LaneId lane = 0;             // loaded: by which lane
+  Time begin{0};               // of the first work that produced it
+  Time end{0};                 // resident since
+  std::uint64_t bytes = 0;     // read for it, also in vain
+  Errc load_error = Errc::ok;  // why its load failed or was dropped, if one was
+};
+
+struct StepReport {
+  TokenRange tokens;
+  Time issued{0};
+  Time ended{0};
+  bool gated = false;
+  bool voided = false;  // a load below it failed: issued again later
+};
+
+struct LoadReport {
+  Slice slice;
+  LaneId lane = 0;
+  std::uint64_t bytes = 0;
+  Time issued{0};
+  Time landed{0};
+  Time resident{0};
+  Errc outcome = Errc::ok;  // superseded: compute took it over, or the run ended first
+};
+
+/// Units: tokens, bytes, nanoseconds since the run began. TTFT is the time from begin() to the end
+/// of the last step.
+struct PrefillReport {
+  Status status;
+  PrefillPlan plan;  // `stored` is empty here: it lived in the session
+  Time ttft{0};
+  Time planning{0};  // identity and lookup, part of TTFT
+  std::uint32_t tokens_resident = 0;
+  std::uint32_t tokens_computed = 0;
+  std::uint32_t tokens_loaded = 0;
+  std::uint64_t bytes_read = 0;
+  std::uint32_t holes =
+      0;  // chunks below the last stored one that had to be computed for want of a load
+  std::uint32_t failed_loads =
+      0;  // reads that ended with an error, a bad digest or a missed deadline
+  std::uint32_t taken_over = 0;  // loads that compute overtook
+  std::uint32_t meet_token =
+      0;  // actual: where the first loaded chunk begins (the prefix's end if none was)
+  std::uint32_t predicted_meet_token = 0;  // as the scheduler saw it at the start
+  std::uint32_t scheduler_faults =
+      0;               // orders of the scheduler that broke a rule and were not carried out
+  Rates rates;         // measured in this run
+  double bound_s = 0;  // lower bound of any schedule at these rates, seconds
+  std::vector<ChunkReport> chunks;  // [plan.end_chunk]
+  std::vector<StepReport> steps;
+  std::vector<LoadReport> loads;
+
+  /// Time to first token over the bound; 1 is perfect.
+  double bound_ratio() const { return bound_s > 0 ? seconds_of(ttft) / bound_s : 0; }
+  static double seconds_of(Time t) { return static_cast<double>(t.count()) * 1e-9; }
+
+  /// Fills the sums from chunks, steps and loads.
+  void summarize();
+  /// Fills load_per_token and bound_s from what was measured; keeps compute rates that are set
+  /// already.
+  void set_bound();
+  /// Lanes over time in `width` columns: `#` computing, `=` loading, `.` idle.
+  std::string timeline(std::size_t width = 80) const;
+  /// Trace events for chrome://tracing and ui.perfetto.dev, as one JSON object.
+  std::string chrome_trace() const;
+};
+
+}  // namespace cake

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// In which order stored chunks are loaded, and when all of them will have landed. Shared by the
+// schedulers; pure.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <optional>
+
+#include "cake/board.hpp"
+
+namespace cake {
+
+/// Walks the stored segments between holes: upwards from the one that holds `first`, each from its
+/// back, then what lies below. Without holes that is: from the last chunk to the first. Amortised
+/// constant time per chunk.
+class LoadCursor {
+ public:
+  void begin(const PrefillPlan& plan) {
+    *this = LoadCursor();
+    end_ = plan.end_chunk;
+  }
+
+  /// The next open chunk that `lane` can read; it stays the next one until its state changes.
+  std::optional<std::uint32_t> next(const Board& board, LaneId lane, std::uint32_t first) {
+    if (!started_) start(board, first);
+    while (!done_) {
+      const std::uint32_t low = std::max(low_, board.front_chunk());
+      // Chunks of other lanes only are passed over, and left to them.
+      for (std::uint32_t at = position_; at-- > low;) {
+        if (board.state(at) != ChunkState::open) {
+          if (at + 1 == position_) position_ = at;
+          continue;
+        }
+        if (board.on_lane(at, lane)) return at;
+      }
+      if (position_ > low) {  // what is left of this segment belongs to other lanes
+        if (const auto found = look_ahead(board, lane)) return found;
+        return std::nullopt;
+      }
+      next_segment(board);
+    }
+    return std::nullopt;
+  }
+
+ private:
+  void start(const Board& board, std::uint32_t first) {
+    started_ = true;
+    first_low_ = low_ = std::min(first, end_);
+    high_ = board.next_hole(low_);
+    position_ = high_;
+  }
+  void next_segment(const Board& board) {
+    if (below_) {
+      done_ = true;
+      return;
+    }
+    low_ = board.next_stored(high_);
+    if (low_ >= end_) {  // nothing above: what lies below the first segment comes last
+      below_ = true;
+      low_ = 0;
+      position_ = first_low_;
+      return;
+    }
+    high_ = std::max(low_ + 1, std::min(end_, board.next_hole(low_)));
+    position_ = high_;
+  }
+  /// A chunk of a later segment, for a lane that has nothing to do in this one.
+  std::optional<std::uint32_t> look_ahead(const Board& board, LaneId lane) const {
+    if (below_) return std::nullopt;
+    const std::uint32_t stop = std::min(end_, high_ + 64);
+    for (std::uint32_t c = high_; c < stop; ++c) {
+      if (board.state(c) == ChunkState::open && board.on_lane(c, lane)) return c;
+    }
+    return std::nullopt;
+  }
+
+  std::uint32_t end_ = 0;
+  std::uint32_t first_low_ = 0;
+  std::uint32_t low_ = 0;  // the segment is [low_, high_)
+  std::uint32_t high_ = 0;
+  std::uint32_t position_ = 0;  // chunks [position_, high_) have been taken
+  bool started_ = false;
+  bool below_ = false;
+  bool done_ = false;
+};
+
+/// When everything that is on the lanes, and `share` (0..1) of what has not been asked for, will be
+/// resident. Seconds. Every set of tiers must carry what only its lanes can carry; inside a set the
+/// lanes finish together.
+inline double loads_end(const Board& board, double share, Time now,
+                        std::uint32_t without_lanes = 0) {
+  double end = seconds(now);
+  const std::uint32_t n = board.n_lanes();
+  std::array<double, kMaxTiers> base{};
+  std::array<double, kMaxTiers> pace{};
+  for (std::uint32_t l = 0; l < n; ++l) {
+    const LaneModel& lane = board.lane(l);
+    if (!lane.in_flight().empty()) end = std::max(end, seconds(lane.drained_at(now)));
+    base[l] = seconds(lane.ready_at(0, now));
+    pace[l] = lane.seconds_per_byte(now);
+  }
+  const auto fill = [&](std::uint32_t lanes, double bytes) {
+    lanes &= ~without_lanes;
+    for (;;) {
+      double rate = 0;
+      double sum = bytes;
+      std::uint32_t late = 0;
+      double last = -1;
+      for (std::uint32_t l = 0; l < n; ++l) {
+        if ((lanes >> l & 1) == 0 || board.lane(l).down()) continue;
+        rate += 1 / pace[l];
+        sum += base[l] / pace[l];
+        if (base[l] > last) last = base[late = l];
+      }
+      if (rate == 0) return 1e9;  // nobody can carry it
+      const double level = sum / rate;
+      if (level >= last) return level;
+      lanes &= ~(1u << late);  // this lane is busy beyond that time anyway
+    }
+  };
+  std::uint32_t all = 0;
+  double total = 0;
+  for (const OpenBytes& set : board.open_bytes()) {
+    if (set.bytes == 0) continue;
+    all |= set.tiers;
+    total += static_cast<double>(set.bytes);
+    double bytes = 0;
+    for (const OpenBytes& other : board.open_bytes()) {
+      if ((other.tiers & ~set.tiers) == 0) bytes += static_cast<double>(other.bytes);
+    }
+    if (share > 0) end = std::max(end, fill(set.tiers, bytes * share));
+  }
+  if (total > 0 && share > 0 && board.open_bytes().size() > 1)
+    end = std::max(end, fill(all, total * share));
+  return end;
+}
+
+}  // namespace cake

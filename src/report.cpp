@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "cake/report.hpp"
+
+#include <algorithm>
+#include <cstdio>
+
+namespace cake {
+
+void PrefillReport::summarize() {
+  tokens_resident = plan.resident_tokens;
+  tokens_computed = tokens_loaded = holes = 0;
+  bytes_read = 0;
+  meet_token = plan.prefix_end();
+  for (const StepReport& step : steps) {
+    if (!step.voided && step.ended != Time{0}) tokens_computed += step.tokens.size();
+  }
+  for (std::uint32_t c = 0; c < chunks.size(); ++c) {
+    const ChunkReport& chunk = chunks[c];
+    if (chunk.source == Source::loaded) {
+      tokens_loaded += plan.chunk_tokens;
+      meet_token = std::min(meet_token, plan.chunk_range(c).begin);
+    }
+    bytes_read += chunk.bytes;
+    const bool wanted = chunk.load_error == Errc::ok || chunk.load_error == Errc::superseded;
+    if (chunk.source == Source::computed && !wanted) ++holes;
+  }
+}
+
+void PrefillReport::set_bound() {
+  rates.n_layers = plan.n_layers;
+  // A lane was busy while it had a read under way.
+  double bytes_per_second = 0;
+  for (LaneId lane = 0; lane < plan.n_lanes; ++lane) {
+    Time busy{0};
+    Time until{0};
+    double bytes = 0;
+    for (const LoadReport& load : loads) {  // in the order of issue
+      if (load.lane != lane || load.landed == Time{0}) continue;
+      busy += std::max(Time{0}, load.landed - std::max(load.issued, until));
+      until = std::max(until, load.landed);
+      bytes += static_cast<double>(load.bytes);
+    }
+    if (busy > Time{0}) bytes_per_second += bytes / seconds_of(busy);
+  }
+  if (bytes_per_second > 0 && plan.chunk_tokens > 0) {
+    rates.load_per_token = static_cast<double>(plan.read_bytes({0, plan.n_layers})) /
+                           plan.chunk_tokens / bytes_per_second;
+  }
+  if (rates.per_token <= 0) {
+    Time busy{0};
+    double tokens = 0;
+    for (const StepReport& step : steps) {
+      if (step.voided || step.gated) continue;
+      busy += step.ended - step.issued;
+      tokens += step.tokens.size();
+    }
+    if (tokens > 0) rates.per_token = seconds_of(busy) / tokens;
+  }
+  const double n = plan.prefix_end() > plan.resident_tokens ? plan.prefix_end() : 0;
+  const double s = plan.n_tokens - n;
+  Rates r = rates;
+  if (r.load_per_token <= 0) r.load_per_token = 1e9;  // nothing could be loaded
+  bound_s = ttft_bounds(r, n, s).lower;
+}
+
+namespace {
+
+std::size_t column(Time t, Time end, std::size_t width) {
+  if (end <= Time{0}) return 0;
+  const double share = static_cast<double>(t.count()) / static_cast<double>(end.count());
+  return std::min(width - 1, static_cast<std::size_t>(share * static_cast<double>(width)));
+}
+
+void paint(std::string& row, Time begin, Time end, Time total, char mark) {
+  const std::size_t first = column(begin, total, row.size());
+  const std::size_t last = std::max(first, column(end - Time(1), total, row.size()));
+  for (std::size_t i = first; i <= last; ++i) row[i] = mark;
+}
+
+}  // namespace
+
+std::string PrefillReport::timeline(std::size_t width) const {
+  width = std::max<std::size_t>(width, 8);
+  std::string text;
+  char line[160];
+  std::string compute(width, '.');
+  for (const StepReport& step : steps) {
+    if (step.ended == Time{0}) continue;
+    paint(compute, step.issued, step.ended, ttft,
+          step.voided                              ? 'x'
+          : step.gated                             ? '+'
+          : step.tokens.begin >= plan.prefix_end() ? 's'
+                                                   : '#');
+  }
+  text += "  compute |" + compute + "|\n";
+  for (LaneId lane = 0; lane < plan.n_lanes; ++lane) {
+    std::string row(width, '.');
+    for (const LoadReport& load : loads) {
+      if (load.lane != lane || load.issued > ttft) continue;
+      const Time end = load.resident != Time{0} ? load.resident
+                       : load.landed != Time{0} ? load.landed
+                                                : ttft;
+      paint(row, load.issued, std::min(end, ttft), ttft, load.outcome == Errc::ok ? '=' : 'x');
+    }
+    std::snprintf(line, sizeof line, "  lane %-2u |", lane);
+    text += line + row + "|\n";
+  }
+  std::string tokens(width, ' ');
+  for (std::size_t i = 0; i < width; ++i) {
+    const auto token = static_cast<std::uint32_t>(static_cast<double>(i) /
+                                                  static_cast<double>(width) * plan.n_tokens);
+    const std::uint32_t chunk = plan.chunk_tokens ? token / plan.chunk_tokens : 0;
+    char mark = 's';
+    if (chunk < chunks.size()) {
+      const Source source = chunks[chunk].source;
+      mark = source == Source::loaded     ? '='
+             : source == Source::resident ? 'r'
+             : source == Source::computed ? '#'
+                                          : '?';
+    }
+    tokens[i] = mark;
+  }
+  text += "  tokens  |" + tokens + "|\n";
+  std::snprintf(line, sizeof line, "           0%*s%.3f s\n", static_cast<int>(width) - 7, "",
+                seconds_of(ttft));
+  text += line;
+  text += "           # compute  = load  s suffix  + gated pass  x dropped  r resident\n";
+  return text;
+}
+
+std::string PrefillReport::chrome_trace() const {
+  std::string json = "{\"displayTimeUnit\":\"ms\",\"traceEvents\":[";
+  char line[320];
+  const auto name_row = [&](unsigned row, const std::string& name) {
+    std::snprintf(
+        line, sizeof line,
+        "{\"ph\":\"M\",\"pid\":1,\"tid\":%u,\"name\":\"thread_name\",\"args\":{\"name\":\"%s\"}}",
+        row, name.c_str());
+    json += line;
+  };
+  name_row(0, "compute");
+  for (LaneId lane = 0; lane < plan.n_lanes; ++lane) {
+    json += ',';
+    name_row(lane + 1, "lane " + std::to_string(lane));
+  }
+  const auto event = [&](unsigned row, const char* name, Time begin, Time end,
+                         const std::string& args) {
+    std::snprintf(line, sizeof line,
+                  ",{\"ph\":\"X\",\"pid\":1,\"tid\":%u,\"name\":\"%s\",\"ts\":%.3f,\"dur\":%.3f,"
+                  "\"args\":{%s}}",
+                  row, name, static_cast<double>(begin.count()) / 1e3,
+                  static_cast<double>(std::max(Time{0}, end - begin).count()) / 1e3, args.c_str());
+    json += line;
+  };
+  for (const StepReport& step : steps) {
+    const std::string args = "\"begin\":" + std::to_string(step.tokens.begin) +
+                             ",\"end\":" + std::to_string(step.tokens.end) +
+                             ",\"gated\":" + (step.gated ? "true" : "false");
+    event(0, step.voided ? "void step" : "step", step.issued,
+          step.ended == Time{0} ? ttft : step.ended, args);
+  }
+  for (const LoadReport& load : loads) {
+    const std::string args = "\"chunk\":" + std::to_string(load.slice.chunk) + ",\"layers\":\"" +
+                             std::to_string(load.slice.layers.begin) + "-" +
+                             std::to_string(load.slice.layers.end) +
+                             "\",\"bytes\":" + std::to_string(load.bytes) + ",\"outcome\":\"" +
+                             std::string(to_string(load.outcome)) + "\"";
+    const Time landed = load.landed == Time{0} ? ttft : load.landed;
+    event(load.lane + 1, "read", load.issued, landed, args);
+    if (load.resident != Time{0}) event(load.lane + 1, "insert", load.landed, load.resident, args);
+  }
+  json += "]}\n";
+  return json;
+}
+
+}  // namespace cake

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// Random simulated runs, each a pure function of its seed.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <utility>
+
+#include "cake/compute/simulation.hpp"
+
+namespace cake::testing {
+
+/// SplitMix64: equal on every platform, unlike the standard distributions.
+/// Source:  Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014
+class Random {
+ public:
+  explicit Random(std::uint64_t seed) : state_(seed) {}
+  std::uint64_t next() {
+    std::uint64_t z = (state_ += 0x9e3779b97f4a7c15ull);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+    return z ^ (z >> 31);
+  }
+  std::uint32_t below(std::uint32_t n) { return static_cast<std::uint32_t>(next() % n); }
+  std::uint32_t between(std::uint32_t low, std::uint32_t high) {
+    return low + below(high - low + 1);
+  }
+  double unit() { return static_cast<double>(next() >> 11) * 0x1p-53; }
+  bool chance(double p) { return unit() < p; }
+  /// Between low and high, evenly in the logarithm.
+  double scale(double low, double high) { return low * std::pow(high / low, unit()); }
+
+ private:
+  std::uint64_t state_;
+};
+
+/// A prompt of up to about 40 chunks on a device and links of random speed, around the crossover of
+/// both.
+inline SimulationSpec steady_spec(Random& r) {
+  SimulationSpec spec;
+  PrefillPlan& plan = spec.plan;
+  plan.chunk_tokens = 16u << r.below(5);
+  const std::uint32_t chunks = r.between(1, 40);
+  plan.n_tokens = chunks * plan.chunk_tokens + r.between(1, 3 * plan.chunk_tokens);
+  plan.n_chunks = (plan.n_tokens - 1) / plan.chunk_tokens;
+  plan.end_chunk = r.chance(0.7) ? plan.n_chunks : r.below(plan.n_chunks + 1);
+  plan.n_layers = r.between(1, 40);
+  plan.n_lanes = r.between(1, 3);
+  plan.max_step_tokens = std::max(plan.chunk_tokens, 128u << r.below(4));
+  plan.may_gate = r.chance(0.5);
+  plan.head_bytes = 8192;
+  plan.foot_bytes = 4096;
+  plan.layer_bytes = 4096ull * plan.chunk_tokens;
+  spec.cost.per_token = r.scale(1e-5, 1e-3);
+  spec.cost.overhead = spec.cost.per_token * r.scale(0.1, 60);
+  spec.cost.per_position = spec.cost.per_token / r.scale(2e3, 2e5);
+  // Links around the rate at which loading all takes as long as computing all.
+  const double all_bytes = static_cast<double>(plan.read_bytes({0, plan.n_layers})) * chunks;
+  const double crossover = all_bytes / spec.cost.passes(0, plan.n_tokens, plan.max_step_tokens);
+  for (std::uint32_t l = 0; l < plan.n_lanes; ++l) {
+    SimulatedLink link;
+    link.trace = {{Time{0}, crossover * r.scale(0.05, 20) / plan.n_lanes}};
+    link.latency = from_seconds(r.scale(1e-6, 0.5) * spec.cost.per_token * plan.chunk_tokens);
+    spec.priors.push_back({link.trace[0].second, link.latency, Time{0}});
+    spec.links.push_back(std::move(link));
+  }
+  const double stored = r.chance(0.5) ? 1.0 : r.unit();
+  for (std::uint32_t c = 0; c < plan.end_chunk; ++c) {
+    StoredChunk chunk;
+    if (c + 1 == plan.end_chunk || r.chance(stored)) {
+      chunk.size = plan.read_bytes({0, plan.n_layers});
+      chunk.tiers =
+          r.chance(0.6) ? (1u << plan.n_lanes) - 1 : 1u + r.below((1u << plan.n_lanes) - 1);
+    }
+    spec.stored.push_back(chunk);
+  }
+  return spec;
+}
+
+/// All that may go wrong on top: traces that change, wrong priors, faults, cancellation, few
+/// workers, little staging, an engine with other work to do.
+inline SimulationSpec wild_spec(std::uint64_t seed) {
+  Random r(seed);
+  SimulationSpec spec = steady_spec(r);
+  PrefillPlan& plan = spec.plan;
+  const double total = spec.cost.passes(0, plan.n_tokens, plan.max_step_tokens);
+  if (r.chance(0.2)) plan.resident_tokens = r.below(plan.n_tokens);
+  for (SimulatedLink& link : spec.links) {
+    const std::uint32_t changes = r.chance(0.5) ? r.below(6) : 0;
+    for (std::uint32_t i = 0; i < changes; ++i) {
+      const Time at = link.trace.back().first + from_seconds(total * r.scale(0.01, 0.5));
+      link.trace.emplace_back(at, r.chance(0.1) ? 0 : link.trace[0].second * r.scale(0.1, 4));
+    }
+    if (link.trace.back().second == 0)
+      link.trace.emplace_back(link.trace.back().first + from_seconds(total), 1e9);
+  }
+  for (LaneRate& prior : spec.priors) {
+    if (r.chance(0.5)) prior.bytes_per_second *= r.scale(0.05, 20);
+    if (r.chance(0.3)) prior.latency = Time{0};
+  }
+  if (r.chance(0.4)) {
+    const double p = r.scale(0.01, 0.6);
+    spec.faults.assign(plan.end_chunk, SimulatedFault::none);
+    for (SimulatedFault& fault : spec.faults) {
+      if (r.chance(p)) fault = static_cast<SimulatedFault>(1 + r.below(4));
+    }
+  }
+  spec.insert = r.chance(0.3) ? Time{0} : from_seconds(total * r.scale(1e-5, 0.1));
+  spec.workers = r.between(1, 5);
+  spec.workers_block = r.chance(0.5);
+  if (r.chance(0.3)) spec.staging_bytes = plan.read_bytes({0, plan.n_layers}) * r.between(1, 3);
+  if (r.chance(0.1)) spec.cancel_at = from_seconds(total * r.unit());
+  spec.steps_in_flight = r.between(1, 2);
+  if (r.chance(0.4)) {
+    const std::uint64_t engine = r.next();
+    const std::uint32_t most = plan.max_step_tokens;
+    spec.budget = [engine, most](std::uint32_t n) -> std::pair<std::uint32_t, std::uint32_t> {
+      Random own(engine + n);
+      if (own.chance(0.1)) return {0, 0};
+      const std::uint32_t budget = own.between(1, most);
+      return {budget, own.chance(0.1) ? own.between(1, budget) : ~0u};
+    };
+    spec.may_gate = [engine](std::uint32_t n) { return Random(engine * 3 + n).chance(0.7); };
+  }
+  return spec;
+}
+
+}  // namespace cake::testing
