@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// The shape of a Llama model, as its GGUF file states it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "cake/llama/gguf.hpp"
+#include "cake/result.hpp"
+
+namespace cake::llama {
+
+/// Rotary position embedding. The pair (2i, 2i+1) of each head turns by
+/// position * base^(-2i/dimensions) / linear_factor, divided further by the file's rope_freqs
+/// tensor where there is one (that is how Llama 3.1's scaling is stored).
+struct RopeConfig {
+  std::uint32_t dimensions = 0;  // of head_dim; the rest of a head does not turn
+  double base = 10000.0;
+  double linear_factor = 1.0;
+};
+
+/// Units: counts of elements, heads, layers, tokens.
+struct Config {
+  std::string name;  // general.name, for people
+  std::uint32_t n_layers = 0;
+  std::uint32_t n_heads = 0;
+  std::uint32_t n_kv_heads = 0;
+  std::uint32_t head_dim = 0;
+  std::uint32_t n_embd = 0;
+  std::uint32_t n_ff = 0;
+  std::uint32_t n_vocab = 0;
+  std::uint32_t n_context = 0;
+  float rms_epsilon = 0;
+  RopeConfig rope;
+};
+
+/// Reads and checks the configuration.
+///
+/// Errors:  unsupported (another architecture, mixture of experts, YaRN and other scaling that is
+///          not implemented), corrupt (missing or impossible values); the context names file and
+///          key
+Result<Config> read_config(const GgufFile& file);
+
+}  // namespace cake::llama
