@@ -82,7 +82,7 @@ void StoreDirectory::open_root() {
     // EEXIST: another process was faster, which is as good.
     if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) {
       const int number = errno;
-      if (number == ENOENT) {
+      if (std::error_code ignored; !std::filesystem::exists(parent, ignored)) {
         refuse(Errc::not_found, number,
                "its parent does not exist; create it with: mkdir -p " + parent.string());
       }

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// Chunks with known content for tests of the object and of the stores.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "cake/chunk/reader.hpp"
+#include "cake/chunk/writer.hpp"
+#include "cake/identity.hpp"
+
+namespace cake::sample {
+
+inline constexpr KvLayout kSmall{4, 2, 16, DType::bf16, KvOrder::nhd};
+
+/// Bytes that differ from key to key and from place to place.
+inline void fill(std::span<std::byte> bytes, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::size_t i = 0;
+  for (; i + 8 <= bytes.size(); i += 8) {
+    const std::uint64_t word = random();
+    std::memcpy(bytes.data() + i, &word, 8);
+  }
+  for (; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(random());
+}
+
+/// One chunk of a prompt that `seed` names: identity, and the object as a writer makes it.
+struct Chunk {
+  std::vector<TokenId> tokens;
+  ChunkIdentity identity;
+  std::vector<std::byte> object;
+
+  ConstBytes bytes() const { return object; }
+  ConstBytes head() const {
+    return bytes().first(ChunkGeometry(identity.layout, n_tokens()).head_bytes());
+  }
+  std::uint32_t n_tokens() const { return static_cast<std::uint32_t>(tokens.size()); }
+  ChunkGeometry geometry() const { return {identity.layout, n_tokens()}; }
+};
+
+inline Chunk make(std::uint64_t seed, const KvLayout& layout = kSmall,
+                  std::uint32_t chunk_tokens = 16, std::uint32_t index = 0,
+                  const std::string& salt = "tenant", const std::string& model = "model") {
+  Chunk chunk;
+  // One more token than the chunks hold, so that the last chunk has a key.
+  std::vector<TokenId> prompt(std::size_t{chunk_tokens} * (index + 1) + 1);
+  std::mt19937_64 random(seed);
+  for (auto& token : prompt) token = static_cast<TokenId>(random() % 50000);
+  const auto fingerprint = FingerprintBuilder().add("weights", model).finish();
+  const ChunkKey root = root_key(fingerprint, layout, chunk_tokens, salt);
+  const auto chain = prefix_chain(root, prompt, chunk_tokens);
+
+  const auto begin = prompt.begin() + static_cast<std::ptrdiff_t>(index) * chunk_tokens;
+  chunk.tokens.assign(begin, begin + chunk_tokens);
+  chunk.identity.key = chain[index];
+  chunk.identity.parent = index == 0 ? root : chain[index - 1];
+  chunk.identity.fingerprint = fingerprint;
+  chunk.identity.tenant = tenant_tag(salt);
+  chunk.identity.token_begin = index * chunk_tokens;
+  chunk.identity.tokens = chunk.tokens;
+  chunk.identity.layout = layout;
+
+  ChunkWriter writer(layout, chunk_tokens);
+  for (std::uint32_t layer = 0; layer < layout.n_layers; ++layer) {
+    fill(writer.payload().k(layer), seed * 1000 + 2 * layer);
+    fill(writer.payload().v(layer), seed * 1000 + 2 * layer + 1);
+  }
+  const auto object = writer.finish(chunk.identity);
+  chunk.object.assign(object.value().begin(), object.value().end());
+  return chunk;
+}
+
+/// Parses and verifies a whole object as a loader does.
+inline Status check(ConstBytes object, const ChunkIdentity& expected) {
+  const auto tables = parse_chunk(object, object.size(), expected);
+  if (!tables) return tables.error();
+  const auto view = verify_slice(*tables, expected, {0, expected.layout.n_layers}, object);
+  return view ? Status() : Status(view.error());
+}
+
+}  // namespace cake::sample
