@@ -41,6 +41,7 @@ if(llama_reason)
 endif()
 
 set(CAKE_HAVE_LLAMA ON)
+set(CAKE_HAVE_LLAMA ON PARENT_SCOPE)  # for tests, examples and benchmarks
 add_library(cake_llama STATIC
   llama/attention.cpp
   llama/blas.cpp

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// Text to token ids and back, for the examples. Not part of the library: engines have their own.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "cake/llama/gguf.hpp"
+#include "cake/plan.hpp"
+#include "cake/result.hpp"
+
+namespace cake::examples {
+
+/// Byte-level byte pair encoding with the vocabulary, merges and special tokens of a GGUF file.
+/// Any bytes can be encoded, also such that are not UTF-8, and decode to themselves.
+///
+/// Thread:  const members from any number of threads
+/// Source:  Sennrich et al. (arXiv 1508.07909); GPT-2's byte alphabet and regular expression
+class Tokenizer {
+ public:
+  /// Copies what it needs out of the file.
+  ///
+  /// Errors:  unsupported, by name (another kind of tokenizer, unknown pre-tokenizer); corrupt,
+  ///          not_found, invalid_argument (damaged tables)
+  static Result<Tokenizer> load(const llama::GgufFile& file);
+
+  /// Special tokens that stand in the text are recognised. Starts with the begin-of-text token
+  /// where the model wants one.
+  std::vector<TokenId> encode(std::string_view text) const;
+  /// The bytes that the tokens stand for; special tokens give nothing.
+  std::string decode(Tokens tokens) const;
+  /// True for the tokens that end an answer.
+  bool ends_answer(TokenId token) const;
+  /// One user message in the model's chat template, up to where the answer begins.
+  ///
+  /// Errors:  unsupported, when the model's template is not ChatML
+  Result<std::string> chat_prompt(std::string_view user_message) const;
+  std::size_t size() const { return pieces_.size(); }
+
+ private:
+  struct Patterns;  // the pre-tokenizer's regular expressions
+  struct Merge {
+    std::uint32_t rank = 0;
+    TokenId merged = 0;
+  };
+  Tokenizer() = default;
+  Status load_vocabulary(const llama::GgufFile& file);
+  Status load_merges(const llama::GgufFile& file);
+  Status load_patterns(const llama::GgufFile& file);
+  void encode_text(std::string_view text, std::vector<TokenId>& out) const;
+  void encode_piece(std::string_view piece, std::vector<TokenId>& out) const;
+
+  std::vector<std::string> pieces_;  // bytes of each token; empty for special ones
+  std::unordered_map<std::string, TokenId> ids_;
+  std::array<TokenId, 256> byte_tokens_{};
+  std::unordered_map<std::uint64_t, Merge> merges_;       // by left and right id
+  std::vector<std::pair<std::string, TokenId>> special_;  // longest first
+  std::array<bool, 256> starts_special_{};                // by first byte
+  std::shared_ptr<const Patterns> patterns_;
+  std::string chat_template_;
+  TokenId begin_ = -1;
+  TokenId end_ = -1;
+  bool add_begin_ = false;
+  bool whole_words_first_ = false;  // a piece that is a token is not put together by merges
+};
+
+}  // namespace cake::examples
