@@ -2,5 +2,22 @@
 cake_test(NAME chunk_test SOURCES
   chunk/digest_test.cpp
   chunk/format_test.cpp
+  chunk/fuzz_test.cpp
+  chunk/hostile_header_test.cpp
   chunk/reader_test.cpp
-  chunk/writer_test.cpp)
+  chunk/writer_test.cpp
+  fuzz/chunk_fuzz.cpp)
+
+# libFuzzer on the object parser: chunk_fuzz -max_total_time=60
+option(CAKE_BUILD_FUZZERS "Build the libFuzzer programs (needs clang)" OFF)
+if(CAKE_BUILD_FUZZERS)
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    message(FATAL_ERROR "CAKE_BUILD_FUZZERS needs clang; configure with -DCMAKE_CXX_COMPILER=clang++")
+  endif()
+  add_executable(chunk_fuzz fuzz/chunk_fuzz.cpp)
+  target_include_directories(chunk_fuzz PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/..)
+  target_link_libraries(chunk_fuzz PRIVATE cake::cake)
+  target_compile_options(cake_core PRIVATE -fsanitize=fuzzer-no-link,address,undefined)
+  target_compile_options(chunk_fuzz PRIVATE -fsanitize=fuzzer,address,undefined)
+  target_link_options(chunk_fuzz PRIVATE -fsanitize=fuzzer,address,undefined)
+endif()

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// Fuzzing of the object parser. Run by libFuzzer (CAKE_BUILD_FUZZERS with clang), and for a while
+// with seeded mutations by tests/chunk/fuzz_test.cpp.
+//
+// Input: one byte of mode, then what the head of an object shall be. Mode bit 0: digests are made
+// right first, so that the checks behind them are reached. Bit 1: the input is xored over a good
+// head, so that most of it is right.
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+
+#include "tests/chunk/reseal.hpp"
+#include "tests/chunk/sample.hpp"
+
+namespace {
+
+using namespace cake;
+
+void require(bool holds, const char* what) {
+  if (holds) return;
+  std::fprintf(stderr, "broken: %s\n", what);
+  std::abort();
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  static const sample::Chunk good = sample::make(1, {3, 2, 16, DType::bf16}, 32, 1);
+  static const ChunkGeometry geometry = good.geometry();
+  if (size == 0) return 0;
+  const unsigned mode = *data++;
+  --size;
+
+  // Exactly as long as the input, so that a sanitizer sees a read beyond it.
+  const std::size_t head_size = (mode & 2) != 0 ? good.head().size() : size;
+  const std::unique_ptr<std::byte[]> head(new std::byte[head_size]);
+  const std::span bytes(head.get(), head_size);
+  if ((mode & 2) != 0) {
+    std::memcpy(head.get(), good.object.data(), head_size);
+    for (std::size_t i = 0; i < size && i < head_size; ++i) {
+      head[i] ^= static_cast<std::byte>(data[i]);
+    }
+  } else if (size != 0) {
+    std::memcpy(head.get(), data, size);
+  }
+  if ((mode & 1) != 0) sample::reseal_head(bytes);
+
+  if (const auto summary = peek_chunk(bytes); summary) {
+    require(head_size >= 4096, "a summary of less than a header");
+  }
+  const auto tables = parse_chunk(bytes, good.object.size(), good.identity);
+  if (!tables) return 0;
+  require(tables->parsed(), "success without tables");
+  require(tables->geometry() == geometry, "a geometry that was not expected");
+  const std::size_t at = geometry.tokens_offset();
+  require(std::memcmp(head.get() + at, good.object.data() + at, 4 * good.tokens.size()) == 0,
+          "other tokens were taken");
+  const bool same = std::memcmp(head.get(), good.object.data(), geometry.head_bytes()) == 0;
+  require(same || (mode & 1) != 0, "damage was taken");
+
+  // Whatever the tables say now, verifying must end in an answer, and the right one.
+  for (std::uint32_t layer = 0; layer < 3; ++layer) {
+    const ByteRange range = geometry.read_range({layer, layer + 1});
+    const ConstBytes slice = good.bytes().subspan(range.begin, range.size());
+    const auto view = verify_slice(*tables, good.identity, {layer, layer + 1}, slice);
+    require(view.has_value() || !same, "a good slice was refused");
+  }
+  return 0;
+}
