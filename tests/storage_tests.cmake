@@ -21,3 +21,9 @@ if(CAKE_BUILD_FUZZERS)
   target_compile_options(chunk_fuzz PRIVATE -fsanitize=fuzzer,address,undefined)
   target_link_options(chunk_fuzz PRIVATE -fsanitize=fuzzer,address,undefined)
 endif()
+
+cake_test(NAME storage_test SOURCES
+  fault/faulty_storage_test.cpp
+  storage/memory_test.cpp
+  storage/throttled_test.cpp
+  storage/tiered_test.cpp)

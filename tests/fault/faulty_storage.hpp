@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// A store that misbehaves on order. Faults lie over an inner store whose objects stay good, so that
+// the same run without faults must be clean.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <list>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "cake/concepts.hpp"
+
+namespace cake::fault {
+
+enum class Kind {
+  none,
+  error,         // nothing arrives, Errc::io
+  short_read,    // half of the bytes arrive, Errc::io
+  torn_read,     // half of the bytes arrive, and the store says that all is well
+  flipped_byte,  // everything arrives, one byte of the object is wrong
+  wrong_object,  // everything arrives, from the object of another key
+  hang,          // nothing arrives until release(); then everything does, late
+};
+
+/// What happens to a read.
+struct Fault {
+  Kind kind = Kind::none;
+  std::uint64_t position = 0;  // flipped_byte: which byte of the object; modulo the read if it
+                               // lies outside
+  std::uint8_t flip = 0x10;    // flipped_byte: xored over it
+  ChunkKey other{};            // wrong_object: whose
+};
+
+struct Counts {
+  std::uint64_t lookups = 0, reads = 0, writes = 0, erases = 0;
+  std::uint64_t faults = 0;  // calls that a fault was done to
+  std::uint64_t hung = 0;    // reads that hang now
+};
+
+namespace detail {
+/// One read or write; hung ones become ready by the hand of the thread that releases them.
+struct Pending {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool done = false;
+  Status status;
+  void finish(Status outcome) {
+    const std::lock_guard lock(mutex);
+    status = std::move(outcome);
+    done = true;
+    changed.notify_all();
+  }
+};
+}  // namespace detail
+
+/// Completion of a faulty call. May be dropped before it is ready.
+class FaultyCompletion {
+ public:
+  explicit FaultyCompletion(std::shared_ptr<detail::Pending> pending)
+      : pending_(std::move(pending)) {}
+  bool ready() {
+    const std::lock_guard lock(pending_->mutex);
+    return pending_->done;
+  }
+  Status wait() {
+    std::unique_lock lock(pending_->mutex);
+    pending_->changed.wait(lock, [&] { return pending_->done; });
+    return pending_->status;
+  }
+  bool wait_for(std::chrono::nanoseconds span) {
+    span = std::min<std::chrono::nanoseconds>(span, std::chrono::hours(24));
+    std::unique_lock lock(pending_->mutex);
+    return pending_->changed.wait_for(lock, span, [&] { return pending_->done; });
+  }
+
+ private:
+  std::shared_ptr<detail::Pending> pending_;
+};
+
+/// Wraps a store. Without orders it passes everything through; calls block until the inner call is
+/// done, unless they hang.
+///
+/// Needs:   the inner store outlives it
+/// Thread:  any number of threads at once
+template <StorageBackend S>
+class FaultyStorage {
+ public:
+  explicit FaultyStorage(S& inner) : inner_(&inner) {}
+  FaultyStorage(const FaultyStorage&) = delete;
+  FaultyStorage& operator=(const FaultyStorage&) = delete;
+  /// Reads that still hang end with Errc::canceled, and nothing arrives any more.
+  ~FaultyStorage() {
+    for (auto& read : take_hung()) read.pending->finish(Error{Errc::canceled, 0, "store is gone"});
+  }
+
+  /// Does `fault` to every read of this key, or to the next `times` of them.
+  void on_key(const ChunkKey& key, Fault fault, std::uint64_t times = kAlways) {
+    const std::lock_guard lock(mutex_);
+    by_key_[key] = {fault, times};
+  }
+  /// Does `fault` to the n-th read from now, counted from 0.
+  void on_read(std::uint64_t n, Fault fault) {
+    const std::lock_guard lock(mutex_);
+    by_number_[counts_.reads + n] = fault;
+  }
+  /// Does `fault` to every read that nothing else was ordered for.
+  void on_every_read(Fault fault) {
+    const std::lock_guard lock(mutex_);
+    every_ = fault;
+  }
+  void fail_lookups(std::optional<Error> error) {
+    const std::lock_guard lock(mutex_);
+    lookup_error_ = std::move(error);
+  }
+  /// Of every key, or of the given one only.
+  void fail_writes(std::optional<Error> error, std::optional<ChunkKey> key = {}) {
+    const std::lock_guard lock(mutex_);
+    write_error_ = std::move(error);
+    write_key_ = key;
+  }
+  /// Takes all orders back. What hangs goes on hanging.
+  void heal() {
+    const std::lock_guard lock(mutex_);
+    by_key_.clear();
+    by_number_.clear();
+    every_ = {};
+    lookup_error_.reset();
+    write_error_.reset();
+  }
+  /// Lets everything that hangs arrive now, late; returns how many reads that were. Reads that hang
+  /// later are not let go.
+  std::size_t release() {
+    auto reads = take_hung();
+    for (auto& read : reads) {
+      read.pending->finish(cake::wait(inner_->read(read.tier, read.key, read.offset, read.out)));
+    }
+    return reads.size();
+  }
+  Counts counts() const {
+    const std::lock_guard lock(mutex_);
+    Counts counts = counts_;
+    counts.hung = hung_.size();
+    return counts;
+  }
+
+  std::uint32_t tiers() { return tiers_of(*inner_); }
+
+  Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
+    {
+      const std::lock_guard lock(mutex_);
+      ++counts_.lookups;
+      if (lookup_error_) {
+        ++counts_.faults;
+        return *lookup_error_;
+      }
+    }
+    return inner_->lookup(keys);
+  }
+
+  FaultyCompletion read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
+                        MutableBytes out) {
+    auto pending = std::make_shared<detail::Pending>();
+    const Fault fault = next_fault(key);
+    if (fault.kind == Kind::hang) {
+      const std::lock_guard lock(mutex_);
+      hung_.push_back({pending, tier, key, offset, out});
+    } else {
+      pending->finish(carry_out(fault, tier, key, offset, out));
+    }
+    return FaultyCompletion(std::move(pending));
+  }
+
+  Status write(const ChunkKey& key, ConstBytes bytes) {
+    {
+      const std::lock_guard lock(mutex_);
+      ++counts_.writes;
+      if (write_error_ && (!write_key_ || *write_key_ == key)) {
+        ++counts_.faults;
+        return *write_error_;
+      }
+    }
+    return cake::wait(inner_->write(key, bytes));
+  }
+
+  Status erase(const ChunkKey& key) {
+    {
+      const std::lock_guard lock(mutex_);
+      ++counts_.erases;
+    }
+    return inner_->erase(key);
+  }
+
+ private:
+  static constexpr std::uint64_t kAlways = ~std::uint64_t{0};
+  struct Order {
+    Fault fault;
+    std::uint64_t times = kAlways;
+  };
+  struct Hung {
+    std::shared_ptr<detail::Pending> pending;
+    std::uint32_t tier;
+    ChunkKey key;
+    std::uint64_t offset;
+    MutableBytes out;
+  };
+
+  Fault next_fault(const ChunkKey& key) {
+    const std::lock_guard lock(mutex_);
+    const std::uint64_t number = counts_.reads++;
+    Fault fault = every_;
+    if (const auto it = by_key_.find(key); it != by_key_.end() && it->second.times > 0) {
+      fault = it->second.fault;
+      if (it->second.times != kAlways) --it->second.times;
+    }
+    if (const auto it = by_number_.find(number); it != by_number_.end()) fault = it->second;
+    counts_.faults += fault.kind != Kind::none;
+    return fault;
+  }
+
+  Status carry_out(const Fault& fault, std::uint32_t tier, const ChunkKey& key,
+                   std::uint64_t offset, MutableBytes out) {
+    const std::size_t half = out.size() / 2 / 4096 * 4096;
+    switch (fault.kind) {
+      case Kind::error:
+        return Error{Errc::io, 0, "a read error on order"};
+      case Kind::short_read:
+      case Kind::torn_read: {
+        Status status = cake::wait(inner_->read(tier, key, offset, out.first(half)));
+        if (!status || fault.kind == Kind::torn_read) return status;
+        return Error{Errc::io, 0, "a short read on order"};
+      }
+      case Kind::wrong_object:
+        return cake::wait(inner_->read(tier, fault.other, offset, out));
+      case Kind::flipped_byte: {
+        Status status = cake::wait(inner_->read(tier, key, offset, out));
+        if (!status || out.empty()) return status;
+        const bool inside = fault.position >= offset && fault.position - offset < out.size();
+        const std::uint64_t at = inside ? fault.position - offset : fault.position % out.size();
+        out[at] ^= static_cast<std::byte>(fault.flip);
+        return status;
+      }
+      case Kind::none:
+      case Kind::hang:
+        break;
+    }
+    return cake::wait(inner_->read(tier, key, offset, out));
+  }
+
+  std::list<Hung> take_hung() {
+    const std::lock_guard lock(mutex_);
+    return std::exchange(hung_, {});
+  }
+
+  S* inner_;
+  mutable std::mutex mutex_;
+  Counts counts_;
+  std::map<ChunkKey, Order> by_key_;
+  std::map<std::uint64_t, Fault> by_number_;
+  Fault every_;
+  std::optional<Error> lookup_error_;
+  std::optional<Error> write_error_;
+  std::optional<ChunkKey> write_key_;
+  std::list<Hung> hung_;
+};
+
+}  // namespace cake::fault
