@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// The real model against an independent implementation: transformers in fp32 on the same GGUF
+// (tests/reference/make_reference.py made the data).
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cake/llama/cpu_backend.hpp"
+#include "catch.hpp"
+#include "examples/tokenizer.hpp"
+
+namespace {
+
+using namespace cake;
+using namespace cake::llama;
+
+std::filesystem::path model_path() {
+  if (const char* given = std::getenv("CAKE_TEST_MODEL")) return given;
+  const char* home = std::getenv("HOME");
+  return std::filesystem::path(home != nullptr ? home : "") /
+         ".cache/cake/SmolLM2-135M-Instruct.Q4_1.gguf";
+}
+
+/// Opened once; a test without the model fails and says what to do.
+const GgufFile& model_file() {
+  static const Result<GgufFile> file = GgufFile::open(model_path());
+  if (!file) {
+    FAIL("the test model is missing: " << file.error().message()
+                                       << "\nrun tests/run.sh, which fetches it, or name it in "
+                                          "CAKE_TEST_MODEL");
+  }
+  return *file;
+}
+
+const std::shared_ptr<const Weights>& model_weights() {
+  static const auto weights = Weights::load(model_file()).value();
+  return weights;
+}
+
+const examples::Tokenizer& model_tokenizer() {
+  static const auto tokenizer = examples::Tokenizer::load(model_file()).value();
+  return tokenizer;
+}
+
+std::string read(const std::string& name) {
+  std::ifstream file(std::string(CAKE_REFERENCE_DATA) + "/" + name, std::ios::binary);
+  if (!file) FAIL("no reference data: " << name);
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+struct Expected {
+  std::vector<TokenId> prompt, greedy;
+  std::vector<std::pair<TokenId, float>> top;
+};
+
+Expected expected(const std::string& name) {
+  Expected all;
+  std::stringstream lines(read(name + ".expected"));
+  for (std::string line; std::getline(lines, line);) {
+    std::stringstream words(line);
+    std::string kind;
+    words >> kind;
+    if (kind == "top") {
+      std::pair<TokenId, float> entry;
+      words >> entry.first >> entry.second;
+      all.top.push_back(entry);
+    }
+    auto& list = kind == "prompt" ? all.prompt : all.greedy;
+    if (kind == "prompt" || kind == "greedy") {
+      for (TokenId token; words >> token;) list.push_back(token);
+    }
+  }
+  REQUIRE(!all.prompt.empty());
+  REQUIRE(all.greedy.size() == 32);
+  REQUIRE(all.top.size() == 10);
+  return all;
+}
+
+void compare(const std::string& name) {
+  const Expected reference = expected(name);
+  const auto tokens = model_tokenizer().encode(read(name + ".txt"));
+  CHECK(tokens == reference.prompt);
+
+  CpuBackend engine(model_weights());
+  const auto size = static_cast<std::uint32_t>(tokens.size());
+  // In two steps, so that attention over a prefix is compared as well.
+  const std::uint32_t middle = size / 3;
+  REQUIRE(engine.prefill(tokens, {0, middle}).has_value());
+  REQUIRE(engine.prefill(tokens, {middle, size}).has_value());
+
+  float worst = 0;
+  for (const auto& [id, value] : reference.top) {
+    worst = std::max(worst, std::abs(engine.logits()[static_cast<std::size_t>(id)] - value));
+  }
+  INFO("largest difference of a logit: " << worst);
+  CHECK(worst < 1e-2f);
+
+  std::vector<float> ordered(engine.logits().begin(), engine.logits().end());
+  std::nth_element(ordered.begin(), ordered.begin() + 9, ordered.end(), std::greater<>());
+  CHECK(ordered[9] == Approx(reference.top[9].second).margin(1e-2));  // nothing else came up
+
+  std::vector<TokenId> greedy;
+  while (greedy.size() < reference.greedy.size()) {
+    greedy.push_back(engine.argmax());
+    REQUIRE(engine.decode(greedy.back()).has_value());
+  }
+  CHECK(greedy == reference.greedy);
+}
+
+}  // namespace
+
+TEST_CASE("a document of over 2,000 tokens and a question give the reference's answer") {
+  REQUIRE(expected("license").prompt.size() > 2000);
+  compare("license");
+}
+TEST_CASE("a short question gives the reference's answer") { compare("short"); }
+TEST_CASE("digits, tabs, accents, CJK and emoji give the reference's tokens and answer") {
+  compare("mixed");
+}
+TEST_CASE("source code gives the reference's tokens and answer") { compare("code"); }
+TEST_CASE("a raw prompt gives the reference's continuation") { compare("raw"); }
+TEST_CASE("special tokens in a raw prompt are recognised") { compare("raw_special"); }
+
+TEST_CASE("the chat template gives the reference's prompt") {
+  const auto& tokenizer = model_tokenizer();
+  CHECK(tokenizer.chat_prompt("What is the capital of France?").value() == read("short.txt"));
+}
+
+TEST_CASE("an answer does not depend on step size, order, pages or threads") {
+  const Expected reference = expected("mixed");
+  const auto size = static_cast<std::uint32_t>(reference.prompt.size());
+  const CpuOptions options[] = {
+      {.threads = 1, .page_tokens = 1},
+      {.threads = 3, .kv_order = KvOrder::hnd, .page_tokens = 64},
+  };
+  for (const CpuOptions& option : options) {
+    CpuBackend engine(model_weights(), option);
+    for (std::uint32_t at = 0; at < size; at += 77) {
+      REQUIRE(engine.prefill(reference.prompt, {at, std::min(at + 77, size)}).has_value());
+    }
+    for (const auto& [id, value] : reference.top) {
+      CHECK(engine.logits()[static_cast<std::size_t>(id)] == Approx(value).margin(1e-2));
+    }
+    CHECK(engine.argmax() == reference.greedy[0]);
+  }
+}
+
+TEST_CASE("16-bit KV stays near fp32") {
+  const Expected reference = expected("mixed");
+  const auto size = static_cast<std::uint32_t>(reference.prompt.size());
+  const std::pair<DType, double> margins[] = {{DType::f16, 0.05}, {DType::bf16, 0.5}};
+  for (const auto& [dtype, margin] : margins) {
+    CpuBackend engine(model_weights(), {.kv_dtype = dtype});
+    REQUIRE(engine.prefill(reference.prompt, {0, size}).has_value());
+    for (const auto& [id, value] : reference.top) {
+      CHECK(engine.logits()[static_cast<std::size_t>(id)] == Approx(value).margin(margin));
+    }
+  }
+}
