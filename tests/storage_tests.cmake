@@ -27,3 +27,10 @@ cake_test(NAME storage_test SOURCES
   storage/memory_test.cpp
   storage/throttled_test.cpp
   storage/tiered_test.cpp)
+
+cake_test(NAME posix_test SOURCES
+  storage/posix_direct_test.cpp
+  storage/posix_evict_test.cpp
+  storage/posix_open_test.cpp
+  storage/posix_publish_test.cpp
+  storage/posix_test.cpp)

@@ -149,10 +149,16 @@ void StoreDirectory::probe() {
   const int file = temporary.file.get();
   int number = 0;
   const auto attempt = [&] {
-    const auto size = static_cast<ssize_t>(page.size());
-    errno = EIO;  // for a short transfer, which sets nothing
-    const bool ok = calls().write_at(file, page.data(), page.size(), 0) == size &&
-                    calls().read_at(file, page.data(), page.size(), 0) == size;
+    const auto whole = [&](auto&& transfer) {
+      errno = EIO;  // for a short transfer, which sets nothing
+      ssize_t n;
+      do {
+        n = transfer();
+      } while (n < 0 && errno == EINTR);
+      return n == static_cast<ssize_t>(page.size());
+    };
+    const bool ok = whole([&] { return calls().write_at(file, page.data(), page.size(), 0); }) &&
+                    whole([&] { return calls().read_at(file, page.data(), page.size(), 0); });
     number = ok ? 0 : errno;
     return ok;
   };
@@ -193,7 +199,11 @@ Result<Fd> StoreDirectory::open_fan_out(const std::string& name, bool create) {
     if (::mkdirat(root(), name.c_str(), 0700) != 0 && errno != EEXIST) {
       return write_error(errno, "cannot create " + name + " in the store directory");
     }
-    if (options_.durable) calls().sync(root());
+    if (options_.durable && calls().sync(root()) != 0) {
+      const int number = errno;
+      ::unlinkat(root(), name.c_str(), AT_REMOVEDIR);
+      return write_error(number, "cannot sync the store directory");
+    }
     directory = Fd(calls().open_at(root(), name.c_str(), kDirectoryFlags, 0));
   }
   if (!directory) return errno_error(errno, "cannot open " + name + " in the store directory");
