@@ -34,3 +34,6 @@ cake_test(NAME posix_test SOURCES
   storage/posix_open_test.cpp
   storage/posix_publish_test.cpp
   storage/posix_test.cpp)
+
+cake_test(NAME posix_processes_test SOURCES
+  fault/posix_processes_test.cpp)
