@@ -79,6 +79,8 @@ class Board {
   std::uint64_t hole_tokens() const { return hole_tokens_; }
   double hole_positions() const { return hole_positions_; }
   std::uint32_t holes() const { return n_holes_; }
+  /// Runs of adjacent ones among them.
+  std::uint32_t hole_runs() const { return n_hole_runs_; }
 
   std::span<const OpenBytes> open_bytes() const { return open_bytes_; }
   std::uint32_t open_chunks() const { return open_chunks_; }
@@ -174,6 +176,10 @@ class Board {
     hole_positions_ += sign * (end * end - begin * begin);
     hole_tokens_ = sign > 0 ? hole_tokens_ + tokens.size() : hole_tokens_ - tokens.size();
     n_holes_ = sign > 0 ? n_holes_ + 1 : n_holes_ - 1;
+    const bool left = chunk > 0 && state_[chunk - 1] == ChunkState::hole;
+    const bool right = chunk + 1 < plan_.end_chunk && state_[chunk + 1] == ChunkState::hole;
+    const int runs = 1 - (left ? 1 : 0) - (right ? 1 : 0);
+    n_hole_runs_ = static_cast<std::uint32_t>(static_cast<int>(n_hole_runs_) + sign * runs);
   }
 
   static bool loadable(ChunkState state) {
@@ -260,6 +266,7 @@ class Board {
   std::uint32_t loaded_chunks_ = 0;
   std::uint32_t inserting_chunks_ = 0;
   std::uint32_t n_holes_ = 0;
+  std::uint32_t n_hole_runs_ = 0;
   std::uint64_t hole_tokens_ = 0;
   double hole_positions_ = 0;
   bool may_gate_ = false;
