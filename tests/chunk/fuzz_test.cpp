@@ -18,10 +18,11 @@ TEST_CASE("mutated heads never lead the parser astray") {
   std::mt19937 random(20261123);
   const auto below = [&](std::size_t n) { return random() % n; };
   std::size_t runs = 0;
-  for (std::uint32_t i = 0; i < 500000; ++i, ++runs) {
+  for (std::uint32_t i = 0; i < 200000; ++i, ++runs) {
     // A mask over a good head, with few bits set, most of them where fields are.
     std::vector<std::uint8_t> input(1 + head_size, 0);
     input[0] = static_cast<std::uint8_t>(2 | (i & 1));
+    std::size_t used = 1;
     const std::size_t changes = 1 + below(4);
     for (std::size_t c = 0; c < changes; ++c) {
       const std::size_t area = below(8);
@@ -32,11 +33,13 @@ TEST_CASE("mutated heads never lead the parser astray") {
       const std::size_t width = std::size_t{1} << below(4);
       for (std::size_t w = 0; w < width && at + w < head_size; ++w) {
         input[1 + at + w] = static_cast<std::uint8_t>(below(3) == 0 ? 0xFF : random());
+        used = std::max(used, at + w + 2);
       }
     }
+    input.resize(used);  // behind the last change the head stays as it is
     LLVMFuzzerTestOneInput(input.data(), input.size());
   }
-  CHECK(runs == 500000);
+  CHECK(runs == 200000);
 }
 
 TEST_CASE("heads of noise and of every length never lead the parser astray") {

@@ -63,7 +63,9 @@ StoredChunk look(S& store, const ChunkKey& key) {
 template <StorageBackend S>
 AlignedBuffer fetch(S& store, const ChunkKey& key, std::size_t size, std::uint64_t offset = 0,
                     Errc* code = nullptr, std::uint32_t tier = 0) {
+  // Zeroed, because memory that was just freed may hold the very bytes that are to be read.
   AlignedBuffer buffer(size);
+  std::memset(buffer.data(), 0, size);
   const Status status = cake::wait(store.read(tier, key, offset, buffer.bytes()));
   if (code != nullptr) *code = status.code();
   return status ? std::move(buffer) : AlignedBuffer(0);
