@@ -36,12 +36,19 @@ class Simulation {
     at(spec_.cancel_at, [this] { core_.cancel(); });
     turn();
     // After the run is over late reads still come back: nothing may be lost.
-    while (!events_.empty() && result_.violation.empty()) {
+    while (result_.violation.empty()) {
       if (++result_.events > 2'000'000) return fail("the run does not end"), std::move(result_);
-      const Event event = events_.top();
-      events_.pop();
-      now_ = event.time;
-      event.act();
+      const Time wake = closed_ ? kNever : wake_;
+      if (!events_.empty() && events_.top().time <= wake) {
+        const Event event = events_.top();
+        events_.pop();
+        now_ = event.time;
+        event.act();
+      } else if (wake != kNever) {
+        now_ = std::max(now_, wake);
+      } else {
+        break;
+      }
       turn();
     }
     if (result_.violation.empty()) check_end();
@@ -92,6 +99,7 @@ class Simulation {
   void turn() {
     if (closed_) return;
     core_.expire(now_);
+    wake_ = paused_until_ > now_ ? paused_until_ : kNever;
     for (int round = 0; round < 64; ++round) {
       bool moved = pump_lanes();
       moved = engine() || moved;
@@ -99,11 +107,7 @@ class Simulation {
     }
     poke_gate();
     if (core_.over()) return close();
-    const Time deadline = core_.next_deadline();
-    if (deadline != kNever && deadline != wake_) {
-      wake_ = deadline;
-      at(deadline, [] {});
-    }
+    wake_ = std::min(wake_, core_.next_deadline());
   }
 
   void close() {
@@ -228,19 +232,20 @@ class Simulation {
     if (wish.first == 0) {  // the engine does something else for a while
       ++turns_;
       paused_until_ = now_ + std::chrono::microseconds(300);
-      at(paused_until_, [] {});
+      wake_ = std::min(wake_, paused_until_);
       return false;
     }
     const bool may_gate = spec_.plan.may_gate && (!spec_.may_gate || spec_.may_gate(turns_));
     const Step step = core_.next_step(wish.first, may_gate, now_);
     if (step.kind != Step::Kind::compute) {
-      if (step.kind == Step::Kind::wait && step.until != kNever) at(step.until, [] {});
+      if (step.kind == Step::Kind::wait) wake_ = std::min(wake_, step.until);
       return false;
     }
     ++turns_;
     claim_kv(step);
     Pass pass{step, std::min(step.tokens.size(), std::max(1u, wish.second)), 0, false};
-    // Only the newest step may do less than asked, and with two in flight it may not stay the newest.
+    // Only the newest step may do less than asked, and with two in flight it may not stay the
+    // newest.
     if (spec_.steps_in_flight > 1) pass.tokens = step.tokens.size();
     passes_.push_back(pass);
     if (passes_.size() == 1) start_pass();
@@ -370,7 +375,7 @@ class Simulation {
   std::uint32_t turns_ = 0;
   Time now_{0};
   Time paused_until_{0};
-  Time wake_ = kNever;
+  Time wake_ = kNever;  // when somebody wants to be asked again; set anew in every turn
   bool closed_ = false;
 };
 
