@@ -58,6 +58,8 @@ class Claims {
   bool complete() const {
     return board_.front() >= board_.plan().n_tokens && board_.running_.empty();
   }
+  /// Counts changes: whoever saw one number knows that something happened when it sees another.
+  std::uint64_t version() const { return version_; }
   bool over() const { return status_ != Errc::ok || complete(); }
   /// Slices whose bytes are being inserted; nobody may free the KV before this is 0.
   std::uint32_t inserting() const { return inserting_; }

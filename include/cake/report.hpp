@@ -48,6 +48,7 @@ struct LoadReport {
 /// of the last step.
 struct PrefillReport {
   Status status;
+  Status lookup;     // why nothing is known of the store, if so; the run went on without it
   PrefillPlan plan;  // `stored` is empty here: it lived in the session
   Time ttft{0};
   Time planning{0};  // identity and lookup, part of TTFT
