@@ -203,20 +203,21 @@ void Transformer::split(std::size_t rows, std::size_t columns, std::size_t input
                         unsigned products, const Body& body) {
   const Timer timer(profile.gemm_seconds);
   profile.gemm_flops += 2.0 * static_cast<double>(rows * columns * inputs * products);
-  // One part per thread. The BLAS copies a part's rows of both factors into its own order, so of
-  // all grids the one with the smallest parts and, among equals, the squarest parts wins. Columns
-  // are cut at multiples of 16, which is what kernels take at a time.
+  // Some parts per thread, so that one which the system takes off its core for a while does not
+  // hold up the rest. The BLAS copies a part's rows of both factors into its own order, so of all
+  // grids the one with the smallest parts and, among equals, the squarest parts wins. Columns are
+  // cut at multiples of 16, which is what kernels take at a time.
   const auto part = [](std::size_t total, std::size_t parts, std::size_t unit) {
     return ((total + parts - 1) / parts + unit - 1) / unit * unit;
   };
-  const std::size_t threads = pool_.size();
+  const std::size_t parts = pool_.size() == 1 ? 1 : 4 * std::size_t{pool_.size()};
   std::size_t best_rows = rows;
   std::size_t best_columns = columns;
   double best = -1;
-  for (std::size_t row_parts = 1; row_parts <= threads; ++row_parts) {
-    if (threads % row_parts != 0) continue;
+  for (std::size_t row_parts = 1; row_parts <= parts; ++row_parts) {
+    if (parts % row_parts != 0) continue;
     const std::size_t r = part(rows, row_parts, 4);
-    const std::size_t c = part(columns, threads / row_parts, 16);
+    const std::size_t c = part(columns, parts / row_parts, 16);
     const double cost = static_cast<double>(r * c) + 48.0 * static_cast<double>(r + c);
     if (best < 0 || cost < best) {
       best = cost;
