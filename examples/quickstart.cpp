@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// A real language model answers a question about a long document three ways: KV computed, KV loaded
+// from a store behind a link, and both at once. The answer is the same; the time to first token is
+// not.
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cake/cake.hpp"
+#include "cake/llama/cpu_backend.hpp"
+#include "cake/storage/posix.hpp"
+#include "cake/storage/throttled.hpp"
+#include "quickstart_options.hpp"
+#include "quickstart_output.hpp"
+#include "tokenizer.hpp"
+
+namespace {
+
+using namespace cake;
+using namespace cake::examples;
+using Engine = llama::CpuBackend;
+
+constexpr int kFailed = 1;
+constexpr int kWrongUse = 2;
+
+/// What a pass costs before any was measured: the model's operations at a guessed rate. Only the
+/// proportions matter much; the rest is learned from the first passes.
+ComputeCost guess_cost(const llama::Config& c) {
+  const double linear =
+      2.0 * c.n_layers *
+      (double{2} * c.n_embd * c.n_heads * c.head_dim +
+       double{2} * c.n_embd * c.n_kv_heads * c.head_dim + double{3} * c.n_embd * c.n_ff);
+  const double attention = 4.0 * c.n_layers * c.n_heads * c.head_dim;
+  constexpr double kFlops = 1e11;
+  return {linear * 8 / kFlops, linear / kFlops, attention / 2 / kFlops};
+}
+
+Result<std::string> read_text(const std::filesystem::path& path) {
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) {
+    return Error{Errc::invalid_argument, 0, path.string() + " is a directory; name a text file"};
+  }
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return errno_error(errno, "cannot read " + path.string());
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+class Quickstart {
+ public:
+  explicit Quickstart(QuickstartOptions options) : options_(std::move(options)) {}
+
+  /// Everything that can be wrong with the command line is found here, before anything is written.
+  Status prepare() {
+    for (const auto& file : {options_.trace, options_.json}) {
+      if (!file) continue;
+      if (Status status = check_writable(*file); !status) return status;
+    }
+    std::error_code error;
+    if (!std::filesystem::exists(options_.model, error)) {
+      return Error{Errc::not_found, 0,
+                   "model " + options_.model.string() +
+                       " (bash examples/run.sh fetches one; or --model FILE)"};
+    }
+    progress("reading " + options_.model.filename().string());
+    const auto file = llama::GgufFile::open(options_.model);
+    if (!file) return file.error();
+    auto tokenizer = Tokenizer::load(*file);
+    if (!tokenizer) return tokenizer.error();
+    if (Status status = make_prompt(*tokenizer); !status) return status;
+    const auto config = llama::read_config(*file);
+    if (!config) return config.error();
+    const std::size_t room = config->n_context;
+    if (result_.prompt_tokens.size() + options_.max_new_tokens > room) {
+      return Error{Errc::invalid_argument, 0,
+                   "the prompt has " + std::to_string(result_.prompt_tokens.size()) +
+                       " tokens and the answer up to " + std::to_string(options_.max_new_tokens) +
+                       ", but the model's context is " + std::to_string(room) +
+                       " tokens: shorten the document"};
+    }
+    auto weights = llama::Weights::load(*file);
+    if (!weights) return weights.error();
+    tokenizer_ = std::make_unique<Tokenizer>(std::move(*tokenizer));
+    engine_ = std::make_unique<Engine>(*weights, llama::CpuOptions{.threads = options_.threads});
+    cost_ = guess_cost(*config);
+    return open_store();
+  }
+
+  int run() {
+    result_.chunk_tokens = options_.chunk_tokens;
+    std::printf("prompt: %zu tokens; model: %s on %u threads (%s)\n", result_.prompt_tokens.size(),
+                engine_->config().name.c_str(), engine_->options().threads,
+                llama::blas_description());
+    if (const Status saved = save_prompt(); !saved) return complain(saved, kFailed);
+    choose_link();
+    const bool all = options_.mode == Mode::all;
+    Status status;
+    if (all || options_.mode == Mode::compute) status = run_mode("compute", ComputeOnlyScheduler());
+    if (status && (all || options_.mode == Mode::load))
+      status = run_mode("load", LoadOnlyScheduler());
+    if (status && (all || options_.mode == Mode::cake)) {
+      status = run_mode("cake", MeetInTheMiddleScheduler({.cost = cost_}));
+    }
+    if (!status) return complain(status, kFailed);
+    progress("");
+    set_bound();
+    show();
+    const PrefillReport& last = result_.runs.back().report;
+    if (options_.trace) status = write_file(*options_.trace, last.chrome_trace());
+    if (status && options_.json) status = write_file(*options_.json, to_json(result_));
+    if (!status) return complain(status, kFailed);
+    if (!result_.same_answers()) {
+      std::fprintf(stderr, "quickstart: the answers differ\n");
+      return kFailed;
+    }
+    return 0;
+  }
+
+  static int complain(const Status& status, int code) {
+    progress("");
+    std::fprintf(stderr, "quickstart: %s\n", status.error().message().c_str());
+    return code;
+  }
+
+ private:
+  static void progress(const std::string& what) {
+    static const bool terminal = isatty(STDERR_FILENO) == 1;
+    if (terminal) {
+      std::fprintf(stderr, "\r\033[K%s", what.empty() ? "" : (what + " ...").c_str());
+    } else if (!what.empty()) {
+      std::fprintf(stderr, "%s ...\n", what.c_str());
+    }
+    std::fflush(stderr);
+  }
+
+  Status make_prompt(const Tokenizer& tokenizer) {
+    std::string prompt;
+    if (options_.prompt_file) {
+      auto text = read_text(*options_.prompt_file);
+      if (!text) return text.error();
+      prompt = std::move(*text);
+    } else {
+      auto text = read_text(options_.document);
+      if (!text) return text.error();
+      auto chat = tokenizer.chat_prompt(*text + "\n\n" + options_.question);
+      if (!chat) return chat.error();
+      prompt = std::move(*chat);
+    }
+    result_.prompt_tokens = tokenizer.encode(prompt);
+    if (result_.prompt_tokens.empty())
+      return Error{Errc::invalid_argument, 0, "the prompt is empty"};
+    return {};
+  }
+
+  Status open_store() {
+    std::error_code error;
+    if (options_.store.has_parent_path())
+      std::filesystem::create_directories(options_.store.parent_path(), error);
+    try {
+      store_ = std::make_unique<PosixStorage>(PosixOptions{.directory = options_.store});
+    } catch (const Exception& e) {
+      return e.error();
+    }
+    return {};
+  }
+
+  LoaderOptions loader_options() const {
+    LoaderOptions options;
+    options.chunk_tokens = options_.chunk_tokens;
+    options.max_step_tokens = std::max(512u, options_.chunk_tokens);
+    return options;
+  }
+
+  /// Computes the prompt once and stores it, unless it is stored already. Either way the engine's
+  /// speed is known then.
+  Status save_prompt() {
+    const Tokens prompt = result_.prompt_tokens;
+    Loader loader(*engine_, *store_, loader_options(), MeetInTheMiddleScheduler({.cost = cost_}));
+    const ChunkKey root =
+        root_key(engine_->fingerprint(), engine_->layout(), options_.chunk_tokens, {});
+    const auto keys = prefix_chain(root, prompt, options_.chunk_tokens);
+    const auto stored = store_->lookup(keys);
+    if (!stored) return stored.error();
+    const auto missing = static_cast<std::size_t>(std::count_if(
+        stored->begin(), stored->end(), [](const StoredChunk& c) { return !c.stored(); }));
+    std::printf("store: %s, %zu of %zu chunks of %u tokens are there\n", options_.store.c_str(),
+                keys.size() - missing, keys.size(), options_.chunk_tokens);
+    if (missing > 0) {
+      progress("computing the prompt once and saving it");
+      engine_->clear();
+      const PrefillReport report = loader.prefill(prompt);
+      if (!report.status) return report.status;
+      const SaveReport saved = loader.save(prompt);
+      if (!saved.status) return saved.status;
+      progress("");
+      std::printf("saved %u chunks, %.1f MB\n", saved.written,
+                  static_cast<double>(saved.bytes) / 1e6);
+    }
+    return measure();
+  }
+
+  /// Three short passes, so that the cost model starts from this machine and not from a guess.
+  Status measure() {
+    progress("measuring the engine");
+    CostModel model(cost_);
+    const auto n = static_cast<std::uint32_t>(result_.prompt_tokens.size());
+    engine_->clear();
+    std::uint32_t begin = 0;
+    for (const std::uint32_t tokens : {64u, 256u, 512u, 128u}) {
+      const std::uint32_t end = std::min(n, begin + tokens);
+      if (end == begin) break;
+      const auto start = std::chrono::steady_clock::now();
+      if (Status status = engine_->prefill(result_.prompt_tokens, {begin, end}); !status)
+        return status;
+      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+      model.observe({begin, end}, took.count());
+      begin = end;
+    }
+    cost_ = model.current();
+    return {};
+  }
+
+  /// Loading everything takes as long as computing everything: there both at once gain most.
+  void choose_link() {
+    const auto n = static_cast<std::uint32_t>(result_.prompt_tokens.size());
+    const std::uint32_t prefix = (n - 1) / options_.chunk_tokens * options_.chunk_tokens;
+    const double bytes = static_cast<double>(engine_->layout().bytes_per_token()) * prefix;
+    result_.link_mbit = options_.link_mbit.value_or(
+        prefix == 0 ? 1000
+                    : std::max(1.0, std::round(bytes * 8 / 1e6 / cost_.passes(0, prefix, 512))));
+    std::printf("link to the store: stood in for, at %.0f Mbit/s (%s)\n", result_.link_mbit,
+                options_.link_mbit ? "as asked for"
+                                   : "near the crossover of computing and loading on this machine");
+  }
+
+  template <Scheduler Sch>
+  Status run_mode(const std::string& mode, Sch scheduler) {
+    progress("mode " + mode);
+    engine_->clear();
+    const double rate = result_.link_mbit * 1e6 / 8;
+    ThrottledStorage link(*store_, LinkOptions{.bytes_per_second = rate});
+    LoaderOptions options = loader_options();
+    options.lanes.prior.bytes_per_second =
+        rate;  // what an engine knows that has used the link before
+    Loader loader(*engine_, link, options, std::move(scheduler));
+    ModeRun run;
+    run.mode = mode;
+    run.report = loader.prefill(result_.prompt_tokens);
+    if (!run.report.status) return run.report.status;
+    run.first_logits = largest(engine_->logits(), 10);
+    for (TokenId token = engine_->argmax();; token = engine_->argmax()) {
+      run.answer_tokens.push_back(token);
+      if (tokenizer_->ends_answer(token) || run.answer_tokens.size() >= options_.max_new_tokens)
+        break;
+      if (Status status = engine_->decode(token); !status) return status;
+    }
+    run.answer = tokenizer_->decode(run.answer_tokens);
+    result_.runs.push_back(std::move(run));
+    return {};
+  }
+
+  static std::vector<std::pair<TokenId, float>> largest(std::span<const float> logits,
+                                                        std::size_t count) {
+    std::vector<std::pair<TokenId, float>> all(logits.size());
+    for (std::size_t i = 0; i < logits.size(); ++i) all[i] = {static_cast<TokenId>(i), logits[i]};
+    count = std::min(count, all.size());
+    std::partial_sort(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(count), all.end(),
+                      [](const auto& a, const auto& b) { return a.second > b.second; });
+    all.resize(count);
+    return all;
+  }
+
+  /// The bound of any schedule at the link's rate and at the speed that computing everything had
+  /// just now.
+  void set_bound() {
+    const double n_tokens = static_cast<double>(result_.prompt_tokens.size());
+    const std::uint32_t prefix = result_.runs.front().report.plan.prefix_end();
+    Rates rates{cost_.per_token, cost_.per_position, 0, engine_->layout().n_layers};
+    if (const ModeRun* compute = result_.find("compute")) {
+      const double scale =
+          PrefillReport::seconds_of(compute->report.ttft) / rates.compute(0, n_tokens);
+      rates.per_token *= scale;
+      rates.per_position *= scale;
+    }
+    rates.load_per_token =
+        static_cast<double>(engine_->layout().bytes_per_token()) / (result_.link_mbit * 1e6 / 8);
+    result_.bound_s = ttft_bounds(rates, prefix, n_tokens - prefix).lower;
+  }
+
+  void show() const {
+    std::printf("\n%s\n", table(result_).c_str());
+    for (const ModeRun& run : result_.runs) {
+      std::printf("%s\n%s\n", run.mode.c_str(), run.report.timeline(72).c_str());
+    }
+    std::printf("answer%s:\n%s\n",
+                result_.runs.size() > 1 && result_.same_answers() ? " (the same in all modes)" : "",
+                result_.runs.front().answer.c_str());
+  }
+
+  QuickstartOptions options_;
+  QuickstartResult result_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<PosixStorage> store_;
+  ComputeCost cost_;
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const auto options = parse_options(argc, argv);
+  if (!options) {
+    std::fprintf(stderr, "quickstart: %s\n%s", options.error().message().c_str(),
+                 quickstart_usage());
+    return kWrongUse;
+  }
+  if (options->help) {
+    std::fputs(quickstart_usage(), stdout);
+    return 0;
+  }
+  try {
+    Quickstart quickstart(*options);
+    if (const Status ready = quickstart.prepare(); !ready)
+      return Quickstart::complain(ready, kWrongUse);
+    return quickstart.run();
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "quickstart: %s\n", e.what());
+    return kFailed;
+  }
+}

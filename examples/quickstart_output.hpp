@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// What the quickstart shows and writes.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cake/bound.hpp"
+#include "cake/plan.hpp"
+#include "cake/report.hpp"
+#include "cake/result.hpp"
+
+namespace cake::examples {
+
+/// One mode's run.
+struct ModeRun {
+  std::string mode;
+  PrefillReport report;
+  std::vector<TokenId> answer_tokens;
+  std::string answer;
+  std::vector<std::pair<TokenId, float>> first_logits;  // the ten largest, largest first
+};
+
+struct QuickstartResult {
+  std::vector<TokenId> prompt_tokens;
+  double link_mbit = 0;
+  std::uint32_t chunk_tokens = 0;
+  double bound_s = 0;  // lower bound of any schedule at this link and this machine's rates
+  std::vector<ModeRun> runs;
+
+  const ModeRun* find(std::string_view mode) const;
+  /// Time to first token of the better baseline that ran; 0 if none did. Seconds.
+  double better_baseline() const;
+  bool same_answers() const;
+};
+
+std::string table(const QuickstartResult& result);
+std::string to_json(const QuickstartResult& result);
+
+/// Writes the file whole or not at all.
+Status write_file(const std::filesystem::path& path, const std::string& text);
+/// Whether write_file() could succeed there, without writing anything.
+Status check_writable(const std::filesystem::path& path);
+
+}  // namespace cake::examples
