@@ -167,3 +167,31 @@ TEST_CASE("16-bit KV stays near fp32") {
     }
   }
 }
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define CAKE_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define CAKE_SANITIZED 1
+#endif
+#endif
+
+#if defined(__linux__) && !defined(CAKE_SANITIZED)  // sanitizers keep memory of their own
+TEST_CASE("memory stays within fp32 weights, KV and 300 MB") {
+  const Expected reference = expected("license");
+  const auto size = static_cast<std::uint32_t>(reference.prompt.size());
+  CpuBackend engine(model_weights());
+  REQUIRE(engine.prefill(reference.prompt, {0, size}).has_value());
+
+  std::ifstream status("/proc/self/status");
+  double peak = 0;
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmHWM:")) peak = std::stod(line.substr(6)) * 1024;
+  }
+  REQUIRE(peak > 0);
+  const double weights = static_cast<double>(model_weights()->bytes());
+  const double kv = static_cast<double>(engine.layout().bytes_per_token() * size);
+  INFO("MB: peak " << peak / 1e6 << ", weights " << weights / 1e6 << ", KV " << kv / 1e6);
+  CHECK(peak - weights - kv < 300e6);
+}
+#endif
