@@ -126,6 +126,27 @@ TEST_CASE("clocks that were set back do no harm") {
   CHECK(bytes_in(directory.path()) <= 4 * kSize);
 }
 
+TEST_CASE("an evicted object's space is free at once, although it was just read") {
+  const Directory directory;
+  PosixStorage store(bounded(directory, 4));
+  const auto bytes = sample::content(1, kSize);
+  for (std::uint64_t i = 0; i < 12; ++i) {
+    REQUIRE(store.write(sample::key_of(i), bytes.bytes()));
+    REQUIRE(sample::read_code(store, sample::key_of(i), kSize) == Errc::ok);
+  }
+  CHECK(store.stats().evicted >= 8);
+  std::size_t open_files = 0, deleted = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    std::error_code gone;
+    const std::string target = std::filesystem::read_symlink(entry.path(), gone).string();
+    if (target.find(directory.path().string()) == std::string::npos) continue;
+    open_files += target.ends_with(".ckv");
+    deleted += target.ends_with("(deleted)");
+  }
+  CHECK(open_files > 0);  // what is still there is kept open
+  CHECK(deleted == 0);
+}
+
 TEST_CASE("an object that is there already evicts nothing") {
   const Directory directory;
   PosixStorage store(bounded(directory, 4));

@@ -243,6 +243,23 @@ TEST_CASE("a full disk is told as no room, leaves nothing behind and spares what
   CHECK(code == 0);
 }
 
+TEST_CASE("an object above the process's file size limit is refused instead of killing it") {
+  for (const bool temporary_names : {false, true}) {
+    Fixture f;
+    const int code = sample::in_child([&] {
+      const rlimit limit{16 * 4096 - 1, RLIM_INFINITY};
+      sample::expect(::setrlimit(RLIMIT_FSIZE, &limit) == 0, "setrlimit");
+      auto store = f.open(temporary_names);
+      sample::expect(store.write(f.key, f.bytes.bytes()).code() == Errc::out_of_memory, "refused");
+      sample::expect(f.files() == 0, "nothing is left behind");
+      const auto fits = f.bytes.bytes().first(15 * 4096);
+      sample::expect(store.write(f.key, fits).has_value(), "what fits is written");
+    });
+    CHECK(code == 0);
+    CHECK(f.files() == 1);
+  }
+}
+
 TEST_CASE("a store whose directory vanishes fails without harm") {
   Fixture f;
   auto store = f.open(false);

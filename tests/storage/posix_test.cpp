@@ -321,8 +321,10 @@ TEST_CASE("interrupted and short reads are continued, with and without the page 
       REQUIRE(store.write(sample::key_of(1), bytes.bytes()));
       std::atomic<int> n{0};
       const bool aligned = store.direct();
-      calls->on_read = [&](std::size_t size, off_t) -> sample::HookedCalls::Answer {
+      std::atomic<int> astray{0};
+      calls->on_read = [&](std::size_t size, off_t offset) -> sample::HookedCalls::Answer {
         const int now = n++;
+        astray += offset % 4096 != 0;
         if (now % 3 == 0) return sample::fails(EINTR);
         // Past the page cache a read may end within a page, but at a sector.
         const ssize_t unit = aligned ? 512 : 1;
@@ -333,6 +335,7 @@ TEST_CASE("interrupted and short reads are continued, with and without the page 
       REQUIRE(sample::equal(sample::fetch(store, sample::key_of(1), bytes.size()).bytes(),
                             bytes.bytes()));
       CHECK(store.stats().short_reads > 0);
+      if (aligned && shorter >= 4096) CHECK(astray == 0);  // direct reads stay at pages
     }
   }
 }
