@@ -79,6 +79,8 @@ class Board {
   std::uint64_t hole_tokens() const { return hole_tokens_; }
   double hole_positions() const { return hole_positions_; }
   std::uint32_t holes() const { return n_holes_; }
+  /// Chunks that became holes after the start, whatever became of them since.
+  std::uint32_t lost_chunks() const { return static_cast<std::uint32_t>(late_holes_.size()); }
   /// Runs of adjacent ones among them.
   std::uint32_t hole_runs() const { return n_hole_runs_; }
 

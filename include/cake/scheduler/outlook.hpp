@@ -1,275 +1,372 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// How a run will go on from one moment, by what is known of passes and lanes: when it would end if
-// compute went on to some token, and which token is best. Built for one decision and thrown away;
-// pure.
+// How a run could go on from one moment: who would get which chunk, compute or a lane, and when the
+// run would then end. Follows a course chunk by chunk, by what is known of passes and lanes, and
+// picks the best of a few dozen. Linear in the chunks that are left; pure.
 #pragma once
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstdint>
+#include <span>
+#include <vector>
 
 #include "cake/board.hpp"
 #include "cake/scheduler/cost_model.hpp"
-#include "cake/scheduler/load_order.hpp"
 
 namespace cake {
 
-/// Units: seconds since the session began, tokens.
+/// One way to go on: compute takes every chunk below `stop` and what no lane of `lanes` can read;
+/// the lanes read the rest, each segment from its back.
+///
+/// Units: seconds since the session began
+struct Course {
+  double end = 1e9;          // of the run
+  double computed = 0;       // compute is done with its chunks
+  double loaded = 0;         // the last load is resident
+  std::uint32_t stop = 0;    // index of the first item that is not computed from the front
+  std::uint32_t lanes = 0;   // bit set of those that are used,
+  std::uint32_t up = 0;      // and of those that are not down
+  bool few_first = false;    // chunks that few lanes hold are dealt out before the others
+  std::uint32_t layers = 0;  // of one slice of the last loads; 0: they come whole
+  double layered_from = 0;   // loads that begin later than this come layer by layer
+};
+
 class Outlook {
  public:
-  /// `step`: most tokens of a pass. `gated`: the suffix pass may start behind the loads. `layered`:
-  /// the last loads come layer by layer already.
-  Outlook(const Board& board, const ComputeCost& cost, std::uint32_t step, bool gated, bool layered,
-          Time now)
-      : board_(board),
-        plan_(board.plan()),
-        cost_(cost),
-        forecast_(board, now),
-        step_(std::max(1u, step)),
-        gated_(gated),
-        layered_(layered) {
-    compute_free_ = seconds(now);
-    double free = 0;
+  static constexpr std::uint8_t kCompute = 0xff;
+  static constexpr std::uint8_t kNobody = 0xfe;  // is being inserted, or all of it is on a lane
+
+  /// Takes in how things stand. `step`: most tokens of a pass; `gated`: the suffix pass may start
+  /// behind the loads.
+  void look(const Board& board, const ComputeCost& cost, double step, bool gated, Time now) {
+    plan_ = &board.plan();
+    cost_ = cost;
+    step_ = std::max(1.0, step);
+    now_ = seconds(now);
+    front_ = board.front();
+    visits_ = 0;
+    compute_free_ = 0;
     for (const RunningStep& running : board.running()) {
-      free = std::max(free, seconds(running.issued)) +
-             cost.pass(running.tokens.begin, running.tokens.end);
+      compute_free_ = std::max(compute_free_, seconds(running.issued)) +
+                      cost.pass(running.tokens.begin, running.tokens.end);
     }
-    compute_free_ = std::max(compute_free_, free);
-    const double begin = std::max(plan_.prefix_end(), board.suffix_front());
-    const double end = plan_.n_tokens;
-    suffix_ = cost.passes(begin, end, step_);
-    first_ = cost.pass(begin, std::min(end, begin + step_));
-    per_layer_ = first_ / plan_.n_layers;
-    for (LaneId l = 0; l < board.n_lanes(); ++l) {
-      for (const LaneModel::Flight& flight : board.lane(l).in_flight()) {
-        if (n_coming_ == coming_.size()) break;
-        coming_[n_coming_++] = {flight.chunk, seconds(board.lane(l).resident_at(flight, now))};
-      }
-    }
-    loads_ = forecast_.all(1);
-    find_meet();
+    compute_free_ = std::max(compute_free_, now_);
+    suffix_begin_ = std::max(plan_->prefix_end(), board.suffix_front());
+    const double end = plan_->n_tokens;
+    suffix_ = cost.passes(suffix_begin_, end, step_);
+    first_ = cost.pass(suffix_begin_, std::min(end, suffix_begin_ + step_));
+    gated_ = gated && plan_->n_layers > 1;
+    take_lanes(board, now);
+    take_items(board, now);
   }
 
-  const LoadForecast& forecast() const { return forecast_; }
+  /// The best course found; owners and orders of load are its own from now on.
+  const Course& choose() {
+    best_ = Course();
+    // A chunk that only a slow lane holds may be better computed: leave out the slowest ones in
+    // turn.
+    for (std::uint32_t lanes = up_; lanes != 0;) {
+      choose_stop(lanes, false);
+      if (sets_.size() > 1) choose_stop(lanes, true);
+      std::uint32_t slowest = kMaxTiers;
+      for (std::uint32_t l = 0; l < n_lanes_; ++l) {
+        if ((lanes >> l & 1) == 0) continue;
+        if (slowest == kMaxTiers || pace_[l] > pace_[slowest]) slowest = l;
+      }
+      lanes &= ~(1u << slowest);
+    }
+    consider(0, 0, false);
+    consider(static_cast<std::uint32_t>(items_.size()), 0, false);
+    best_ = follow(best_.stop, best_.lanes, best_.few_first);
+    return best_;
+  }
+
+  /// A chunk that is left, as the last course followed deals with it.
+  struct Item {
+    std::uint32_t chunk = 0;
+    std::uint8_t tiers = 0;   // that can still read what is left of it
+    std::uint8_t owner = 0;   // lane, kCompute or kNobody
+    bool computable = false;  // nobody inserts into it
+    bool begun = false;       // some of its layers have been asked for
+    float bytes = 0;          // that have not been asked for
+    double coming = 0;        // what has been asked for will be resident then
+    double lands = 0;         // all of it
+  };
+  std::span<const Item> items() const { return items_; }
+  double begins(const Item& item) const {
+    return item.lands - static_cast<double>(item.bytes) * pace_[item.owner];
+  }
   double compute_free() const { return compute_free_; }
-  /// When all loads will be resident if compute takes no more chunks.
-  double loads() const { return loads_; }
-  /// First suffix pass, less the one layer that no load can hide.
-  double hideable() const { return first_ - per_layer_; }
-  /// Token up to which compute should go, and the share of the open bytes that it takes by then.
-  double meet() const { return meet_; }
-  double computed_share() const { return computed_share_; }
-  /// The same in whole chunks: computing is better up to here, and not beyond.
-  std::uint32_t stop() const { return stop_; }
-  /// End of the run if it goes so.
-  double end() const { return end_; }
-  std::uint32_t stop_chunk() const { return stop_ / plan_.chunk_tokens; }
-  /// Nothing is loaded yet, and computing everything is quickest.
-  bool compute_all() const { return compute_all_; }
+  std::uint64_t visits() const { return visits_; }
+  double pace(LaneId lane) const { return pace_[lane]; }
+  double base(LaneId lane) const { return base_[lane]; }
 
-  /// End of the run when compute goes on to token `to`, and then leaves the rest to the loads but
-  /// for holes and suffix.
-  double finish_from(std::uint32_t to) const {
-    double open = 0;
-    const std::uint32_t begin = board_.front_chunk();
-    for (std::uint32_t c = begin; c < plan_.end_chunk && plan_.chunk_range(c).begin < to; ++c) {
-      if (board_.state(c) == ChunkState::open) ++open;
-    }
-    return walk(to, compute_free_ + cost_.passes(board_.front(), to, step_), share_without(open),
-                ~0u);
+  /// Calls back with every item that the lanes read, in the order of load.
+  template <class F>
+  void in_load_order(F&& visit) {
+    for_segments([&](std::uint32_t begin, std::uint32_t end) {
+      for (std::uint32_t i = end; i-- > begin;) {
+        if (items_[i].owner != kNobody) visit(items_[i]);
+      }
+    });
   }
 
-  /// The chunk at the front is still being read. Would computing it, and perhaps more of those
-  /// behind it, end sooner than waiting?
-  bool better_taken_over() const {
-    const double waited = walk(board_.front(), compute_free_, 1, ~0u);
-    double computed = compute_free_;
-    bool joins = false;
-    std::uint32_t c = board_.front_chunk();
-    for (std::uint32_t seen = 0; c < plan_.end_chunk && seen < kWalk; ++c, ++seen) {
-      const ChunkState state = board_.state(c);
-      if (state == ChunkState::resident) {
-        joins = false;
-        continue;
-      }
-      if (state != ChunkState::loading) break;
-      const TokenRange tokens = plan_.chunk_range(c);
-      const double cost = cost_.pass(std::max(board_.front(), tokens.begin), tokens.end);
-      computed += joins ? cost - cost_.overhead : cost;
-      joins = true;
-      if (walk(tokens.end, computed, 1, c) + 0.01 * cost < waited) return true;
-    }
-    return false;
+  /// Deals out all items and follows what comes of it.
+  Course follow(std::uint32_t stop, std::uint32_t lanes, bool few_first) {
+    visits_ += items_.size();
+    deal(stop, lanes, few_first);
+    Course course;
+    course.stop = stop;
+    course.lanes = lanes;
+    course.few_first = few_first;
+    course.up = up_;
+    std::array<double, kMaxTiers> free = base_;
+    in_load_order([&](Item& item) {
+      free[item.owner] += static_cast<double>(item.bytes) * pace_[item.owner];
+      item.lands = std::max(item.coming, free[item.owner]);
+    });
+    walk(course);
+    return course;
   }
 
  private:
-  static constexpr std::uint32_t kWalk = 48;  // chunks that are looked at one by one
-  struct Coming {
-    std::uint32_t chunk = 0;
-    double lands = 0;
-  };
-
-  double share_without(double chunks) const {
-    const double open = forecast_.open_bytes();
-    return open > 0 ? std::max(0.0, 1 - chunks * forecast_.chunk_bytes() / open) : 0;
-  }
-
-  /// Seconds of the last loads that come layer by layer, with `share` of the open bytes still to be
-  /// loaded.
-  double layered(double share) const {
-    if (!gated_ || per_layer_ >= first_) return 0;
-    if (layered_) return first_;
-    const double pace = forecast_.pace();
-    if (board_.n_lanes() > 1 || hideable() < forecast_.chunk_bytes() / 2 * pace) return 0;
-    return std::min(hideable(), share * forecast_.open_bytes() * pace);
-  }
-  /// How much of the first suffix pass is left when the last load has landed.
-  double exposed(double share) const {
-    if (!gated_) return first_;
-    return std::max(per_layer_,
-                    first_ - std::min(layered(share), first_) * (1 - 1.0 / plan_.n_layers));
-  }
-
-  double lands(std::uint32_t chunk) const {
-    double at = 0;
-    for (std::size_t i = 0; i < n_coming_; ++i) {
-      if (coming_[i].chunk == chunk) at = std::max(at, coming_[i].lands);
+  void take_lanes(const Board& board, Time now) {
+    n_lanes_ = board.n_lanes();
+    up_ = 0;
+    slice_bytes_ = 0;
+    for (std::uint32_t l = 0; l < n_lanes_; ++l) {
+      const LaneModel& lane = board.lane(l);
+      base_[l] = seconds(lane.ready_at(0, now));
+      pace_[l] = lane.seconds_per_byte(now);
+      if (lane.down()) continue;
+      up_ |= 1u << l;
+      const LaneRate& rate = lane.rate();  // a slice should be worth its latency
+      slice_latency_[l] = seconds(rate.latency + rate.insert);
+      slice_bytes_ = std::max(slice_bytes_, 2 * slice_latency_[l] * rate.bytes_per_second);
     }
-    return at;
   }
 
-  /// Walks up from token `to`, where compute arrives at `computed`: every hole waits for the
-  /// segment below it. Reads of chunks up to `dropped` are taken over. What lies far ahead is taken
-  /// in sum.
-  double walk(std::uint32_t to, double computed, double share, std::uint32_t dropped) const {
-    double loaded = forecast_.next(0);  // the lanes are free for open chunks
-    double segment = 0;
-    double open = 0;
-    double tokens = static_cast<double>(board_.hole_tokens());
-    double positions = board_.hole_positions();
-    double runs = board_.hole_runs();
-    std::uint32_t c = board_.front_chunk();
-    bool in_run = false;
-    for (; c < plan_.end_chunk && plan_.chunk_range(c).begin < to; ++c) {
-      const bool hole = board_.state(c) == ChunkState::hole;
-      if (hole) leave(c, tokens, positions);
-      if (hole && !in_run) --runs;
-      in_run = hole;
-    }
-    if (runs > 0 || in_run) {
-      const std::uint32_t stop = std::min(plan_.end_chunk, c + kWalk);
-      for (; c < stop; ++c) {
-        const ChunkState state = board_.state(c);
-        if (state == ChunkState::hole) {
-          if (open > 0) loaded = std::max(loaded, forecast_.next(open * forecast_.chunk_bytes()));
-          computed = std::max({computed, segment, open > 0 ? loaded : 0});
-          const TokenRange t = plan_.chunk_range(c);
-          computed += cost_.pass(t.begin, t.end) - (in_run ? cost_.overhead : 0);
-          if (!in_run) --runs;
-          leave(c, tokens, positions);
-        } else if (state == ChunkState::open) {
-          open += 1;
-        } else if (state != ChunkState::resident && (dropped == ~0u || c > dropped)) {
-          segment = std::max(segment, lands(c));
+  void take_items(const Board& board, Time now) {
+    items_.clear();
+    sets_.clear();
+    const std::uint32_t n_layers = plan_->n_layers;
+    whole_bytes_ = static_cast<double>(plan_->read_bytes({0, n_layers}));
+    const auto whole = static_cast<float>(whole_bytes_);
+    for (std::uint32_t c = board.front_chunk(); c < plan_->end_chunk; ++c) {
+      const ChunkState state = board.state(c);
+      if (state == ChunkState::resident) continue;
+      if (state == ChunkState::computing &&
+          (c != board.front_chunk() || front_ % plan_->chunk_tokens == 0))
+        continue;
+      Item item;
+      item.chunk = c;
+      item.computable = state != ChunkState::inserting;
+      if (state == ChunkState::open) {
+        item.bytes = whole;
+        item.tiers = static_cast<std::uint8_t>(plan_->stored[c].tiers);
+      } else if (state == ChunkState::loading || state == ChunkState::inserting) {
+        const std::uint32_t issued = board.layers_issued(c);
+        if (issued < n_layers) {
+          item.bytes = static_cast<float>(plan_->read_bytes({issued, n_layers}));
+          item.tiers = static_cast<std::uint8_t>(plan_->stored[c].tiers);
         }
-        in_run = state == ChunkState::hole;
+        item.coming = now_;
+        item.begun = true;
+      }
+      if (item.tiers != 0 && std::find(sets_.begin(), sets_.end(), item.tiers) == sets_.end()) {
+        sets_.push_back(item.tiers);
+      }
+      items_.push_back(item);
+    }
+    std::sort(sets_.begin(), sets_.end(), [](std::uint8_t a, std::uint8_t b) {
+      const int x = std::popcount(a);
+      const int y = std::popcount(b);
+      return x != y ? x < y : a < b;
+    });
+    for (LaneId l = 0; l < n_lanes_; ++l) {
+      for (const LaneModel::Flight& flight : board.lane(l).in_flight()) {
+        const auto at =
+            std::lower_bound(items_.begin(), items_.end(), flight.chunk,
+                             [](const Item& i, std::uint32_t c) { return i.chunk < c; });
+        if (at == items_.end() || at->chunk != flight.chunk) continue;
+        at->coming = std::max(at->coming, seconds(board.lane(l).resident_at(flight, now)));
       }
     }
-    computed += std::max(std::max(runs, 0.0), std::ceil(tokens / step_)) * cost_.overhead +
-                tokens * cost_.per_token + positions * cost_.per_position;
-    double end = forecast_.open(share);
-    for (std::size_t i = 0; i < n_coming_; ++i) {
-      if (dropped == ~0u || coming_[i].chunk > dropped) end = std::max(end, coming_[i].lands);
-    }
-    return std::max(computed + first_, end + exposed(share)) + suffix_ - first_;
-  }
-  void leave(std::uint32_t chunk, double& tokens, double& positions) const {
-    const TokenRange t = plan_.chunk_range(chunk);
-    tokens -= t.size();
-    positions -= double(t.end) * t.end - double(t.begin) * t.begin;
   }
 
-  /// The token where the falling end of the loads crosses the rising end of compute.
-  void find_meet() {
-    const double front = board_.front();
-    const double per_chunk = plan_.chunk_tokens;
-    const double open = forecast_.open_bytes() / forecast_.chunk_bytes();
-    const double holes =
-        std::max<double>(board_.hole_runs(), std::ceil(double(board_.hole_tokens()) / step_)) *
-            cost_.overhead +
-        double(board_.hole_tokens()) * cost_.per_token +
-        board_.hole_positions() * cost_.per_position;
-    const auto rising = [&](double tokens) {
-      return compute_free_ + cost_.passes(front, front + tokens, step_) + holes + first_;
-    };
-    const auto falling = [&](double tokens) {
-      const double share = share_without(tokens / per_chunk);
-      return forecast_.all(share) + exposed(share);
-    };
-    double low = 0;
-    double high = std::min<double>(
-        plan_.prefix_end() - std::min(board_.front(), plan_.prefix_end()), open * per_chunk);
-    if (rising(high) <= falling(high)) {
-      low = high;
-    } else {
-      // A quarter of a chunk is near enough: what is left of the choice is made chunk by chunk.
-      while (high - low > per_chunk / 4) {
-        const double middle = (low + high) / 2;
-        (rising(middle) < falling(middle) ? low : high) = middle;
+  /// Calls back with every run of items that compute has no part in, from the front.
+  template <class F>
+  void for_segments(F&& visit) {
+    const auto n = static_cast<std::uint32_t>(items_.size());
+    for (std::uint32_t begin = 0; begin < n;) {
+      std::uint32_t end = begin;
+      while (end < n && items_[end].owner != kCompute) ++end;
+      if (end > begin) visit(begin, end);
+      begin = end + 1;
+    }
+  }
+
+  /// Gives every item an owner: each to the lane that would be done with it first.
+  void deal(std::uint32_t stop, std::uint32_t lanes, bool few_first) {
+    bool choice = false;
+    for (std::uint32_t i = 0; i < items_.size(); ++i) {
+      Item& item = items_[i];
+      const std::uint32_t holders = item.tiers & lanes;
+      item.lands = item.coming;
+      if (item.begun && item.bytes <= 0) {  // all of it is on its way
+        item.owner = i < stop && item.computable ? kCompute : kNobody;
+      } else if (holders == 0 || (i < stop && item.computable)) {
+        item.owner = kCompute;
+      } else {
+        item.owner = static_cast<std::uint8_t>(std::countr_zero(holders));
+        choice = choice || !std::has_single_bit(holders);
       }
     }
-    meet_ = front + low;
-    computed_share_ = open > 0 ? std::min(1.0, low / per_chunk / open) : 0;
-    choose_stop();
+    if (!choice) return;
+    std::array<double, kMaxTiers> free = base_;
+    const auto give = [&](Item& item) {
+      const std::uint32_t holders = item.tiers & lanes;
+      double soonest = 1e18;
+      for (std::uint32_t l = 0; l < n_lanes_; ++l) {
+        if ((holders >> l & 1) == 0) continue;
+        const double done = free[l] + static_cast<double>(item.bytes) * pace_[l];
+        if (done < soonest) {
+          soonest = done;
+          item.owner = static_cast<std::uint8_t>(l);
+        }
+      }
+      free[item.owner] = soonest;
+    };
+    if (!few_first) return in_load_order(give);
+    for_segments([&](std::uint32_t begin, std::uint32_t end) {
+      for (const std::uint8_t set : sets_) {
+        for (std::uint32_t i = end; i-- > begin;) {
+          if (items_[i].tiers == set && items_[i].owner < kNobody) give(items_[i]);
+        }
+      }
+    });
   }
 
-  /// The crossing lies between two chunks: tries those around it, and computing everything.
-  void choose_stop() {
-    const std::uint32_t per_chunk = plan_.chunk_tokens;
-    end_ = 1e9;
-    stop_ = std::clamp(static_cast<std::uint32_t>(meet_) / per_chunk * per_chunk, board_.front(),
-                       std::max(board_.front(), plan_.prefix_end()));
-    const std::uint32_t below = stop_;
-    if (plan_.end_chunk < board_.front_chunk() || below / per_chunk - board_.front_chunk() > 256)
+  /// Compute goes up: every run of its chunks waits for what is loaded below it; the last one takes
+  /// the suffix along.
+  void walk(Course& course) const {
+    const double per_chunk = plan_->chunk_tokens;
+    double t = compute_free_;
+    double below = 0;
+    double begin = 0;
+    double end = 0;  // of the run
+    bool holes = false;
+    for (std::uint32_t i = 0; i < items_.size(); ++i) {
+      const Item& item = items_[i];
+      if (item.owner != kCompute) {
+        below = std::max(below, item.lands);
+        continue;
+      }
+      const double from = std::max<double>(front_, item.chunk * per_chunk);
+      if (from != end) {
+        t += cost_.passes(begin, end, step_);
+        t = std::max(t, below);
+        begin = from;
+      }
+      end = (item.chunk + 1) * per_chunk;
+      holes = holes || i >= course.stop;
+    }
+    course.loaded = below;
+    if (end == suffix_begin_ && end > begin) {
+      course.computed = t;
+      course.end = t + cost_.passes(begin, plan_->n_tokens, step_);
       return;
-    end_ = finish_from(below);
-    const auto consider = [&](std::uint32_t to) {
-      if (const double end = finish_from(to); end < end_) {
-        end_ = end;
-        stop_ = to;
-      }
-    };
-    if (below >= board_.front() + per_chunk) consider(below - per_chunk);
-    if (below < plan_.prefix_end()) consider((below / per_chunk + 1) * per_chunk);
-    if (below > board_.front()) consider(board_.front());
-    // Loading even one chunk may cost a pass of its own: not worth it where passes are few.
-    if (board_.loaded_chunks() == 0 && board_.inserting_chunks() == 0) {
-      compute_all_ = compute_free_ + cost_.passes(board_.front(), plan_.n_tokens, step_) <= end_;
+    }
+    t += cost_.passes(begin, end, step_);
+    course.computed = t;
+    course.end = std::max(t, below) + suffix_;
+    if (gated_ && !holes) layer(course);
+  }
+
+  /// The suffix pass behind loads that come layer by layer: no longer than it can hide.
+  void layer(Course& course) const {
+    const double one = static_cast<double>(plan_->layer_bytes);
+    const auto layers =
+        static_cast<std::uint32_t>(std::max(1.0, std::ceil(slice_bytes_ / std::max(1.0, one))));
+    if (2 * layers > plan_->n_layers) return;
+    const double groups = std::ceil(static_cast<double>(plan_->n_layers) / layers);
+    const double from = course.loaded - first_ * (1 - 1 / groups);
+    std::array<double, kMaxTiers> took{};
+    std::array<double, kMaxTiers> end{};
+    std::array<std::uint32_t, kMaxTiers> n{};
+    for (const Item& item : items_) {
+      if (item.owner >= kNobody || !(item.begun || begins(item) >= from)) continue;
+      ++n[item.owner];
+      end[item.owner] = std::max(end[item.owner], item.lands);
+      took[item.owner] += whole_bytes_ * pace_[item.owner];
+    }
+    double start = course.computed;  // of the pass
+    double last = course.loaded;
+    for (std::uint32_t l = 0; l < n_lanes_; ++l) {
+      if (n[l] == 0) continue;
+      start = std::max(start, end[l] - took[l] * (1 - 1 / groups));
+      if (n[l] < 3) last = std::max(last, end[l] + slice_latency_[l]);
+    }
+    for (const Item& item : items_) {  // whole ones must be there before the pass begins
+      if (item.owner == kCompute) continue;
+      if (item.owner == kNobody || !(item.begun || begins(item) >= from))
+        start = std::max(start, item.lands);
+    }
+    const double done = std::max(start + first_, last + first_ / groups) + suffix_ - first_;
+    if (done < course.end) {
+      course.end = done;
+      course.layers = layers;
+      course.layered_from = from;
     }
   }
 
-  const Board& board_;
-  const PrefillPlan& plan_;
+  void consider(std::uint32_t stop, std::uint32_t lanes, bool few_first) {
+    const Course course = follow(stop, lanes, few_first);
+    if (course.end < best_.end) best_ = course;
+  }
+
+  void choose_stop(std::uint32_t lanes, bool few_first) {
+    const auto n = static_cast<std::uint32_t>(items_.size());
+    consider(0, lanes, few_first);
+    consider(n, lanes, few_first);
+    std::uint32_t low = 0;
+    std::uint32_t high = n;
+    while (high - low > 1) {
+      const std::uint32_t middle = (low + high) / 2;
+      const Course course = follow(middle, lanes, few_first);
+      if (course.end < best_.end) best_ = course;
+      (course.computed + (gated_ ? first_ : 0) < course.loaded ? low : high) = middle;
+    }
+    for (std::uint32_t stop = low > 2 ? low - 2 : 1; stop < std::min(n, low + 4); ++stop) {
+      consider(stop, lanes, few_first);
+    }
+  }
+
+  const PrefillPlan* plan_ = nullptr;
   ComputeCost cost_;
-  LoadForecast forecast_;
-  std::uint32_t step_;
-  bool gated_;
-  bool layered_;
+  double step_ = 1;
+  double now_ = 0;
+  std::uint32_t front_ = 0;
+  bool gated_ = false;
   double compute_free_ = 0;
-  double suffix_ = 0;     // cost of the suffix,
-  double first_ = 0;      // of the first pass over it,
-  double per_layer_ = 0;  // and of one layer of that
-  double loads_ = 0;
-  double meet_ = 0;
-  double computed_share_ = 0;
-  std::uint32_t stop_ = 0;
-  double end_ = 0;
-  bool compute_all_ = false;
-  std::array<Coming, 32> coming_{};  // reads on the lanes
-  std::size_t n_coming_ = 0;
+  double suffix_begin_ = 0;
+  double suffix_ = 0;  // cost of the suffix,
+  double first_ = 0;   // and of the first pass over it
+  double slice_bytes_ = 0;
+  double whole_bytes_ = 0;
+  std::uint32_t n_lanes_ = 0;
+  std::uint32_t up_ = 0;                           // lanes that are not down
+  std::array<double, kMaxTiers> base_{};           // [lane] when it is free
+  std::array<double, kMaxTiers> pace_{};           // [lane] seconds per byte
+  std::array<double, kMaxTiers> slice_latency_{};  // [lane]
+  std::vector<Item> items_;                        // in the order of tokens
+  std::vector<std::uint8_t> sets_;                 // of tiers that occur, small ones first
+  Course best_;
+  std::uint64_t visits_ = 0;
 };
 
 }  // namespace cake
