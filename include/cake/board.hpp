@@ -98,6 +98,8 @@ class Board {
   std::uint32_t layers_issued(std::uint32_t chunk) const { return issued_[chunk]; }
   /// Its header and tables are known, so that further slices may be asked for.
   bool parsed(std::uint32_t chunk) const { return (flags_[chunk] & kParsed) != 0; }
+  /// It will never be loaded (again): absent, failed, or taken over. Inserts may still run.
+  bool doomed(std::uint32_t chunk) const { return (flags_[chunk] & kDoomed) != 0; }
 
   std::span<const RunningStep> running() const { return running_; }
   const FinishedStep& finished() const { return finished_; }

@@ -46,14 +46,14 @@ inline bool may_claim(const Board& board, const Step& step) {
 }
 
 /// Slices of a chunk are read in the order of its layers, the second one not before the tables are
-/// known.
+/// known, and none once one of them has failed.
 inline bool may_load(const Board& board, const Load& load, LaneId lane) {
   const Slice& s = load.slice;
   if (s.chunk >= board.plan().end_chunk || s.layers.empty() ||
       s.layers.end > board.plan().n_layers || !board.on_lane(s.chunk, lane)) {
     return false;
   }
-  if (s.layers.begin != board.layers_issued(s.chunk)) return false;
+  if (s.layers.begin != board.layers_issued(s.chunk) || board.doomed(s.chunk)) return false;
   const ChunkState state = board.state(s.chunk);
   if (s.layers.begin == 0) return state == ChunkState::open;
   return board.parsed(s.chunk) && (state == ChunkState::loading || state == ChunkState::inserting);

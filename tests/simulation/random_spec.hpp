@@ -39,19 +39,20 @@ class Random {
   std::uint64_t state_;
 };
 
-/// A prompt of up to about 40 chunks on a device and links of random speed, around the crossover of
-/// both.
+/// A prompt of up to 40 chunks, now and then of some hundreds, on a device and links of random
+/// speed, around the crossover of both.
 inline SimulationSpec steady_spec(Random& r) {
   SimulationSpec spec;
   PrefillPlan& plan = spec.plan;
-  plan.chunk_tokens = 16u << r.below(5);
-  const std::uint32_t chunks = r.between(1, 40);
-  plan.n_tokens = chunks * plan.chunk_tokens + r.between(1, 3 * plan.chunk_tokens);
+  plan.chunk_tokens = 16u << r.below(6);
+  const std::uint32_t chunks = r.chance(0.02) ? r.between(41, 500) : r.between(1, 40);
+  plan.max_step_tokens = std::max(plan.chunk_tokens, 128u << r.below(5));
+  const std::uint32_t suffix = r.chance(0.2) ? 3 * plan.max_step_tokens : 3 * plan.chunk_tokens;
+  plan.n_tokens = chunks * plan.chunk_tokens + r.between(1, suffix);
   plan.n_chunks = (plan.n_tokens - 1) / plan.chunk_tokens;
-  plan.end_chunk = r.chance(0.7) ? plan.n_chunks : r.below(plan.n_chunks + 1);
+  plan.end_chunk = r.chance(0.7) ? std::min(chunks, plan.n_chunks) : r.below(plan.n_chunks + 1);
   plan.n_layers = r.between(1, 40);
   plan.n_lanes = r.between(1, 3);
-  plan.max_step_tokens = std::max(plan.chunk_tokens, 128u << r.below(4));
   plan.may_gate = r.chance(0.5);
   plan.head_bytes = 8192;
   plan.foot_bytes = 4096;

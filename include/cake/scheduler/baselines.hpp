@@ -51,7 +51,7 @@ class SplitScheduler {
   }
   static Time load_deadline(const Board& board, LaneId lane, std::uint32_t chunk, Time now) {
     const double size = static_cast<double>(board.plan().stored[chunk].size);
-    return now + std::chrono::milliseconds(500) + 8 * (board.lane(lane).ready_at(size, now) - now);
+    return now + std::chrono::seconds(5) + 8 * (board.lane(lane).ready_at(size, now) - now);
   }
 
  private:

@@ -125,10 +125,10 @@ class MeetInTheMiddleScheduler {
       const PrefillPlan& plan = board.plan();
       const std::uint32_t issued = board.layers_issued(chunk);
       const ChunkState state = board.state(chunk);
-      const bool ready = issued == 0
-                             ? state == ChunkState::open
-                             : issued < plan.n_layers && board.parsed(chunk) &&
-                                   (state == ChunkState::loading || state == ChunkState::inserting);
+      const bool ready =
+          issued == 0 ? state == ChunkState::open
+                      : issued < plan.n_layers && board.parsed(chunk) && !board.doomed(chunk) &&
+                            (state == ChunkState::loading || state == ChunkState::inserting);
       if (!ready || !board.on_lane(chunk, lane)) return std::nullopt;
       return Slice{
           chunk,
@@ -207,11 +207,12 @@ class MeetInTheMiddleScheduler {
       const LaneModel& lane = board.lane(l);
       if (lane.down() != ((course_.up >> l & 1) == 0)) return true;
       if (far(lane.seconds_per_byte(now), outlook_.pace(l), 0.03)) return true;
+      const double latency = seconds(lane.rate().latency + lane.rate().insert);
+      if (std::abs(latency - outlook_.latency(l)) > 0.02 * left) return true;
     }
     const std::uint32_t front = board.front();
     const ComputeCost cost = model_.current();
     const double to = front + step_;
-    (void)left;
     return far(cost.pass(front, to), cost_.pass(front, to), 0.03);
   }
   static bool far(double a, double b, double share) { return std::abs(a - b) > share * b; }

@@ -38,6 +38,7 @@ struct Course {
 class Outlook {
  public:
   static constexpr std::uint8_t kCompute = 0xff;
+  static constexpr std::uint32_t kMany = 512;  // items; with more, courses are compared less finely
   static constexpr std::uint8_t kNobody = 0xfe;  // is being inserted, or all of it is on a lane
 
   /// Takes in how things stand. `step`: most tokens of a pass; `gated`: the suffix pass may start
@@ -71,7 +72,7 @@ class Outlook {
     // turn.
     for (std::uint32_t lanes = up_; lanes != 0;) {
       choose_stop(lanes, false);
-      if (sets_.size() > 1) choose_stop(lanes, true);
+      if (sets_.size() > 1 && items_.size() <= kMany) choose_stop(lanes, true);
       std::uint32_t slowest = kMaxTiers;
       for (std::uint32_t l = 0; l < n_lanes_; ++l) {
         if ((lanes >> l & 1) == 0) continue;
@@ -103,7 +104,8 @@ class Outlook {
   double compute_free() const { return compute_free_; }
   std::uint64_t visits() const { return visits_; }
   double pace(LaneId lane) const { return pace_[lane]; }
-  double base(LaneId lane) const { return base_[lane]; }
+  /// Of one read on this lane, from the call to resident KV, without the bytes.
+  double latency(LaneId lane) const { return latency_[lane]; }
 
   /// Calls back with every item that the lanes read, in the order of load.
   template <class F>
@@ -142,11 +144,12 @@ class Outlook {
       const LaneModel& lane = board.lane(l);
       base_[l] = seconds(lane.ready_at(0, now));
       pace_[l] = lane.seconds_per_byte(now);
+      const LaneRate& rate = lane.rate();
+      latency_[l] = seconds(rate.latency + rate.insert);
       if (lane.down()) continue;
       up_ |= 1u << l;
-      const LaneRate& rate = lane.rate();  // a slice should be worth its latency
-      slice_latency_[l] = seconds(rate.latency + rate.insert);
-      slice_bytes_ = std::max(slice_bytes_, 2 * slice_latency_[l] * rate.bytes_per_second);
+      // A slice should be worth its latency.
+      slice_bytes_ = std::max(slice_bytes_, 2 * latency_[l] * rate.bytes_per_second);
     }
   }
 
@@ -168,7 +171,8 @@ class Outlook {
       if (state == ChunkState::open) {
         item.bytes = whole;
         item.tiers = static_cast<std::uint8_t>(plan_->stored[c].tiers);
-      } else if (state == ChunkState::loading || state == ChunkState::inserting) {
+      } else if (!board.doomed(c) &&
+                 (state == ChunkState::loading || state == ChunkState::inserting)) {
         const std::uint32_t issued = board.layers_issued(c);
         if (issued < n_layers) {
           item.bytes = static_cast<float>(plan_->read_bytes({issued, n_layers}));
@@ -309,7 +313,7 @@ class Outlook {
     for (std::uint32_t l = 0; l < n_lanes_; ++l) {
       if (n[l] == 0) continue;
       start = std::max(start, end[l] - took[l] * (1 - 1 / groups));
-      if (n[l] < 3) last = std::max(last, end[l] + slice_latency_[l]);
+      if (n[l] < 3) last = std::max(last, end[l] + latency_[l]);
     }
     for (const Item& item : items_) {  // whole ones must be there before the pass begins
       if (item.owner == kCompute) continue;
@@ -335,7 +339,7 @@ class Outlook {
     consider(n, lanes, few_first);
     std::uint32_t low = 0;
     std::uint32_t high = n;
-    while (high - low > 1) {
+    while (high - low > 1 + n / kMany) {
       const std::uint32_t middle = (low + high) / 2;
       const Course course = follow(middle, lanes, few_first);
       if (course.end < best_.end) best_ = course;
@@ -359,12 +363,12 @@ class Outlook {
   double slice_bytes_ = 0;
   double whole_bytes_ = 0;
   std::uint32_t n_lanes_ = 0;
-  std::uint32_t up_ = 0;                           // lanes that are not down
-  std::array<double, kMaxTiers> base_{};           // [lane] when it is free
-  std::array<double, kMaxTiers> pace_{};           // [lane] seconds per byte
-  std::array<double, kMaxTiers> slice_latency_{};  // [lane]
-  std::vector<Item> items_;                        // in the order of tokens
-  std::vector<std::uint8_t> sets_;                 // of tiers that occur, small ones first
+  std::uint32_t up_ = 0;                     // lanes that are not down
+  std::array<double, kMaxTiers> base_{};     // [lane] when it is free
+  std::array<double, kMaxTiers> pace_{};     // [lane] seconds per byte
+  std::array<double, kMaxTiers> latency_{};  // [lane]
+  std::vector<Item> items_;                  // in the order of tokens
+  std::vector<std::uint8_t> sets_;           // of tiers that occur, small ones first
   Course best_;
   std::uint64_t visits_ = 0;
 };
