@@ -42,6 +42,11 @@ endif()
 
 set(CAKE_HAVE_LLAMA ON)
 set(CAKE_HAVE_LLAMA ON PARENT_SCOPE)  # for tests, examples and benchmarks
+if("${BLAS_LIBRARIES}" MATCHES "openblas")
+  set(CAKE_LLAMA_BLAS OpenBLAS PARENT_SCOPE)
+else()
+  set(CAKE_LLAMA_BLAS "${BLAS_LIBRARIES}" PARENT_SCOPE)
+endif()
 add_library(cake_llama STATIC
   llama/attention.cpp
   llama/blas.cpp
