@@ -123,7 +123,7 @@ class IoLanes {
     std::lock_guard lock(mutex_);
     const Lane& l = lanes_[lane];
     return std::all_of(l.active.begin(), l.active.end(),
-                       [](const Active& a) { return !a.client->wanted(a.read); });
+                       [](const Active& a) { return a.reading && !a.client->wanted(a.read); });
   }
   /// Bytes of staging memory that are free; all of them when nothing is being read or quarantined.
   std::uint64_t free_staging_bytes() const {
@@ -139,6 +139,7 @@ class IoLanes {
   struct Active {
     std::shared_ptr<LaneClient> client;
     std::uint64_t read = 0;
+    bool reading = true;
   };
   struct Lane {
     explicit Lane(const LaneRate& prior) : rate(prior) {}
@@ -188,7 +189,7 @@ class IoLanes {
       }
       free_bytes_ -= read->bytes;
       AlignedBuffer buffer = take_buffer(read->bytes);
-      lane.active.push_back({client, read->id});
+      lane.active.push_back({client, read->id, true});
       lane.busy.fetch_add(1, std::memory_order_relaxed);
       lane.wake.notify_one();  // there may be more for a second thread
       lock.unlock();
@@ -231,6 +232,12 @@ class IoLanes {
       status = Error{Errc::io, 0, std::string("read of ") + read.key.hex() + ": " + e.what()};
     } catch (...) {
       status = Error{Errc::io, 0, "read of " + read.key.hex() + ": unknown exception"};
+    }
+    {
+      std::lock_guard lock(mutex_);
+      for (Active& a : lanes_[lane].active) {
+        if (a.client.get() == &client && a.read == read.id) a.reading = false;
+      }
     }
     if (status) {
       client.landed(read, out);

@@ -29,14 +29,14 @@ struct LoaderOptions {
       256;  // unit of identity and storage: the same for saving and loading
   std::uint32_t max_step_tokens = 512;  // most tokens of one compute pass
   bool gated_steps = true;  // start the suffix behind the last loads, where the backend can
-  LaneOptions lanes;
-  SessionOptions session;
+  LaneOptions lanes = {};
+  SessionOptions session = {};
 };
 
 struct PrefillOptions {
   std::uint32_t resident = 0;  // tokens whose KV the engine holds already
-  std::string salt;            // of the tenant
-  std::stop_token stop;
+  std::string salt = {};       // of the tenant
+  std::stop_token stop = {};
 };
 
 /// What save() did. Units: chunks, bytes.
@@ -62,7 +62,7 @@ struct SaveReport {
 template <ComputeBackend C, StorageBackend S, Scheduler Sch = MeetInTheMiddleScheduler>
 class Loader {
  public:
-  Loader(C& compute, S& storage, LoaderOptions options = {}, Sch scheduler = {})
+  Loader(C& compute, S& storage, LoaderOptions options = {}, Sch scheduler = Sch())
       : compute_(compute),
         storage_(storage),
         options_(std::move(options)),

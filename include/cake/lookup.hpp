@@ -23,7 +23,7 @@ namespace cake {
 struct PrefillRequest {
   Tokens tokens;                        // the whole prompt; copied
   std::uint32_t resident = 0;           // KV that the engine holds already, from position 0
-  std::string salt;                     // of the tenant: two salts share nothing
+  std::string salt = {};                // of the tenant: two salts share nothing
   std::uint32_t chunk_tokens = 256;     // as when it was saved
   std::uint32_t max_step_tokens = 512;  // most tokens of one compute pass
   bool may_gate = true;                 // the engine takes gated steps

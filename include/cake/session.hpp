@@ -52,7 +52,7 @@ constexpr bool inserts_on_caller() {
 template <KvMemory M, StorageBackend S, Scheduler Sch>
 class PrefillSession {
  public:
-  PrefillSession(M& memory, IoLanes<S>& lanes, Sch scheduler = {},
+  PrefillSession(M& memory, IoLanes<S>& lanes, Sch scheduler = Sch(),
                  const SessionOptions& options = {})
       : memory_(memory), lanes_(lanes), scheduler_(std::move(scheduler)), options_(options) {}
   ~PrefillSession() {
@@ -251,18 +251,19 @@ class PrefillSession {
       const Result<KvView> view = verify_slice(*tables, expected, slice.layers, bytes);
       if (!view) return failed(read, view.error());
       {
-        std::unique_lock lock(mutex);
+        std::lock_guard lock(mutex);
         if (slice.layers.end < layout.n_layers) parsed[slice.chunk] = tables;
         if (!core.begin_insert(read.id, now())) {
           orders.erase(read.id);
           return;
         }
-        if constexpr (inserts_on_caller<M>()) {
-          pending.push_back({read.id, slice, *view});
-          changed.notify_all();
-          changed.wait(lock, [&] { return orders.find(read.id) == orders.end(); });
-          return;
-        }
+        if constexpr (inserts_on_caller<M>()) pending.push_back({read.id, slice, *view});
+      }
+      announce();  // the link has room for another read
+      if constexpr (inserts_on_caller<M>()) {
+        std::unique_lock lock(mutex);
+        changed.wait(lock, [&] { return orders.find(read.id) == orders.end(); });
+        return;
       }
       finish_insert(read.id, insert(slice, *view));
     }

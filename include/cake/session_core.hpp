@@ -19,7 +19,7 @@ namespace cake {
 template <Scheduler S>
 class SessionCore : public Claims {
  public:
-  explicit SessionCore(S scheduler = {}, const SessionOptions& options = {})
+  explicit SessionCore(S scheduler = S(), const SessionOptions& options = {})
       : Claims(options), scheduler_(std::move(scheduler)) {}
 
   /// `stored` holds plan.end_chunk entries; priors one per lane.

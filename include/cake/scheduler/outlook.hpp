@@ -299,7 +299,10 @@ class Outlook {
     if (2 * layers > plan_->n_layers) return;
     const double groups = std::ceil(static_cast<double>(plan_->n_layers) / layers);
     const double from = course.loaded - first_ * (1 - 1 / groups);
-    std::array<double, kMaxTiers> took{};
+    const double slice = static_cast<double>(plan_->read_bytes({0, layers}));
+    std::array<double, kMaxTiers> took{};   // [lane] by these chunks from their first layer on,
+    std::array<double, kMaxTiers> left{};   // by what has not been asked for,
+    std::array<double, kMaxTiers> fresh{};  // and by the first slices among that
     std::array<double, kMaxTiers> end{};
     std::array<std::uint32_t, kMaxTiers> n{};
     for (const Item& item : items_) {
@@ -307,12 +310,14 @@ class Outlook {
       ++n[item.owner];
       end[item.owner] = std::max(end[item.owner], item.lands);
       took[item.owner] += whole_bytes_ * pace_[item.owner];
+      left[item.owner] += static_cast<double>(item.bytes) * pace_[item.owner];
+      if (!item.begun) fresh[item.owner] += slice * pace_[item.owner];
     }
     double start = course.computed;  // of the pass
     double last = course.loaded;
     for (std::uint32_t l = 0; l < n_lanes_; ++l) {
       if (n[l] == 0) continue;
-      start = std::max(start, end[l] - took[l] * (1 - 1 / groups));
+      start = std::max({start, end[l] - took[l] * (1 - 1 / groups), end[l] - left[l] + fresh[l]});
       if (n[l] < 3) last = std::max(last, end[l] + latency_[l]);
     }
     for (const Item& item : items_) {  // whole ones must be there before the pass begins
