@@ -164,7 +164,7 @@ TEST_CASE("links, pipes, directories and files that others may write are no obje
   }
 }
 
-TEST_CASE("a fan-out directory that is a link or that others may write is refused") {
+TEST_CASE("links are not followed by old kernels either, nor a directory that others may write") {
   for (const bool old_kernel : {false, true}) {
     const Directory directory, elsewhere;
     const auto calls = std::make_shared<sample::HookedCalls>();
@@ -185,6 +185,16 @@ TEST_CASE("a fan-out directory that is a link or that others may write is refuse
     CHECK_FALSE(store.write(key, bytes.bytes()));
     REQUIRE(::chmod(fan_out.c_str(), 0700) == 0);
     CHECK(sample::look(store, key).stored());
+
+    // A link in the place of the file, to a file that could be read.
+    const auto file = sample::file_of(directory.path(), key);
+    std::filesystem::rename(file, elsewhere.path() / "object");
+    std::filesystem::create_symlink(elsewhere.path() / "object", file);
+    CHECK_FALSE(sample::look(store, key).stored());
+    PosixStorage other({.directory = directory.path(), .calls = calls});
+    CHECK(sample::read_code(other, key, 8192) != Errc::ok);
+    std::filesystem::rename(elsewhere.path() / "object", file);
+    CHECK(sample::read_code(other, key, 8192) == Errc::ok);
 
     std::filesystem::rename(fan_out, elsewhere.path() / "moved");
     std::filesystem::create_directory_symlink(elsewhere.path() / "moved", fan_out);
