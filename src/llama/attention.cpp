@@ -30,6 +30,14 @@ void Transformer::attention(std::uint32_t layer, std::uint32_t begin, const Bloc
   const std::size_t tile_rows = std::max<std::size_t>(1, kTileQueries / group_);
   const std::size_t tiles = (rows + tile_rows - 1) / tile_rows;
   const auto n_kv_heads = static_cast<std::size_t>(config_.n_kv_heads);
+  for (Tile& tile : tiles_) {  // here, where running out of memory can still be told
+    tile.k.resize(kTileKeys * config_.head_dim);
+    tile.v.resize(kTileKeys * config_.head_dim);
+    tile.scores.resize(tile_rows * group_ * kTileKeys);
+    tile.out.resize(tile_rows * group_ * config_.head_dim);
+    tile.maximum.resize(tile_rows * group_);
+    tile.sum.resize(tile_rows * group_);
+  }
   pool_.run(static_cast<unsigned>(tiles * n_kv_heads), [&](unsigned task, unsigned worker) {
     // The last rows see the most keys: they come first, so that no thread ends long after others.
     const std::size_t tile = tiles - 1 - task / n_kv_heads;
@@ -49,12 +57,8 @@ void Transformer::attend(std::uint32_t layer, std::uint32_t head, std::size_t n_
   const std::size_t size = config_.head_dim;
   const std::size_t rows = count * group_;
   const float* const queries = &queries_[(head * n_queries + first) * group_ * size];
-  tile.k.resize(kTileKeys * size);
-  tile.v.resize(kTileKeys * size);
-  tile.scores.resize(rows * kTileKeys);
-  tile.out.resize(rows * size);
-  tile.maximum.assign(rows, -std::numeric_limits<float>::infinity());
-  tile.sum.assign(rows, 0.0f);
+  std::fill_n(tile.maximum.begin(), rows, -std::numeric_limits<float>::infinity());
+  std::fill_n(tile.sum.begin(), rows, 0.0f);
 
   const auto end = static_cast<std::uint32_t>(position + count);
   for (std::uint32_t key = 0; key < end; key += kTileKeys) {

@@ -2,83 +2,12 @@
 // Copyright 2026 the cake authors
 #include "cake/llama/cpu_backend.hpp"
 
-#include <algorithm>
-#include <atomic>
-#include <cstring>
-#include <thread>
+#include <functional>
 
 #include "catch.hpp"
-#include "tiny_model.hpp"
+#include "tiny_engine.hpp"
 
-namespace {
-
-using namespace cake;
-using namespace cake::llama;
-
-std::shared_ptr<const Weights> load(const tiny::Shape& shape = {}) {
-  return Weights::load(tiny::parse(tiny::make(shape).file.finish())).value();
-}
-
-std::vector<TokenId> prompt_of(std::size_t size, unsigned seed = 3) {
-  std::mt19937 random(seed);
-  std::vector<TokenId> prompt(size);
-  for (TokenId& token : prompt) token = static_cast<TokenId>(random() % 80);
-  return prompt;
-}
-
-std::uint32_t size_of_prompt(const std::vector<TokenId>& prompt) {
-  return static_cast<std::uint32_t>(prompt.size());
-}
-
-Status prefill_in_steps(CpuBackend& engine, const std::vector<TokenId>& prompt,
-                        std::uint32_t step) {
-  for (std::uint32_t at = 0; at < prompt.size(); at += step) {
-    const std::uint32_t end = std::min(at + step, size_of_prompt(prompt));
-    if (auto status = engine.prefill(prompt, {at, end}); !status) return status;
-  }
-  return {};
-}
-
-/// Largest difference, in units of the largest logit.
-template <class A, class B>
-double difference(const A& a, const B& b) {
-  REQUIRE(a.size() == b.size());
-  double worst = 0, largest = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    worst = std::max(worst, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
-    largest = std::max(largest, std::abs(static_cast<double>(b[i])));
-  }
-  return worst / largest;
-}
-
-/// Transfer memory of one slice.
-struct Buffer {
-  Buffer(const KvLayout& layout, const Slice& s)
-      : slice(s),
-        run(layout.run_bytes(s.tokens.size())),
-        stride(align_up(run, 64)),
-        bytes(2 * stride * s.layers.size()) {}
-  MutableKvView view() { return {bytes.data(), slice.layers.begin, run, stride}; }
-  KvView read() const { return {bytes.data(), slice.layers.begin, run, stride}; }
-  Slice slice;
-  std::size_t run, stride;
-  std::vector<std::byte> bytes;
-};
-
-void fill(Buffer& buffer, unsigned seed) {
-  std::mt19937 random(seed);
-  for (std::byte& b : buffer.bytes) b = static_cast<std::byte>(random());
-}
-
-bool same(const Buffer& a, const Buffer& b) {
-  for (std::uint32_t layer = a.slice.layers.begin; layer < a.slice.layers.end; ++layer) {
-    if (!std::ranges::equal(a.read().k(layer), b.read().k(layer))) return false;
-    if (!std::ranges::equal(a.read().v(layer), b.read().v(layer))) return false;
-  }
-  return true;
-}
-
-}  // namespace
+using namespace tiny;
 
 TEST_CASE("logits agree with a naive model in fp64, for every tensor type and variant") {
   std::vector<tiny::Shape> shapes(10);
@@ -153,87 +82,6 @@ TEST_CASE("a pass longer than a block of rows is the same as short ones") {
   REQUIRE(whole.prefill(prompt, {0, 1300}).has_value());
   REQUIRE(prefill_in_steps(steps, prompt, 100).has_value());
   CHECK(difference(whole.logits(), steps.logits()) < 2e-5);
-}
-
-TEST_CASE("what was extracted and inserted gives the same answer, bit for bit") {
-  const auto weights = load();
-  const auto prompt = prompt_of(200);
-  for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
-    for (const KvOrder order : {KvOrder::nhd, KvOrder::hnd}) {
-      const CpuOptions options{.threads = 2, .kv_dtype = dtype, .kv_order = order};
-      CpuBackend saved(weights, options), loaded(weights, options);
-      REQUIRE(saved.prefill(prompt, {0, 160}).has_value());
-      REQUIRE(saved.prefill(prompt, {160, 200}).has_value());
-      for (std::uint32_t chunk = 0; chunk < 5; ++chunk) {
-        Buffer buffer(saved.layout(), {chunk, {chunk * 32, chunk * 32 + 32}, {0, 3}});
-        REQUIRE(saved.extract(buffer.slice, buffer.view()).has_value());
-        REQUIRE(loaded.insert(buffer.slice, buffer.read()).has_value());
-      }
-      REQUIRE(loaded.prefill(prompt, {160, 200}).has_value());
-      CHECK(std::ranges::equal(saved.logits(), loaded.logits()));
-    }
-  }
-}
-
-TEST_CASE("KV comes back bit-equal for every dtype, order, chunk and page size") {
-  const auto weights = load();
-  std::size_t checked = 0;
-  for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
-    for (const KvOrder order : {KvOrder::nhd, KvOrder::hnd}) {
-      for (std::uint32_t page = 1; page <= 64; ++page) {
-        CpuBackend engine(
-            weights, {.threads = 1, .kv_dtype = dtype, .kv_order = order, .page_tokens = page});
-        // 16 to 512 and odd ones between, each at another place; layers in two slices.
-        for (const std::uint32_t chunk : {16u, 17u, 32u, 63u, 64u, 100u, 128u, 256u, 511u, 512u}) {
-          const std::uint32_t begin = (512 - chunk) / 2;
-          const TokenRange tokens{begin, begin + chunk};
-          Buffer low(engine.layout(), {0, tokens, {0, 1}}),
-              high(engine.layout(), {0, tokens, {1, 3}});
-          fill(low, chunk);
-          fill(high, chunk + page);
-          Buffer low_again = low, high_again = high;
-          std::ranges::fill(low_again.bytes, std::byte{});
-          std::ranges::fill(high_again.bytes, std::byte{});
-          REQUIRE(engine.insert(high.slice, high.read()).has_value());
-          REQUIRE(engine.insert(low.slice, low.read()).has_value());
-          REQUIRE(engine.extract(low.slice, low_again.view()).has_value());
-          REQUIRE(engine.extract(high.slice, high_again.view()).has_value());
-          REQUIRE(same(low, low_again));
-          REQUIRE(same(high, high_again));
-          ++checked;
-        }
-      }
-    }
-  }
-  CHECK(checked == 3 * 2 * 64 * 10);
-}
-
-TEST_CASE("transferred KV has the layout that it claims") {
-  // The same KV through two engines that differ in order alone: element by element the same.
-  const auto weights = load();
-  const auto prompt = prompt_of(40);
-  CpuBackend nhd(weights, {.threads = 1, .kv_order = KvOrder::nhd});
-  CpuBackend hnd(weights, {.threads = 1, .kv_order = KvOrder::hnd, .page_tokens = 7});
-  REQUIRE(nhd.prefill(prompt, {0, 40}).has_value());
-  REQUIRE(hnd.prefill(prompt, {0, 40}).has_value());
-  const KvLayout layout = nhd.layout();
-  Buffer a(layout, {0, {3, 36}, {0, 3}}), b(hnd.layout(), a.slice);
-  REQUIRE(nhd.extract(a.slice, a.view()).has_value());
-  REQUIRE(hnd.extract(b.slice, b.view()).has_value());
-  const std::size_t n = 33, head_bytes = layout.head_dim * size_of(layout.dtype);
-  for (std::uint32_t layer = 0; layer < 3; ++layer) {
-    for (std::size_t t = 0; t < n; ++t) {
-      for (std::size_t h = 0; h < layout.n_kv_heads; ++h) {
-        const std::size_t from = (t * layout.n_kv_heads + h) * head_bytes,
-                          to = (h * n + t) * head_bytes;
-        REQUIRE(std::memcmp(a.read().k(layer).data() + from, b.read().k(layer).data() + to,
-                            head_bytes) == 0);
-        REQUIRE(std::memcmp(a.read().v(layer).data() + from, b.read().v(layer).data() + to,
-                            head_bytes) == 0);
-      }
-    }
-  }
-  CHECK(std::ranges::any_of(a.bytes, [](std::byte x) { return x != std::byte{}; }));
 }
 
 namespace {
@@ -315,38 +163,6 @@ TEST_CASE("pages are used again in another order after clear, with the same resu
   CpuBackend fresh(weights, {.threads = 1});
   REQUIRE(prefill_in_steps(fresh, second, 50).has_value());
   CHECK(std::ranges::equal(engine.logits(), fresh.logits()));
-}
-
-TEST_CASE("insert and extract run beside prefill of other chunks") {
-  tiny::Shape shape;
-  shape.context = 2048;
-  const auto weights = load(shape);
-  const auto prompt = prompt_of(1024);
-  const CpuOptions options{.threads = 2, .page_tokens = 8};
-  CpuBackend whole(weights, options), engine(weights, options);
-  REQUIRE(prefill_in_steps(whole, prompt, 64).has_value());
-
-  std::atomic<bool> good{true};
-  const auto lane = [&](std::uint32_t parity) {  // chunks from the back, two lanes by turns
-    for (std::uint32_t chunk = 15; chunk >= 8; --chunk) {
-      if (chunk % 2 != parity) continue;
-      Buffer buffer(engine.layout(), {chunk, {chunk * 64, chunk * 64 + 64}, {0, 3}});
-      if (!whole.extract(buffer.slice, buffer.view()) ||
-          !engine.insert(buffer.slice, buffer.read())) {
-        good = false;
-      }
-    }
-  };
-  std::thread first(lane, 0u), second(lane, 1u);
-  for (std::uint32_t at = 0; at < 512; at += 64) {
-    if (!engine.prefill(prompt, {at, at + 64})) good = false;
-  }
-  first.join();
-  second.join();
-  CHECK(good);
-  // Chunk 15 holds the end of the prompt; its last step gives the logits.
-  REQUIRE(engine.prefill(prompt, {960, 1024}).has_value());
-  CHECK(std::ranges::equal(engine.logits(), whole.logits()));
 }
 
 TEST_CASE("wrong use is refused") {
