@@ -15,20 +15,12 @@
 #include "cake/board.hpp"
 #include "cake/concepts.hpp"
 #include "cake/gate.hpp"
+#include "cake/load_slots.hpp"
 #include "cake/plan.hpp"
 #include "cake/report.hpp"
 #include "cake/result.hpp"
 
 namespace cake {
-
-/// A read that a lane is to make.
-struct LoadOrder {
-  std::uint64_t id = 0;
-  Slice slice;
-  LaneId lane = 0;
-  std::uint64_t bytes = 0;
-  Time deadline = kNever;
-};
 
 struct SessionOptions {
   /// How long compute waits with nothing in flight and nothing offered before it goes on by itself.
@@ -118,7 +110,7 @@ class Claims {
   /// The read is there and its bytes are verified: may they be inserted? False: the claim was lost,
   /// drop them.
   bool begin_insert(std::uint64_t id, Time now) {
-    Slot* slot = find(id);
+    LoadSlot* slot = slots_.find(id);
     if (slot == nullptr) return false;
     board_.lanes_[slot->lane].landed(id, true, now);
     changed();
@@ -136,7 +128,7 @@ class Claims {
   }
 
   void inserted(std::uint64_t id, bool ok, Time now) {
-    Slot* slot = find(id);
+    LoadSlot* slot = slots_.find(id);
     if (slot == nullptr) return;
     const std::uint32_t chunk = slot->slice.chunk;
     LoadReport& record = loads_[slot->report];
@@ -167,7 +159,7 @@ class Claims {
   /// The read failed, or its bytes are not what was asked for. Also how a lane reports the end of a
   /// read that it had to abandon.
   void failed(std::uint64_t id, Errc code, Time now) {
-    Slot* slot = find(id);
+    LoadSlot* slot = slots_.find(id);
     if (slot == nullptr) return;
     board_.lanes_[slot->lane].landed(id, false, now);
     if (slot->live) {
@@ -183,7 +175,7 @@ class Claims {
 
   /// Whether the lane should still wait for this read.
   bool wanted(std::uint64_t id) {
-    const Slot* slot = find(id);
+    const LoadSlot* slot = slots_.find(id);
     return slot != nullptr && slot->live;
   }
 
@@ -197,7 +189,7 @@ class Claims {
 
   /// Drops every read whose deadline has passed.
   void expire(Time now) {
-    for (Slot& slot : slots_) {
+    for (LoadSlot& slot : slots_.all()) {
       if (!slot.live || slot.inserting || slot.deadline > now) continue;
       ++failed_loads_;
       loads_[slot.report].landed = now;
@@ -215,10 +207,7 @@ class Claims {
     }
   }
   Time next_deadline() const {
-    Time earliest = kNever;
-    for (const Slot& slot : slots_) {
-      if (slot.live && !slot.inserting) earliest = std::min(earliest, slot.deadline);
-    }
+    Time earliest = slots_.next_deadline();
     if (starving_since_ != kNever) {
       earliest = std::min(earliest, starving_since_ + options_.patience);
     }
@@ -230,9 +219,7 @@ class Claims {
   }
   /// Drops every read that is still on its way; the run is over for the lanes.
   void close() {
-    for (Slot& slot : slots_) {
-      if (!slot.inserting) slot.live = false;
-    }
+    slots_.drop_reads();
     if (status_ == Errc::ok && !complete()) status_ = Errc::canceled;
     changed();
   }
@@ -240,26 +227,13 @@ class Claims {
   PrefillReport report(Time now) const;
 
  protected:
-  struct Slot {
-    std::uint64_t id = 0;
-    Slice slice;
-    LaneId lane = 0;
-    Time deadline = kNever;
-    std::size_t report = 0;
-    bool busy = false;  // the lane has not answered yet
-    bool live = false;  // and holds the claim
-    bool inserting = false;
-  };
   void changed() { ++version_; }
   void set_may_gate(bool may) { board_.may_gate_ = may && board_.plan().may_gate; }
 
   bool newest_gate_shut() const {
     return !board_.running_.empty() && gate_.shut(board_.running_.back().id);
   }
-  bool loads_live() const {
-    return std::any_of(slots_.begin(), slots_.end(),
-                       [](const Slot& s) { return s.busy && s.live; });
-  }
+  bool loads_live() const { return slots_.any_live(); }
 
   Step claim(Step step, Time now) {
     const PrefillPlan& plan = board_.plan();
@@ -286,13 +260,7 @@ class Claims {
     board_.flags_[chunk] |= Board::kDoomed;
     board_.drop_layers(chunk);
     if (chunks_[chunk].load_error == Errc::ok) chunks_[chunk].load_error = Errc::superseded;
-    drop_loads(chunk);
-  }
-
-  void drop_loads(std::uint32_t chunk) {
-    for (Slot& slot : slots_) {
-      if (slot.busy && slot.slice.chunk == chunk && !slot.inserting) slot.live = false;
-    }
+    slots_.drop_reads(chunk);
   }
 
   /// No slice of this chunk will be loaded any more. It becomes a hole as soon as nobody inserts
@@ -300,7 +268,7 @@ class Claims {
   void doom(std::uint32_t chunk, Errc why) {
     board_.flags_[chunk] |= Board::kDoomed;
     chunks_[chunk].load_error = why;
-    drop_loads(chunk);
+    slots_.drop_reads(chunk);
     settle(chunk);
   }
 
@@ -334,17 +302,13 @@ class Claims {
   LoadOrder claim(const Load& load, LaneId lane, Time now) {
     const Slice& slice = load.slice;
     const std::uint64_t bytes = board_.plan().read_bytes(slice.layers);
-    std::size_t index = 0;
-    while (index < slots_.size() && slots_[index].busy) ++index;
-    if (index == slots_.size()) slots_.emplace_back();
-    Slot& slot = slots_[index];
-    slot = {.id = ++next_load_,
-            .slice = slice,
-            .lane = lane,
-            .deadline = load.deadline,
-            .report = loads_.size(),
-            .busy = true,
-            .live = true};
+    LoadSlot& slot = slots_.add({.id = ++next_load_,
+                                 .slice = slice,
+                                 .lane = lane,
+                                 .deadline = load.deadline,
+                                 .report = loads_.size(),
+                                 .busy = true,
+                                 .live = true});
     if (board_.state(slice.chunk) == ChunkState::open) {
       board_.set_state(slice.chunk, ChunkState::loading);
       chunks_[slice.chunk].begin = now;
@@ -363,13 +327,6 @@ class Claims {
   SessionOptions options_;
 
  private:
-  Slot* find(std::uint64_t id) {
-    for (Slot& slot : slots_) {
-      if (slot.busy && slot.id == id) return &slot;
-    }
-    return nullptr;
-  }
-
   /// Takes [begin, end) back from compute.
   void give_back(std::uint32_t begin, std::uint32_t end) {
     const PrefillPlan& plan = board_.plan();
@@ -391,14 +348,12 @@ class Claims {
 
   void fail(Errc code) {
     status_ = code;
-    for (Slot& slot : slots_) {
-      if (!slot.inserting) slot.live = false;
-    }
+    slots_.drop_reads();
     changed();
   }
 
   std::vector<StoredChunk> stored_;
-  std::vector<Slot> slots_;
+  LoadSlots slots_;
   GateTracker gate_;
   std::vector<ChunkReport> chunks_;
   std::vector<StepReport> steps_;

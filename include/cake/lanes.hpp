@@ -260,12 +260,15 @@ class IoLanes {
   }
 
   void release_quarantine() {
-    std::erase_if(quarantine_, [&](const std::unique_ptr<Parked>& parked) {
-      if (!parked->ready()) return false;
-      free_bytes_ += parked->bytes;
+    for (auto parked = quarantine_.begin(); parked != quarantine_.end();) {
+      if (!(*parked)->ready()) {
+        ++parked;
+        continue;
+      }
+      free_bytes_ += (*parked)->bytes;
       ++changes_;
-      return true;
-    });
+      parked = quarantine_.erase(parked);
+    }
   }
 
   S& storage_;

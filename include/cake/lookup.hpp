@@ -21,14 +21,14 @@ namespace cake {
 
 /// Units: tokens.
 struct PrefillRequest {
-  Tokens tokens;                        // the whole prompt; copied
+  Tokens tokens = {};                   // the whole prompt; copied
   std::uint32_t resident = 0;           // KV that the engine holds already, from position 0
   std::string salt = {};                // of the tenant: two salts share nothing
   std::uint32_t chunk_tokens = 256;     // as when it was saved
   std::uint32_t max_step_tokens = 512;  // most tokens of one compute pass
   bool may_gate = true;                 // the engine takes gated steps
-  std::stop_token
-      stop;  // asks for the end: next() then says finished, the report's status canceled
+  std::stop_token stop =
+      {};  // asks for the end: next() then says finished, the report's status canceled
 };
 
 /// The plan of a request: keys, what is stored of them, and the geometry of their objects.

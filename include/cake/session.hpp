@@ -88,7 +88,8 @@ class PrefillSession {
       step = state_->core.next_step(budget, may_gate, state_->now());
       seen_ = state_->core.version();
     }
-    lanes_.wake();
+    // What a step claims gives the lanes nothing new to do; that compute waits for them may.
+    if (step.kind == Step::Kind::wait) lanes_.wake();
     return step;
   }
 

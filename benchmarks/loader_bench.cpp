@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// What the loader itself costs: whole prefills over backends that cost nothing, and planning of a
+// long prompt.
+#include <benchmark/benchmark.h>
+
+#include <cstring>
+#include <vector>
+
+#include "cake/loader.hpp"
+
+namespace {
+
+using namespace cake;
+
+/// Does nothing, instantly.
+struct FreeEngine {
+  KvLayout layout() const { return {1, 1, 2, DType::f16, KvOrder::nhd}; }
+  ModelFingerprint fingerprint() const { return {}; }
+  Status prefill(Tokens, TokenRange, LayerGate) { return {}; }
+  Status insert(const Slice&, const KvView&) { return {}; }
+  Status extract(const Slice&, const MutableKvView&) { return {}; }
+};
+static_assert(ComputeBackend<FreeEngine>);
+
+/// Holds one object per chunk of one prompt; reading copies it.
+class FreeStorage {
+ public:
+  FreeStorage(const std::vector<TokenId>& prompt, std::uint32_t chunk_tokens) {
+    FreeEngine engine;
+    const ChunkKey root = root_key(engine.fingerprint(), engine.layout(), chunk_tokens, {});
+    keys_ = prefix_chain(root, prompt, chunk_tokens);
+    ChunkWriter writer(engine.layout(), chunk_tokens);
+    for (std::uint32_t c = 0; c < keys_.size(); ++c) {
+      const auto object = writer.finish(
+          {keys_[c], c == 0 ? root : keys_[c - 1], engine.fingerprint(), tenant_tag({}),
+           c * chunk_tokens, Tokens(prompt).subspan(std::size_t{c} * chunk_tokens, chunk_tokens),
+           engine.layout()});
+      index_[keys_[c]] = objects_.size();
+      objects_.emplace_back(object->begin(), object->end());
+    }
+  }
+  Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
+    return std::vector<StoredChunk>(keys.size(), {objects_.front().size(), 1});
+  }
+  Status read(std::uint32_t, const ChunkKey& key, std::uint64_t offset, MutableBytes out) {
+    std::memcpy(out.data(), objects_[index_.at(key)].data() + offset, out.size());
+    return {};
+  }
+  Status write(const ChunkKey&, ConstBytes) { return {}; }
+  Status erase(const ChunkKey&) { return {}; }
+
+ private:
+  std::vector<ChunkKey> keys_;
+  std::unordered_map<ChunkKey, std::size_t> index_;
+  std::vector<std::vector<std::byte>> objects_;
+};
+static_assert(StorageBackend<FreeStorage>);
+
+std::vector<TokenId> prompt_of(std::size_t tokens) {
+  std::vector<TokenId> prompt(tokens);
+  for (std::size_t i = 0; i < tokens; ++i) prompt[i] = static_cast<TokenId>(i * 2654435761u >> 16);
+  return prompt;
+}
+
+/// Everything is free, so this is the loader's own time: planning, claims, threads, verifying.
+void prefill_over_free_backends(benchmark::State& state) {
+  const auto chunks = static_cast<std::size_t>(state.range(0));
+  const auto prompt = prompt_of(chunks * 256 + 1);
+  FreeEngine engine;
+  FreeStorage storage(prompt, 256);
+  MeetOptions options;
+  options.cost = {1e-6, 1e-9, 1e-15};  // so free that loading is never worth it
+  options.learn = false;
+  Loader loader(engine, storage, {}, MeetInTheMiddleScheduler(options));
+  std::uint64_t loaded = 0;
+  for (auto _ : state) loaded += loader.prefill(prompt).tokens_loaded;
+  state.counters["loaded_share"] = static_cast<double>(loaded) / 256 / static_cast<double>(chunks) /
+                                   static_cast<double>(state.iterations());
+}
+BENCHMARK(prefill_over_free_backends)
+    ->Arg(1)
+    ->Arg(10)
+    ->Arg(100)
+    ->Arg(1000)
+    ->Unit(benchmark::kMicrosecond)
+    ->UseRealTime();
+
+/// The same with every chunk loaded: compute is dear, reading is a copy.
+void load_over_free_backends(benchmark::State& state) {
+  const auto chunks = static_cast<std::size_t>(state.range(0));
+  const auto prompt = prompt_of(chunks * 256 + 1);
+  FreeEngine engine;
+  FreeStorage storage(prompt, 256);
+  MeetOptions options;
+  options.cost = {1e-3, 1e-3, 1e-9};
+  options.learn = false;
+  Loader loader(engine, storage, {}, MeetInTheMiddleScheduler(options));
+  std::uint64_t loaded = 0;
+  for (auto _ : state) loaded += loader.prefill(prompt).tokens_loaded;
+  state.counters["loaded_share"] = static_cast<double>(loaded) / 256 / static_cast<double>(chunks) /
+                                   static_cast<double>(state.iterations());
+}
+BENCHMARK(load_over_free_backends)
+    ->Arg(1)
+    ->Arg(10)
+    ->Arg(100)
+    ->Arg(1000)
+    ->Unit(benchmark::kMicrosecond)
+    ->UseRealTime();
+
+/// Hashing, lookup and plan of a prompt of 1,000,000 tokens; the store answers at once.
+void plan_a_million_tokens(benchmark::State& state) {
+  const auto prompt = prompt_of(1'000'000);
+  FreeEngine engine;
+  FreeStorage storage(prompt_of(257), 256);
+  const ChunkKey root = root_key(engine.fingerprint(), engine.layout(), 256, {});
+  const LaneRate prior[] = {{}};
+  for (auto _ : state) {
+    const std::vector<TokenId> copy(prompt);
+    PrefillLookup found =
+        look_up({.tokens = copy, .chunk_tokens = 256}, root, engine.layout(), storage, 1);
+    SessionCore<MeetInTheMiddleScheduler> core;
+    core.begin(found.plan, std::move(found.stored), prior);
+    benchmark::DoNotOptimize(core.board().front());
+  }
+}
+BENCHMARK(plan_a_million_tokens)->Unit(benchmark::kMillisecond);
+
+/// SHA-256 of the same bytes alone: what planning cannot go below.
+void hash_a_million_tokens(benchmark::State& state) {
+  const auto prompt = prompt_of(1'000'000);
+  FreeEngine engine;
+  const ChunkKey root = root_key(engine.fingerprint(), engine.layout(), 256, {});
+  for (auto _ : state) benchmark::DoNotOptimize(prefix_chain(root, prompt, 256).data());
+}
+BENCHMARK(hash_a_million_tokens)->Unit(benchmark::kMillisecond);
+
+}  // namespace
+
+BENCHMARK_MAIN();
