@@ -165,7 +165,10 @@ class MeetInTheMiddleScheduler {
   /// Looks for the best course again when things are no longer as they were. Planning may take one
   /// part in a hundred of the run.
   void refresh(const Board& board, Time now, bool idle) {
-    if (planned_ && ((now < next_look_ && !stuck(board)) || !(idle || drifted(board, now)))) return;
+    if (planned_ && !(idle && stuck(board)) &&
+        (now < next_look_ || !drifted(board, now, idle ? 0.005 : 0.03))) {
+      return;
+    }
     if (planned_ && !board.running().empty() && board.running().back().gated) return;
     const PrefillPlan& plan = board.plan();
     outlook_.look(board, model_.current(), step_, plan.may_gate, now);
@@ -200,20 +203,21 @@ class MeetInTheMiddleScheduler {
     return board.inserting_chunks() == 0;
   }
 
-  bool drifted(const Board& board, Time now) const {
+  /// By more than `share`; chunks that failed and lanes that went down count always.
+  bool drifted(const Board& board, Time now, double share) const {
     if (board.lost_chunks() != lost_ || far(step_, planned_step_, 0.25)) return true;
     const double left = std::max(0.0, course_.end - seconds(now));
     for (LaneId l = 0; l < board.n_lanes(); ++l) {
       const LaneModel& lane = board.lane(l);
       if (lane.down() != ((course_.up >> l & 1) == 0)) return true;
-      if (far(lane.seconds_per_byte(now), outlook_.pace(l), 0.03)) return true;
+      if (far(lane.seconds_per_byte(now), outlook_.pace(l), share)) return true;
       const double latency = seconds(lane.rate().latency + lane.rate().insert);
-      if (std::abs(latency - outlook_.latency(l)) > 0.02 * left) return true;
+      if (std::abs(latency - outlook_.latency(l)) > share * left) return true;
     }
     const std::uint32_t front = board.front();
     const ComputeCost cost = model_.current();
     const double to = front + step_;
-    return far(cost.pass(front, to), cost_.pass(front, to), 0.03);
+    return far(cost.pass(front, to), cost_.pass(front, to), share);
   }
   static bool far(double a, double b, double share) { return std::abs(a - b) > share * b; }
 

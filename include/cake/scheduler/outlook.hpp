@@ -68,11 +68,15 @@ class Outlook {
   /// The best course found; owners and orders of load are its own from now on.
   const Course& choose() {
     best_ = Course();
-    // A chunk that only a slow lane holds may be better computed: leave out the slowest ones in
-    // turn.
+    // A chunk that only slow lanes hold may be better computed: leave out the slowest in turn,
+    // where that leaves some chunk without a lane.
+    std::uint32_t without = 0;
     for (std::uint32_t lanes = up_; lanes != 0;) {
-      choose_stop(lanes, false);
-      if (sets_.size() > 1 && items_.size() <= kMany) choose_stop(lanes, true);
+      if (const std::uint32_t n = without_lane(lanes); lanes == up_ || n != without) {
+        without = n;
+        choose_stop(lanes, false);
+        if (sets_.size() > 1 && items_.size() <= kMany) choose_stop(lanes, true);
+      }
       std::uint32_t slowest = kMaxTiers;
       for (std::uint32_t l = 0; l < n_lanes_; ++l) {
         if ((lanes >> l & 1) == 0) continue;
@@ -333,6 +337,13 @@ class Outlook {
     }
   }
 
+  /// Sets of tiers that none of these lanes can read.
+  std::uint32_t without_lane(std::uint32_t lanes) const {
+    std::uint32_t n = 0;
+    for (const std::uint8_t set : sets_) n += (set & lanes) == 0;
+    return n;
+  }
+
   void consider(std::uint32_t stop, std::uint32_t lanes, bool few_first) {
     const Course course = follow(stop, lanes, few_first);
     if (course.end < best_.end) best_ = course;
@@ -350,7 +361,7 @@ class Outlook {
       if (course.end < best_.end) best_ = course;
       (course.computed + (gated_ ? first_ : 0) < course.loaded ? low : high) = middle;
     }
-    for (std::uint32_t stop = low > 2 ? low - 2 : 1; stop < std::min(n, low + 4); ++stop) {
+    for (std::uint32_t stop = low > 1 ? low - 1 : 1; stop < std::min(n, low + 3); ++stop) {
       consider(stop, lanes, few_first);
     }
   }
