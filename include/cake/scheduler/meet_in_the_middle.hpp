@@ -69,7 +69,7 @@ class MeetInTheMiddleScheduler {
       end = reach(board, limit);
     }
     if (end > front) return compute(front, shorten(board, end));
-    if (board.may_gate() && course_.layers != 0 && coming(board)) {
+    if (board.may_gate() && course_.layers != 0 && may_follow(board)) {
       Step step = compute(plan.prefix_end(), std::min(plan.n_tokens, plan.prefix_end() + budget));
       step.gated = true;
       return step;
@@ -80,10 +80,11 @@ class MeetInTheMiddleScheduler {
   std::optional<Load> next_load(const Board& board, LaneId lane, Time now) {
     if (board.open_chunks() == 0 && orders_[lane].empty()) return std::nullopt;
     refresh(board, now, false);
-    auto slice = orders_[lane].next(board, lane, course_.layers);
+    const std::uint32_t layers = slice_layers(board, lane);
+    auto slice = orders_[lane].next(board, lane, layers);
     if (!slice && idle_lane(board, lane)) {
       refresh(board, now, true);
-      slice = orders_[lane].next(board, lane, course_.layers);
+      slice = orders_[lane].next(board, lane, layers);
     }
     if (!slice) return std::nullopt;
     const auto bytes = static_cast<double>(board.plan().read_bytes(slice->layers));
@@ -131,9 +132,7 @@ class MeetInTheMiddleScheduler {
                             (state == ChunkState::loading || state == ChunkState::inserting);
       if (!ready || !board.on_lane(chunk, lane)) return std::nullopt;
       return Slice{
-          chunk,
-          plan.chunk_range(chunk),
-          {issued, layers == 0 ? plan.n_layers : std::min(plan.n_layers, issued + layers)}};
+          chunk, plan.chunk_range(chunk), {issued, std::min(plan.n_layers, issued + layers)}};
     }
   };
 
@@ -179,6 +178,7 @@ class MeetInTheMiddleScheduler {
     cost_ = model_.current();
     planned_step_ = step_;
     lost_ = board.lost_chunks();
+    ready_ = board.front_chunk();
     for (Orders& orders : orders_) orders.clear();
     meet_ = plan.prefix_end();
     for (const Outlook::Item& item : outlook_.items()) {
@@ -256,18 +256,26 @@ class MeetInTheMiddleScheduler {
     return plan.chunk_range((front + (end - front) / 2) / plan.chunk_tokens).end;
   }
 
-  /// All that lies below the suffix is there, on its way, or comes layer by layer: a gate must not
-  /// wait for what nobody will ask for.
-  bool coming(const Board& board) const {
-    if (board.next_hole(board.front_chunk()) < board.plan().end_chunk && board.holes() != 0) {
-      return false;
+  /// All that lies below the suffix is there, or its first layer is and the others follow. Earlier
+  /// the pass could not begin, and while it waits nothing can be taken over.
+  bool may_follow(const Board& board) {
+    for (; ready_ < board.plan().end_chunk; ++ready_) {
+      const ChunkState state = board.state(ready_);
+      if (state == ChunkState::resident) continue;
+      if (state != ChunkState::loading && state != ChunkState::inserting) return false;
+      if (board.doomed(ready_) || !board.layer_resident(ready_, 0)) return false;
     }
-    std::uint32_t left = 0;
-    for (const Orders& orders : orders_) {
-      if (orders.at < orders.whole.size()) return false;
-      for (const std::uint32_t c : orders.layered) left += board.state(c) == ChunkState::open;
-    }
-    return left == board.open_chunks();
+    return board.lost_chunks() == lost_;
+  }
+
+  /// Layers of one slice, so that it is worth its latency on this lane.
+  std::uint32_t slice_layers(const Board& board, LaneId lane) const {
+    const PrefillPlan& plan = board.plan();
+    const LaneRate& rate = board.lane(lane).rate();
+    const double bytes = Outlook::slice_bytes(rate);
+    return static_cast<std::uint32_t>(
+        std::clamp(std::ceil(bytes / std::max(1.0, static_cast<double>(plan.layer_bytes))), 1.0,
+                   static_cast<double>(plan.n_layers)));
   }
 
   MeetOptions options_;
@@ -281,6 +289,7 @@ class MeetInTheMiddleScheduler {
   ComputeCost cost_;        // that the course was made with
   std::uint32_t lost_ = 0;  // chunks whose load had failed by then
   std::uint32_t meet_ = 0;
+  std::uint32_t ready_ = 0;  // chunks below it are there, or their first layers are
   std::uint64_t seen_ = 0;
   std::vector<std::uint8_t> computes_;  // [end_chunk] the course gives it to compute
   std::vector<Orders> orders_;          // [lane]

@@ -111,6 +111,11 @@ class Outlook {
   /// Of one read on this lane, from the call to resident KV, without the bytes.
   double latency(LaneId lane) const { return latency_[lane]; }
 
+  /// A slice should be worth its latency.
+  static double slice_bytes(const LaneRate& rate) {
+    return 2 * seconds(rate.latency + rate.insert) * rate.bytes_per_second;
+  }
+
   /// Calls back with every item that the lanes read, in the order of load.
   template <class F>
   void in_load_order(F&& visit) {
@@ -152,8 +157,7 @@ class Outlook {
       latency_[l] = seconds(rate.latency + rate.insert);
       if (lane.down()) continue;
       up_ |= 1u << l;
-      // A slice should be worth its latency.
-      slice_bytes_ = std::max(slice_bytes_, 2 * latency_[l] * rate.bytes_per_second);
+      slice_bytes_ = std::max(slice_bytes_, slice_bytes(rate));
     }
   }
 
