@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 the cake authors
+#
+# Installs what is missing, builds everything (each public header alone and the benchmarks, too) and runs all tests:
+#   bash tests/run.sh [options of ctest]         for instance  bash tests/run.sh -R posix
+# The sanitizers and clang-tidy have workflows of their own: cmake --workflow --preset asan|tsan|tidy
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+. "$root/examples/setup.sh"
+
+install_missing g++ cmake make ninja-build pkg-config libssl-dev libisal-dev libopenblas-dev libpcre2-dev catch2 \
+  libbenchmark-dev
+if [ -z "${CAKE_TEST_MODEL:-}" ]; then
+  fetch_model
+  export CAKE_TEST_MODEL=$model_file
+fi
+
+cd "$root"
+quietly cmake --preset release -DCAKE_WERROR=ON -DCAKE_LLAMA=ON
+cmake --build --preset release
+ctest --preset release --parallel "$(nproc)" "$@"
