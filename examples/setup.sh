@@ -9,7 +9,7 @@ say() { printf '%s\n' "$*" >&2; }
 have() {
   case $1 in
     python3-pip) python3 -m pip --version >/dev/null 2>&1 ;;
-    g++ | cmake | make | clang | clang-tidy) command -v "$1" >/dev/null ;;
+    g++ | cmake | make | clang | clang-tidy | python3) command -v "$1" >/dev/null ;;
     ninja-build) command -v ninja >/dev/null ;;
     pkg-config) command -v pkg-config >/dev/null ;;
     *) [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ] ;;

@@ -10,7 +10,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/examples/setup.sh"
 
 install_missing g++ cmake make ninja-build pkg-config libssl-dev libisal-dev libopenblas-dev libpcre2-dev catch2 \
-  libbenchmark-dev
+  libbenchmark-dev python3
 if [ -z "${CAKE_TEST_MODEL:-}" ]; then
   fetch_model
   export CAKE_TEST_MODEL=$model_file
