@@ -28,6 +28,7 @@ class SessionCore : public Claims {
     Claims::begin(plan, std::move(stored), priors);
     declined_.assign(priors.size(), 0);
     idle_since_ = kNever;
+    impatient_ = false;
     scheduler_.begin(board_.plan());
     if constexpr (requires { scheduler_.predicted_meet(board_, Time{0}); }) {
       predicted_meet_ = scheduler_.predicted_meet(board_, Time{0});
@@ -71,6 +72,7 @@ class SessionCore : public Claims {
       return std::nullopt;
     }
     if (board_.plan().read_bytes(load->slice.layers) > max_bytes) return std::nullopt;
+    impatient_ = false;
     return claim(*load, lane, now);
   }
 
@@ -115,9 +117,10 @@ class SessionCore : public Claims {
       declined = declined && (board_.lane(l).down() || declined_[l] == version_);
     }
     if (idle_since_ == kNever) idle_since_ = now;
-    if (!declined && now < idle_since_ + options_.patience) {
+    if (!declined && !impatient_ && now < idle_since_ + options_.patience) {
       return wait_until(std::min(until, idle_since_ + options_.patience), now);
     }
+    impatient_ = true;
     const PrefillPlan& plan = board_.plan();
     Step step;
     step.kind = Step::Kind::compute;
@@ -136,6 +139,7 @@ class SessionCore : public Claims {
   std::uint32_t scheduler_faults_ = 0;
   std::uint32_t predicted_meet_ = 0;
   Time idle_since_ = kNever;
+  bool impatient_ = false;  // waited in vain already, and no load has been claimed since
 };
 
 }  // namespace cake

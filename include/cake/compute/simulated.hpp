@@ -60,12 +60,14 @@ struct SimulationSpec {
   std::function<std::pair<std::uint32_t, std::uint32_t>(std::uint32_t n)> budget;
   std::function<bool(std::uint32_t n)> may_gate;
   SessionOptions session;
+  bool faulty_scheduler = false;  // it may break rules and dawdle: the session copes
 };
 
 struct SimulationResult {
   PrefillReport report;
   std::string violation;  // empty: every rule was kept
   std::uint64_t events = 0;
+  Time idle{0};  // while neither compute nor any lane had anything to do
 };
 
 }  // namespace cake

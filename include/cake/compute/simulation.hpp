@@ -3,8 +3,8 @@
 //
 // A whole run in virtual time: a device that computes, links that carry, workers, staging memory
 // and faults, around the same SessionCore that runs behind real lanes. No thread, no sleep; equal
-// inputs give equal runs. It also watches: every layer of every chunk has at most one writer at a
-// time, is right when it is read, and no staging memory gets lost.
+// inputs give equal runs. An oracle watches every claim, read and write; the harness itself sees to
+// it that no staging memory, worker or time gets lost.
 #pragma once
 
 #include <algorithm>
@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "cake/compute/oracle.hpp"
 #include "cake/compute/simulated.hpp"
 
 namespace cake {
@@ -28,8 +29,7 @@ class Simulation {
 
   SimulationResult run() {
     const PrefillPlan& plan = spec_.plan;
-    chunks_.assign(plan.end_chunk, {});
-    for (Chunk& c : chunks_) c.layers.assign(plan.n_layers, Kv::none);
+    oracle_.begin(plan);
     lanes_.assign(plan.n_lanes, {});
     free_staging_ = spec_.staging_bytes;
     core_.begin(plan, spec_.stored, spec_.priors);
@@ -42,14 +42,15 @@ class Simulation {
       if (!events_.empty() && events_.top().time <= wake) {
         const Event event = events_.top();
         events_.pop();
-        now_ = event.time;
+        pass_time(event.time);
         event.act();
       } else if (wake != kNever) {
-        now_ = std::max(now_, wake);
+        pass_time(wake);
       } else {
         break;
       }
       turn();
+      if (!oracle_.violation().empty()) fail(oracle_.violation());
     }
     if (result_.violation.empty()) check_end();
     if (!closed_) result_.report = core_.report(now_);
@@ -58,14 +59,6 @@ class Simulation {
   const SessionCore<S>& core() const { return core_; }
 
  private:
-  enum class Kv : std::uint8_t { none, right };
-  struct Chunk {
-    std::vector<Kv> layers;            // [n_layers]
-    std::uint64_t compute = 0;         // step that writes it now
-    std::uint32_t inserts = 0;         // loads that write it now
-    bool computed_from_start = false;  // compute has claimed it: no load may write it any more
-    std::uint32_t whole = 0;           // how often it became whole
-  };
   struct LaneState {
     Time link_free{0};
     std::uint32_t busy = 0;
@@ -95,6 +88,14 @@ class Simulation {
     }
   }
 
+  /// Nobody may idle for long: neither compute, nor a lane with a read that may still succeed.
+  void pass_time(Time to) {
+    bool busy = closed_ || !passes_.empty() || paused_until_ > now_;
+    for (const LaneState& lane : lanes_) busy = busy || lane.busy > lane.stuck;
+    if (!busy && to > now_) result_.idle += to - now_;
+    now_ = std::max(now_, to);
+  }
+
   /// Everybody who could act now does.
   void turn() {
     if (closed_) return;
@@ -114,12 +115,13 @@ class Simulation {
     if (core_.inserting() != 0 || (core_.status() != Errc::ok && !passes_.empty())) return;
     core_.close();
     closed_ = true;
+    closed_at_ = now_;
     result_.report = core_.report(now_);
-    if (core_.status() == Errc::ok) check_kv();
+    oracle_.check(result_.report, core_.status() == Errc::ok);
+    if (core_.status() == Errc::ok) oracle_.prompt_ends();
   }
 
-  // ---- lanes
-  // --------------------------------------------------------------------------------------------------
+  // ---- lanes ----
 
   bool pump_lanes() {
     bool moved = false;
@@ -140,10 +142,11 @@ class Simulation {
   void start_read(const LoadOrder& order) {
     LaneState& lane = lanes_[order.lane];
     const PrefillPlan& plan = spec_.plan;
-    if (order.slice.chunk >= plan.end_chunk || !plan.stored.empty())
-      return fail("a load of no chunk");
+    if (order.slice.chunk >= plan.end_chunk) return fail("a load of no chunk");
     if (!spec_.stored[order.slice.chunk].stored()) return fail("a load of a chunk that is absent");
     if (order.bytes > free_staging_) return fail("a load without staging memory");
+    if (closed_) return fail("a load after the end");
+    oracle_.read_begins(order.slice);
     free_staging_ -= order.bytes;
     ++lane.busy;
     const SimulatedFault fault = fault_of(order.slice.chunk);
@@ -165,7 +168,11 @@ class Simulation {
   void abandon(const LoadOrder& order) {
     if (ended_.count(order.id) != 0 || abandoned_.count(order.id) != 0) return;
     core_.expire(now_);
-    if (core_.wanted(order.id) && !closed_) return;
+    if (core_.wanted(order.id) && !closed_) {
+      if (writing_.count(order.id) == 0) fail("a read is wanted beyond its deadline");
+      return;
+    }
+    oracle_.read_failed(order.slice);
     abandoned_[order.id] = true;
     if (spec_.workers_block) {
       ++lanes_[order.lane].stuck;
@@ -182,10 +189,13 @@ class Simulation {
     const SimulatedFault fault = fault_of(order.slice.chunk);
     const bool bad = fault == SimulatedFault::read_error || fault == SimulatedFault::corrupt ||
                      fault == SimulatedFault::hang;
+    if (bad && !closed_) oracle_.read_failed(order.slice);
     if (bad || closed_) {
       core_.failed(order.id, fault == SimulatedFault::corrupt ? Errc::corrupt : Errc::io, now_);
     } else if (core_.begin_insert(order.id, now_)) {
-      begin_write(order);
+      if (abandoned) fail("an insert of a read that nobody waited for");
+      oracle_.insert_begins(order.slice);
+      writing_[order.id] = true;
       at(now_ + spec_.insert, [this, order] { end_write(order); });
       return;
     }
@@ -193,34 +203,15 @@ class Simulation {
     if (!abandoned || spec_.workers_block) --lane.busy;
   }
 
-  void begin_write(const LoadOrder& order) {
-    Chunk& c = chunks_[order.slice.chunk];
-    if (c.compute != 0) fail("an insert into a chunk that compute writes");
-    if (c.computed_from_start) fail("an insert after compute took the chunk over");
-    for (std::uint32_t l = order.slice.layers.begin; l < order.slice.layers.end; ++l) {
-      if (c.layers[l] == Kv::right) fail("a layer is loaded twice");
-    }
-    ++c.inserts;
-  }
-
   void end_write(const LoadOrder& order) {
-    Chunk& c = chunks_[order.slice.chunk];
-    if (c.compute != 0) fail("compute took a chunk over that was being inserted");
     const bool ok = fault_of(order.slice.chunk) != SimulatedFault::insert_error;
-    if (ok) {
-      for (std::uint32_t l = order.slice.layers.begin; l < order.slice.layers.end; ++l) {
-        c.layers[l] = Kv::right;
-      }
-      if (whole(c)) ++c.whole;
-    }
-    --c.inserts;
+    oracle_.insert_ends(order.slice, ok);
     core_.inserted(order.id, ok, now_);
     free_staging_ += order.bytes;
     if (abandoned_.count(order.id) == 0 || spec_.workers_block) --lanes_[order.lane].busy;
   }
 
-  // ---- compute
-  // ------------------------------------------------------------------------------------------------
+  // ---- compute ----
 
   bool engine() {
     if (passes_.size() >= spec_.steps_in_flight || now_ < paused_until_ || core_.over())
@@ -242,7 +233,8 @@ class Simulation {
       return false;
     }
     ++turns_;
-    claim_kv(step);
+    if (closed_) fail("a step after the end");
+    oracle_.step_claims(step);
     Pass pass{step, std::min(step.tokens.size(), std::max(1u, wish.second)), 0, false};
     // Only the newest step may do less than asked, and with two in flight it may not stay the
     // newest.
@@ -252,24 +244,13 @@ class Simulation {
     return true;
   }
 
-  void claim_kv(const Step& step) {
-    const PrefillPlan& plan = spec_.plan;
-    for (std::uint32_t c = step.tokens.begin / plan.chunk_tokens;
-         c < plan.end_chunk && plan.chunk_range(c).begin < step.tokens.end; ++c) {
-      if (chunks_[c].inserts != 0) fail("compute claimed a chunk that is being inserted");
-      if (whole(chunks_[c])) fail("compute claimed a chunk that is whole");
-      chunks_[c].compute = step.id;
-      chunks_[c].computed_from_start = true;
-    }
-  }
-
   void start_pass() {
     Pass& pass = passes_.front();
     if (pass.step.gated) {
       pass.waiting = true;
       return poke_gate();
     }
-    for (std::uint32_t l = 0; l < spec_.plan.n_layers; ++l) check_below(pass.step, l);
+    for (std::uint32_t l = 0; l < spec_.plan.n_layers; ++l) oracle_.step_reads(pass.step, l);
     at(now_ + duration(pass), [this] { end_pass(); });
   }
 
@@ -285,7 +266,7 @@ class Simulation {
       end_pass();
       return;
     }
-    check_below(pass.step, pass.layer);
+    oracle_.step_reads(pass.step, pass.layer);
     at(now_ + duration(pass) / spec_.plan.n_layers, [this] {
       Pass& running = passes_.front();
       if (++running.layer == spec_.plan.n_layers) return end_pass();
@@ -299,56 +280,19 @@ class Simulation {
     return from_seconds(spec_.cost.pass(begin, begin + pass.tokens));
   }
 
-  void check_below(const Step& step, std::uint32_t layer) {
-    const std::uint32_t end =
-        std::min(step.tokens.begin / spec_.plan.chunk_tokens, spec_.plan.end_chunk);
-    for (std::uint32_t c = spec_.plan.resident_tokens / spec_.plan.chunk_tokens; c < end; ++c) {
-      if (chunks_[c].layers[layer] != Kv::right) return fail("a step read KV that is not there");
-    }
-  }
-
   void end_pass() {
     const Pass pass = passes_.front();
     passes_.erase(passes_.begin());
-    const PrefillPlan& plan = spec_.plan;
-    const bool voided = pass.tokens == 0;
-    const std::uint32_t end = pass.step.tokens.begin + pass.tokens;
-    for (std::uint32_t c = 0; c < plan.end_chunk; ++c) {
-      if (chunks_[c].compute != pass.step.id) continue;
-      chunks_[c].compute = 0;
-      if (!voided && plan.chunk_range(c).end <= end) {
-        std::fill(chunks_[c].layers.begin(), chunks_[c].layers.end(), Kv::right);
-        ++chunks_[c].whole;
-      } else if (plan.chunk_range(c).begin >= end || voided) {
-        chunks_[c].computed_from_start = began_before(c, pass.step) || taken(c);
-      }
-    }
-    core_.done(pass.step.id, pass.tokens, voided ? Errc::superseded : Errc::ok, now_);
+    oracle_.step_ends(pass.step, pass.tokens);
+    const Errc code = pass.tokens == 0 ? Errc::superseded : Errc::ok;
+    core_.done(pass.step.id, pass.tokens, code, now_);
     if (!passes_.empty()) start_pass();
   }
 
-  /// A chunk given back is anybody's again, unless an earlier step did its first tokens or its load
-  /// was dropped.
-  bool began_before(std::uint32_t c, const Step& step) const {
-    return spec_.plan.chunk_range(c).begin < step.tokens.begin;
-  }
-  bool taken(std::uint32_t c) const { return core_.board().layers_issued(c) != 0; }
+  // ---- checks ----
 
-  // ---- checks
-  // -------------------------------------------------------------------------------------------------
-
-  static bool whole(const Chunk& c) {
-    return std::all_of(c.layers.begin(), c.layers.end(), [](Kv kv) { return kv == Kv::right; });
-  }
   SimulatedFault fault_of(std::uint32_t chunk) const {
     return spec_.faults.empty() ? SimulatedFault::none : spec_.faults[chunk];
-  }
-  void check_kv() {
-    for (std::uint32_t c = spec_.plan.resident_tokens / spec_.plan.chunk_tokens;
-         c < spec_.plan.end_chunk; ++c) {
-      if (!whole(chunks_[c])) return fail("a chunk is missing at the end");
-      if (chunks_[c].whole != 1) return fail("a chunk became whole more than once");
-    }
   }
   void check_end() {
     if (!closed_) fail("the run hangs");
@@ -356,24 +300,36 @@ class Simulation {
     for (const LaneState& lane : lanes_) {
       if (lane.busy != 0 || lane.stuck != 0) fail("a worker was lost");
     }
+    if (closed_) {
+      const PrefillReport late = core_.report(closed_at_);
+      if (late.ttft != result_.report.ttft || late.failed_loads != result_.report.failed_loads ||
+          late.chrome_trace() != result_.report.chrome_trace()) {
+        fail("a late landing changed the report");
+      }
+    }
     if (core_.status() != Errc::ok && core_.status() != Errc::canceled) fail("the run failed");
     if (core_.status() == Errc::canceled && spec_.cancel_at == kNever) fail("canceled by nobody");
+    if (spec_.faulty_scheduler) return;
     if (result_.report.scheduler_faults != 0) fail("the scheduler broke a rule");
+    const Time most = 3 * spec_.session.patience + std::chrono::milliseconds(1);
+    if (result_.idle > most) fail("nobody worked for too long");
   }
 
   SimulationSpec spec_;
   SessionCore<S> core_;
   SimulationResult result_;
   std::priority_queue<Event> events_;
-  std::vector<Chunk> chunks_;
+  KvOracle oracle_;
   std::vector<LaneState> lanes_;
   std::vector<Pass> passes_;
   std::map<std::uint64_t, bool> ended_;
   std::map<std::uint64_t, bool> abandoned_;
+  std::map<std::uint64_t, bool> writing_;  // also those that were
   std::uint64_t free_staging_ = 0;
   std::uint64_t order_ = 0;
   std::uint32_t turns_ = 0;
   Time now_{0};
+  Time closed_at_{0};
   Time paused_until_{0};
   Time wake_ = kNever;  // when somebody wants to be asked again; set anew in every turn
   bool closed_ = false;
