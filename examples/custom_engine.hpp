@@ -19,7 +19,7 @@ namespace cake::examples {
 /// The model, of which cake knows nothing: each layer attends to all tokens so far.
 class TinyModel {
  public:
-  static constexpr std::uint32_t kLayers = 4, kWidth = 32, kVocab = 32;
+  static constexpr std::size_t kLayers = 4, kWidth = 32, kVocab = 32;
 
   /// One layer for the tokens of `range`. `x` holds their activations, `k` and `v` this layer's KV.
   ///
@@ -27,19 +27,19 @@ class TinyModel {
   static void layer(std::uint32_t index, TokenRange range, float* x, float* k, float* v) {
     std::vector<float> weight(range.end);
     for (std::uint32_t t = range.begin; t < range.end; ++t, x += kWidth) {
-      for (std::uint32_t i = 0; i < kWidth; ++i) {
+      for (std::size_t i = 0; i < kWidth; ++i) {
         k[t * kWidth + i] = x[(i + index) % kWidth];
         v[t * kWidth + i] = x[(i * 5 + index) % kWidth];
       }
       float sum = 0;
-      for (std::uint32_t s = 0; s <= t; ++s) {
+      for (std::size_t s = 0; s <= t; ++s) {
         float score = 0;
-        for (std::uint32_t i = 0; i < kWidth; ++i) score += x[i] * k[s * kWidth + i];
+        for (std::size_t i = 0; i < kWidth; ++i) score += x[i] * k[s * kWidth + i];
         sum += weight[s] = std::exp(score / kWidth);
       }
-      for (std::uint32_t i = 0; i < kWidth; ++i) {
+      for (std::size_t i = 0; i < kWidth; ++i) {
         float mixed = 0;
-        for (std::uint32_t s = 0; s <= t; ++s) mixed += weight[s] / sum * v[s * kWidth + i];
+        for (std::size_t s = 0; s <= t; ++s) mixed += weight[s] / sum * v[s * kWidth + i];
         x[i] = std::tanh(x[i] + mixed);
       }
     }
@@ -48,7 +48,7 @@ class TinyModel {
   static std::vector<float> embed(Tokens tokens) {
     std::vector<float> x;
     for (const TokenId token : tokens) {
-      for (std::uint32_t i = 0; i < kWidth; ++i) {
+      for (std::size_t i = 0; i < kWidth; ++i) {
         x.push_back(std::sin(static_cast<float>(token + 1) * static_cast<float>(i + 1)));
       }
     }

@@ -4,9 +4,8 @@
 // A folder that goes when its owner goes.
 #pragma once
 
-#include <stdlib.h>
-
 #include <cerrno>
+#include <cstdlib>
 #include <filesystem>
 #include <string>
 
