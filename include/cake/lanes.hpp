@@ -15,6 +15,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <string>
 #include <thread>
@@ -174,7 +175,7 @@ class IoLanes {
       std::optional<LaneRead> read;
       for (std::size_t i = 0; i < clients_.size() && !read; ++i) {
         client = clients_[(turn_ + i) % clients_.size()];
-        read = client->next_read(id, free_bytes_);
+        read = next_read(*client, id);
         if (read) ++turn_;
       }
       if (!read) {
@@ -188,7 +189,16 @@ class IoLanes {
         continue;
       }
       free_bytes_ -= read->bytes;
-      AlignedBuffer buffer = take_buffer(read->bytes);
+      AlignedBuffer buffer;
+      try {
+        buffer = take_buffer(read->bytes);
+      } catch (const std::bad_alloc&) {
+        free_bytes_ += read->bytes;
+        lock.unlock();
+        client->failed(*read, {Errc::out_of_memory, 0, "staging memory"});
+        lock.lock();
+        continue;
+      }
       lane.active.push_back({client, read->id, true});
       lane.busy.fetch_add(1, std::memory_order_relaxed);
       lane.wake.notify_one();  // there may be more for a second thread
@@ -206,6 +216,15 @@ class IoLanes {
         free_bytes_ += read->bytes;
         buffers_.push_back(std::move(buffer));
       }
+    }
+  }
+
+  /// A claim that could not be noted for want of memory runs into its deadline.
+  std::optional<LaneRead> next_read(LaneClient& client, LaneId lane) {
+    try {
+      return client.next_read(lane, free_bytes_);
+    } catch (const std::exception&) {
+      return std::nullopt;
     }
   }
 

@@ -243,13 +243,7 @@ class PrefillSession {
         const auto known = parsed.find(slice.chunk);
         if (slice.layers.begin > 0 && known != parsed.end()) tables = known->second;
       }
-      const ChunkIdentity expected = identity(slice.chunk);
-      if (!tables) {
-        auto fresh = parse_chunk(bytes, lookup.stored[slice.chunk].size, expected);
-        if (!fresh) return failed(read, fresh.error());
-        tables = std::make_shared<const ChunkTables>(std::move(*fresh));
-      }
-      const Result<KvView> view = verify_slice(*tables, expected, slice.layers, bytes);
+      const Result<KvView> view = verify(slice, bytes, tables);
       if (!view) return failed(read, view.error());
       {
         std::lock_guard lock(mutex);
@@ -267,6 +261,22 @@ class PrefillSession {
         return;
       }
       finish_insert(read.id, insert(slice, *view));
+    }
+
+    /// Parses the tables if they are not known, and checks every byte.
+    Result<KvView> verify(const Slice& slice, ConstBytes bytes,
+                          std::shared_ptr<const ChunkTables>& tables) const {
+      try {
+        const ChunkIdentity expected = identity(slice.chunk);
+        if (!tables) {
+          auto fresh = parse_chunk(bytes, lookup.stored[slice.chunk].size, expected);
+          if (!fresh) return fresh.error();
+          tables = std::make_shared<const ChunkTables>(std::move(*fresh));
+        }
+        return verify_slice(*tables, expected, slice.layers, bytes);
+      } catch (const std::bad_alloc&) {
+        return Error{Errc::out_of_memory, 0, "tables of a chunk"};
+      }
     }
 
     Status insert(const Slice& slice, const KvView& view) {
