@@ -182,7 +182,7 @@ Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expe
   const std::byte* const runs = bytes.data() + (layers.begin == 0 ? geometry.head_bytes() : 0);
   const std::byte* run = runs;
   const std::uint64_t stride = geometry.run_stride();
-  const std::uint64_t first = 2 * layers.begin * geometry.digests_per_extent();
+  const std::uint64_t first = 2 * std::uint64_t{layers.begin} * geometry.digests_per_extent();
   const std::uint32_t* digest = tables.digests_.data() + first;
   for (std::uint32_t i = 0; i < 2 * layers.size(); ++i, run += stride) {
     for (std::uint64_t at = 0; at < stride; at += kDigestBlock) {

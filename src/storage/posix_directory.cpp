@@ -265,6 +265,7 @@ void StoreDirectory::for_each_object(
       if (directory >= 0) ::close(directory);
       continue;
     }
+    // NOLINTNEXTLINE(concurrency-mt-unsafe): each stream is this call's own
     while (const dirent* entry = ::readdir(entries.get())) {
       const std::string entry_name = entry->d_name;
       const auto key = key_of(entry_name);

@@ -200,6 +200,7 @@ void remove_leftovers(StoreDirectory& store) {
     if (directory >= 0) ::close(directory);
     return;
   }
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): each stream is this call's own
   while (const dirent* entry = ::readdir(entries.get())) {
     if (!std::string_view(entry->d_name).starts_with(kTemporaryPrefix)) continue;
     const int flags = O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;

@@ -171,7 +171,7 @@ void ReadPool::work() {
     queue_.pop_front();
     lock.unlock();
     if (!operation.file) {
-      begin(std::move(operation));
+      begin(operation);
     } else if (operation.read->failed) {
       operation.read->finish({});  // another part failed already, and nobody wants the rest
     } else {
@@ -182,7 +182,7 @@ void ReadPool::work() {
   }
 }
 
-void ReadPool::begin(Operation operation) {
+void ReadPool::begin(const Operation& operation) {
   PendingRead& read = *operation.read;
   try {
     auto file = files_.get(read.key);

@@ -94,7 +94,7 @@ class ReadPool {
   };
   void work();
   void stop();
-  void begin(Operation operation);
+  void begin(const Operation& operation);
   Status carry_out(OpenFile& file, std::uint64_t offset, MutableBytes out);
 
   StoreDirectory& store_;
