@@ -44,7 +44,7 @@ struct KvLayout {
     return std::size_t{n_kv_heads} * head_dim * size_of(dtype);
   }
   /// Bytes of one token over all layers, K and V.
-  constexpr std::size_t bytes_per_token() const { return 2 * n_layers * row_bytes(); }
+  constexpr std::size_t bytes_per_token() const { return std::size_t{2} * n_layers * row_bytes(); }
   /// Bytes of one run of `tokens` tokens.
   constexpr std::size_t run_bytes(std::size_t tokens) const { return tokens * row_bytes(); }
   constexpr bool valid() const { return n_layers > 0 && n_kv_heads > 0 && head_dim > 0; }

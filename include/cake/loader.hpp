@@ -65,7 +65,7 @@ class Loader {
   Loader(C& compute, S& storage, LoaderOptions options = {}, Sch scheduler = Sch())
       : compute_(compute),
         storage_(storage),
-        options_(std::move(options)),
+        options_(options),
         lanes_(storage, options_.lanes),
         session_(compute, lanes_, std::move(scheduler), options_.session) {}
 

@@ -6,11 +6,11 @@
 #pragma once
 
 #include <cerrno>
-#include <cstring>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <variant>
 
@@ -148,7 +148,7 @@ inline Error errno_error(int number, std::string context) {
   } else if (number == ENOENT) {
     code = Errc::not_found;
   }
-  return Error{code, number, std::move(context) + ": " + std::strerror(number)};
+  return Error{code, number, std::move(context) + ": " + std::generic_category().message(number)};
 }
 
 }  // namespace cake

@@ -264,7 +264,7 @@ Failures check_memory(M& memory, std::uint32_t n_tokens, std::uint64_t seed = 1)
         const Slice own{t, {n_tokens * t / 4, n_tokens * (t + 1) / 4}, {0, layout.n_layers}};
         detail::Runs runs(layout, own);
         for (std::uint64_t i = 0; i < 20; ++i) {
-          detail::fill(runs.bytes(), seed + 10 * t + i);
+          detail::fill(runs.bytes(), seed + std::uint64_t{10} * t + i);
           if (!insert(own, runs) || !holds(own, runs)) good = false;
         }
       });

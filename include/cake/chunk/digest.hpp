@@ -12,7 +12,7 @@
 namespace cake {
 
 /// Bytes that one digest covers; the last block of an extent may be shorter.
-inline constexpr std::size_t kDigestBlock = 64 * 1024;
+inline constexpr std::size_t kDigestBlock = std::size_t{64} * 1024;
 
 /// CRC-32C of `bytes`. With the digest of what came before as `seed` the two run on:
 /// crc32c(b, crc32c(a)) is the digest of a followed by b.

@@ -78,7 +78,7 @@ class CostModel {
  private:
   static constexpr double kForget = 0.95;
   static constexpr std::size_t index(int row, int column) {
-    return static_cast<std::size_t>(3 * row + column);
+    return 3 * static_cast<std::size_t>(row) + static_cast<std::size_t>(column);
   }
   ComputeCost scale_;
   std::array<double, 3> theta_ = {1, 1, 1};  // relative to the prior

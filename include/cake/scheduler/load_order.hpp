@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <optional>
 
@@ -205,7 +206,7 @@ class LoadForecast {
   double deal(std::uint32_t lanes, double chunks, double bytes) const {
     std::array<double, kMaxTiers> free = base_;
     double end = 0;
-    for (double i = 0; i < chunks; ++i) {
+    for (int i = 0; i < chunks; ++i) {
       std::uint32_t best = kMaxTiers;
       for (std::uint32_t l = 0; l < n_; ++l) {
         if ((lanes >> l & 1) == 0) continue;
