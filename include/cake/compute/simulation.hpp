@@ -160,7 +160,9 @@ class Simulation {
     // A hung read comes back long after everybody has stopped waiting for it.
     if (done == kNever) done = now_ + std::chrono::hours(1);
     at(done, [this, order] { read_done(order); });
-    if (order.deadline != kNever) at(order.deadline, [this, order] { abandon(order); });
+    if (order.deadline == kNever) return;
+    result_.longest_deadline = std::max(result_.longest_deadline, order.deadline - now_);
+    at(order.deadline, [this, order] { abandon(order); });
   }
 
   /// The worker looks up from its read: if nobody wants it any more, it leaves it (or is stuck with
