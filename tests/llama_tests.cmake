@@ -5,6 +5,7 @@ cake_test(NAME llama_test SOURCES
   llama/gguf_test.cpp
   llama/kernels_test.cpp
   llama/kv_transfer_test.cpp
+  llama/loader_test.cpp
   llama/thread_pool_test.cpp
   llama/weights_test.cpp
   fuzz/gguf_fuzz.cpp
