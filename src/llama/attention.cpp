@@ -31,8 +31,8 @@ void Transformer::attention(std::uint32_t layer, std::uint32_t begin, const Bloc
   const std::size_t tiles = (rows + tile_rows - 1) / tile_rows;
   const auto n_kv_heads = static_cast<std::size_t>(config_.n_kv_heads);
   for (Tile& tile : tiles_) {  // here, where running out of memory can still be told
-    tile.k.resize(kTileKeys * config_.head_dim);
-    tile.v.resize(kTileKeys * config_.head_dim);
+    tile.k.resize(std::size_t{kTileKeys} * config_.head_dim);
+    tile.v.resize(std::size_t{kTileKeys} * config_.head_dim);
     tile.scores.resize(tile_rows * group_ * kTileKeys);
     tile.out.resize(tile_rows * group_ * config_.head_dim);
     tile.maximum.resize(tile_rows * group_);

@@ -193,7 +193,7 @@ class GgufFile::Parser {
     std::uint64_t alignment = 32;
     if (file_.has("general.alignment")) {
       const auto given = file_.integer("general.alignment");
-      if (!given) throw given.error();
+      if (!given) throw Error(given.error());
       alignment = *given;
       if (alignment < 8 || alignment > kMaxAlignment || !std::has_single_bit(alignment)) {
         fail("impossible general.alignment " + std::to_string(alignment));
