@@ -42,6 +42,7 @@ class SessionCore : public Claims {
   Step next_step(std::uint32_t budget, bool may_gate, Time now) {
     expire(now);
     if (over()) return {};
+    budget = std::min(budget, board_.plan().max_step_tokens);
     if (board_.front() >= board_.plan().n_tokens || board_.running().size() >= 2 || budget == 0 ||
         newest_gate_shut()) {
       return wait_until(kNever, now);

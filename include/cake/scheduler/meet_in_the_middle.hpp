@@ -111,13 +111,16 @@ class MeetInTheMiddleScheduler {
       for (; at < whole.size(); ++at) {
         if (const auto slice = rest(board, lane, whole[at], board.plan().n_layers)) return slice;
       }
-      // The lowest layers that have not been asked for; all chunks are about equally far.
+      // The lowest layers that have not been asked for, among the next few chunks.
       std::optional<Slice> best;
-      for (std::size_t i = 0; i < layered.size(); ++i, ++at_layer) {
-        if (at_layer >= layered.size()) at_layer = 0;
-        const auto slice = rest(board, lane, layered[at_layer], layers);
-        if (slice && (!best || slice->layers.begin < best->layers.begin)) best = slice;
-        if (best && i >= 8) break;
+      const std::size_t first = at_layer;
+      const std::size_t n = layered.size();
+      for (std::size_t i = 0; i < n && (!best || i < 8); ++i) {
+        const std::size_t index = (first + i) % n;
+        const auto slice = rest(board, lane, layered[index], layers);
+        if (!slice || (best && slice->layers.begin >= best->layers.begin)) continue;
+        best = slice;
+        at_layer = (index + 1) % n;
       }
       return best;
     }
