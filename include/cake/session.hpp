@@ -232,6 +232,15 @@ class PrefillSession {
         orders.erase(read.id);
       }
       announce();
+      // What is there is of no use to anybody: gone, so that the next save can put it right.
+      if (why.code == Errc::corrupt || why.code == Errc::mismatch) discard(read.key);
+    }
+
+    void discard(const ChunkKey& key) {
+      try {
+        (void)lanes.storage().erase(key);
+      } catch (const std::exception&) {  // it stays, and will be computed again
+      }
     }
 
     void landed(const LaneRead& read, MutableBytes bytes) override {
