@@ -102,7 +102,7 @@ class TinyEngine {
   const std::vector<float>& logits() const { return logits_; }
 
  private:
-  float* k(std::uint32_t layer) { return kv_.data() + 2 * layer * side_; }  // V lies behind it
+  float* k(std::size_t layer) { return kv_.data() + 2 * layer * side_; }  // V lies behind it
 
   std::size_t side_;           // floats of K, or of V, of one layer
   std::vector<float> kv_;      // [layer][K|V][max_tokens][kWidth]

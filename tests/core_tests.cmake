@@ -6,3 +6,11 @@ add_executable(simulate simulation/simulate.cpp)
 target_include_directories(simulate PRIVATE simulation)
 target_link_libraries(simulate PRIVATE cake::cake)
 cake_warnings(simulate)
+
+# Puts deliberate bugs into copies of the code and requires that the simulation finds each. ctest -L mutation
+find_package(Python3 COMPONENTS Interpreter)
+if(Python3_FOUND)
+  add_test(NAME mutation_check COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/simulation/mutation_check.py
+    --source ${PROJECT_SOURCE_DIR} --cxx ${CMAKE_CXX_COMPILER} --jobs 2)
+  set_tests_properties(mutation_check PROPERTIES LABELS mutation TIMEOUT 900 PROCESSORS 2)
+endif()

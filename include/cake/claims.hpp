@@ -202,7 +202,8 @@ class Claims {
       starving_since_ = kNever;
     } else if (starving_since_ == kNever) {
       starving_since_ = now;
-    } else if (now >= starving_since_ + options_.patience) {
+    }
+    if (starving_since_ != kNever && (now >= starving_since_ + options_.patience || all_down())) {
       starve();
     }
   }
@@ -234,6 +235,10 @@ class Claims {
     return !board_.running_.empty() && gate_.shut(board_.running_.back().id);
   }
   bool loads_live() const { return slots_.any_live(); }
+  bool all_down() const {
+    return std::all_of(board_.lanes_.begin(), board_.lanes_.end(),
+                       [](const LaneModel& lane) { return lane.down(); });
+  }
 
   Step claim(Step step, Time now) {
     const PrefillPlan& plan = board_.plan();
