@@ -75,14 +75,10 @@ class Board {
   std::uint32_t next_stored(std::uint32_t chunk) const {
     return chunk < plan_.end_chunk ? next_stored_[chunk] : plan_.end_chunk;
   }
-  /// Tokens in holes that no step has claimed, and the sum of end^2 - begin^2 over them.
-  std::uint64_t hole_tokens() const { return hole_tokens_; }
-  double hole_positions() const { return hole_positions_; }
+  /// Holes that no step has claimed.
   std::uint32_t holes() const { return n_holes_; }
   /// Chunks that became holes after the start, whatever became of them since.
   std::uint32_t lost_chunks() const { return static_cast<std::uint32_t>(late_holes_.size()); }
-  /// Runs of adjacent ones among them.
-  std::uint32_t hole_runs() const { return n_hole_runs_; }
 
   std::span<const OpenBytes> open_bytes() const { return open_bytes_; }
   std::uint32_t open_chunks() const { return open_chunks_; }
@@ -140,7 +136,7 @@ class Board {
       } else {
         state_[i] = ChunkState::hole;
         flags_[i] = kDoomed;
-        count_hole(i, 1);
+        ++n_holes_;
       }
     }
     for (const LaneRate& prior : priors) lanes_.emplace_back(prior);
@@ -173,19 +169,6 @@ class Board {
     entry->bytes = sign > 0 ? entry->bytes + unissued(chunk) : entry->bytes - unissued(chunk);
   }
 
-  void count_hole(std::uint32_t chunk, int sign) {
-    const TokenRange tokens = plan_.chunk_range(chunk);
-    const double begin = tokens.begin;
-    const double end = tokens.end;
-    hole_positions_ += sign * (end * end - begin * begin);
-    hole_tokens_ = sign > 0 ? hole_tokens_ + tokens.size() : hole_tokens_ - tokens.size();
-    n_holes_ = sign > 0 ? n_holes_ + 1 : n_holes_ - 1;
-    const bool left = chunk > 0 && state_[chunk - 1] == ChunkState::hole;
-    const bool right = chunk + 1 < plan_.end_chunk && state_[chunk + 1] == ChunkState::hole;
-    const int runs = 1 - (left ? 1 : 0) - (right ? 1 : 0);
-    n_hole_runs_ = static_cast<std::uint32_t>(static_cast<int>(n_hole_runs_) + sign * runs);
-  }
-
   static bool loadable(ChunkState state) {
     return state == ChunkState::open || state == ChunkState::loading ||
            state == ChunkState::inserting;
@@ -200,9 +183,9 @@ class Board {
     if (from == ChunkState::inserting) --inserting_chunks_;
     if (to == ChunkState::inserting) ++inserting_chunks_;
     if (from == ChunkState::inserting && to == ChunkState::resident) ++loaded_chunks_;
-    if (from == ChunkState::hole) count_hole(chunk, -1);
+    if (from == ChunkState::hole) --n_holes_;
     if (to == ChunkState::hole) {
-      count_hole(chunk, 1);
+      ++n_holes_;
       if (next_absent_[chunk] != chunk && (flags_[chunk] & kLate) == 0) {
         flags_[chunk] |= kLate;
         late_holes_.insert(std::lower_bound(late_holes_.begin(), late_holes_.end(), chunk), chunk);
@@ -270,9 +253,6 @@ class Board {
   std::uint32_t loaded_chunks_ = 0;
   std::uint32_t inserting_chunks_ = 0;
   std::uint32_t n_holes_ = 0;
-  std::uint32_t n_hole_runs_ = 0;
-  std::uint64_t hole_tokens_ = 0;
-  double hole_positions_ = 0;
   bool may_gate_ = false;
 };
 

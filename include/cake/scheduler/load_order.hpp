@@ -5,7 +5,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <optional>
 
@@ -24,9 +23,7 @@ class LoadCursor {
   }
 
   /// The next open chunk that `lane` can read; it stays the next one until its state changes.
-  /// `alone`: only among chunks that no other lane can read.
-  std::optional<std::uint32_t> next(const Board& board, LaneId lane, std::uint32_t first,
-                                    bool alone = false) {
+  std::optional<std::uint32_t> next(const Board& board, LaneId lane, std::uint32_t first) {
     if (!started_) start(board, first);
     while (!done_) {
       const std::uint32_t low = std::max(low_, board.front_chunk());
@@ -36,10 +33,10 @@ class LoadCursor {
           if (at + 1 == position_) position_ = at;
           continue;
         }
-        if (fits(board, at, lane, alone)) return at;
+        if (board.on_lane(at, lane)) return at;
       }
       if (position_ > low) {  // what is left of this segment belongs to other lanes
-        return look_ahead(board, lane, alone);
+        return look_ahead(board, lane);
       }
       next_segment(board);
     }
@@ -47,9 +44,6 @@ class LoadCursor {
   }
 
  private:
-  static bool fits(const Board& board, std::uint32_t chunk, LaneId lane, bool alone) {
-    return alone ? board.plan().stored[chunk].tiers == 1u << lane : board.on_lane(chunk, lane);
-  }
   void start(const Board& board, std::uint32_t first) {
     started_ = true;
     first_low_ = low_ = std::min(first, end_);
@@ -72,11 +66,11 @@ class LoadCursor {
     position_ = high_;
   }
   /// A chunk of a later segment, for a lane that has nothing to do in this one.
-  std::optional<std::uint32_t> look_ahead(const Board& board, LaneId lane, bool alone) const {
+  std::optional<std::uint32_t> look_ahead(const Board& board, LaneId lane) const {
     if (below_) return std::nullopt;
     const std::uint32_t stop = std::min(end_, high_ + 64);
     for (std::uint32_t c = high_; c < stop; ++c) {
-      if (board.state(c) == ChunkState::open && fits(board, c, lane, alone)) return c;
+      if (board.state(c) == ChunkState::open && board.on_lane(c, lane)) return c;
     }
     return std::nullopt;
   }
