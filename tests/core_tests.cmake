@@ -14,3 +14,23 @@ if(Python3_FOUND)
     --source ${PROJECT_SOURCE_DIR} --cxx ${CMAKE_CXX_COMPILER} --jobs 2)
   set_tests_properties(mutation_check PROPERTIES LABELS mutation TIMEOUT 900 PROCESSORS 2)
 endif()
+
+cake_test(NAME core_test SOURCES
+  board_test.cpp
+  bound_test.cpp
+  claims_test.cpp
+  gate_test.cpp
+  identity_test.cpp
+  kv_layout_test.cpp
+  lane_model_test.cpp
+  plan_test.cpp
+  report_test.cpp
+  result_test.cpp
+  session_core_test.cpp)
+
+cake_test(NAME scheduler_test SOURCES
+  scheduler/baselines_test.cpp
+  scheduler/cost_model_test.cpp
+  scheduler/load_order_test.cpp
+  scheduler/meet_in_the_middle_test.cpp
+  scheduler/outlook_test.cpp)

@@ -76,7 +76,7 @@ class CostModel {
   }
 
  private:
-  static constexpr double kForget = 0.95;
+  static constexpr double kForget = 0.7;
   static constexpr std::size_t index(int row, int column) {
     return 3 * static_cast<std::size_t>(row) + static_cast<std::size_t>(column);
   }

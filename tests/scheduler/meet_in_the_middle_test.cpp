@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "cake/scheduler/meet_in_the_middle.hpp"
+
+#include "catch.hpp"
+#include "core_helpers.hpp"
+
+using namespace cake;
+using namespace cake::testing;
+
+namespace {
+
+/// Every chunk takes 16 ms to compute and `chunk_s` seconds to load.
+struct Run {
+  explicit Run(Prompt p, double chunk_s) : prompt(std::move(p)), scheduler(options()) {
+    const auto bytes = static_cast<double>(prompt.plan.read_bytes({0, prompt.plan.n_layers}));
+    for (LaneRate& prior : prompt.priors) prior = {bytes / chunk_s, Time{0}, Time{0}};
+    prompt.plan.may_gate = false;
+    claims.emplace(prompt);
+    scheduler.begin(claims->board().plan());
+  }
+  static MeetOptions options() {
+    MeetOptions o;
+    o.cost = {1e-3, 1e-3, 0};
+    return o;
+  }
+  Step step(Time now = Time{0}) { return scheduler.next_step(claims->board(), 64, now); }
+  std::optional<Load> load(Time now = Time{0}) {
+    return scheduler.next_load(claims->board(), 0, now);
+  }
+  Prompt prompt;
+  MeetInTheMiddleScheduler scheduler;
+  std::optional<OwnClaims> claims;
+};
+
+}  // namespace
+
+TEST_CASE("compute begins at the front and loads at the back, and they meet") {
+  Run run(Prompt("11111111"), 16e-3);
+  CHECK(run.step().tokens.begin == 0);
+  std::vector<std::uint32_t> loads;
+  while (const auto load = run.load()) {
+    loads.push_back(load->slice.chunk);
+    run.claims->load(load->slice.chunk);
+  }
+  CHECK(loads == std::vector<std::uint32_t>{7, 6, 5, 4});
+  CHECK(run.scheduler.predicted_meet(run.claims->board(), Time{0}) == 64);
+}
+
+TEST_CASE("no step is started that the loads would overtake") {
+  Run run(Prompt("1111"), 1e-3);
+  CHECK(run.step().kind == Step::Kind::wait);
+}
+
+TEST_CASE("no load is asked for that compute would reach first") {
+  Run run(Prompt("1111"), 10.0);
+  CHECK_FALSE(run.load());
+  CHECK(run.step().tokens == TokenRange{0, 64});
+}
+
+TEST_CASE("a hole at the front is computed at once") {
+  Run run(Prompt("0111"), 1e-4);
+  CHECK(run.step().tokens == TokenRange{0, 16});
+}
+
+TEST_CASE("a load that does not come is taken over") {
+  Run run(Prompt("1"), 1e-3);
+  const auto load = run.load();
+  REQUIRE(load);
+  run.claims->load(load->slice.chunk);
+  const Step early = run.step(Time(500'000));
+  CHECK(early.kind == Step::Kind::wait);
+  CHECK(early.until > Time(500'000));
+  const Step late = run.step(std::chrono::milliseconds(60));
+  CHECK(late.kind == Step::Kind::compute);
+  CHECK(late.tokens.begin == 0);
+}
+
+TEST_CASE("a read may take a multiple of what it should") {
+  Run run(Prompt("1111"), 1e-3);
+  const auto load = run.load(Time(100));
+  REQUIRE(load);
+  const Time expected = std::chrono::milliseconds(500) + std::chrono::milliseconds(8);
+  CHECK(seconds(load->deadline - Time(100)) == Approx(seconds(expected)).epsilon(1e-3));
+}
+
+TEST_CASE("the last loads come layer by layer, and the suffix pass follows them gated") {
+  Run run(Prompt("11", 64), 4e-3);
+  run.prompt.plan.may_gate = true;
+  run.claims.emplace(run.prompt);
+  run.claims->next_step_may_gate();
+  run.scheduler.begin(run.claims->board().plan());
+  std::vector<LoadOrder> orders;
+  for (std::uint32_t chunk : {1u, 0u}) {
+    const auto load = run.load();
+    REQUIRE(load);
+    CHECK(load->slice.chunk == chunk);
+    CHECK(load->slice.layers == LayerRange{0, 1});
+    orders.push_back(run.claims->load(chunk, {0, 1}));
+  }
+  CHECK(run.step(Time(1)).kind == Step::Kind::wait);  // the first layer is not there
+  for (const LoadOrder& order : orders) run.claims->land(order, Time(2'000'000));
+  const Step step = run.step(Time(2'000'000));
+  CHECK(step.kind == Step::Kind::compute);
+  CHECK(step.gated);
+  CHECK(step.tokens == TokenRange{32, 96});
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "cake/session_core.hpp"
+
+#include "cake/scheduler/baselines.hpp"
+#include "catch.hpp"
+#include "core_helpers.hpp"
+
+using namespace cake;
+using namespace cake::testing;
+
+namespace {
+
+struct Waits {
+  void begin(const PrefillPlan&) {}
+  Step next_step(const Board&, std::uint32_t, Time now) {
+    Step step;
+    step.kind = Step::Kind::wait;
+    step.until = now + Time(50);
+    return step;
+  }
+  std::optional<Load> next_load(const Board&, LaneId, Time) { return std::nullopt; }
+};
+
+template <class S>
+SessionCore<S> core_of(const Prompt& prompt) {
+  SessionCore<S> core;
+  core.begin(prompt.plan, prompt.stored, prompt.priors);
+  return core;
+}
+
+}  // namespace
+
+TEST_CASE("a session computes the front itself when the scheduler waits for nobody") {
+  auto core = core_of<Waits>(Prompt("11"));
+  CHECK(core.next_step(64, true, Time{0}).kind == Step::Kind::wait);
+  REQUIRE_FALSE(core.next_load(0, ~0ull, Time{0}));  // the lane is refused work
+  const Step step = core.next_step(64, true, Time(1));
+  CHECK(step.kind == Step::Kind::compute);
+  CHECK(step.tokens == TokenRange{0, 40});
+}
+
+TEST_CASE("a session waits its patience for lanes that may still ask, but once") {
+  auto core = core_of<Waits>(Prompt("1111111"));
+  const Time patience = SessionOptions().patience;
+  CHECK(core.next_step(16, true, Time{0}).kind == Step::Kind::wait);
+  CHECK(core.next_step(16, true, patience - Time(1)).kind == Step::Kind::wait);
+  const Step first = core.next_step(16, true, patience);
+  REQUIRE(first.kind == Step::Kind::compute);
+  core.done(first.id, 16, Errc::ok, patience + Time(5));
+  CHECK(core.next_step(16, true, patience + Time(5)).kind == Step::Kind::compute);
+}
+
+TEST_CASE("a wait names the time of the next deadline") {
+  auto core = core_of<LoadOnlyScheduler>(Prompt("11"));
+  const auto load = core.next_load(0, ~0ull, Time{0});
+  REQUIRE(load);
+  const Step step = core.next_step(64, true, Time{0});
+  CHECK(step.kind == Step::Kind::wait);
+  CHECK(step.until == load->deadline);
+}
+
+TEST_CASE("at most two steps are in flight, and none after the end") {
+  auto core = core_of<ComputeOnlyScheduler>(Prompt("1111"));
+  const Step a = core.next_step(32, true, Time{0});
+  const Step b = core.next_step(32, true, Time{0});
+  CHECK(core.next_step(32, true, Time{0}).kind == Step::Kind::wait);
+  core.done(a.id, a.tokens.size(), Errc::ok, Time(1));
+  const Step c = core.next_step(32, true, Time(1));
+  CHECK(c.tokens == TokenRange{64, 72});
+  core.done(b.id, b.tokens.size(), Errc::ok, Time(2));
+  core.done(c.id, c.tokens.size(), Errc::ok, Time(3));
+  CHECK(core.complete());
+  CHECK(core.next_step(32, true, Time(3)).kind == Step::Kind::finished);
+  CHECK(core.report(Time(9)).ttft == Time(3));
+}
+
+TEST_CASE("a lane without room for a read gets none, and is asked again") {
+  auto core = core_of<LoadOnlyScheduler>(Prompt("11"));
+  CHECK_FALSE(core.next_load(0, 100, Time{0}));
+  CHECK(core.next_load(0, ~0ull, Time{0}));
+}
+
+TEST_CASE("a budget larger than any step is cut") {
+  auto core = core_of<ComputeOnlyScheduler>(Prompt("11111111"));
+  CHECK(core.next_step(~0u, true, Time{0}).tokens == TokenRange{0, 64});
+}
