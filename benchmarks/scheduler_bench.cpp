@@ -93,8 +93,8 @@ SimulationSpec spec_of(std::uint32_t chunks, bool half, std::uint32_t lanes) {
   }
   const double bytes = static_cast<double>(size) * chunks * (half ? 0.5 : 1);
   for (std::uint32_t l = 0; l < lanes; ++l) {
-    const double rate = bytes / spec.cost.passes(0, plan.n_tokens, plan.max_step_tokens) / lanes *
-                        (l + 1.0);
+    const double rate =
+        bytes / spec.cost.passes(0, plan.n_tokens, plan.max_step_tokens) / lanes * (l + 1.0);
     spec.links.push_back({{{Time{0}, rate}}, std::chrono::microseconds(100)});
     spec.priors.push_back({rate, std::chrono::microseconds(100), Time{0}});
   }
@@ -103,8 +103,9 @@ SimulationSpec spec_of(std::uint32_t chunks, bool half, std::uint32_t lanes) {
 
 template <class S>
 void decisions(benchmark::State& state, const S& scheduler) {
-  const SimulationSpec spec = spec_of(static_cast<std::uint32_t>(state.range(0)),
-                                      state.range(1) != 0, static_cast<std::uint32_t>(state.range(2)));
+  const SimulationSpec spec =
+      spec_of(static_cast<std::uint32_t>(state.range(0)), state.range(1) != 0,
+              static_cast<std::uint32_t>(state.range(2)));
   Spent spent;
   std::uint64_t runs = 0;
   for (auto _ : state) {
@@ -122,7 +123,8 @@ void decisions(benchmark::State& state, const S& scheduler) {
     state.SetIterationTime(std::chrono::duration<double>(one.all).count());
   }
   const auto mean = [](Clock::duration d, std::uint64_t n) {
-    return std::chrono::duration<double>(d).count() / static_cast<double>(std::max<std::uint64_t>(1, n));
+    return std::chrono::duration<double>(d).count() /
+           static_cast<double>(std::max<std::uint64_t>(1, n));
   };
   state.counters["ns_per_decision"] = 1e9 * mean(spent.all, spent.calls);
   state.counters["decisions"] = static_cast<double>(spent.calls) / static_cast<double>(runs);
@@ -139,7 +141,8 @@ void published(benchmark::State& state) { decisions(state, PublishedScheduler())
 
 }  // namespace
 
-#define CAKE_GRID ArgNames({"chunks", "half_absent", "lanes"})->ArgsProduct({{40, 1000, 62500}, {0, 1}, {1, 3}})
+#define CAKE_GRID \
+  ArgNames({"chunks", "half_absent", "lanes"})->ArgsProduct({{40, 1000, 62500}, {0, 1}, {1, 3}})
 BENCHMARK(meet_in_the_middle)->CAKE_GRID->UseManualTime()->Unit(benchmark::kMicrosecond);
 BENCHMARK(published)->CAKE_GRID->UseManualTime()->Unit(benchmark::kMicrosecond);
 
