@@ -321,7 +321,7 @@ class Simulation {
     if (idle_alone_ > std::chrono::milliseconds(1)) fail("compute waited for lanes that are dead");
     if (spec_.faulty_scheduler) return;
     if (result_.report.scheduler_faults != 0) fail("the scheduler broke a rule");
-    const Time most = 3 * spec_.session.patience + result_.report.ttft / 50;
+    const Time most = 10 * spec_.session.patience + result_.report.ttft / 10;
     if (result_.idle > most) fail("nobody worked for too long");
   }
 

@@ -33,15 +33,14 @@ struct ComputeCost {
 };
 
 /// Fits the three coefficients by recursive least squares from a prior that counts as one vague
-/// observation. Old observations fade, so that a device that becomes busier is followed within a
-/// few passes.
+/// observation, with a floor under the gain, so that a device that becomes busier is followed
+/// within a few passes.
 ///
-/// Source:  Gauss's recursive least squares with exponential forgetting, as in any text on adaptive
-/// filters
+/// Source:  Gauss's recursive least squares, as in any text on adaptive filters
 class CostModel {
  public:
   explicit CostModel(const ComputeCost& prior = {}) : scale_(prior) {
-    for (int i = 0; i < 3; ++i) covariance_[index(i, i)] = 1;
+    for (std::size_t i = 0; i < 3; ++i) covariance_[3 * i + i] = 1;
   }
 
   ComputeCost current() const {
@@ -58,28 +57,26 @@ class CostModel {
         feature[0] * theta_[0] + feature[1] * theta_[1] + feature[2] * theta_[2];
     if (!(took > 0) || !(predicted > 0)) return;
     std::array<double, 3> gain{};
-    double spread = 0.01 * predicted * predicted;  // a pass is repeatable to about a tenth
-    for (int i = 0; i < 3; ++i) {
-      for (int j = 0; j < 3; ++j) gain[i] += covariance_[index(i, j)] * feature[j];
+    const double noise = 0.01 * predicted * predicted;  // a pass is repeatable to about a tenth
+    double known = 0;  // how far off the prediction may be, by what is known
+    for (std::size_t i = 0; i < 3; ++i) {
+      for (std::size_t j = 0; j < 3; ++j) gain[i] += covariance_[3 * i + j] * feature[j];
     }
-    for (int i = 0; i < 3; ++i) spread += feature[i] * gain[i];
-    const double error = took - predicted;
-    std::array<double, 9> next = covariance_;
-    for (int i = 0; i < 3; ++i) {
-      theta_[i] = std::max(0.02, theta_[i] + gain[i] / spread * error);
-      for (int j = 0; j < 3; ++j) {
-        next[index(i, j)] = (covariance_[index(i, j)] - gain[i] * gain[j] / spread) / kForget;
-      }
+    for (std::size_t i = 0; i < 3; ++i) known += feature[i] * gain[i];
+    // Never so sure that a device that becomes busier is not followed: every pass counts for at
+    // least a quarter of what it says.
+    const double spread = known + std::min(noise, 3 * known);
+    if (!(spread > 0)) return;
+    for (std::size_t i = 0; i < 3; ++i) {
+      theta_[i] = std::max(0.02, theta_[i] + gain[i] / spread * (took - predicted));
     }
-    for (int i = 0; i < 3; ++i) next[index(i, i)] = std::min(next[index(i, i)], 1e6);
-    covariance_ = next;
+    if (known < noise / 3) return;  // sure enough
+    for (std::size_t i = 0; i < 3; ++i) {
+      for (std::size_t j = 0; j < 3; ++j) covariance_[3 * i + j] -= gain[i] * gain[j] / spread;
+    }
   }
 
  private:
-  static constexpr double kForget = 0.7;
-  static constexpr std::size_t index(int row, int column) {
-    return 3 * static_cast<std::size_t>(row) + static_cast<std::size_t>(column);
-  }
   ComputeCost scale_;
   std::array<double, 3> theta_ = {1, 1, 1};  // relative to the prior
   std::array<double, 9> covariance_{};       // [3][3] of theta_
