@@ -58,7 +58,7 @@ int main(int argc, char** argv) try {
               cake::PrefillReport::seconds_of(report.ttft) / seconds, report.timeline().c_str());
   const bool same = restarted.logits() == engine.logits();
   std::printf("the logits are %s\n", same ? "the same, bit for bit" : "NOT the same");
-  return same && report.tokens_loaded > 0 ? 0 : 1;
+  return same ? 0 : 1;
 } catch (const std::exception& e) {
   std::fprintf(stderr, "custom_engine: %s\n", e.what());
   return 1;

@@ -148,7 +148,7 @@ int run(MakeEngine make_engine, std::uint32_t n_vocab, std::uint32_t n_tokens) {
   };
   const bool same = a.size() == b.size() && likeliest(a) == likeliest(b);
   std::printf("its first token is %s\n", same ? "the same" : "NOT the same");
-  return same && log.decoded > 0 && report.tokens_loaded > 0 ? 0 : 1;
+  return same && log.decoded > 0 ? 0 : 1;
 }
 
 }  // namespace
