@@ -26,7 +26,7 @@ inline MeetOptions wild_options(std::uint64_t seed, const SimulationSpec& spec) 
 /// Compute may have waited for loads that never came and then done everything itself, so a run
 /// takes at most as long as compute only and load only together, and some deadlines. How many
 /// cannot be said exactly: with priors that are wrong by 30 a pass may follow loads that come slice
-/// by slice over a link that has slowed down. In a million runs it was never more than three.
+/// by slice over a link that has slowed down. In 100,000 runs it was never more than three.
 inline constexpr int kDeadlines = 10;
 
 inline std::string check_time(const SimulationSpec& spec, const SimulationResult& result) {
