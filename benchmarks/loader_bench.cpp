@@ -118,9 +118,8 @@ void plan_a_million_tokens(benchmark::State& state) {
   const ChunkKey root = root_key(engine.fingerprint(), engine.layout(), 256, {});
   const LaneRate prior[] = {{}};
   for (auto _ : state) {
-    const std::vector<TokenId> copy(prompt);
     PrefillLookup found =
-        look_up({.tokens = copy, .chunk_tokens = 256}, root, engine.layout(), storage, 1);
+        look_up({.tokens = prompt, .chunk_tokens = 256}, root, engine.layout(), storage, 1);
     SessionCore<MeetInTheMiddleScheduler> core;
     core.begin(found.plan, std::move(found.stored), prior);
     benchmark::DoNotOptimize(core.board().front());
