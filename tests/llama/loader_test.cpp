@@ -96,6 +96,7 @@ TEST_CASE("the CPU backend keeps the rules of the conformance kit") {
     std::string failures;
     for (const std::string& failure : cake::testing::check(engine, prompt))
       failures += failure + "\n";
-    CHECK(failures == "");
+    CAPTURE(failures);
+    CHECK(failures.empty());
   }
 }
