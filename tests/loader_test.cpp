@@ -78,7 +78,7 @@ TEST_CASE("every scheduler gives the same KV") {
   const auto run = [&](auto scheduler) {
     engine.clear();
     Loader loader(engine, slow, {.chunk_tokens = 32, .max_step_tokens = 128}, std::move(scheduler));
-    const PrefillReport report = loader.prefill(prompt);
+    PrefillReport report = loader.prefill(prompt);
     CHECK(report.status.has_value());
     CHECK(report.scheduler_faults == 0);
     CHECK(report.tokens_computed + report.tokens_loaded == 777);
@@ -246,7 +246,7 @@ class AsyncEngine {
     Status wait() { return result.get(); }
   };
   explicit AsyncEngine(std::size_t n)
-      : toy(n), device_([this](std::stop_token stop) { work(stop); }) {}
+      : toy(n), device_([this](const std::stop_token& stop) { work(stop); }) {}
   KvLayout layout() const { return toy.layout(); }
   ModelFingerprint fingerprint() const { return toy.fingerprint(); }
   Status insert(const Slice& slice, const KvView& view) { return toy.insert(slice, view); }
