@@ -64,51 +64,27 @@ std::vector<TokenId> prompt_of(std::size_t tokens) {
   return prompt;
 }
 
-/// Everything is free, so this is the loader's own time: planning, claims, threads, verifying.
-void prefill_over_free_backends(benchmark::State& state) {
+/// Whole prefills over backends that cost nothing, so this is the loader's own time: planning,
+/// claims, threads, verifying. `cost`: what the scheduler takes compute to cost.
+void prefill_over_free_backends(benchmark::State& state, const ComputeCost& cost) {
   const auto chunks = static_cast<std::size_t>(state.range(0));
   const auto prompt = prompt_of(chunks * 256 + 1);
   FreeEngine engine;
   FreeStorage storage(prompt, 256);
-  MeetOptions options;
-  options.cost = {1e-6, 1e-9, 1e-15};  // so free that loading is never worth it
-  options.learn = false;
-  Loader loader(engine, storage, {}, MeetInTheMiddleScheduler(options));
+  Loader loader(engine, storage, {}, MeetInTheMiddleScheduler({.cost = cost, .learn = false}));
   std::uint64_t loaded = 0;
   for (auto _ : state) loaded += loader.prefill(prompt).tokens_loaded;
   state.counters["loaded_share"] = static_cast<double>(loaded) / 256 / static_cast<double>(chunks) /
                                    static_cast<double>(state.iterations());
 }
-BENCHMARK(prefill_over_free_backends)
-    ->Arg(1)
-    ->Arg(10)
-    ->Arg(100)
-    ->Arg(1000)
-    ->Unit(benchmark::kMicrosecond)
-    ->UseRealTime();
-
-/// The same with every chunk loaded: compute is dear, reading is a copy.
-void load_over_free_backends(benchmark::State& state) {
-  const auto chunks = static_cast<std::size_t>(state.range(0));
-  const auto prompt = prompt_of(chunks * 256 + 1);
-  FreeEngine engine;
-  FreeStorage storage(prompt, 256);
-  MeetOptions options;
-  options.cost = {1e-3, 1e-3, 1e-9};
-  options.learn = false;
-  Loader loader(engine, storage, {}, MeetInTheMiddleScheduler(options));
-  std::uint64_t loaded = 0;
-  for (auto _ : state) loaded += loader.prefill(prompt).tokens_loaded;
-  state.counters["loaded_share"] = static_cast<double>(loaded) / 256 / static_cast<double>(chunks) /
-                                   static_cast<double>(state.iterations());
+void chunk_counts(benchmark::internal::Benchmark* b) {
+  b->Arg(1)->Arg(10)->Arg(100)->Arg(1000)->Unit(benchmark::kMicrosecond)->UseRealTime();
 }
-BENCHMARK(load_over_free_backends)
-    ->Arg(1)
-    ->Arg(10)
-    ->Arg(100)
-    ->Arg(1000)
-    ->Unit(benchmark::kMicrosecond)
-    ->UseRealTime();
+// As free as it is here, so that nothing is worth loading; and so dear that everything is.
+BENCHMARK_CAPTURE(prefill_over_free_backends, compute_free, ComputeCost{1e-9, 1e-12, 1e-18})
+    ->Apply(chunk_counts);
+BENCHMARK_CAPTURE(prefill_over_free_backends, compute_dear, ComputeCost{1e-3, 1e-3, 1e-9})
+    ->Apply(chunk_counts);
 
 /// Hashing, lookup and plan of a prompt of 1,000,000 tokens; the store answers at once.
 void plan_a_million_tokens(benchmark::State& state) {

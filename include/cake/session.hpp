@@ -71,20 +71,19 @@ class PrefillSession {
     state->begin(request);
     state_ = std::move(state);
     lanes_.attach(state_);
+    woken_ = state_->now();
     stop_.emplace(request.stop, Cancel{state_.get()});
   }
 
   /// What compute does next, at most `budget` tokens of it.
   Step next(std::uint32_t budget, bool may_gate = true) {
-    for (LaneId l = 0; l < lanes_.size(); ++l) {
-      const bool down = lanes_.down(l);
-      std::lock_guard lock(state_->mutex);
-      state_->core.set_lane_down(l, down);
-    }
+    std::uint32_t down = 0;
+    for (LaneId l = 0; l < lanes_.size(); ++l) down |= std::uint32_t{lanes_.down(l)} << l;
     state_->insert_pending();
     Step step;
     {
       std::lock_guard lock(state_->mutex);
+      for (LaneId l = 0; l < lanes_.size(); ++l) state_->core.set_lane_down(l, (down >> l & 1) != 0);
       step = state_->core.next_step(budget, may_gate, state_->now());
       seen_ = state_->core.version();
     }
@@ -101,13 +100,17 @@ class PrefillSession {
   /// A step has ended after `tokens` of its tokens (fewer than asked only for the newest step).
   /// superseded: its gate was void; any other error ends the run.
   void done(const Step& step, std::uint32_t tokens, const Status& status) {
+    const Time now = state_->now();
     {
       std::lock_guard lock(state_->mutex);
       if (!status && status.code() != Errc::superseded && state_->error.empty()) {
         state_->error = status.error().message();
       }
-      state_->core.done(step.id, tokens, status.code(), state_->now());
+      state_->core.done(step.id, tokens, status.code(), now);
     }
+    // A whole step tells the lanes little; after tiny ones not each is worth a wake-up.
+    if (status && tokens == step.tokens.size() && now < woken_ + kWakePause) return;
+    woken_ = now;
     lanes_.wake();
   }
 
@@ -162,6 +165,7 @@ class PrefillSession {
 
  private:
   using Clock = std::chrono::steady_clock;
+  static constexpr Time kWakePause = std::chrono::microseconds(20);
 
   /// Shared with the lanes: a read may come back when the session is long gone.
   struct State final : LaneClient, GateSource {
@@ -389,6 +393,7 @@ class PrefillSession {
   std::shared_ptr<State> state_;
   std::optional<std::stop_callback<Cancel>> stop_;
   std::uint64_t seen_ = 0;
+  Time woken_{0};  // the lanes, by done()
 };
 
 }  // namespace cake

@@ -120,7 +120,7 @@ TEST_CASE("special tokens are recognised, the longest first, and decode to nothi
   CHECK(tokenizer.ends_answer(2));
   CHECK(tokenizer.ends_answer(0));
   CHECK(!tokenizer.ends_answer(1));
-  CHECK(tokenizer.decode(std::vector<TokenId>{-1, 1 << 20}) == "");
+  CHECK(tokenizer.decode(std::vector<TokenId>{-1, 1 << 20}).empty());
 }
 
 TEST_CASE("the begin-of-text token comes first, once") {
@@ -179,8 +179,8 @@ TEST_CASE("tokenizers that would give wrong tokens are refused by name") {
   CHECK(pre.code == Errc::unsupported);
   CHECK(pre.context.find("\"tekken\"") != std::string::npos);
   CHECK(refusal([](Vocabulary& v) { v.types.pop_back(); }).code == Errc::corrupt);
-  CHECK(refusal([](Vocabulary& v) { v.merges.push_back("a nothing"); }).code == Errc::corrupt);
-  CHECK(refusal([](Vocabulary& v) { v.merges.push_back("ab"); }).code == Errc::corrupt);
+  CHECK(refusal([](Vocabulary& v) { v.merges.emplace_back("a nothing"); }).code == Errc::corrupt);
+  CHECK(refusal([](Vocabulary& v) { v.merges.emplace_back("ab"); }).code == Errc::corrupt);
   const auto none = Tokenizer::load(tiny::parse(tiny::make().file.finish()));
   REQUIRE(!none.has_value());
   CHECK(none.error().code == Errc::not_found);

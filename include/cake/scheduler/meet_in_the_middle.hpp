@@ -65,6 +65,7 @@ class MeetInTheMiddleScheduler {
     refresh(board, now, false);
     std::uint32_t end = reach(board, limit);
     if (end == front && board.state(board.front_chunk()) == ChunkState::open) {
+      if (stuck(board)) planned_ = false;
       refresh(board, now, true);  // compute has nothing to do, and a lane is behind
       end = reach(board, limit);
     }
@@ -167,7 +168,7 @@ class MeetInTheMiddleScheduler {
   /// Looks for the best course again when things are no longer as they were. Planning may take one
   /// part in a hundred of the run.
   void refresh(const Board& board, Time now, bool idle) {
-    if (planned_ && !(idle && stuck(board)) &&
+    if (planned_ &&
         (now < next_look_ || !drifted(board, now, idle ? 0.005 : 0.03))) {
       return;
     }

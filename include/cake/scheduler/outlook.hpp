@@ -68,24 +68,9 @@ class Outlook {
   /// The best course found; owners and orders of load are its own from now on.
   const Course& choose() {
     best_ = Course();
-    // A chunk that only slow lanes hold may be better computed: leave out the slowest in turn,
-    // where that leaves some chunk without a lane.
-    std::uint32_t without = 0;
-    for (std::uint32_t lanes = up_; lanes != 0;) {
-      if (const std::uint32_t n = without_lane(lanes); lanes == up_ || n != without) {
-        without = n;
-        choose_stop(lanes, false);
-        if (sets_.size() > 1 && items_.size() <= kMany) choose_stop(lanes, true);
-      }
-      std::uint32_t slowest = kMaxTiers;
-      for (std::uint32_t l = 0; l < n_lanes_; ++l) {
-        if ((lanes >> l & 1) == 0) continue;
-        if (slowest == kMaxTiers || pace_[l] > pace_[slowest]) slowest = l;
-      }
-      lanes &= ~(1u << slowest);
-    }
     consider(0, 0, false);
     consider(static_cast<std::uint32_t>(items_.size()), 0, false);
+    if (first_landing() < best_.end) choose_lanes();
     best_ = follow(best_.stop, best_.lanes, best_.few_first);
     return best_;
   }
@@ -367,6 +352,38 @@ class Outlook {
     }
     for (std::uint32_t stop = low > 1 ? low - 1 : 1; stop < std::min(n, low + 3); ++stop) {
       consider(stop, lanes, few_first);
+    }
+  }
+
+  /// No course that loads anything ends before this.
+  double first_landing() const {
+    double least = 1e18;
+    for (const Item& item : items_) {
+      if (item.tiers != 0) least = std::min(least, static_cast<double>(item.bytes));
+    }
+    double first = 1e18;
+    for (std::uint32_t l = 0; l < n_lanes_; ++l) {
+      if ((up_ >> l & 1) != 0) first = std::min(first, base_[l] + least * pace_[l]);
+    }
+    return first;
+  }
+
+  void choose_lanes() {
+    // A chunk that only slow lanes hold may be better computed: leave out the slowest in turn,
+    // where that leaves some chunk without a lane.
+    std::uint32_t without = 0;
+    for (std::uint32_t lanes = up_; lanes != 0;) {
+      if (const std::uint32_t n = without_lane(lanes); lanes == up_ || n != without) {
+        without = n;
+        choose_stop(lanes, false);
+        if (sets_.size() > 1 && items_.size() <= kMany) choose_stop(lanes, true);
+      }
+      std::uint32_t slowest = kMaxTiers;
+      for (std::uint32_t l = 0; l < n_lanes_; ++l) {
+        if ((lanes >> l & 1) == 0) continue;
+        if (slowest == kMaxTiers || pace_[l] > pace_[slowest]) slowest = l;
+      }
+      lanes &= ~(1u << slowest);
     }
   }
 
