@@ -15,6 +15,10 @@ if(CAKE_HAVE_LLAMA)
   cake_install(cake_llama cakeLlamaTargets)
 endif()
 
+if(CAKE_HAVE_CUDA)
+  cake_install(cake_cuda cakeCudaTargets)
+endif()
+
 configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/cakeConfig.cmake.in ${PROJECT_BINARY_DIR}/cakeConfig.cmake
   INSTALL_DESTINATION ${cake_package_dir} NO_SET_AND_CHECK_MACRO)
 # While the version is 0.x, a new minor version may break what was there.

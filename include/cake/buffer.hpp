@@ -19,14 +19,29 @@ constexpr std::size_t align_up(std::size_t value, std::size_t alignment = kIoAli
   return (value + alignment - 1) / alignment * alignment;
 }
 
+/// Where transfer memory comes from when plain host memory will not do: page-locked memory that a
+/// device copies from at full speed, or memory of the device itself.
+///
+/// Thread:  any number of threads at once
+class StagingMemory {
+ public:
+  virtual ~StagingMemory() = default;
+  /// At least `bytes` bytes at a 4 KiB boundary.
+  ///
+  /// Errors:  throws std::bad_alloc
+  virtual std::byte* allocate(std::size_t bytes) = 0;
+  virtual void release(std::byte* data, std::size_t bytes) noexcept = 0;
+};
+
 /// Owns `size` bytes at a 4 KiB boundary, not initialised. Movable.
 ///
+/// Needs:   `memory` outlives it; null: plain host memory
 /// Errors:  throws std::bad_alloc
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
-  explicit AlignedBuffer(std::size_t size)
-      : data_(static_cast<std::byte*>(std::aligned_alloc(kIoAlignment, align_up(size ? size : 1)))),
+  explicit AlignedBuffer(std::size_t size, StagingMemory* memory = nullptr)
+      : data_(take(align_up(size ? size : 1), memory), {memory, align_up(size ? size : 1)}),
         size_(size) {
     if (data_ == nullptr) throw std::bad_alloc();
   }
@@ -36,9 +51,21 @@ class AlignedBuffer {
 
  private:
   struct Free {
-    void operator()(std::byte* p) const { std::free(p); }
+    StagingMemory* memory;
+    std::size_t bytes;
+    void operator()(std::byte* p) const {
+      if (memory == nullptr) {
+        std::free(p);
+      } else {
+        memory->release(p, bytes);
+      }
+    }
   };
-  std::unique_ptr<std::byte, Free> data_;
+  static std::byte* take(std::size_t bytes, StagingMemory* memory) {
+    return memory == nullptr ? static_cast<std::byte*>(std::aligned_alloc(kIoAlignment, bytes))
+                             : memory->allocate(bytes);
+  }
+  std::unique_ptr<std::byte, Free> data_{nullptr, Free{nullptr, 0}};
   std::size_t size_ = 0;
 };
 

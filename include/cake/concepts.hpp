@@ -142,6 +142,9 @@ class LayerGate {
 ///     Completion insert(Slice, KvView);            // bytes of a slice into the engine's KV
 ///     Completion extract(Slice, MutableKvView);    // the other way, for save()
 ///
+///     StagingMemory* staging_memory();   // optional: memory that insert copies from fastest; a
+///     Loader reads into it
+///
 /// Needs:   memory for the slice's tokens is allocated; nobody else writes that slice meanwhile
 /// Thread:  insert runs on a lane thread, beside prefill of other chunks; `static constexpr bool
 /// insert_on_caller =

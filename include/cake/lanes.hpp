@@ -32,6 +32,7 @@ struct LaneOptions {
   unsigned threads = 4;  // of each lane: most reads at once
   std::uint64_t staging_bytes = std::uint64_t{256}
                                 << 20;  // of all lanes together, quarantined buffers included
+  StagingMemory* staging = nullptr;  // where it comes from; null: plain host memory
   LaneRate prior = {1e9, std::chrono::microseconds(100), Time{0}};  // until something was measured
 };
 
@@ -275,7 +276,7 @@ class IoLanes {
     }
     if (buffers_.size() >= threads_.size() + 4)
       buffers_.erase(buffers_.begin());  // sizes have changed
-    return AlignedBuffer(bytes);
+    return AlignedBuffer(bytes, options_.staging);
   }
 
   void release_quarantine() {

@@ -66,7 +66,7 @@ class Loader {
       : compute_(compute),
         storage_(storage),
         options_(options),
-        lanes_(storage, options_.lanes),
+        lanes_(storage, lane_options(compute, options_.lanes)),
         session_(compute, lanes_, std::move(scheduler), options_.session) {}
 
   /// Makes the KV of the whole prompt resident, and the logits of its last token.
@@ -140,6 +140,15 @@ class Loader {
   const Sch& scheduler() const { return session_.scheduler(); }
 
  private:
+  /// An engine may bring the memory that its inserts copy from fastest: staging_memory().
+  static LaneOptions lane_options(C& compute, LaneOptions options) {
+    if constexpr (requires {
+                    { compute.staging_memory() } -> std::convertible_to<StagingMemory*>;
+                  }) {
+      if (options.staging == nullptr) options.staging = compute.staging_memory();
+    }
+    return options;
+  }
   static auto issue(C& compute, Tokens tokens, const Step& step, LayerGate gate) {
     if constexpr (PrefillsGated<C>) {
       return compute.prefill(tokens, step.tokens, gate);

@@ -1,0 +1,18 @@
+# cake::cuda: kernels and copies over KV that the engine owns.
+add_library(cake_cuda STATIC
+  cuda/kernel_image.cu
+  cuda/paged_kv.cpp
+  cuda/runtime.cpp
+)
+add_library(cake::cuda ALIAS cake_cuda)
+set_target_properties(cake_cuda PROPERTIES EXPORT_NAME cuda POSITION_INDEPENDENT_CODE ON)
+# CMake 3.25 knows no C++20 of nvcc 13, so the flag is given by hand.
+target_compile_options(cake_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20>)
+target_link_libraries(cake_cuda PUBLIC cake::cake CUDA::cudart_static)
+cake_warnings(cake_cuda)
+target_sources(cake_cuda PUBLIC FILE_SET HEADERS BASE_DIRS ${PROJECT_SOURCE_DIR}/include FILES
+  ${PROJECT_SOURCE_DIR}/include/cake/cuda/attention.hpp
+  ${PROJECT_SOURCE_DIR}/include/cake/cuda/paged_kv.hpp
+  ${PROJECT_SOURCE_DIR}/include/cake/cuda/runtime.hpp
+)
+set_target_properties(cake_cuda PROPERTIES VERIFY_INTERFACE_HEADER_SETS ${CAKE_VERIFY_HEADERS})

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "kernel_image.hpp"
+
+namespace cake::cuda {
+namespace {
+__global__ void probe() {}
+}  // namespace
+
+cudaError_t probe_kernel_image() {
+  cudaFuncAttributes attributes{};
+  return cudaFuncGetAttributes(&attributes, probe);
+}
+
+}  // namespace cake::cuda

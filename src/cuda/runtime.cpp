@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "cake/cuda/runtime.hpp"
+
+#include <algorithm>
+
+#include "kernel_image.hpp"
+
+namespace cake::cuda {
+
+Status to_status(cudaError_t code, const char* doing) {
+  if (code == cudaSuccess) return {};
+  (void)cudaGetLastError();  // an error that is told once is not told again to somebody else
+  const Errc errc = code == cudaErrorMemoryAllocation ? Errc::out_of_memory : Errc::device;
+  return Error{errc, static_cast<int>(code), std::string(doing) + ": " + cudaGetErrorString(code)};
+}
+
+void throw_unless_ok(cudaError_t code, const char* doing) {
+  const Status status = to_status(code, doing);
+  if (!status) throw Exception(status.error());
+}
+
+Status usable() {
+  int count = 0;
+  const cudaError_t code = cudaGetDeviceCount(&count);
+  (void)cudaGetLastError();
+  if (code == cudaErrorInsufficientDriver) {
+    return Error{Errc::unsupported, static_cast<int>(code),
+                 "no NVIDIA driver, or one that is older than CUDA 13.0 asks for (580)"};
+  }
+  if (code != cudaSuccess || count == 0) {
+    return Error{Errc::unsupported, static_cast<int>(code), "no CUDA device in this machine"};
+  }
+  int device = 0;
+  int major = 0;
+  if (auto status = to_status(cudaGetDevice(&device), "cudaGetDevice"); !status) return status;
+  if (auto status =
+          to_status(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+                    "cudaDeviceGetAttribute");
+      !status) {
+    return status;
+  }
+  if (major < 8) {
+    return Error{Errc::unsupported, 0,
+                 "the device's compute capability is below 8.0, which the kernels need"};
+  }
+  const cudaError_t image = probe_kernel_image();
+  (void)cudaGetLastError();
+  if (image != cudaSuccess) {
+    return Error{Errc::unsupported, static_cast<int>(image),
+                 "this build has no code for the device; configure with "
+                 "-DCMAKE_CUDA_ARCHITECTURES=native"};
+  }
+  return {};
+}
+
+Result<DeviceInfo> device_info() {
+  if (auto status = usable(); !status) return status.error();
+  DeviceInfo info;
+  cudaDeviceProp properties{};
+  if (auto status = to_status(cudaGetDevice(&info.ordinal), "cudaGetDevice"); !status) {
+    return status.error();
+  }
+  if (auto status = to_status(cudaGetDeviceProperties(&properties, info.ordinal),
+                              "cudaGetDeviceProperties");
+      !status) {
+    return status.error();
+  }
+  info.name = properties.name;
+  info.major = properties.major;
+  info.minor = properties.minor;
+  info.multiprocessors = properties.multiProcessorCount;
+  info.shared_bytes_per_block = properties.sharedMemPerBlockOptin;
+  info.memory_bytes = properties.totalGlobalMem;
+  return info;
+}
+
+Stream::Stream(int priority) {
+  int lowest = 0;
+  int highest = 0;
+  throw_unless_ok(cudaDeviceGetStreamPriorityRange(&lowest, &highest), "stream priorities");
+  throw_unless_ok(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking,
+                                               std::clamp(priority, highest, lowest)),
+                  "cudaStreamCreate");
+}
+Stream::~Stream() {
+  if (stream_ != nullptr) (void)cudaStreamDestroy(stream_);
+}
+Status Stream::wait() const { return to_status(cudaStreamSynchronize(stream_), "stream"); }
+
+Event::Event(bool timed) {
+  throw_unless_ok(
+      cudaEventCreateWithFlags(&event_, timed ? cudaEventDefault : cudaEventDisableTiming),
+      "cudaEventCreate");
+}
+Event::~Event() {
+  if (event_ != nullptr) (void)cudaEventDestroy(event_);
+}
+Status Event::record(cudaStream_t stream) const {
+  return to_status(cudaEventRecord(event_, stream), "cudaEventRecord");
+}
+bool Event::ready() const {
+  return cudaEventQuery(event_) != cudaErrorNotReady;  // which is no error to be told
+}
+Status Event::wait() const { return to_status(cudaEventSynchronize(event_), "device work"); }
+Status Event::gate(cudaStream_t stream) const {
+  return to_status(cudaStreamWaitEvent(stream, event_, 0), "cudaStreamWaitEvent");
+}
+Result<double> Event::seconds_between(const Event& from, const Event& to) {
+  float milliseconds = 0;
+  if (auto status = to_status(cudaEventElapsedTime(&milliseconds, from.event_, to.event_),
+                              "cudaEventElapsedTime");
+      !status) {
+    return status.error();
+  }
+  return double{milliseconds} * 1e-3;
+}
+
+DeviceBuffer::DeviceBuffer(std::size_t bytes) : size_(bytes) {
+  if (bytes != 0) throw_unless_ok(cudaMalloc(&data_, bytes), "cudaMalloc");
+}
+DeviceBuffer::~DeviceBuffer() {
+  if (data_ != nullptr) (void)cudaFree(data_);
+}
+
+PinnedBuffer::PinnedBuffer(std::size_t bytes) : size_(bytes) {
+  if (bytes != 0) throw_unless_ok(cudaHostAlloc(&data_, bytes, cudaHostAllocMapped), "pinned memory");
+}
+PinnedBuffer::~PinnedBuffer() {
+  if (data_ != nullptr) (void)cudaFreeHost(data_);
+}
+
+}  // namespace cake::cuda

@@ -1,0 +1,9 @@
+# What needs a GPU; where there is none, each such test reports itself skipped.
+function(cake_cuda_test)
+  cake_test(${ARGN})
+  cmake_parse_arguments(arg "" "NAME" "" ${ARGN})
+  target_link_libraries(${arg_NAME} PRIVATE cake::cuda)
+endfunction()
+
+cake_cuda_test(NAME cuda_test SOURCES
+  cuda/runtime_test.cpp)
