@@ -6,4 +6,5 @@ function(cake_cuda_test)
 endfunction()
 
 cake_cuda_test(NAME cuda_test SOURCES
+  cuda/attention_test.cpp
   cuda/runtime_test.cpp)

@@ -1,5 +1,10 @@
 # cake::cuda: kernels and copies over KV that the engine owns.
 add_library(cake_cuda STATIC
+  cuda/attention.cpp
+  cuda/attention_bf16.cu
+  cuda/attention_combine.cu
+  cuda/attention_f16.cu
+  cuda/attention_reference.cu
   cuda/kernel_image.cu
   cuda/paged_kv.cpp
   cuda/runtime.cpp

@@ -61,8 +61,8 @@ Result<DeviceInfo> device_info() {
   if (auto status = to_status(cudaGetDevice(&info.ordinal), "cudaGetDevice"); !status) {
     return status.error();
   }
-  if (auto status = to_status(cudaGetDeviceProperties(&properties, info.ordinal),
-                              "cudaGetDeviceProperties");
+  if (auto status =
+          to_status(cudaGetDeviceProperties(&properties, info.ordinal), "cudaGetDeviceProperties");
       !status) {
     return status.error();
   }
@@ -124,7 +124,8 @@ DeviceBuffer::~DeviceBuffer() {
 }
 
 PinnedBuffer::PinnedBuffer(std::size_t bytes) : size_(bytes) {
-  if (bytes != 0) throw_unless_ok(cudaHostAlloc(&data_, bytes, cudaHostAllocMapped), "pinned memory");
+  if (bytes != 0)
+    throw_unless_ok(cudaHostAlloc(&data_, bytes, cudaHostAllocMapped), "pinned memory");
 }
 PinnedBuffer::~PinnedBuffer() {
   if (data_ != nullptr) (void)cudaFreeHost(data_);

@@ -44,7 +44,8 @@ struct AttentionArgs {
   void* out = nullptr;
   std::int64_t out_token_stride = 0;
   std::int64_t out_head_stride = 0;
-  float* lse = nullptr;  // optional, [n_heads][n_queries]: natural logarithm of the sum of exponents
+  float* lse =
+      nullptr;  // optional, [n_heads][n_queries]: natural logarithm of the sum of exponents
   const void* k = nullptr;
   const void* v = nullptr;
   PageStrides strides;

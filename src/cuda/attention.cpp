@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// Checks what it is given, decides how to deal the work out, and launches.
+#include "cake/cuda/attention.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <string>
+
+#include "attention_kernels.hpp"
+#include "cake/cuda/runtime.hpp"
+
+namespace cake::cuda {
+namespace {
+
+constexpr std::uint32_t kMaxSplits = 32;
+
+Error refused(std::string what) {
+  return Error{Errc::invalid_argument, 0, "attention: " + std::move(what)};
+}
+
+Status check(const AttentionShape& s) {
+  if (s.n_heads == 0 || s.n_kv_heads == 0 || s.n_heads % s.n_kv_heads != 0) {
+    return refused(std::to_string(s.n_heads) + " query heads over " + std::to_string(s.n_kv_heads) +
+                   " KV heads");
+  }
+  if (s.n_sequences == 0) return refused("no sequences");
+  if (s.max_queries > s.n_queries) return refused("max_queries is above n_queries");
+  if (std::uint64_t{s.n_queries} * s.n_heads > 0x7fff'ffffu) return refused("too many queries");
+  if (s.splits > kMaxSplits) return refused("at most " + std::to_string(kMaxSplits) + " splits");
+  return {};
+}
+
+Status check_tensor_cores(const AttentionShape& s) {
+  if (s.head_dim != 64 && s.head_dim != 128) {
+    return Error{Errc::unsupported, 0,
+                 "attention: head_dim is " + std::to_string(s.head_dim) + "; there are 64 and 128"};
+  }
+  if (s.dtype == DType::f32) {
+    return Error{Errc::unsupported, 0, "attention: dtype is f32; there are bf16 and f16"};
+  }
+  return {};
+}
+
+Result<std::uint32_t> multiprocessors() {
+  int device = 0;
+  int count = 0;
+  if (auto status = to_status(cudaGetDevice(&device), "cudaGetDevice"); !status) {
+    return status.error();
+  }
+  if (auto status =
+          to_status(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
+                    "cudaDeviceGetAttribute");
+      !status) {
+    return status.error();
+  }
+  return static_cast<std::uint32_t>(count);
+}
+
+/// The fewest splits that keep the device about as busy as the best number would.
+std::uint32_t choose_splits(const AttentionShape& s, std::uint32_t processors) {
+  if (s.splits != 0) return s.splits;
+  const std::uint32_t group = s.n_heads / s.n_kv_heads;
+  const std::uint64_t tiles = (std::uint64_t{s.max_queries} * group + kAttentionRows - 1) /
+                              kAttentionRows * s.n_kv_heads * s.n_sequences;
+  const std::uint64_t slots = std::uint64_t{processors} * kAttentionBlocksPerProcessor;
+  if (tiles == 0 || 10 * tiles >= 8 * slots) return 1;
+  const auto busy = [&](std::uint32_t splits) {
+    const std::uint64_t blocks = tiles * splits;
+    const std::uint64_t waves = (blocks + slots - 1) / slots;
+    return static_cast<double>(blocks) / static_cast<double>(waves * slots);
+  };
+  double best = 0;
+  for (std::uint32_t n = 1; n <= kMaxSplits; ++n) best = std::max(best, busy(n));
+  std::uint32_t n = 1;
+  while (n < kMaxSplits && busy(n) < 0.85 * best) ++n;
+  return n;
+}
+
+std::size_t workspace_of(const AttentionShape& s, std::uint32_t splits) {
+  return splits == 1 ? 0
+                     : std::size_t{splits} * s.n_queries * s.n_heads *
+                           (std::size_t{s.head_dim} + 1) * sizeof(float);
+}
+
+Status check(const AttentionArgs& a) {
+  if (a.q == nullptr || a.out == nullptr || a.k == nullptr || a.v == nullptr) {
+    return refused("q, k, v or out is null");
+  }
+  if (a.n_keys == nullptr) return refused("n_keys is null");
+  if (a.query_begin == nullptr && a.shape.n_sequences != 1) {
+    return refused("query_begin is null for more than one sequence");
+  }
+  if (a.page_tokens != 0 && a.block_table == nullptr) return refused("block_table is null");
+  for (const std::int64_t stride :
+       {a.q_token_stride, a.q_head_stride, a.out_token_stride, a.out_head_stride, a.strides.page,
+        a.strides.token, a.strides.head}) {
+    if (stride % 8 != 0) return refused("strides must be multiples of 8 elements");
+  }
+  return {};
+}
+
+AttentionParams params_of(const AttentionArgs& a, std::uint32_t splits) {
+  const AttentionShape& s = a.shape;
+  AttentionParams p{};
+  p.q = a.q;
+  p.k = a.k;
+  p.v = a.v;
+  p.out = a.out;
+  p.lse = a.lse;
+  p.partial_out = static_cast<float*>(a.workspace);
+  if (p.partial_out != nullptr) {
+    p.partial_lse = p.partial_out + std::size_t{splits} * s.n_queries * s.n_heads * s.head_dim;
+  }
+  p.q_token_stride = a.q_token_stride;
+  p.q_head_stride = a.q_head_stride;
+  p.out_token_stride = a.out_token_stride;
+  p.out_head_stride = a.out_head_stride;
+  p.page_stride = a.strides.page;
+  p.token_stride = a.strides.token;
+  p.head_stride = a.strides.head;
+  p.block_table = a.block_table;
+  p.table_stride = a.table_stride;
+  p.query_begin = a.query_begin;
+  p.n_keys = a.n_keys;
+  p.page_tokens = a.page_tokens;
+  if (a.page_tokens != 0) {  // division by a constant, for 31-bit numbers
+    p.page_shift = static_cast<std::uint32_t>(std::bit_width(a.page_tokens - 1));
+    const std::uint64_t excess = (std::uint64_t{1} << p.page_shift) - a.page_tokens;
+    p.page_multiplier = static_cast<std::uint32_t>((excess << 32) / a.page_tokens + 1);
+  }
+  p.n_heads = s.n_heads;
+  p.n_kv_heads = s.n_kv_heads;
+  p.group = s.n_heads / s.n_kv_heads;
+  p.n_queries = s.n_queries;
+  p.max_queries = s.max_queries;
+  p.n_sequences = s.n_sequences;
+  p.head_dim = s.head_dim;
+  p.splits = splits;
+  p.scale = a.scale != 0 ? a.scale : 1.0f / std::sqrt(static_cast<float>(s.head_dim));
+  p.scale_log2 = p.scale * 1.44269504f;
+  return p;
+}
+
+}  // namespace
+
+Result<std::size_t> attention_workspace_bytes(const AttentionShape& shape) {
+  if (auto status = check(shape); !status) return status.error();
+  if (auto status = check_tensor_cores(shape); !status) return status.error();
+  const auto processors = multiprocessors();
+  if (!processors) return processors.error();
+  return workspace_of(shape, choose_splits(shape, *processors));
+}
+
+Status attention(const AttentionArgs& args, cudaStream_t stream) {
+  if (auto status = check(args.shape); !status) return status;
+  if (auto status = check_tensor_cores(args.shape); !status) return status;
+  if (auto status = check(args); !status) return status;
+  if (args.shape.max_queries == 0) return {};
+  const auto processors = multiprocessors();
+  if (!processors) return processors.error();
+  const std::uint32_t splits = choose_splits(args.shape, *processors);
+  const std::size_t needed = workspace_of(args.shape, splits);
+  if (needed != 0 && (args.workspace == nullptr || args.workspace_bytes < needed)) {
+    return refused("workspace of " + std::to_string(args.workspace_bytes) + " bytes; it takes " +
+                   std::to_string(needed));
+  }
+  const AttentionParams params = params_of(args, splits);
+  const cudaError_t code = args.shape.dtype == DType::bf16 ? launch_attention_bf16(params, stream)
+                                                           : launch_attention_f16(params, stream);
+  if (code != cudaSuccess) return to_status(code, "attention");
+  if (splits == 1) return {};
+  return to_status(launch_attention_combine(params, args.shape.dtype, stream),
+                   "attention: combining splits");
+}
+
+Status attention_reference(const AttentionArgs& args, cudaStream_t stream) {
+  if (auto status = check(args.shape); !status) return status;
+  if (auto status = check(args); !status) return status;
+  if (args.shape.head_dim == 0 || args.shape.head_dim > 256) {
+    return Error{Errc::unsupported, 0, "attention_reference: head_dim of 1 to 256"};
+  }
+  if (args.shape.n_queries == 0) return {};
+  return to_status(launch_attention_reference(params_of(args, 1), args.shape.dtype, stream),
+                   "attention_reference");
+}
+
+}  // namespace cake::cuda
