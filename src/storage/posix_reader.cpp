@@ -13,8 +13,14 @@
 namespace cake::detail {
 namespace {
 
-/// Eviction goes by the time of the last read. Few file systems keep it exactly (relatime,
-/// noatime), so it is set by hand, but not for every slice.
+void clear_direct(OpenFile& file) {
+  ::fcntl(file.fd.get(), F_SETFL, ::fcntl(file.fd.get(), F_GETFL) & ~O_DIRECT);
+}
+
+}  // namespace
+
+// Few file systems keep it exactly (relatime, noatime), so it is set by hand, but not for every
+// slice.
 void mark_used(int file, const struct stat& info) {
   timespec now{};
   ::clock_gettime(CLOCK_REALTIME, &now);
@@ -22,12 +28,6 @@ void mark_used(int file, const struct stat& info) {
   const timespec times[2] = {{0, UTIME_NOW}, {0, UTIME_OMIT}};
   ::futimens(file, times);
 }
-
-void clear_direct(OpenFile& file) {
-  ::fcntl(file.fd.get(), F_SETFL, ::fcntl(file.fd.get(), F_GETFL) & ~O_DIRECT);
-}
-
-}  // namespace
 
 void PendingRead::finish(Status outcome) {
   const std::lock_guard lock(mutex);
@@ -225,13 +225,14 @@ Status ReadPool::carry_out(OpenFile& file, std::uint64_t offset, MutableBytes ou
                                              static_cast<off_t>(offset + done));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && errno == EINVAL && direct) {
-      // Taken at open and refused at use; once for this file, whoever comes first.
-      if (file.direct.exchange(false)) {
-        if (!store_.give_up_direct()) {
-          return Error{Errc::unsupported, EINVAL, "the file system refuses O_DIRECT"};
-        }
-        clear_direct(file);
+      // Taken at open and refused at use. The flag follows the file's own state: whoever sees it
+      // down meets no refusal any more.
+      if (store_.options().direct == DirectIo::on) {
+        store_.give_up_direct();
+        return Error{Errc::unsupported, EINVAL, "the file system refuses O_DIRECT"};
       }
+      clear_direct(file);
+      if (file.direct.exchange(false)) store_.give_up_direct();  // once for this file
       continue;
     }
     if (n < 0) return errno_error(errno, "cannot read a stored chunk");
@@ -245,8 +246,8 @@ Status ReadPool::carry_out(OpenFile& file, std::uint64_t offset, MutableBytes ou
       // Past the page cache a read must go on at a page.
       const std::size_t whole = direct ? got / kIoAlignment * kIoAlignment : got;
       if (whole == 0) {
-        file.direct = false;
         clear_direct(file);
+        file.direct = false;
       }
       done += whole;
     }
