@@ -150,6 +150,7 @@ void plain_pread(benchmark::State& state) {
   for (auto _ : state) {
     std::atomic<std::size_t> next{0};
     std::vector<std::thread> threads;
+    threads.reserve(8);
     for (int t = 0; t < 8; ++t) {
       threads.emplace_back([&] {
         for (std::size_t i; (i = next++) < kObjects * per_file;) {

@@ -86,6 +86,7 @@ TEST_CASE("several sessions at once share the lanes") {
   }
   IoLanes lanes(storage, {.threads = 3});
   std::vector<std::thread> threads;
+  threads.reserve(prompts.size());
   std::atomic<int> right{0};
   for (const auto& prompt : prompts) {
     threads.emplace_back([&] {

@@ -40,7 +40,7 @@ struct BuggyStorage {
   }
   Status read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out) {
     if (bug == Bug::ignores_offset) offset = 0;
-    const Status status = good.read(tier, key, offset, out);
+    Status status = good.read(tier, key, offset, out);
     if (!status && bug == Bug::short_reads && status.code() != Errc::not_found) return {};
     if (!status && bug == Bug::absent_reads_ok) return {};
     return status;
@@ -59,9 +59,9 @@ static_assert(StorageBackend<BuggyStorage>);
 
 TEST_CASE("the kit finds nothing wrong with a good store") {
   MemoryStorage storage;
-  CHECK(joined(testing::check(storage)) == "");
+  CHECK(joined(testing::check(storage)).empty());
   BuggyStorage wrapped;
-  CHECK(joined(testing::check(wrapped)) == "");
+  CHECK(joined(testing::check(wrapped)).empty());
 }
 
 TEST_CASE("the kit finds each deliberate bug of a store") {
@@ -76,7 +76,7 @@ TEST_CASE("the kit finds each deliberate bug of a store") {
 TEST_CASE("the kit finds nothing wrong with a good engine") {
   testing::ToyEngine engine(100);
   const auto prompt = testing::toy_prompt(100);
-  CHECK(joined(testing::check(engine, prompt)) == "");
+  CHECK(joined(testing::check(engine, prompt)).empty());
 }
 
 namespace {
@@ -89,11 +89,11 @@ struct BuggyEngine : Toy {
   BuggyEngine(std::size_t n, EngineBug b) : Toy(n), bug(b) {}
   Status prefill(Tokens prompt, TokenRange range, LayerGate gate = {}) {
     if (bug == EngineBug::ignores_void_gate) {
-      const Status status = Toy::prefill(prompt, range, gate);
+      Status status = Toy::prefill(prompt, range, gate);
       return status.code() == Errc::superseded ? Status{} : status;
     }
     if (bug == EngineBug::reads_ahead_of_gate) {
-      const Status status = Toy::prefill(prompt, range);
+      Status status = Toy::prefill(prompt, range);
       for (std::uint32_t l = 0; l < layout().n_layers; ++l) {
         if (!gate.wait(l)) return Error{Errc::superseded, 0, "late"};
       }
@@ -102,7 +102,7 @@ struct BuggyEngine : Toy {
     return Toy::prefill(prompt, range, gate);
   }
   Status insert(Slice slice, const KvView& from) {
-    const Status status = Toy::insert(slice, from);
+    Status status = Toy::insert(slice, from);
     if (bug == EngineBug::spills_tokens && slice.tokens.begin > 0) {
       Slice wrong = slice;
       wrong.tokens = {slice.tokens.begin - 1, slice.tokens.end - 1};
@@ -133,13 +133,16 @@ TEST_CASE("the kit finds each deliberate bug of an engine") {
 
 TEST_CASE("the kit finds nothing wrong with our schedulers") {
   using testing::check_scheduler;
-  CHECK(joined(check_scheduler<MeetInTheMiddleScheduler>(
-            [] { return MeetInTheMiddleScheduler(); })) == "");
-  CHECK(joined(check_scheduler<ComputeOnlyScheduler>([] { return ComputeOnlyScheduler(); })) == "");
-  CHECK(joined(check_scheduler<LoadOnlyScheduler>([] { return LoadOnlyScheduler(); })) == "");
-  CHECK(joined(check_scheduler<FixedSplitScheduler>([] { return FixedSplitScheduler(0.3); })) ==
-        "");
-  CHECK(joined(check_scheduler<PublishedScheduler>([] { return PublishedScheduler(); })) == "");
+  CHECK(joined(check_scheduler<MeetInTheMiddleScheduler>([] {
+          return MeetInTheMiddleScheduler();
+        })).empty());
+  CHECK(
+      joined(check_scheduler<ComputeOnlyScheduler>([] { return ComputeOnlyScheduler(); })).empty());
+  CHECK(joined(check_scheduler<LoadOnlyScheduler>([] { return LoadOnlyScheduler(); })).empty());
+  CHECK(joined(check_scheduler<FixedSplitScheduler>([] {
+          return FixedSplitScheduler(0.3);
+        })).empty());
+  CHECK(joined(check_scheduler<PublishedScheduler>([] { return PublishedScheduler(); })).empty());
 }
 
 TEST_CASE("the kit finds a scheduler that orders nonsense") {

@@ -43,7 +43,7 @@ class Transformer {
   void attention(std::uint32_t layer, std::uint32_t begin, const Block& block);
   void attend(std::uint32_t layer, std::uint32_t head, std::size_t n_queries, std::size_t first,
               std::size_t count, std::uint32_t position, Tile& tile);
-  void feed_forward(const LayerWeights& layer, const Block& block);
+  void feed_forward(const LayerWeights& w, const Block& block);
   void output(std::size_t row, float* logits);
   void normalise(const float* weight, std::size_t first, std::size_t end);
 

@@ -162,7 +162,8 @@ inline Encoded encode(std::uint32_t type, std::size_t count, std::mt19937& rando
   // A positive half of about the wanted size: 2^exponent * (1 + fraction).
   const auto half = [&](double size) {
     const int exponent = static_cast<int>(std::floor(std::log2(size)));
-    return static_cast<std::uint16_t>((exponent + 15) << 10 | (random() & 1023));
+    return static_cast<std::uint16_t>(static_cast<unsigned>(exponent + 15) << 10 |
+                                      (random() & 1023));
   };
   if (type == F32 || type == BF16 || type == F16) {
     for (std::size_t i = 0; i < count; ++i) {

@@ -76,7 +76,7 @@ TEST_CASE("wild prefills keep every rule, part 9") { run_wild_seeds(90'000, 10'0
 
 TEST_CASE("a seed that once failed stays mended") {
   // 18727: polls piled up; 558898: a slice was asked for after its chunk's load had failed.
-  for (const std::uint64_t seed : {18'727, 558'898}) {
+  for (const std::uint64_t seed : {std::uint64_t{18'727}, std::uint64_t{558'898}}) {
     CAPTURE(seed);
     CHECK(wild_run(seed).violation.empty());
   }

@@ -186,6 +186,7 @@ TEST_CASE("many threads publish one key at once, and one object is there") {
     auto store = f.open(temporary_names);
     std::atomic<int> failed{0};
     std::vector<std::thread> threads;
+    threads.reserve(6);
     for (int t = 0; t < 6; ++t) {
       threads.emplace_back([&] {
         for (std::uint64_t i = 0; i < 20; ++i) {
