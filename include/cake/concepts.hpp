@@ -145,6 +145,9 @@ class LayerGate {
 ///     StagingMemory* staging_memory();   // optional: memory that insert copies from fastest; a
 ///     Loader reads into it
 ///
+///     static constexpr bool inserts_from_device = true;   // optional: insert also takes a view of
+///     device memory; a Loader then reads there where the store offers device_staging()
+///
 /// Needs:   memory for the slice's tokens is allocated; nobody else writes that slice meanwhile
 /// Thread:  insert runs on a lane thread, beside prefill of other chunks; `static constexpr bool
 /// insert_on_caller =
@@ -187,6 +190,9 @@ concept ComputeBackend = KvMemory<C> &&(PrefillsWhole<C> || PrefillsGated<C>);
 ///     // ok: every byte arrived Completion write(ChunkKey, ConstBytes); // all or nothing; the
 ///     first one wins Status erase(ChunkKey); // not there is ok std::uint32_t tiers(); //
 ///     optional; 1 when absent
+///
+///     DeviceStaging* device_staging();   // optional: device memory that read() fills at full
+///     speed; null while it has none
 ///
 /// `out` stays valid until the completion is ready, also after the read was abandoned; a backend
 /// copies the keys it keeps. `out`, `offset` and its size are multiples of 4 KiB whenever the

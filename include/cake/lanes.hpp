@@ -24,6 +24,7 @@
 
 #include "cake/buffer.hpp"
 #include "cake/concepts.hpp"
+#include "cake/device_staging.hpp"
 #include "cake/lane_model.hpp"
 
 namespace cake {
@@ -32,7 +33,8 @@ struct LaneOptions {
   unsigned threads = 4;  // of each lane: most reads at once
   std::uint64_t staging_bytes = std::uint64_t{256}
                                 << 20;  // of all lanes together, quarantined buffers included
-  StagingMemory* staging = nullptr;  // where it comes from; null: plain host memory
+  StagingMemory* staging = nullptr;     // where it comes from; null: plain host memory
+  bool device = false;  // from the storage's device_staging(), if it has one: inserts take it
   LaneRate prior = {1e9, std::chrono::microseconds(100), Time{0}};  // until something was measured
 };
 
@@ -62,7 +64,14 @@ class IoLanes {
  public:
   /// Needs:   `storage` outlives the lanes
   explicit IoLanes(S& storage, const LaneOptions& options = {})
-      : storage_(storage), options_(options), free_bytes_(options.staging_bytes) {
+      : storage_(storage),
+        options_(options),
+        device_(options.device ? device_of(storage) : nullptr),
+        free_bytes_(options.staging_bytes) {
+    if (device_ != nullptr) {
+      options_.staging = device_;
+      free_bytes_ = std::min<std::uint64_t>(free_bytes_, device_->arena().size());
+    }
     const std::uint32_t n = std::clamp(tiers_of(storage), 1u, kMaxTiers);
     for (LaneId l = 0; l < n; ++l) lanes_.emplace_back(options.prior);
     for (LaneId l = 0; l < n; ++l) {
@@ -86,6 +95,8 @@ class IoLanes {
 
   S& storage() { return storage_; }
   std::uint32_t size() const { return static_cast<std::uint32_t>(lanes_.size()); }
+  /// Where landed bytes lie; null: on the host.
+  DeviceStaging* device() const { return device_; }
 
   /// Measured so far, over all sessions.
   std::vector<LaneRate> rates() const {
@@ -166,6 +177,16 @@ class IoLanes {
     C completion;
   };
 
+  static DeviceStaging* device_of(S& storage) {
+    if constexpr (requires {
+                    { storage.device_staging() } -> std::convertible_to<DeviceStaging*>;
+                  }) {
+      return storage.device_staging();
+    } else {
+      return nullptr;
+    }
+  }
+
   void work(LaneId id) {
     Lane& lane = lanes_[id];
     std::unique_lock lock(mutex_);
@@ -215,7 +236,8 @@ class IoLanes {
         quarantine_.push_back(std::move(parked));
       } else {
         free_bytes_ += read->bytes;
-        buffers_.push_back(std::move(buffer));
+        // An arena gives parts of any size for nothing, and what is kept is missing there.
+        if (device_ == nullptr) buffers_.push_back(std::move(buffer));
       }
     }
   }
@@ -223,7 +245,9 @@ class IoLanes {
   /// A claim that could not be noted for want of memory runs into its deadline.
   std::optional<LaneRead> next_read(LaneClient& client, LaneId lane) {
     try {
-      return client.next_read(lane, free_bytes_);
+      return client.next_read(
+          lane, device_ == nullptr ? free_bytes_
+                                   : std::min<std::uint64_t>(free_bytes_, device_->largest_gap()));
     } catch (const std::exception&) {
       return std::nullopt;
     }
@@ -293,6 +317,7 @@ class IoLanes {
 
   S& storage_;
   LaneOptions options_;
+  DeviceStaging* device_;
   mutable std::mutex mutex_;
   std::deque<Lane> lanes_;
   std::vector<std::shared_ptr<LaneClient>> clients_;

@@ -140,13 +140,15 @@ class Loader {
   const Sch& scheduler() const { return session_.scheduler(); }
 
  private:
-  /// An engine may bring the memory that its inserts copy from fastest: staging_memory().
+  /// An engine may bring the memory that its inserts copy from fastest: staging_memory(). One that
+  /// inserts from device memory gets the storage's.
   static LaneOptions lane_options(C& compute, LaneOptions options) {
     if constexpr (requires {
                     { compute.staging_memory() } -> std::convertible_to<StagingMemory*>;
                   }) {
       if (options.staging == nullptr) options.staging = compute.staging_memory();
     }
+    options.device = options.device || inserts_from_device<C>();
     return options;
   }
   static auto issue(C& compute, Tokens tokens, const Step& step, LayerGate gate) {

@@ -19,11 +19,11 @@
 #include <utility>
 #include <vector>
 
-#include "cake/chunk/reader.hpp"
 #include "cake/concepts.hpp"
 #include "cake/lanes.hpp"
 #include "cake/lookup.hpp"
 #include "cake/session_core.hpp"
+#include "cake/verify.hpp"
 
 namespace cake {
 
@@ -48,13 +48,21 @@ constexpr bool inserts_on_caller() {
 ///     cake::PrefillReport report = session.finish();
 ///
 /// Needs:   memory and lanes outlive it; pages for the whole prompt are allocated before begin()
+/// Errors:  the constructor throws Exception(invalid_argument) when the lanes read into device
+///          memory and the engine does not insert from there
 /// Thread:  one at a time
 template <KvMemory M, StorageBackend S, Scheduler Sch>
 class PrefillSession {
  public:
   PrefillSession(M& memory, IoLanes<S>& lanes, Sch scheduler = Sch(),
                  const SessionOptions& options = {})
-      : memory_(memory), lanes_(lanes), scheduler_(std::move(scheduler)), options_(options) {}
+      : memory_(memory), lanes_(lanes), scheduler_(std::move(scheduler)), options_(options) {
+    if (!inserts_from_device<M>() && lanes.device() != nullptr) {
+      throw Exception(
+          {Errc::invalid_argument, 0,
+           "the lanes read into device memory, which this engine does not insert from"});
+    }
+  }
   ~PrefillSession() {
     if (state_) (void)finish();
   }
@@ -83,7 +91,8 @@ class PrefillSession {
     Step step;
     {
       std::lock_guard lock(state_->mutex);
-      for (LaneId l = 0; l < lanes_.size(); ++l) state_->core.set_lane_down(l, (down >> l & 1) != 0);
+      for (LaneId l = 0; l < lanes_.size(); ++l)
+        state_->core.set_lane_down(l, (down >> l & 1) != 0);
       step = state_->core.next_step(budget, may_gate, state_->now());
       seen_ = state_->core.version();
     }
@@ -256,7 +265,9 @@ class PrefillSession {
         const auto known = parsed.find(slice.chunk);
         if (slice.layers.begin > 0 && known != parsed.end()) tables = known->second;
       }
-      const Result<KvView> view = verify(slice, bytes, tables);
+      const Result<KvView> view =
+          verify_landed(bytes, slice.layers, lookup.stored[slice.chunk].size, identity(slice.chunk),
+                        lanes.device(), tables);
       if (!view) return failed(read, view.error());
       {
         std::lock_guard lock(mutex);
@@ -274,22 +285,6 @@ class PrefillSession {
         return;
       }
       finish_insert(read.id, insert(slice, *view));
-    }
-
-    /// Parses the tables if they are not known, and checks every byte.
-    Result<KvView> verify(const Slice& slice, ConstBytes bytes,
-                          std::shared_ptr<const ChunkTables>& tables) const {
-      try {
-        const ChunkIdentity expected = identity(slice.chunk);
-        if (!tables) {
-          auto fresh = parse_chunk(bytes, lookup.stored[slice.chunk].size, expected);
-          if (!fresh) return fresh.error();
-          tables = std::make_shared<const ChunkTables>(std::move(*fresh));
-        }
-        return verify_slice(*tables, expected, slice.layers, bytes);
-      } catch (const std::bad_alloc&) {
-        return Error{Errc::out_of_memory, 0, "tables of a chunk"};
-      }
     }
 
     Status insert(const Slice& slice, const KvView& view) {

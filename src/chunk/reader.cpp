@@ -3,6 +3,7 @@
 #include "cake/chunk/reader.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "cake/chunk/digest.hpp"
@@ -128,6 +129,40 @@ Status check_footer(ConstBytes page, const ChunkKey& key, std::uint64_t object_b
   return {};
 }
 
+constexpr char kDamagedBlock[] = "a block of KV is damaged";
+
+/// Where a slice's runs lie in what was read, and which digests they must have.
+struct PlacedSlice {
+  const std::byte* runs = nullptr;
+  std::uint64_t stride = 0;
+  std::uint64_t first_digest = 0;
+  std::uint64_t object_bytes = 0;
+  bool has_footer = false;
+  KvView view;
+};
+
+Result<PlacedSlice> place_slice(const std::optional<ChunkGeometry>& parsed,
+                                const ChunkIdentity& expected, LayerRange layers,
+                                ConstBytes bytes) {
+  if (!parsed || parsed->layout() != expected.layout ||
+      parsed->chunk_tokens() != expected.tokens.size()) {
+    return Error{Errc::invalid_argument, 0, "a slice cannot be verified by these tables"};
+  }
+  const std::uint32_t n_layers = parsed->layout().n_layers;
+  if (layers.empty() || layers.end > n_layers ||
+      bytes.size() != parsed->read_range(layers).size()) {
+    return Error{Errc::invalid_argument, 0, "a slice was given other bytes than its own"};
+  }
+  PlacedSlice slice;
+  slice.runs = bytes.data() + (layers.begin == 0 ? parsed->head_bytes() : 0);
+  slice.stride = parsed->run_stride();
+  slice.first_digest = 2 * std::uint64_t{layers.begin} * parsed->digests_per_extent();
+  slice.object_bytes = parsed->object_bytes();
+  slice.has_footer = layers.end == n_layers;
+  slice.view = KvView(slice.runs, layers.begin, parsed->run_bytes(), slice.stride);
+  return slice;
+}
+
 }  // namespace
 
 Result<ChunkTables> parse_chunk(ConstBytes head, std::uint64_t object_size,
@@ -168,34 +203,42 @@ Result<ChunkTables> parse_chunk(ConstBytes head, std::uint64_t object_size,
 
 Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expected,
                             LayerRange layers, ConstBytes bytes) {
-  if (!tables.parsed() || tables.geometry().layout() != expected.layout ||
-      tables.geometry().chunk_tokens() != expected.tokens.size()) {
-    return Error{Errc::invalid_argument, 0, "a slice cannot be verified by these tables"};
-  }
-  const ChunkGeometry& geometry = tables.geometry();
-  const std::uint32_t n_layers = geometry.layout().n_layers;
-  if (layers.empty() || layers.end > n_layers ||
-      bytes.size() != geometry.read_range(layers).size()) {
-    return Error{Errc::invalid_argument, 0, "a slice was given other bytes than its own"};
-  }
-
-  const std::byte* const runs = bytes.data() + (layers.begin == 0 ? geometry.head_bytes() : 0);
-  const std::byte* run = runs;
-  const std::uint64_t stride = geometry.run_stride();
-  const std::uint64_t first = 2 * std::uint64_t{layers.begin} * geometry.digests_per_extent();
-  const std::uint32_t* digest = tables.digests_.data() + first;
-  for (std::uint32_t i = 0; i < 2 * layers.size(); ++i, run += stride) {
-    for (std::uint64_t at = 0; at < stride; at += kDigestBlock) {
-      const std::uint64_t size = std::min<std::uint64_t>(kDigestBlock, stride - at);
-      if (crc32c({run + at, size}) != *digest++) return corrupt("a block of KV is damaged");
+  const auto slice = place_slice(tables.geometry_, expected, layers, bytes);
+  if (!slice) return slice.error();
+  const std::byte* run = slice->runs;
+  const std::uint32_t* digest = tables.digests_.data() + slice->first_digest;
+  for (std::uint32_t i = 0; i < 2 * layers.size(); ++i, run += slice->stride) {
+    for (std::uint64_t at = 0; at < slice->stride; at += kDigestBlock) {
+      const std::uint64_t size = std::min<std::uint64_t>(kDigestBlock, slice->stride - at);
+      if (crc32c({run + at, size}) != *digest++) return corrupt(kDamagedBlock);
     }
   }
-  if (layers.end == n_layers) {
+  if (slice->has_footer) {
     const ConstBytes page = bytes.last(sizeof(wire::Footer));
-    auto status = check_footer(page, expected.key, geometry.object_bytes(), tables.header_crc_);
+    auto status = check_footer(page, expected.key, slice->object_bytes, tables.header_crc_);
     if (!status) return status.error();
   }
-  return KvView(runs, layers.begin, geometry.run_bytes(), stride);
+  return slice->view;
+}
+
+Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expected,
+                            LayerRange layers, ConstBytes bytes, DeviceStaging& device) {
+  const auto slice = place_slice(tables.geometry_, expected, layers, bytes);
+  if (!slice) return slice.error();
+  std::vector<std::uint32_t> digests(2 * layers.size() * tables.geometry().digests_per_extent());
+  auto status = device.crc32c(slice->runs, slice->stride, 2 * layers.size(), kDigestBlock, digests);
+  if (!status) return status.error();
+  if (!std::equal(digests.begin(), digests.end(), tables.digests_.data() + slice->first_digest)) {
+    return corrupt(kDamagedBlock);
+  }
+  if (slice->has_footer) {
+    std::array<std::byte, sizeof(wire::Footer)> page;
+    status = device.to_host(page.data(), bytes.data() + bytes.size() - page.size(), page.size());
+    if (!status) return status.error();
+    status = check_footer(page, expected.key, slice->object_bytes, tables.header_crc_);
+    if (!status) return status.error();
+  }
+  return slice->view;
 }
 
 std::optional<ChunkSummary> peek_chunk(ConstBytes first_page) {

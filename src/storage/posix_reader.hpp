@@ -43,6 +43,9 @@ struct OpenFile {
   std::atomic<bool> direct{false};
 };
 
+/// Eviction goes by the time of the last read, so readers note it.
+void mark_used(int file, const struct stat& info);
+
 /// Keeps the files read last open, for the next slice of the same chunk. A file that was unlinked
 /// or replaced since is noticed, and one that is not used for a few seconds is closed, so that a
 /// cache does not keep the space of evicted objects.

@@ -10,6 +10,7 @@
 
 #include "cake/chunk/format.hpp"
 #include "cake/concepts.hpp"
+#include "cake/device_staging.hpp"
 #include "cake/result.hpp"
 
 namespace cake {
@@ -26,6 +27,8 @@ class ChunkTables {
   friend Result<ChunkTables> parse_chunk(ConstBytes, std::uint64_t, const ChunkIdentity&);
   friend Result<KvView> verify_slice(const ChunkTables&, const ChunkIdentity&, LayerRange,
                                      ConstBytes);
+  friend Result<KvView> verify_slice(const ChunkTables&, const ChunkIdentity&, LayerRange,
+                                     ConstBytes, DeviceStaging&);
   std::optional<ChunkGeometry> geometry_;
   std::vector<std::uint32_t> digests_;  // [extent][block]
   std::uint32_t header_crc_ = 0;
@@ -49,6 +52,13 @@ Result<ChunkTables> parse_chunk(ConstBytes head, std::uint64_t object_size,
 ///          another geometry
 Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expected,
                             LayerRange layers, ConstBytes bytes);
+
+/// The same for bytes that lie in `device`; the digests are computed there, and of the footer alone
+/// a copy is made.
+///
+/// Errors:  as above, and device
+Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expected,
+                            LayerRange layers, ConstBytes bytes, DeviceStaging& device);
 
 /// What an object says of itself.
 struct ChunkSummary {

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// Chunk objects as files of a directory that are read straight into device memory by GPUDirect
+// Storage (cuFile), where the machine can do that; everywhere else this is PosixStorage.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "cake/concepts.hpp"
+#include "cake/device_staging.hpp"
+#include "cake/storage/posix.hpp"
+
+namespace cake {
+
+namespace detail {
+class GdsEngine;
+}
+
+/// What has to hold before a read may go through cuFile, in the order in which it is tried.
+enum class GdsRung : std::uint8_t {
+  memory,      // device memory was given
+  library,     // the library is there
+  symbols,     // and has the functions that reading needs
+  driver,      // its driver opens, which proves little
+  buffers,     // the device memory registers
+  handle,      // a file in the store's own directory registers
+  pattern,     // known bytes of that file arrive in device memory
+  statistics,  // the library's own counters say which way they went
+};
+std::string_view to_string(GdsRung rung);
+
+/// One rung as it was found.
+struct GdsFinding {
+  GdsRung rung = GdsRung::memory;
+  bool good = false;
+  int native = 0;      // cuFile's code or errno; 0: none
+  std::string detail;  // what was found
+};
+
+/// Which way cuFile itself took in the probe.
+enum class GdsMode : std::uint8_t {
+  none,     // a rung below failed
+  unknown,  // it works, and the library does not say how
+  compat,   // POSIX reads and copies of its own
+  native,   // straight to the device
+};
+std::string_view to_string(GdsMode mode);
+
+/// Which path reads into device memory take, and why.
+struct GdsReport {
+  std::vector<GdsFinding> ladder;  // in order; after one that failed no more were tried
+  GdsMode mode = GdsMode::none;
+  bool device = false;          // reads go through cuFile now
+  bool forced = false;          // although it is not known to be native
+  bool demoted = false;         // they did, and never will again in this store's life
+  int library_version = 0;      // 1000 * major + 10 * minor; 0: not known
+  std::string reason;           // why the path is the one it is, in a sentence
+  std::uint64_t reads = 0;      // that cuFile carried out whole
+  std::uint64_t bytes = 0;      // of these
+  std::uint64_t short_ops = 0;  // calls of cuFileRead that ended early and were continued
+  std::uint64_t retried = 0;    // reads that failed in cuFile and were made by POSIX calls
+  std::uint64_t bounced = 0;    // reads into device memory that went by POSIX calls and a copy
+  std::uint64_t opens = 0;      // files registered, the probe's not counted
+  /// All of it as text, a line per rung.
+  std::string text() const;
+};
+
+struct GdsOptions {
+  PosixOptions posix = {};                 // directory, writing, and reading the other way
+  std::string library = "libcufile.so.0";  // what to load
+  bool force = false;  // through cuFile also in its compatibility mode, or if it cannot tell
+  std::size_t op_bytes = std::size_t{16} << 20;  // most bytes of one cuFileRead; multiple of 4 KiB
+  unsigned max_errors = 4;                       // so many cuFile errors ...
+  std::chrono::nanoseconds error_window = std::chrono::minutes(1);  // ... within this time: demoted
+  std::size_t bounce_bytes = std::size_t{4} << 20;  // per copy of a read that goes by the host
+};
+
+/// A read that may still run: one into device memory is over when read() returns.
+class GdsRead {
+ public:
+  explicit GdsRead(Status status) : state_(std::move(status)) {}
+  explicit GdsRead(PosixRead read) : state_(std::move(read)) {}
+  bool ready();
+  Status wait();
+  bool wait_for(std::chrono::nanoseconds span);
+
+ private:
+  std::variant<Status, PosixRead> state_;
+};
+
+/// A PosixStorage, and over the same files a second way to read: into parts of `staging`, by
+/// cuFileRead on the calling thread. Whether that way is taken is found out when the store is made
+/// (GdsReport); without it device_staging() is null, and a Loader reads on the host. A cuFile error
+/// costs one retry by POSIX calls and a copy; too many of them demote the store to that for good.
+/// Which way a read goes is decided by where `out` lies, so both may be in use at once.
+///
+/// Nothing is ever written but the probe file, which is gone when the constructor returns. In
+/// particular not what cuFile's compatibility mode asks of the machine's set-up.
+///
+/// Source:  cuFile API reference, CUDA 13
+/// Thread:  any number of threads at once; not in the child of a fork()
+class GdsStorage {
+ public:
+  /// Needs:   `staging` outlives the store, and is registered by no other; null: reads on the host
+  /// Errors:  throws Exception as PosixStorage's constructor, and invalid_argument for options out
+  ///          of range. That GDS does not work is no error
+  explicit GdsStorage(const GdsOptions& options, DeviceStaging* staging = nullptr);
+  /// Waits for every read.
+  ~GdsStorage();
+  GdsStorage(GdsStorage&&) noexcept;
+  GdsStorage& operator=(GdsStorage&&) noexcept;
+
+  Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys);
+  /// Into device memory: blocks. Into host memory: as PosixStorage.
+  ///
+  /// Needs:   offset, size and address of `out` are multiples of 4 KiB
+  /// Errors:  as PosixStorage::read, and device: the copy to the device failed
+  GdsRead read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out);
+  Status write(const ChunkKey& key, ConstBytes bytes);
+  Status erase(const ChunkKey& key);
+
+  /// Where to read to at full speed; null while reads do not go through cuFile.
+  DeviceStaging* device_staging() const;
+  GdsReport report() const;
+  /// "native GDS", "cuFile's compatibility mode (forced)" or "POSIX: " and why.
+  std::string path() const;
+  PosixStats posix_stats() const;
+  const std::filesystem::path& directory() const;
+
+ private:
+  std::unique_ptr<detail::GdsEngine> engine_;
+};
+static_assert(StorageBackend<GdsStorage>);
+
+}  // namespace cake
