@@ -8,3 +8,8 @@ endfunction()
 cake_cuda_test(NAME cuda_test SOURCES
   cuda/attention_test.cpp
   cuda/runtime_test.cpp)
+
+# KV into pages and out of them.
+cake_cuda_test(NAME kv_transfer_cuda_test SOURCES
+  cuda/kv_transfer_plan_test.cpp
+  cuda/pinned_staging_test.cpp)

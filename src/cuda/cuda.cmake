@@ -6,7 +6,11 @@ add_library(cake_cuda STATIC
   cuda/attention_f16.cu
   cuda/attention_reference.cu
   cuda/kernel_image.cu
+  cuda/kv_transfer.cpp
+  cuda/kv_transfer.cu
+  cuda/kv_transfer_plan.cpp
   cuda/paged_kv.cpp
+  cuda/pinned_staging.cpp
   cuda/runtime.cpp
 )
 add_library(cake::cuda ALIAS cake_cuda)
@@ -18,6 +22,8 @@ cake_warnings(cake_cuda)
 target_sources(cake_cuda PUBLIC FILE_SET HEADERS BASE_DIRS ${PROJECT_SOURCE_DIR}/include FILES
   ${PROJECT_SOURCE_DIR}/include/cake/cuda/attention.hpp
   ${PROJECT_SOURCE_DIR}/include/cake/cuda/paged_kv.hpp
+  ${PROJECT_SOURCE_DIR}/include/cake/cuda/kv_transfer.hpp
+  ${PROJECT_SOURCE_DIR}/include/cake/cuda/pinned_staging.hpp
   ${PROJECT_SOURCE_DIR}/include/cake/cuda/runtime.hpp
 )
 set_target_properties(cake_cuda PROPERTIES VERIFY_INTERFACE_HEADER_SETS ${CAKE_VERIFY_HEADERS})

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// KV bytes into the engine's pages and out of them: what an engine's insert() and extract() call.
+// Long runs travel by copy engine straight into pages and take no multiprocessor; short ones travel
+// in bulk and are dealt out by a small kernel.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "cake/concepts.hpp"
+#include "cake/cuda/paged_kv.hpp"
+#include "cake/cuda/runtime.hpp"
+#include "cake/plan.hpp"
+#include "cake/result.hpp"
+
+namespace cake::cuda {
+
+/// A transfer that may still run; an AsyncCompletion. Dropping it waits for it.
+class Transfer {
+ public:
+  Transfer() = default;  // done
+  explicit Transfer(Error error) : status_(std::move(error)) {}
+  explicit Transfer(Event done) : done_(std::move(done)) {}
+  ~Transfer() {
+    if (done_) (void)wait();
+  }
+  Transfer(Transfer&& other) noexcept
+      : done_(std::move(other.done_)), status_(std::move(other.status_)) {
+    other.done_.reset();
+  }
+  Transfer& operator=(Transfer&& other) noexcept {
+    if (this != &other) {
+      if (done_) (void)wait();
+      done_ = std::move(other.done_);
+      status_ = std::move(other.status_);
+      other.done_.reset();
+    }
+    return *this;
+  }
+
+  bool ready();
+  bool wait_for(std::chrono::nanoseconds span);
+  /// Nothing of it is in flight afterwards, whatever it returns.
+  Status wait();
+
+ private:
+  std::optional<Event> done_;
+  Status status_;
+};
+static_assert(AsyncCompletion<Transfer>);
+
+struct KvTransferOptions {
+  /// Transfers that copy at once; each takes a stream for copies and one for kernels.
+  unsigned streams = 3;
+  /// Copies go straight into pages when the bytes that lie side by side in a slice and in its pages
+  /// come to this many on average. 0: always; SIZE_MAX: never.
+  std::size_t direct_bytes = std::size_t{32} << 10;
+  /// Most bytes of one enqueued copy or batch of copies; at most 16 MiB.
+  std::size_t batch_bytes = std::size_t{8} << 20;
+  /// Staging: this many pieces, each in device and in pinned host memory; 4 KiB to 16 MiB.
+  unsigned pieces = 4;
+  std::size_t piece_bytes = std::size_t{4} << 20;
+  /// Most thread blocks of a kernel that deals rows out.
+  unsigned blocks = 8;
+};
+
+/// Moves slices between transfer memory and pages, on streams of its own.
+///
+///     Transfer insert(const Slice& slice, const KvView& view) {      // of an engine
+///       return transfer_.insert(PagedKv{...}, slice, view);
+///     }
+///
+/// The view may be pinned host memory (PinnedStaging), memory of the device, or any other host
+/// memory, which takes one copy more, made by the calling thread.
+///
+/// A transfer does not wait for work of the engine's streams: pages of an insert must be free, and
+/// KV to extract must have been computed. Copies are cut to at most 16 MiB, but the device takes
+/// copies of all streams in turn: an engine's own small ones (block tables, positions) wait for
+/// whatever is in front of them, so hand such numbers to kernels as arguments or in mapped pinned
+/// memory.
+///
+/// Thread:  any number of threads at once
+class KvTransfer {
+ public:
+  /// For the device that is current. All memory that it needs is allocated here.
+  ///
+  /// Errors:  throws Exception: unsupported (no device, see usable()), invalid_argument,
+  ///          out_of_memory
+  explicit KvTransfer(const KvTransferOptions& options = {});
+  /// Waits for every transfer.
+  ~KvTransfer();
+  KvTransfer(const KvTransfer&) = delete;
+  KvTransfer& operator=(const KvTransfer&) = delete;
+
+  /// Bytes of the view into pages. The block table is read during the call; the view must stay as
+  /// it is until the transfer is done.
+  ///
+  /// Errors:  in the transfer: invalid_argument naming what does not fit, out_of_memory, device
+  Transfer insert(const PagedKv& kv, const Slice& slice, const KvView& view);
+  /// Bytes of pages into the view. Blocks until done when the view is host memory that is not
+  /// pinned.
+  ///
+  /// Errors:  as insert()
+  Transfer extract(const PagedKv& kv, const Slice& slice, const MutableKvView& view);
+
+  struct Impl;
+
+ private:
+  friend struct KvTransferProbe;  // of cake's own tests
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace cake::cuda
