@@ -13,3 +13,15 @@ cake_cuda_test(NAME cuda_test SOURCES
 cake_cuda_test(NAME kv_transfer_cuda_test SOURCES
   cuda/kv_transfer_plan_test.cpp
   cuda/pinned_staging_test.cpp)
+
+# The model on the GPU, and what of it needs none.
+if(CAKE_HAVE_LLAMA_CUDA)
+  cake_cuda_test(NAME llama_cuda_test SOURCES
+    cuda/llama_cuda_test.cpp
+    cuda/llama_host_test.cpp
+    cuda/llama_kernels_test.cpp
+    cuda/llama_real_test.cpp
+    LIBRARIES cake::llama_cuda TIMEOUT 300)
+  target_compile_definitions(llama_cuda_test PRIVATE
+    CAKE_REFERENCE_DATA="${CMAKE_CURRENT_SOURCE_DIR}/reference/data")
+endif()

@@ -83,6 +83,8 @@ class CudaPass {
 ///          prefill and each other, on tokens that nobody else writes meanwhile
 class CudaBackend {
  public:
+  static constexpr bool inserts_from_device = true;  // insert takes views of device memory as well
+
   /// Errors:  throws Exception(unsupported) as cuda::usable(), and for a head_dim that attention
   ///          does not take; Exception(invalid_argument) for options that make no sense;
   ///          Exception(out_of_memory) naming what was asked for
@@ -129,8 +131,8 @@ class CudaBackend {
   /// Copies a slice into the pages, or out of them; bit-exact, any range of tokens. extract waits
   /// for steps that were enqueued before.
   ///
-  /// Errors:  invalid_argument (out of range, sizes that do not fit, never written), device
-  /// Thread:  any
+  /// Errors:  invalid_argument (out of range, sizes that do not fit, never written), out_of_memory,
+  /// device Thread:  any
   Status insert(const Slice& slice, const KvView& from);
   Status extract(const Slice& slice, const MutableKvView& to) const;
 

@@ -14,11 +14,12 @@
 #include <vector>
 
 #include "backend_options.hpp"
+#include "cake/cuda/kv_transfer.hpp"
+#include "cake/cuda/pinned_staging.hpp"
 #include "kv_pool.hpp"
 #include "model.hpp"
 #include "recent_cache.hpp"
 #include "step_graphs.hpp"
-#include "transfer.hpp"
 
 namespace cake::llama {
 namespace {
@@ -286,7 +287,8 @@ struct CudaBackend::State {
   const cuda::Stream stream;
   gpu::KvPool pool;
   gpu::Model model;
-  mutable gpu::Transfer transfer;
+  mutable cuda::KvTransfer transfer;
+  cuda::PinnedStaging staging;
   std::set<gpu::StepShape> seen;  // sizes whose kernels are loaded and whose products are chosen
   gpu::RecentCache<GraphKey, std::shared_ptr<gpu::StepGraphs>> graphs;
   std::deque<std::shared_ptr<Work>> in_flight;  // oldest first
@@ -305,7 +307,7 @@ const Config& CudaBackend::config() const { return state_->weights->config(); }
 const CudaOptions& CudaBackend::options() const { return state_->options; }
 KvLayout CudaBackend::layout() const { return state_->pool.description().layout; }
 const cuda::PagedKv& CudaBackend::kv() const { return state_->pool.description(); }
-StagingMemory* CudaBackend::staging_memory() { return nullptr; }
+StagingMemory* CudaBackend::staging_memory() { return &state_->staging; }
 
 ModelFingerprint CudaBackend::fingerprint() const {
   return FingerprintBuilder()
@@ -369,7 +371,7 @@ Status CudaBackend::decode(TokenId token) {
 Status CudaBackend::insert(const Slice& slice, const KvView& from) {
   if (auto status = state_->pool.check(slice); !status) return status;
   if (auto status = state_->use_device(); !status) return status;
-  auto status = state_->transfer.insert(kv(), slice, from);
+  auto status = state_->transfer.insert(kv(), slice, from).wait();
   if (status) state_->pool.written().add(slice.tokens);
   return status;
 }
@@ -382,7 +384,7 @@ Status CudaBackend::extract(const Slice& slice, const MutableKvView& to) const {
   }
   if (auto status = state_->use_device(); !status) return status;
   if (auto status = state_->wait_for_latest(); !status) return status;
-  return state_->transfer.extract(kv(), slice, to);
+  return state_->transfer.extract(kv(), slice, to).wait();
 }
 
 std::span<const float> CudaBackend::logits() const {

@@ -1,0 +1,461 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// Each kernel between the matrix products, and the products themselves, against fp64 on the host.
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "src/llama/cuda/gemm.hpp"
+#include "src/llama/cuda/kernels.hpp"
+#include "src/llama/cuda/kv_pool.hpp"
+#include "tests/cuda/device_data.hpp"
+#include "tests/cuda/gpu.hpp"
+
+using namespace cake;
+using namespace cake::testing;
+using llama::f32_to_bf16;
+using llama::gpu::StepState;
+
+namespace {
+
+constexpr double kHalfUlp = 1.0 / 256;  // of a bf16 number, relative, at most
+
+cuda::DeviceBuffer step_at(std::int32_t begin, std::int32_t rows) {
+  cuda::DeviceBuffer step(sizeof(StepState));
+  REQUIRE(llama::gpu::set_step(step.as<StepState>(), {begin, begin + rows}, nullptr) ==
+          cudaSuccess);
+  return step;
+}
+
+}  // namespace
+
+TEST_CASE("a step's numbers arrive with the launch") {
+  CAKE_NEEDS_GPU();
+  const auto step = step_at(1234, 66);
+  const auto back = to_host<std::int32_t>(step);
+  CHECK(back == std::vector<std::int32_t>{1234, 1300});
+}
+
+TEST_CASE("embedding copies the rows of the step's tokens") {
+  CAKE_NEEDS_GPU();
+  constexpr std::uint32_t kVocab = 50;
+  constexpr std::uint32_t kRows = 37;
+  for (const std::uint32_t width : {8u, 72u, 576u, 4096u}) {
+    CAPTURE(width);
+    const auto table = normal_bf16(std::size_t{kVocab} * width, 1);
+    const auto device_table = to_device(table);
+    cuda::PinnedBuffer tokens(100 * sizeof(std::int32_t));
+    for (int i = 0; i < 100; ++i) tokens.as<std::int32_t>()[i] = i * 7 % 50;
+    const auto step = step_at(20, kRows);
+    const cuda::DeviceBuffer wide(std::size_t{kRows} * width * 4);
+    const cuda::DeviceBuffer narrow(std::size_t{kRows} * width * 2);
+    for (const bool f32 : {true, false}) {
+      REQUIRE(llama::gpu::embed(tokens.device<std::int32_t>(), step.as<StepState>(),
+                                device_table.data(), f32 ? wide.data() : narrow.data(), f32, kRows,
+                                width, nullptr) == cudaSuccess);
+    }
+    const auto got_wide = to_host<float>(wide);
+    const auto got_narrow = to_host<std::uint16_t>(narrow);
+    std::size_t wrong = 0;
+    for (std::size_t row = 0; row < kRows; ++row) {
+      for (std::size_t i = 0; i < width; ++i) {
+        const std::uint16_t expected = table[(20 + row) * 7 % 50 * width + i];
+        wrong += got_narrow[row * width + i] != expected;
+        wrong += got_wide[row * width + i] != bf16_value(expected);
+      }
+    }
+    CHECK(wrong == 0);
+  }
+}
+
+TEST_CASE("RMSNorm agrees with fp64, for every width and both kinds of residual stream") {
+  CAKE_NEEDS_GPU();
+  constexpr std::uint32_t kRows = 5;
+  for (const std::uint32_t width :
+       {8u, 64u, 128u, 576u, 2040u, 2048u, 2056u, 4096u, 5120u, 8192u, 8200u, 16384u}) {
+    for (const bool f32 : {true, false}) {
+      CAPTURE(width, f32);
+      const auto numbers = normal_floats(std::size_t{kRows} * width, width, 3.0);
+      const auto rounded = normal_bf16(std::size_t{kRows} * width, width, 3.0);
+      const auto weight = normal_floats(width, 9);
+      const auto x = f32 ? to_device(numbers) : to_device(rounded);
+      const auto in = f32 ? values_of(numbers) : values_of(rounded);
+      const auto w = to_device(weight);
+      const cuda::DeviceBuffer out(std::size_t{kRows} * width * 2);
+      REQUIRE(llama::gpu::rms_norm(out.data(), x.data(), f32, w.as<float>(), kRows, width, 1e-5f,
+                                   nullptr) == cudaSuccess);
+      std::vector<double> expected(in.size());
+      for (std::size_t row = 0; row < kRows; ++row) {
+        double squares = 0;
+        for (std::size_t i = 0; i < width; ++i)
+          squares += in[row * width + i] * in[row * width + i];
+        const double rms = std::sqrt(squares / width + 1e-5);
+        for (std::size_t i = 0; i < width; ++i) {
+          expected[row * width + i] = in[row * width + i] / rms * double{weight[i]};
+        }
+      }
+      CHECK(worst_relative(values_of(to_host<std::uint16_t>(out)), expected, 1e-6) <
+            1.01 * kHalfUlp);
+    }
+  }
+  CHECK(llama::gpu::rms_norm(nullptr, nullptr, true, nullptr, 1, 12, 1e-5f, nullptr) ==
+        cudaErrorInvalidValue);
+}
+
+namespace {
+
+struct RopeCase {
+  std::uint32_t heads, kv_heads, dim, turned, page, first_query;
+  KvOrder order;
+};
+
+void check_rope(const RopeCase& c) {
+  CAPTURE(c.heads, c.kv_heads, c.dim, c.turned, c.page, c.first_query, to_string(c.order));
+  constexpr std::uint32_t kRows = 70;
+  constexpr std::uint32_t kBegin = 131;
+  constexpr std::uint32_t kTokens = 256;
+  const KvLayout layout{1, c.kv_heads, c.dim, DType::bf16, c.order};
+  const std::uint32_t n_pages = (kTokens + c.page - 1) / c.page;
+  const auto pages = llama::gpu::deal_pages(n_pages, 3);
+  const auto strides = cuda::PageStrides::packed(layout, c.page);
+  const std::size_t width = std::size_t{c.heads + 2 * c.kv_heads} * c.dim;
+  const auto qkv = normal_bf16(kRows * width, 5);
+  std::vector<float> frequency;
+  for (std::uint32_t i = 0; i < c.turned / 2; ++i) {
+    frequency.push_back(static_cast<float>(std::pow(10000.0, -2.0 * i / c.turned)));
+  }
+  const std::size_t pool_size = std::size_t{n_pages} * static_cast<std::size_t>(strides.page);
+  const std::vector<std::uint16_t> poison(pool_size, 0xffff);
+  const auto device_qkv = to_device(qkv);
+  const auto k = to_device(poison);
+  const auto v = to_device(poison);
+  const auto table = to_device(pages);
+  const auto frequencies = to_device(frequency);
+  const cuda::DeviceBuffer turns(std::size_t{kTokens} * frequency.size() * sizeof(float2));
+  const auto step = step_at(kBegin, kRows);
+  REQUIRE(llama::gpu::rope_table(turns.as<float2>(), frequencies.as<float>(), kTokens, c.turned / 2,
+                                 nullptr) == cudaSuccess);
+  llama::gpu::RopeArgs args;
+  args.qkv = device_qkv.data();
+  args.step = step.as<StepState>();
+  args.table = turns.as<float2>();
+  args.k = k.data();
+  args.v = v.data();
+  args.strides = strides;
+  args.block_table = table.as<std::int32_t>();
+  args.page_tokens = c.page;
+  args.rows = kRows;
+  args.first_query = c.first_query;
+  args.n_heads = c.heads;
+  args.n_kv_heads = c.kv_heads;
+  args.head_dim = c.dim;
+  args.rope_dimensions = c.turned;
+  REQUIRE(llama::gpu::rope_and_store(args, nullptr) == cudaSuccess);
+
+  const auto got_qkv = to_host<std::uint16_t>(device_qkv);
+  const auto got_k = to_host<std::uint16_t>(k);
+  const auto got_v = to_host<std::uint16_t>(v);
+  std::vector<bool> touched(pool_size);
+  double worst_q = 0;
+  double worst_k = 0;
+  std::size_t wrong = 0;
+  for (std::uint32_t row = 0; row < kRows; ++row) {
+    const std::uint32_t t = kBegin + row;
+    for (std::uint32_t head = 0; head < c.heads + 2 * c.kv_heads; ++head) {
+      const std::uint16_t* const from = &qkv[row * width + std::size_t{head} * c.dim];
+      const std::uint16_t* const q = &got_qkv[row * width + std::size_t{head} * c.dim];
+      const bool is_q = head < c.heads;
+      const bool is_k = !is_q && head < c.heads + c.kv_heads;
+      const std::uint32_t kv_head = is_q ? 0 : (head - c.heads) % c.kv_heads;
+      const auto slot = static_cast<std::size_t>(
+          pages[t / c.page] * strides.page + (t % c.page) * strides.token + kv_head * strides.head);
+      for (std::uint32_t i = 0; i < c.dim; ++i) {
+        double expected = double{bf16_value(from[i])};
+        double scale = std::abs(expected);
+        if ((is_q || is_k) && i < c.turned) {
+          const double angle{static_cast<float>(t) * frequency[i / 2]};
+          const double x = double{bf16_value(from[i & ~1u])};
+          const double y = double{bf16_value(from[i | 1u])};
+          expected = i % 2 == 0 ? x * std::cos(angle) - y * std::sin(angle)
+                                : x * std::sin(angle) + y * std::cos(angle);
+          scale = std::abs(x) + std::abs(y);  // what cancels is rounded in fp32
+        }
+        const auto error = [&](std::uint16_t bits) {
+          const double e = std::abs(double{bf16_value(bits)} - expected) -
+                           kHalfUlp * 1.001 * std::abs(expected) - 1e-6 * scale;
+          return std::isnan(e) ? HUGE_VAL : e;
+        };
+        if (is_q) {
+          if (row < c.first_query) {
+            wrong += q[i] != from[i];  // left alone
+          } else {
+            worst_q = std::max(worst_q, error(q[i]));
+          }
+        } else if (is_k) {
+          worst_k = std::max(worst_k, error(got_k[slot + i]));
+          touched[slot + i] = true;
+        } else {
+          wrong += got_v[slot + i] != from[i];  // V is copied
+        }
+      }
+    }
+  }
+  for (std::size_t i = 0; i < pool_size; ++i) {
+    if (!touched[i]) wrong += got_k[i] != 0xffff || got_v[i] != 0xffff;
+  }
+  CHECK(worst_q <= 0);
+  CHECK(worst_k <= 0);
+  CHECK(wrong == 0);
+}
+
+}  // namespace
+
+TEST_CASE("RoPE turns Q and K, and KV lands in its pages and nowhere else") {
+  CAKE_NEEDS_GPU();
+  for (const KvOrder order : {KvOrder::nhd, KvOrder::hnd}) {
+    for (const std::uint32_t page : {1u, 16u, 33u, 64u, 256u}) {
+      check_rope({4, 2, 64, 64, page, 0, order});
+      check_rope({9, 3, 64, 64, page, 69, order});
+      check_rope({32, 8, 128, 128, page, 70, order});
+      check_rope({6, 1, 128, 32, page, 35, order});  // part of a head does not turn
+    }
+  }
+}
+
+TEST_CASE("the table of angles keeps its accuracy at far positions") {
+  CAKE_NEEDS_GPU();
+  const std::vector<float> frequency = {1.0f, 0.31f, 1e-3f, 1e-5f};
+  constexpr std::uint32_t kPositions = 131072;
+  const auto device = to_device(frequency);
+  const cuda::DeviceBuffer table(std::size_t{kPositions} * 4 * sizeof(float2));
+  REQUIRE(llama::gpu::rope_table(table.as<float2>(), device.as<float>(), kPositions, 4, nullptr) ==
+          cudaSuccess);
+  const auto got = to_host<float>(table);
+  double worst = 0;
+  for (std::size_t t = 0; t < kPositions; ++t) {
+    for (std::size_t i = 0; i < 4; ++i) {
+      const double angle{static_cast<float>(t) * frequency[i]};
+      worst = std::max(worst, std::abs(double{got[(t * 4 + i) * 2]} - std::cos(angle)));
+      worst = std::max(worst, std::abs(double{got[(t * 4 + i) * 2 + 1]} - std::sin(angle)));
+    }
+  }
+  CHECK(worst < 1e-7);
+}
+
+TEST_CASE("SwiGLU agrees with fp64, also far from zero") {
+  CAKE_NEEDS_GPU();
+  for (const std::uint32_t width : {8u, 192u, 1536u, 14336u}) {
+    for (const std::uint32_t rows : {1u, 33u}) {
+      CAPTURE(width, rows);
+      auto in = normal_bf16(std::size_t{rows} * 2 * width, width + rows, 4.0);
+      in[0] = f32_to_bf16(-100.0f);
+      in[1] = f32_to_bf16(100.0f);
+      in[2] = f32_to_bf16(0.0f);
+      const auto device = to_device(in);
+      const cuda::DeviceBuffer out(std::size_t{rows} * width * 2);
+      REQUIRE(llama::gpu::silu_product(out.data(), device.data(), rows, width, nullptr) ==
+              cudaSuccess);
+      const auto x = values_of(in);
+      std::vector<double> expected;
+      for (std::size_t r = 0; r < rows; ++r) {
+        for (std::size_t i = 0; i < width; ++i) {
+          const double gate = x[r * 2 * width + i];
+          expected.push_back(gate / (1 + std::exp(-gate)) * x[r * 2 * width + width + i]);
+        }
+      }
+      CHECK(worst_relative(values_of(to_host<std::uint16_t>(out)), expected, 1e-6) <
+            1.02 * kHalfUlp);
+    }
+  }
+}
+
+TEST_CASE("weights are rounded to bf16 as the CPU rounds them") {
+  CAKE_NEEDS_GPU();
+  std::mt19937 random(1);
+  std::vector<float> in(100'001);
+  for (float& x : in) {
+    do {
+      const auto bits = static_cast<std::uint32_t>(random());
+      std::memcpy(&x, &bits, 4);
+    } while (std::isnan(x));
+  }
+  const std::uint32_t ties[] = {0x3f808000u, 0x3f818000u, 0x00008000u, 0x7f7fffffu, 0x80000000u};
+  std::memcpy(in.data(), ties, sizeof ties);
+  in[5] = std::numeric_limits<float>::infinity();
+  const auto device = to_device(in);
+  const cuda::DeviceBuffer out(in.size() * 2);
+  REQUIRE(llama::gpu::round_to_bf16(out.data(), device.as<float>(), in.size(), nullptr) ==
+          cudaSuccess);
+  const auto got = to_host<std::uint16_t>(out);
+  std::size_t wrong = 0;
+  for (std::size_t i = 0; i < in.size(); ++i) wrong += got[i] != f32_to_bf16(in[i]);
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("random weights are normal, and depend on seed and place alone") {
+  CAKE_NEEDS_GPU();
+  constexpr std::size_t kCount = (1 << 20) + 3;
+  const auto draw = [](std::size_t count, std::uint64_t seed) {
+    const cuda::DeviceBuffer out(count * 2);
+    REQUIRE(llama::gpu::fill_normal_bf16(out.data(), count, 0.5f, seed, nullptr) == cudaSuccess);
+    return to_host<std::uint16_t>(out);
+  };
+  const auto first = draw(kCount, 1);
+  double sum = 0;
+  double squares = 0;
+  std::size_t beyond = 0;
+  for (const double x : values_of(first)) {
+    sum += x;
+    squares += x * x;
+    beyond += std::abs(x) > 1.0;  // two deviations: 4.55 %
+  }
+  CHECK(std::abs(sum / kCount) < 0.005);
+  CHECK(std::abs(squares / kCount - 0.25) < 0.005);
+  CHECK(std::abs(static_cast<double>(beyond) / kCount - 0.0455) < 0.003);
+  CHECK(draw(kCount, 1) == first);
+  const auto part = draw(1001, 1);
+  CHECK(std::equal(part.begin(), part.end(), first.begin()));
+  CHECK(draw(1001, 2) != part);
+}
+
+TEST_CASE("numbers reach mapped host memory by kernel") {
+  CAKE_NEEDS_GPU();
+  const auto numbers = normal_floats(128'256, 4);
+  const auto device = to_device(numbers);
+  cuda::PinnedBuffer host(numbers.size() * sizeof(float));
+  REQUIRE(llama::gpu::copy_floats(host.device<float>(), device.as<float>(), numbers.size(),
+                                  nullptr) == cudaSuccess);
+  REQUIRE(cudaDeviceSynchronize() == cudaSuccess);
+  CHECK(std::equal(numbers.begin(), numbers.end(), host.as<float>()));
+}
+
+namespace {
+
+struct GemmCase {
+  std::uint32_t rows, outputs, inputs;
+  std::uint32_t in_pad = 0, out_pad = 0;  // elements behind each row
+  std::uint32_t first_row = 0;            // of the output buffer: less alignment
+  bool f32 = false, add = false;
+};
+
+void check_gemm(llama::gpu::Gemm& gemm, const GemmCase& c, bool tune) {
+  CAPTURE(c.rows, c.outputs, c.inputs, c.in_pad, c.out_pad, c.first_row, c.f32, c.add, tune);
+  const std::size_t in_stride = c.inputs + c.in_pad;
+  const std::size_t out_stride = c.outputs + c.out_pad;
+  const auto in = normal_bf16(c.rows * in_stride, 1);
+  const auto weight = normal_bf16(std::size_t{c.outputs} * c.inputs, 2,
+                                  1 / std::sqrt(static_cast<double>(c.inputs)));
+  const std::size_t out_count = (c.first_row + c.rows) * out_stride;
+  const auto before_f32 = normal_floats(out_count, 3);
+  const auto before_bf16 = normal_bf16(out_count, 3);
+  const auto before = c.f32 ? values_of(before_f32) : values_of(before_bf16);
+  const auto device_in = to_device(in);
+  const auto device_weight = to_device(weight);
+  const auto run = [&] {
+    auto out = c.f32 ? to_device(before_f32) : to_device(before_bf16);
+    llama::gpu::Product p;
+    p.rows = c.rows;
+    p.outputs = c.outputs;
+    p.inputs = c.inputs;
+    p.in = device_in.data();
+    p.in_stride = static_cast<std::int64_t>(in_stride);
+    p.weight = device_weight.data();
+    p.out = out.as<std::byte>() + c.first_row * out_stride * (c.f32 ? 4 : 2);
+    p.out_stride = static_cast<std::int64_t>(out_stride);
+    p.f32_out = c.f32;
+    p.add = c.add;
+    if (tune) {
+      const Status tuned = gemm.tune(p, nullptr);
+      INFO((tuned ? "" : tuned.error().message()));
+      REQUIRE(tuned.has_value());
+      out = c.f32 ? to_device(before_f32) : to_device(before_bf16);
+      p.out = out.as<std::byte>() + c.first_row * out_stride * (c.f32 ? 4 : 2);
+    }
+    const Status status = gemm.run(p, nullptr);
+    INFO((status ? "" : status.error().message()));
+    REQUIRE(status.has_value());
+    return out;
+  };
+  const auto first = run();
+  const auto got =
+      c.f32 ? values_of(to_host<float>(first)) : values_of(to_host<std::uint16_t>(first));
+  const auto x = values_of(in);
+  const auto w = values_of(weight);
+  double worst = 0;
+  std::size_t spilled = 0;
+  for (std::size_t r = 0; r < c.first_row + c.rows; ++r) {
+    for (std::size_t o = 0; o < out_stride; ++o) {
+      const std::size_t at = r * out_stride + o;
+      if (r < c.first_row || o >= c.outputs) {
+        spilled += got[at] != before[at];
+        continue;
+      }
+      double sum = c.add ? before[at] : 0;
+      for (std::size_t i = 0; i < c.inputs; ++i) {
+        sum += x[(r - c.first_row) * in_stride + i] * w[o * c.inputs + i];
+      }
+      const double allowed = (c.f32 ? 0 : kHalfUlp * 1.01) * std::abs(sum) + 1e-4;
+      const double error = std::abs(got[at] - sum) / allowed;
+      worst = std::isnan(error) ? HUGE_VAL : std::max(worst, error);
+    }
+  }
+  CHECK(worst < 1);
+  CHECK(spilled == 0);
+  if (!tune) {
+    const auto second = run();
+    CHECK(to_host<std::uint16_t>(first) == to_host<std::uint16_t>(second));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("matrix products agree with fp64, touch nothing else, and repeat bit for bit") {
+  CAKE_NEEDS_GPU();
+  llama::gpu::Gemm gemm;
+  for (const bool tune : {false, true}) {
+    for (const bool f32 : {false, true}) {
+      for (const bool add : {false, true}) {
+        check_gemm(gemm, {.rows = 1, .outputs = 80, .inputs = 64, .f32 = f32, .add = add}, tune);
+        check_gemm(gemm, {.rows = 7, .outputs = 128, .inputs = 256, .f32 = f32, .add = add}, tune);
+        check_gemm(gemm, {.rows = 33, .outputs = 960, .inputs = 576, .f32 = f32, .add = add}, tune);
+        check_gemm(gemm, {.rows = 129, .outputs = 576, .inputs = 1536, .f32 = f32, .add = add},
+                   tune);
+        check_gemm(gemm,
+                   {.rows = 20,
+                    .outputs = 384,
+                    .inputs = 576,
+                    .in_pad = 64,
+                    .out_pad = 576,
+                    .first_row = 3,
+                    .f32 = f32,
+                    .add = add},
+                   tune);
+        check_gemm(gemm,
+                   {.rows = 1,
+                    .outputs = 72,
+                    .inputs = 2048,
+                    .out_pad = 8,
+                    .first_row = 1,
+                    .f32 = f32,
+                    .add = add},
+                   tune);
+      }
+    }
+  }
+  check_gemm(gemm, {.rows = 1, .outputs = 1003, .inputs = 64, .f32 = true},
+             false);  // odd vocabulary
+  CHECK(gemm.shapes() > 20);
+}
+
+TEST_CASE("a product that cuBLASLt refuses names its shape") {
+  CAKE_NEEDS_GPU();
+  llama::gpu::Gemm gemm;
+  llama::gpu::Product p;  // no rows
+  p.outputs = 8;
+  p.inputs = 8;
+  p.in_stride = p.out_stride = 8;
+  const Status status = gemm.run(p, nullptr);
+  REQUIRE(!status);
+  CHECK(status.error().context.find("8 inputs") != std::string::npos);
+}
