@@ -3,7 +3,7 @@
 //
 // A real language model answers a question about a long document three ways: KV computed, KV loaded
 // from a store behind a link, and both at once. The answer is the same; the time to first token is
-// not.
+// not. The model runs on the CPU, or on a GPU where the build and the machine have one.
 #include <unistd.h>
 
 #include <algorithm>
@@ -24,14 +24,18 @@
 #include "quickstart_output.hpp"
 #include "tokenizer.hpp"
 
+#ifdef CAKE_EXAMPLE_CUDA
+#include "cake/llama/cuda_backend.hpp"
+#endif
+
 namespace {
 
 using namespace cake;
 using namespace cake::examples;
-using Engine = llama::CpuBackend;
 
 constexpr int kFailed = 1;
 constexpr int kWrongUse = 2;
+constexpr float kRounding = 0.25f;  // of a logit in bf16, between ways to compute the same KV
 
 /// What a pass costs before any was measured: the model's operations at a guessed rate. Only the
 /// proportions matter much; the rest is learned from the first passes.
@@ -55,7 +59,83 @@ Result<std::string> read_text(const std::filesystem::path& path) {
   return std::string(std::istreambuf_iterator<char>(file), {});
 }
 
+/// What differs between the engines: how one is made, made ready for measuring, and named.
+struct OnCpu {
+  using Engine = llama::CpuBackend;
+  static constexpr const char* kName = "cpu";
+  static constexpr bool kExact = true;  // the answer does not depend on the size of steps
+  static Result<std::unique_ptr<Engine>> make(std::shared_ptr<const llama::Weights> weights,
+                                              const QuickstartOptions& options, std::uint32_t) {
+    return std::make_unique<Engine>(std::move(weights),
+                                    llama::CpuOptions{.threads = options.threads});
+  }
+  static std::string describe(const Engine& engine) {
+    return std::to_string(engine.options().threads) + " threads (" + llama::blas_description() +
+           ")";
+  }
+};
+
+#ifdef CAKE_EXAMPLE_CUDA
+struct OnCuda {
+  using Engine = llama::CudaBackend;
+  static constexpr const char* kName = "cuda";
+  static constexpr bool kExact = false;  // bf16 is rounded in another order for other steps
+  static Result<std::unique_ptr<Engine>> make(const std::shared_ptr<const llama::Weights>& weights,
+                                              const QuickstartOptions&, std::uint32_t step) {
+    auto on_device = llama::CudaWeights::upload(*weights);
+    if (!on_device) return on_device.error();
+    try {
+      auto engine =
+          std::make_unique<Engine>(*on_device, llama::CudaOptions{.max_step_tokens = step});
+      const std::uint32_t sizes[] = {engine->options().max_step_tokens, 1};
+      if (Status status = engine->prepare(sizes); !status) return status.error();
+      return engine;
+    } catch (const Exception& e) {
+      return e.error();
+    }
+  }
+  static std::string describe(const Engine&) {
+    const auto device = cuda::device_info();
+    return device ? device->name + " (cuda)" : device.error().message();
+  }
+};
+#endif
+
+/// Whether the model can run there at all.
+Status check_device(Device device) {
+  if (device == Device::cpu) return {};
+#ifdef CAKE_EXAMPLE_CUDA
+  const Status usable = cuda::usable();
+  if (usable) return {};
+  return Error{usable.error().code, usable.error().native,
+               "--device cuda: " + usable.error().context};
+#else
+  return Error{Errc::unsupported, 0,
+               "--device cuda: this build has no CUDA (it needs nvcc 13.0 and cuBLASLt; configure "
+               "with -DCAKE_CUDA=ON to see what is missing)"};
+#endif
+}
+
+void progress(const std::string& what) {
+  static const bool terminal = isatty(STDERR_FILENO) == 1;
+  if (terminal) {
+    std::fprintf(stderr, "\r\033[K%s", what.empty() ? "" : (what + " ...").c_str());
+  } else if (!what.empty()) {
+    std::fprintf(stderr, "%s ...\n", what.c_str());
+  }
+  std::fflush(stderr);
+}
+
+int complain(const Status& status, int code) {
+  progress("");
+  std::fprintf(stderr, "quickstart: %s\n", status.error().message().c_str());
+  return code;
+}
+
+template <class On>
 class Quickstart {
+  using Engine = typename On::Engine;
+
  public:
   explicit Quickstart(QuickstartOptions options) : options_(std::move(options)) {}
 
@@ -90,16 +170,18 @@ class Quickstart {
     auto weights = llama::Weights::load(*file);
     if (!weights) return weights.error();
     tokenizer_ = std::make_unique<Tokenizer>(std::move(*tokenizer));
-    engine_ = std::make_unique<Engine>(*weights, llama::CpuOptions{.threads = options_.threads});
+    auto engine = On::make(*weights, options_, loader_options().max_step_tokens);
+    if (!engine) return engine.error();
+    engine_ = std::move(*engine);
     cost_ = guess_cost(*config);
     return open_store();
   }
 
   int run() {
     result_.chunk_tokens = options_.chunk_tokens;
-    std::printf("prompt: %zu tokens; model: %s on %u threads (%s)\n", result_.prompt_tokens.size(),
-                engine_->config().name.c_str(), engine_->options().threads,
-                llama::blas_description());
+    result_.device = On::kName;
+    std::printf("prompt: %zu tokens; model: %s on %s\n", result_.prompt_tokens.size(),
+                engine_->config().name.c_str(), On::describe(*engine_).c_str());
     if (const Status saved = save_prompt(); !saved) return complain(saved, kFailed);
     choose_link();
     const bool all = options_.mode == Mode::all;
@@ -118,30 +200,16 @@ class Quickstart {
     if (options_.trace) status = write_file(*options_.trace, last.chrome_trace());
     if (status && options_.json) status = write_file(*options_.json, to_json(result_));
     if (!status) return complain(status, kFailed);
-    if (!result_.same_answers()) {
-      std::fprintf(stderr, "quickstart: the answers differ\n");
-      return kFailed;
+    if (result_.same_answers()) return 0;
+    if (!On::kExact && result_.same_first_tokens(kRounding)) {
+      std::printf("(the answers part somewhere: in bf16, rounding depends on the size of steps)\n");
+      return 0;
     }
-    return 0;
-  }
-
-  static int complain(const Status& status, int code) {
-    progress("");
-    std::fprintf(stderr, "quickstart: %s\n", status.error().message().c_str());
-    return code;
+    std::fprintf(stderr, "quickstart: the answers differ\n");
+    return kFailed;
   }
 
  private:
-  static void progress(const std::string& what) {
-    static const bool terminal = isatty(STDERR_FILENO) == 1;
-    if (terminal) {
-      std::fprintf(stderr, "\r\033[K%s", what.empty() ? "" : (what + " ...").c_str());
-    } else if (!what.empty()) {
-      std::fprintf(stderr, "%s ...\n", what.c_str());
-    }
-    std::fflush(stderr);
-  }
-
   Status make_prompt(const Tokenizer& tokenizer) {
     std::string prompt;
     if (options_.prompt_file) {
@@ -213,17 +281,21 @@ class Quickstart {
     progress("measuring the engine");
     CostModel model(cost_);
     const auto n = static_cast<std::uint32_t>(result_.prompt_tokens.size());
-    engine_->clear();
-    std::uint32_t begin = 0;
-    for (const std::uint32_t tokens : {64u, 256u, 512u, 128u}) {
-      const std::uint32_t end = std::min(n, begin + tokens);
-      if (end == begin) break;
-      const auto start = std::chrono::steady_clock::now();
-      if (Status status = engine_->prefill(result_.prompt_tokens, {begin, end}); !status)
-        return status;
-      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-      model.observe({begin, end}, took.count());
-      begin = end;
+    // A device takes its time for a size that it meets for the first time.
+    for (const bool counts : {false, true}) {
+      if (!counts && On::kExact) continue;
+      engine_->clear();
+      std::uint32_t begin = 0;
+      for (const std::uint32_t tokens : {64u, 256u, 512u, 128u}) {
+        const std::uint32_t end = std::min(n, begin + tokens);
+        if (end == begin) break;
+        const auto start = std::chrono::steady_clock::now();
+        if (Status status = wait(engine_->prefill(result_.prompt_tokens, {begin, end})); !status)
+          return status;
+        const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+        if (counts) model.observe({begin, end}, took.count());
+        begin = end;
+      }
     }
     cost_ = model.current();
     return {};
@@ -314,6 +386,13 @@ class Quickstart {
   ComputeCost cost_;
 };
 
+template <class On>
+int quickstart(const QuickstartOptions& options) {
+  Quickstart<On> program(options);
+  if (const Status ready = program.prepare(); !ready) return complain(ready, kWrongUse);
+  return program.run();
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -327,11 +406,13 @@ int main(int argc, char** argv) {
     std::fputs(quickstart_usage(), stdout);
     return 0;
   }
+  if (const Status device = check_device(options->device); !device)
+    return complain(device, kWrongUse);
   try {
-    Quickstart quickstart(*options);
-    if (const Status ready = quickstart.prepare(); !ready)
-      return Quickstart::complain(ready, kWrongUse);
-    return quickstart.run();
+#ifdef CAKE_EXAMPLE_CUDA
+    if (options->device == Device::cuda) return quickstart<OnCuda>(*options);
+#endif
+    return quickstart<OnCpu>(*options);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "quickstart: %s\n", e.what());
     return kFailed;

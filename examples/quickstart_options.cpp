@@ -35,7 +35,8 @@ const char* quickstart_usage() {
          "  --mode M              compute, load, cake or all (default: all)\n"
          "  --max-new-tokens N    most tokens of the answer, 1 to 4096 (default: 64)\n"
          "  --chunk-tokens N      tokens of a chunk, 16 to 4096 (default: 128)\n"
-         "  --threads N           threads that compute (default: one per core)\n"
+         "  --device D            cpu or cuda: where the model runs (default: cpu)\n"
+         "  --threads N           threads that compute on the cpu (default: one per core)\n"
          "  --trace FILE          write a trace for ui.perfetto.dev (of the last mode)\n"
          "  --json FILE           write all results as one JSON object\n"
          "  --help                this text\n";
@@ -69,8 +70,9 @@ Result<QuickstartOptions> parse_options(int argc, char** argv) {
       return o;
     }
     static constexpr std::string_view known[] = {
-        "--model", "--document", "--question",       "--prompt-file",  "--store",   "--link-mbit",
-        "--mode",  "--trace",    "--max-new-tokens", "--chunk-tokens", "--threads", "--json"};
+        "--model",     "--document", "--question", "--prompt-file",    "--store",
+        "--link-mbit", "--mode",     "--trace",    "--max-new-tokens", "--chunk-tokens",
+        "--threads",   "--json",     "--device"};
     bool found = false;
     for (const std::string_view name : known) found = found || name == option;
     if (!found)
@@ -109,6 +111,9 @@ Result<QuickstartOptions> parse_options(int argc, char** argv) {
         return bad(option, "a number from 16 to 4096");
     } else if (option == "--threads") {
       if (!number(value, 1u, 1024u, o.threads)) return bad(option, "a number from 1 to 1024");
+    } else if (option == "--device") {
+      if (value != "cpu" && value != "cuda") return bad(option, "cpu or cuda");
+      o.device = value == "cpu" ? Device::cpu : Device::cuda;
     } else if (value == "compute") {
       o.mode = Mode::compute;
     } else if (value == "load") {
@@ -124,6 +129,9 @@ Result<QuickstartOptions> parse_options(int argc, char** argv) {
   if (o.prompt_file && document_given) {
     return Error{Errc::invalid_argument, 0,
                  "--prompt-file replaces --document and --question: give one or the other"};
+  }
+  if (o.device == Device::cuda && o.threads != 0) {
+    return Error{Errc::invalid_argument, 0, "--threads goes with --device cpu"};
   }
   if (o.model.empty()) o.model = cache_folder() / "SmolLM2-135M-Instruct.Q4_1.gguf";
   if (o.store.empty()) o.store = cache_folder() / "store";

@@ -14,6 +14,7 @@
 namespace cake::examples {
 
 enum class Mode { compute, load, cake, all };
+enum class Device { cpu, cuda };
 
 struct QuickstartOptions {
   std::filesystem::path model;
@@ -24,6 +25,7 @@ struct QuickstartOptions {
   std::filesystem::path store;
   std::optional<double> link_mbit;  // megabits per second; none: near the crossover
   Mode mode = Mode::all;
+  Device device = Device::cpu;
   std::uint32_t max_new_tokens = 64;
   std::uint32_t chunk_tokens = 128;
   unsigned threads = 0;  // 0: one per core

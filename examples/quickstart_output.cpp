@@ -35,6 +35,16 @@ bool QuickstartResult::same_answers() const {
   });
 }
 
+bool QuickstartResult::same_first_tokens(float margin) const {
+  return std::all_of(runs.begin(), runs.end(), [&](const ModeRun& run) {
+    const auto& logits = runs.front().first_logits;
+    return std::any_of(logits.begin(), logits.end(), [&](const auto& entry) {
+      return entry.first == run.answer_tokens.front() &&
+             entry.second >= logits.front().second - margin;
+    });
+  });
+}
+
 std::string table(const QuickstartResult& result) {
   std::string text =
       "  mode       TTFT   computed   loaded   meet at      read   vs better baseline   vs bound\n";
@@ -112,7 +122,8 @@ std::string number(double value) {
 }  // namespace
 
 std::string to_json(const QuickstartResult& result) {
-  std::string out = "{\"prompt_tokens\":" + ids(result.prompt_tokens) +
+  std::string out = "{\"device\":" + quoted(result.device) +
+                    ",\"prompt_tokens\":" + ids(result.prompt_tokens) +
                     ",\"link_mbit\":" + number(result.link_mbit) +
                     ",\"chunk_tokens\":" + std::to_string(result.chunk_tokens) + ",\"runs\":[";
   for (const ModeRun& run : result.runs) {

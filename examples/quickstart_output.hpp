@@ -27,6 +27,7 @@ struct ModeRun {
 };
 
 struct QuickstartResult {
+  std::string device;  // cpu or cuda
   std::vector<TokenId> prompt_tokens;
   double link_mbit = 0;
   std::uint32_t chunk_tokens = 0;
@@ -37,6 +38,9 @@ struct QuickstartResult {
   /// Time to first token of the better baseline that ran; 0 if none did. Seconds.
   double better_baseline() const;
   bool same_answers() const;
+  /// Whether every mode's first token is the first mode's, or one whose logit there is at most
+  /// `margin` below the largest: what rounding may turn around.
+  bool same_first_tokens(float margin) const;
 };
 
 std::string table(const QuickstartResult& result);

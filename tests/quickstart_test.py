@@ -113,6 +113,7 @@ class Quickstart(unittest.TestCase):
         self.assertIn("stood in for", first.stdout)
         with open(out, encoding="utf-8") as f:
             result = json.load(f)
+        self.assertEqual(result["device"], "cpu")
         self.assertEqual([r["mode"] for r in result["runs"]], ["compute", "load", "cake"])
         n = len(result["prompt_tokens"])
         prefix = (n - 1) // 128 * 128
@@ -171,6 +172,17 @@ class Quickstart(unittest.TestCase):
         self.wrong("--threads", "0", says=["--threads takes"])
         self.wrong("--max-new-tokens", "12x", says=["--max-new-tokens takes"])
         self.wrong("--prompt-file", self.document, says=["--prompt-file replaces"])
+        self.wrong("--device", "gpu", says=["--device takes cpu or cuda"])
+        self.wrong("--device", "cuda", "--threads", "2", says=["--threads goes with --device cpu"])
+
+    def test_a_device_that_is_not_there_is_told_before_any_work(self):
+        run = self.run_it("--device", "cuda", "--max-new-tokens", 2)
+        if run.returncode == 0:  # there is one
+            self.assertIn("(cuda)", run.stdout)
+            return
+        shutil.rmtree(self.store, ignore_errors=True)
+        # Neither the model nor the document is looked at before.
+        self.wrong("--device", "cuda", model=self.path("absent.gguf"), says=["--device cuda: ", "unsupported"])
 
     def test_missing_and_damaged_files_are_told(self):
         self.wrong(model=self.path("absent.gguf"), says=["absent.gguf", "not found"])
@@ -211,7 +223,7 @@ class Quickstart(unittest.TestCase):
         run = subprocess.run([QUICKSTART, "--help"], capture_output=True, text=True, timeout=60)
         self.assertEqual(run.returncode, 0)
         for option in ("--model", "--document", "--question", "--prompt-file", "--store", "--link-mbit", "--mode",
-                       "--max-new-tokens", "--chunk-tokens", "--threads", "--trace", "--json"):
+                       "--max-new-tokens", "--chunk-tokens", "--device", "--threads", "--trace", "--json"):
             self.assertIn(option, run.stdout)
 
 
