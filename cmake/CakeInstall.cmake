@@ -18,6 +18,9 @@ endif()
 if(CAKE_HAVE_CUDA)
   cake_install(cake_cuda cakeCudaTargets)
 endif()
+if(CAKE_HAVE_LLAMA_CUDA)
+  cake_install(cake_llama_cuda cakeLlamaCudaTargets)
+endif()
 
 configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/cakeConfig.cmake.in ${PROJECT_BINARY_DIR}/cakeConfig.cmake
   INSTALL_DESTINATION ${cake_package_dir} NO_SET_AND_CHECK_MACRO)
