@@ -9,15 +9,27 @@ cake_cuda_test(NAME cuda_test SOURCES
   cuda/attention_test.cpp
   cuda/runtime_test.cpp)
 
-# KV into pages and out of them.
+# KV into pages and out of them; the same again over a CUDA runtime of the tests' own, without a GPU.
 cake_cuda_test(NAME kv_transfer_cuda_test SOURCES
   cuda/kv_transfer_plan_test.cpp
+  cuda/kv_transfer_test.cpp
   cuda/pinned_staging_test.cpp)
+cake_test(NAME kv_transfer_fake_test SOURCES
+  cuda/kv_transfer_test.cpp
+  cuda/pinned_staging_test.cpp
+  cuda/fake_cuda.cpp
+  ../src/cuda/kv_transfer.cpp
+  ../src/cuda/kv_transfer_plan.cpp
+  ../src/cuda/paged_kv.cpp
+  ../src/cuda/pinned_staging.cpp
+  ../src/cuda/runtime.cpp)
+target_include_directories(kv_transfer_fake_test SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
 
 # The model on the GPU, and what of it needs none.
 if(CAKE_HAVE_LLAMA_CUDA)
   cake_cuda_test(NAME llama_cuda_test SOURCES
     cuda/llama_cuda_test.cpp
+    cuda/llama_faults_test.cpp
     cuda/llama_host_test.cpp
     cuda/llama_kernels_test.cpp
     cuda/llama_real_test.cpp
@@ -25,3 +37,7 @@ if(CAKE_HAVE_LLAMA_CUDA)
   target_compile_definitions(llama_cuda_test PRIVATE
     CAKE_REFERENCE_DATA="${CMAKE_CURRENT_SOURCE_DIR}/reference/data")
 endif()
+
+# Device staging, and GDS with the real library. CAKE_GDS_DIRECTORY names a directory on the disk to try.
+cake_cuda_test(NAME gds_cuda_test SOURCES
+  cuda/gds_gpu_test.cpp)

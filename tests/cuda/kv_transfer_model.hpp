@@ -109,24 +109,26 @@ class Pools {
   Slice slice() const { return {0, case_.tokens, case_.layers}; }
   std::size_t run_bytes() const { return layout_.run_bytes(case_.tokens.size()); }
 
-  /// Over this memory, or over `bases`, one for each of memory().
+  /// Over this memory, or over `bases`, one for each of memory(); valid until asked for again.
   PagedKv paged(const std::vector<void*>& bases = {}) {
-    k_.clear();
-    v_.clear();
+    std::vector<void*>& k = bases.empty() ? host_k_ : k_;
+    std::vector<void*>& v = bases.empty() ? host_v_ : v_;
+    k.clear();
+    v.clear();
     const bool both = case_.strides == Strides::interleaved;
     for (std::uint32_t l = 0; l < case_.n_layers; ++l) {
       const auto base = [&](std::size_t i) -> void* {
         return bases.empty() ? memory_[i].data() : bases[i];
       };
       if (both) {
-        k_.push_back(base(l));
-        v_.push_back(static_cast<std::byte*>(base(l)) + strides_.page);  // half of it, of 2 bytes
+        k.push_back(base(l));
+        v.push_back(static_cast<std::byte*>(base(l)) + strides_.page);  // half of it, of 2 bytes
       } else {
-        k_.push_back(base(2 * l));
-        v_.push_back(base(2 * l + 1));
+        k.push_back(base(2 * l));
+        v.push_back(base(2 * l + 1));
       }
     }
-    return {layout_, case_.page_tokens, n_pages_, strides_, k_, v_, table_};
+    return {layout_, case_.page_tokens, n_pages_, strides_, k, v, table_};
   }
 
   /// What an insert of `view` does to this memory (or, reversed, an extract to the view).
@@ -189,6 +191,8 @@ class Pools {
   std::vector<std::int32_t> table_;
   std::vector<void*> k_;
   std::vector<void*> v_;
+  std::vector<void*> host_k_;
+  std::vector<void*> host_v_;
 };
 
 inline std::size_t view_bytes(const Case& c, std::size_t run_bytes) {
