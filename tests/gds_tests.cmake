@@ -15,6 +15,7 @@ fake_cufile(no_read FAKE_WITHOUT_READ)
 fake_cufile(no_stats FAKE_WITHOUT_STATS)
 
 cake_test(NAME gds_test SOURCES
+  storage/gds_crc_test.cpp
   storage/gds_declarations_test.cpp
   storage/gds_ladder_test.cpp
   storage/gds_loader_test.cpp

@@ -5,6 +5,8 @@ add_library(cake_cuda STATIC
   cuda/attention_combine.cu
   cuda/attention_f16.cu
   cuda/attention_reference.cu
+  cuda/device_staging.cpp
+  cuda/device_staging.cu
   cuda/kernel_image.cu
   cuda/kv_transfer.cpp
   cuda/kv_transfer.cu
@@ -21,6 +23,7 @@ target_link_libraries(cake_cuda PUBLIC cake::cake CUDA::cudart_static)
 cake_warnings(cake_cuda)
 target_sources(cake_cuda PUBLIC FILE_SET HEADERS BASE_DIRS ${PROJECT_SOURCE_DIR}/include FILES
   ${PROJECT_SOURCE_DIR}/include/cake/cuda/attention.hpp
+  ${PROJECT_SOURCE_DIR}/include/cake/cuda/device_staging.hpp
   ${PROJECT_SOURCE_DIR}/include/cake/cuda/paged_kv.hpp
   ${PROJECT_SOURCE_DIR}/include/cake/cuda/kv_transfer.hpp
   ${PROJECT_SOURCE_DIR}/include/cake/cuda/pinned_staging.hpp

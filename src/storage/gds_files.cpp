@@ -127,14 +127,21 @@ Result<std::shared_ptr<GdsFile>> GdsFileCache::get(const ChunkKey& key) {
 }
 
 Result<std::shared_ptr<GdsFile>> GdsFileCache::open(const ChunkKey& key) {
-  struct stat info {};
-  const auto checked = store_.open_object(key, 0, info);
-  if (!checked) return checked.error();
-  auto file = register_file(api_, *checked, store_.direct());
-  if (!file) return file;
-  ++opens_;
-  mark_used((*file)->number(), info);
-  return file;
+  for (int attempt = 0;; ++attempt) {
+    struct stat info {};
+    const auto checked = store_.open_object(key, 0, info);
+    if (!checked) return checked.error();
+    auto file = register_file(api_, *checked, store_.direct());
+    if (file) {
+      ++opens_;
+      mark_used((*file)->number(), info);
+      return file;
+    }
+    // A file that was erased meanwhile is not cuFile's failure; there may be another by now.
+    const bool erased = ::fstat(checked->get(), &info) == 0 && info.st_nlink == 0;
+    if (!erased) return file;
+    if (attempt == 2) return Error{Errc::not_found, 0, "erased while it was opened"};
+  }
 }
 
 void GdsFileCache::drop(const ChunkKey& key) {
