@@ -451,11 +451,18 @@ TEST_CASE("matrix products agree with fp64, touch nothing else, and repeat bit f
 TEST_CASE("a product that cuBLASLt refuses names its shape") {
   CAKE_NEEDS_GPU();
   llama::gpu::Gemm gemm;
-  llama::gpu::Product p;  // no rows
+  const cuda::DeviceBuffer numbers(4096);
+  llama::gpu::Product p;
+  p.rows = 4;
   p.outputs = 8;
-  p.inputs = 8;
-  p.in_stride = p.out_stride = 8;
+  p.inputs = 16;
+  p.in_stride = 8;  // rows would overlap
+  p.out_stride = 8;
+  p.in = numbers.data();
+  p.weight = numbers.as<std::byte>() + 1024;
+  p.out = numbers.as<std::byte>() + 2048;
   const Status status = gemm.run(p, nullptr);
   REQUIRE(!status);
-  CHECK(status.error().context.find("8 inputs") != std::string::npos);
+  CHECK(status.code() == Errc::device);
+  CHECK(status.error().context.find("4 rows, 16 inputs, 8 outputs") != std::string::npos);
 }

@@ -198,7 +198,11 @@ struct CudaBackend::State {
 
   Status run(Work& work, const gpu::StepShape& shape) {
     gpu::StepGraphs* const known = graphs_for(work, {shape, false}, 1);
-    if (known == nullptr) return model.run(shape, stream.get());
+    if (known == nullptr) {
+      auto status = model.run(shape, stream.get());
+      if (status) seen.insert(shape);
+      return status;
+    }
     if (auto status = capture(known->front(), shape); !status) return status;
     return known->front().launch(stream.get());
   }
@@ -230,12 +234,13 @@ struct CudaBackend::State {
           known != nullptr ? (*known)[layer].launch(stream.get()) : launch(stream.get());
       if (!status) return status;
     }
+    seen.insert(shape);
     return {};
   }
 
-  /// Graphs of a size that has run before; null for the first time and where none are kept.
+  /// Graphs of a size that has run to its end before; null otherwise and where none are kept.
   gpu::StepGraphs* graphs_for(Work& work, const GraphKey& key, std::size_t count) {
-    if (seen.insert(key.shape).second || options.max_graphs == 0) return nullptr;
+    if (options.max_graphs == 0 || !seen.contains(key.shape)) return nullptr;
     std::shared_ptr<gpu::StepGraphs>* known = graphs.find(key);
     if (known == nullptr) known = graphs.add(key, std::make_shared<gpu::StepGraphs>(count));
     work.graphs.push_back(*known);

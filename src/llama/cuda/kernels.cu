@@ -51,7 +51,10 @@ template <class X>
 __global__ void embed_kernel(const std::int32_t* tokens, const StepState* step,
                              const __nv_bfloat16* table, X* x, std::uint32_t n_embd) {
   const std::size_t row = blockIdx.x;
-  const auto token = static_cast<std::size_t>(tokens[step->begin + static_cast<int>(row)]);
+  __shared__ std::int32_t token_of_row;  // in host memory, and so read once
+  if (threadIdx.x == 0) token_of_row = tokens[step->begin + static_cast<int>(row)];
+  __syncthreads();
+  const auto token = static_cast<std::size_t>(token_of_row);
   for (std::uint32_t i = threadIdx.x * kVector; i < n_embd; i += blockDim.x * kVector) {
     float values[kVector];
     load(values, table + token * n_embd + i);
