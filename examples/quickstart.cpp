@@ -35,7 +35,7 @@ using namespace cake::examples;
 
 constexpr int kFailed = 1;
 constexpr int kWrongUse = 2;
-constexpr float kRounding = 0.25f;  // of a logit in bf16, between ways to compute the same KV
+constexpr float kRounding = 0.5f;  // of a logit in bf16, between ways to compute the same KV
 
 /// What a pass costs before any was measured: the model's operations at a guessed rate. Only the
 /// proportions matter much; the rest is learned from the first passes.

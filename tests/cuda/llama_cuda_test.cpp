@@ -100,8 +100,10 @@ struct Gate final : GateSource {
   std::vector<std::uint32_t> layers;
 };
 
+// Rounding to bf16 at the same places on the host puts KV off by up to 0.020 (fourth layer) and
+// logits by up to 0.088 on these models; a mistake puts them off by about 1.
 constexpr double kKvTolerance = 0.03;      // relative, of a layer's K or V
-constexpr double kLogitsTolerance = 0.06;  // of the largest logit
+constexpr double kLogitsTolerance = 0.15;  // of the largest logit
 
 void compare_with_cpu(const tiny::Shape& shape, const CudaOptions& options, std::uint32_t step) {
   const auto weights = load(shape);
