@@ -38,6 +38,7 @@ if(CAKE_HAVE_LLAMA_CUDA)
     CAKE_REFERENCE_DATA="${CMAKE_CURRENT_SOURCE_DIR}/reference/data")
 endif()
 
-# Device staging, and GDS with the real library. CAKE_GDS_DIRECTORY names a directory on the disk to try.
+# Device staging, and GDS with the real library. In the environment, CAKE_GDS_DIRECTORY names a directory on the disk to
+# try, and CAKE_CUFILE_LIBRARY the library.
 cake_cuda_test(NAME gds_cuda_test SOURCES
   cuda/gds_gpu_test.cpp)

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// Time to first token on a GPU, end to end: compute only, load only and cake, for the shape of
+// Llama-3.1-8B with random weights, from a real disk and from a fast file system behind links of
+// given rates. Each figure is the median of some runs of a loader that has served a prompt before.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "cake/llama/cuda_backend.hpp"
+#include "cake/loader.hpp"
+#include "cake/scheduler/baselines.hpp"
+#include "cake/storage/posix.hpp"
+#include "cake/storage/throttled.hpp"
+
+namespace {
+
+using namespace cake;
+using Store = ThrottledStorage<PosixStorage>;
+
+constexpr std::uint32_t kChunk = 256;
+constexpr std::uint32_t kStep = 2048;
+constexpr std::uint32_t kLongest = 32768;
+constexpr std::uint32_t kSuffix = 1024;
+
+struct Outcome {
+  double seconds = 0;
+  double bound = 0;
+  std::uint32_t loaded = 0;
+  std::uint32_t meet = 0;
+  double difference = 0;  // of the logits from compute only's, relative
+};
+
+struct Bench {
+  llama::CudaBackend& engine;
+  std::vector<float> logits;  // of compute only
+  unsigned runs = 3;
+  double worst_ratio = 0;
+  double worst_difference = 0;
+
+  static LoaderOptions options() {
+    LoaderOptions options;
+    options.chunk_tokens = kChunk;
+    options.max_step_tokens = kStep;
+    options.lanes.threads = 8;
+    options.lanes.staging_bytes = std::uint64_t{512} << 20;
+    return options;
+  }
+
+  double difference() const {
+    const auto now = engine.logits();
+    double sum = 0;
+    double size = 1e-30;
+    for (std::size_t i = 0; i < logits.size(); ++i) {
+      const double d = double{now[i]} - double{logits[i]};
+      sum += d * d;
+      size += double{logits[i]} * double{logits[i]};
+    }
+    return now.size() == logits.size() ? std::sqrt(sum / size) : 1e9;
+  }
+
+  template <class Scheduler>
+  Outcome measure(Store& store, Tokens prompt, Scheduler scheduler) {
+    Loader loader(engine, store, options(), std::move(scheduler));
+    std::vector<Outcome> outcomes;
+    for (unsigned run = 0; run <= runs; ++run) {
+      engine.clear();
+      const PrefillReport report = loader.prefill(prompt);
+      if (!report.status) throw Exception(report.status.error());
+      if (run == 0) continue;  // rates are learned, staging is allocated
+      if constexpr (std::same_as<Scheduler, ComputeOnlyScheduler>) {
+        logits.assign(engine.logits().begin(), engine.logits().end());
+      }
+      outcomes.push_back({PrefillReport::seconds_of(report.ttft), report.bound_s,
+                          report.tokens_loaded, report.meet_token, difference()});
+    }
+    for (const Outcome& o : outcomes) worst_difference = std::max(worst_difference, o.difference);
+    const auto middle = outcomes.begin() + static_cast<std::ptrdiff_t>(outcomes.size() / 2);
+    std::nth_element(outcomes.begin(), middle, outcomes.end(),
+                     [](const Outcome& a, const Outcome& b) { return a.seconds < b.seconds; });
+    return *middle;
+  }
+
+  void line(const std::string& link, Store& store, Tokens prompt, std::uint32_t prefix,
+            double compute) {
+    const Outcome load = measure(store, prompt, LoadOnlyScheduler());
+    const Outcome cake = measure(store, prompt, MeetInTheMiddleScheduler());
+    const double ratio = cake.seconds / std::min(compute, load.seconds);
+    worst_ratio = std::max(worst_ratio, ratio);
+    std::printf("%6u %5zu  %-12s %8.1f %8.1f %8.1f %7.3f %7.3f %7u %7u %9.1e\n", prefix,
+                prompt.size() - prefix, link.c_str(), compute * 1e3, load.seconds * 1e3,
+                cake.seconds * 1e3, ratio, cake.seconds / cake.bound, cake.meet, cake.loaded,
+                cake.difference);
+    std::fflush(stdout);
+  }
+};
+
+std::vector<TokenId> random_tokens(std::size_t count, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<TokenId> tokens(count);
+  for (TokenId& token : tokens) token = static_cast<TokenId>(random() % 128000);
+  return tokens;
+}
+
+/// Sizes of the steps that a run may take: whole chunks, the suffix, and both together.
+std::vector<std::uint32_t> step_sizes(std::uint32_t suffix) {
+  std::vector<std::uint32_t> sizes = {suffix};
+  for (std::uint32_t n = kChunk; n <= kStep; n += kChunk) {
+    sizes.push_back(n);
+    if (n + suffix <= kStep) sizes.push_back(n + suffix);
+  }
+  std::sort(sizes.begin(), sizes.end());
+  sizes.erase(std::unique(sizes.begin(), sizes.end()), sizes.end());
+  return sizes;
+}
+
+struct Medium {
+  Medium(const std::filesystem::path& directory, unsigned threads)
+      : posix({.directory = directory, .threads = threads}), store(posix, LinkOptions{}) {}
+  PosixStorage posix;
+  Store store;
+};
+
+int run(const std::filesystem::path& disk, const std::filesystem::path& fast, unsigned runs) {
+  const auto weights = llama::CudaWeights::random(llama::llama_3_1_8b(), 1).value();
+  llama::CudaBackend engine(weights, {.max_tokens = kLongest + kSuffix,
+                                      .max_step_tokens = kStep,
+                                      .shuffle_pages = 1,
+                                      .max_graphs = 64});
+  Medium on_disk(disk, 8);
+  Medium in_memory(fast, 16);
+  const std::vector<TokenId> prefix = random_tokens(kLongest, 1);
+  Bench bench{engine, {}, runs};
+  {
+    Loader saver(engine, in_memory.store, Bench::options(), ComputeOnlyScheduler());
+    saver.prefill(prefix).status.value();
+    saver.save(prefix).status.value();
+    Loader second(engine, on_disk.store, Bench::options(), ComputeOnlyScheduler());
+    second.save(prefix).status.value();
+    std::printf("saved %u tokens, %.2f GB, to %s and %s\n", kLongest,
+                static_cast<double>(engine.layout().bytes_per_token()) * kLongest * 1e-9,
+                disk.c_str(), fast.c_str());
+  }
+  std::printf("%6s %5s  %-12s %8s %8s %8s %7s %7s %7s %7s %9s\n", "prefix", "new", "link",
+              "compute", "load", "cake ms", "/better", "/bound", "meet", "loaded", "logits");
+  for (const std::uint32_t suffix : {128u, kSuffix}) {
+    engine.prepare(step_sizes(suffix)).value();
+    for (const std::uint32_t n : {8192u, kLongest}) {
+      std::vector<TokenId> prompt(prefix.begin(), prefix.begin() + n);
+      const auto news = random_tokens(suffix, 100 + suffix + n);
+      prompt.insert(prompt.end(), news.begin(), news.end());
+      const double compute = bench.measure(in_memory.store, prompt, ComputeOnlyScheduler()).seconds;
+      bench.line(on_disk.posix.direct() ? "disk, direct" : "disk", on_disk.store, prompt, n,
+                 compute);
+      for (const double rate : {3e9, 7e9, 12e9, 25e9}) {
+        in_memory.store.set_link(0, {rate, std::chrono::microseconds(100)});
+        bench.line(std::to_string(static_cast<int>(rate * 1e-9)) + " GB/s", in_memory.store, prompt,
+                   n, compute);
+      }
+      in_memory.store.set_link(0, {});
+    }
+  }
+  std::printf("worst: %.3f of the better baseline, logits %.1e from compute only\n",
+              bench.worst_ratio, bench.worst_difference);
+  return 0;
+}
+
+}  // namespace
+
+/// ttft_bench DISK FAST [RUNS]: two folders for the store, about 4.4 GB each, removed at the end.
+int main(int argc, char** argv) {
+  if (argc < 3) {
+    std::fprintf(stderr, "usage: ttft_bench FOLDER-ON-A-DISK FOLDER-IN-MEMORY [RUNS]\n");
+    return 2;
+  }
+  const Status gpu = cuda::usable();
+  if (!gpu) {
+    std::printf("ttft_bench: %s\n", gpu.error().message().c_str());
+    return 77;
+  }
+  const std::filesystem::path disk = std::filesystem::path(argv[1]) / "cake-ttft";
+  const std::filesystem::path fast = std::filesystem::path(argv[2]) / "cake-ttft";
+  int result = 1;
+  try {
+    result = run(disk, fast, argc > 3 ? static_cast<unsigned>(std::atoi(argv[3])) : 3);
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "ttft_bench: %s\n", e.what());
+  }
+  std::filesystem::remove_all(disk);
+  std::filesystem::remove_all(fast);
+  return result;
+}

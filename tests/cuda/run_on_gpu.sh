@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 the cake authors
+#
+# Everything on a machine with a GPU, in one go and without a network: builds, runs all tests, looks for wrong memory
+# accesses and register spills, measures beside PyTorch, and ends with a table.
+#   bash tests/cuda/run_on_gpu.sh [build|test|sanitize|measure ...]       all four when none is named
+#   BUILD=folder   OUT=folder for logs   DISK=folder on a real disk   FAST=folder in memory (/dev/shm)
+#   DEPS=folder    packages that the machine lacks, unpacked: DEPS/usr/include, DEPS/usr/lib/...
+#   CAKE_TEST_MODEL=file   the real model; tests that need it are skipped without
+set -uo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+build=${BUILD:-$root/build/gpu}
+out=${OUT:-$build/report}
+disk=${DISK:-$build}
+fast=${FAST:-/dev/shm}
+stages=${*:-build test sanitize measure}
+mkdir -p "$out" "$build"
+failed=0
+: > "$out/summary"
+
+# say(what result): one line of the table.
+say() { printf '%-46s %s\n' "$1" "$2" | tee -a "$out/summary"; }
+# step(name log seconds command...): runs it, keeps its log, notes how it ended.
+step() {
+  local name=$1 log=$out/$2 limit=$3
+  shift 3
+  local begin=$SECONDS
+  timeout "$limit" "$@" > "$log" 2>&1
+  local code=$?
+  case $code in
+    0) say "$name" "ok, $((SECONDS - begin)) s" ;;
+    77) say "$name" "skipped: $(tail -1 "$log")" ;;
+    *) say "$name" "FAILED ($code), see $log"; tail -25 "$log"; failed=1 ;;
+  esac
+  return $code
+}
+wanted() { [[ " $stages " == *" $1 "* ]]; }
+
+if wanted build; then
+  if [ -n "${DEPS:-}" ]; then
+    export CMAKE_PREFIX_PATH=$DEPS/usr CMAKE_INCLUDE_PATH=$DEPS/usr/include
+    export CMAKE_LIBRARY_PATH=$DEPS/usr/lib/$(uname -m)-linux-gnu
+    export PKG_CONFIG_PATH=$CMAKE_LIBRARY_PATH/pkgconfig
+  fi
+  step "configure" configure.log 120 cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
+    -DCAKE_CUDA=ON -DCAKE_WERROR=ON -DCAKE_BUILD_BENCHMARKS=ON -DCAKE_BUILD_TESTS=ON || exit 1
+  step "build" build.log 400 cmake --build "$build" || exit 1
+  if command -v cuobjdump > /dev/null; then
+    # Kernels that keep registers in memory.
+    find "$build/src" -name 'libcake_*.a' -exec cuobjdump -res-usage {} \; 2> /dev/null |
+      awk '/Function/ { name = $2 } /STACK:/ { if ($0 !~ /STACK:0 / || $0 !~ /LOCAL:0/) { print name, $0; bad++ } kernels++ }
+           END { printf "%d of %d kernels keep registers in memory\n", bad, kernels }' > "$out/spills.log"
+    say "register spills" "$(tail -1 "$out/spills.log")"
+  fi
+fi
+
+if wanted test; then
+  step "all tests" tests.log 500 ctest --test-dir "$build" --output-on-failure --parallel 8
+  say "  ctest" "$(grep 'tests passed' "$out/tests.log")"
+fi
+
+if wanted sanitize && command -v compute-sanitizer > /dev/null; then
+  for tool in memcheck synccheck; do
+    step "compute-sanitizer $tool" "$tool.log" 300 env CAKE_SMALL=1 compute-sanitizer --tool "$tool" \
+      --error-exitcode 9 --target-processes all "$build/tests/cuda_test" "~*long prefixes*" "~*more memory*"
+    say "  $tool" "$(grep 'ERROR SUMMARY' "$out/$tool.log" | tail -1)"
+  done
+fi
+
+if wanted measure; then
+  for bench in attention insert prefill storage; do
+    [ -x "$build/benchmarks/${bench}_bench" ] && [ "$bench" != storage ] &&
+      step "${bench}_bench" "$bench.txt" 120 "$build/benchmarks/${bench}_bench"
+  done
+  for peer in attention prefill; do
+    [ -f "$root/benchmarks/peers/$peer.py" ] && step "peers/$peer.py" "peer_$peer.txt" 150 \
+      python3 "$root/benchmarks/peers/$peer.py"
+  done
+  [ -x "$build/benchmarks/ttft_bench" ] &&
+    step "ttft_bench" ttft.txt 300 "$build/benchmarks/ttft_bench" "$disk" "$fast"
+fi
+
+for table in attention.txt peer_attention.txt insert.txt prefill.txt peer_prefill.txt ttft.txt; do
+  [ -s "$out/$table" ] && { echo; echo "== $table"; cat "$out/$table"; }
+done
+echo
+cat "$out/summary"
+exit $failed
