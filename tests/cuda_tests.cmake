@@ -42,3 +42,7 @@ endif()
 # try, and CAKE_CUFILE_LIBRARY the library.
 cake_cuda_test(NAME gds_cuda_test SOURCES
   cuda/gds_gpu_test.cpp)
+if(TARGET cuda_paged)
+  add_test(NAME "example: cuda_paged" COMMAND cuda_paged)
+  set_tests_properties("example: cuda_paged" PROPERTIES LABELS example TIMEOUT 120 SKIP_RETURN_CODE 77)
+endif()

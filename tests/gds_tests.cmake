@@ -10,6 +10,7 @@ function(fake_cufile variant)
 endfunction()
 fake_cufile(all)
 fake_cufile(driver)
+fake_cufile(hanging)
 fake_cufile(opened)
 fake_cufile(no_read FAKE_WITHOUT_READ)
 fake_cufile(no_stats FAKE_WITHOUT_STATS)
@@ -23,5 +24,5 @@ cake_test(NAME gds_test SOURCES
   storage/gds_verify_test.cpp)
 target_compile_definitions(gds_test PRIVATE CAKE_FAKE_CUFILE="${CMAKE_CURRENT_BINARY_DIR}/fake_cufile")
 target_link_libraries(gds_test PRIVATE ${CMAKE_DL_LIBS})
-add_dependencies(gds_test fake_cufile_all fake_cufile_driver fake_cufile_opened fake_cufile_no_read
+add_dependencies(gds_test fake_cufile_all fake_cufile_driver fake_cufile_hanging fake_cufile_opened fake_cufile_no_read
   fake_cufile_no_stats)

@@ -4,6 +4,7 @@
 // From landed bytes to verified KV, on the host or on the device that they landed on.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <new>

@@ -4,31 +4,28 @@
 
 #include <dlfcn.h>
 
-#include <array>
+#include <condition_variable>
 #include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <system_error>
+#include <thread>
 #include <utility>
 #include <vector>
 
 namespace cake::detail::cufile {
 namespace {
 
-/// Guards the list of libraries and the opening of drivers.
+/// Guards the list of libraries, and who opens their drivers.
 std::mutex& process_mutex() {
   static std::mutex mutex;
   return mutex;
 }
 
-/// Libraries by the name that they were asked for, and whose driver is open. Never unloaded: the
-/// library has threads of its own.
-struct Loaded {
-  std::shared_ptr<Api> api;
-  bool driver_open = false;
-};
-std::map<std::string, Loaded>& process_libraries() {
-  static auto* libraries = new std::map<std::string, Loaded>;
+/// Libraries by the name that they were asked for. Never unloaded: they have threads of their own.
+std::map<std::string, std::shared_ptr<Api>>& process_libraries() {
+  static auto* libraries = new std::map<std::string, std::shared_ptr<Api>>;
   return *libraries;
 }
 
@@ -110,7 +107,7 @@ std::shared_ptr<Api> Api::load(const std::string& library, std::string& why) {
   const std::lock_guard lock(process_mutex());
   auto& libraries = process_libraries();
   const auto known = libraries.find(library);
-  if (known != libraries.end()) return known->second.api;
+  if (known != libraries.end()) return known->second;
   void* const handle = ::dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) {
     const char* const said = ::dlerror();  // NOLINT(concurrency-mt-unsafe): of this thread
@@ -118,20 +115,67 @@ std::shared_ptr<Api> Api::load(const std::string& library, std::string& why) {
     return nullptr;
   }
   const std::shared_ptr<Api> api(new Api(handle));
-  libraries[library].api = api;
+  libraries[library] = api;
   return api;
 }
 
-ErrorPair Api::open_driver() {
-  const std::lock_guard lock(process_mutex());
-  for (auto& [name, loaded] : process_libraries()) {
-    if (loaded.api.get() != this) continue;
-    if (loaded.driver_open) return {0, 0};
-    const ErrorPair result = driver_open_();
-    loaded.driver_open = result.err == 0 || result.err == kDriverAlreadyOpen;
-    return loaded.driver_open ? ErrorPair{0, 0} : result;
+/// One call of cuFileDriverOpen, shared with the thread that makes it.
+struct Api::DriverCall {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool given_up = false;
+  bool done = false;
+  ErrorPair result{};
+};
+
+std::optional<ErrorPair> Api::open_driver(std::function<void()> prepare,
+                                          std::chrono::nanoseconds limit) {
+  const std::shared_ptr<DriverCall> fresh = std::make_shared<DriverCall>();
+  std::shared_ptr<DriverCall> call;
+  const auto forget = [&] {
+    const std::lock_guard lock(process_mutex());
+    if (driver_call_ == call) driver_call_.reset();
+  };
+  {
+    const std::lock_guard lock(process_mutex());
+    if (!driver_call_) driver_call_ = fresh;
+    call = driver_call_;
   }
-  return {5030, 0};
+  if (call == fresh) {
+    try {
+      std::thread([call, prepare = std::move(prepare), open = driver_open_] {
+        {
+          // Under the lock, so that whoever asked is still there.
+          const std::lock_guard lock(call->mutex);
+          if (!call->given_up) prepare();
+        }
+        const ErrorPair result = open();
+        const std::lock_guard lock(call->mutex);
+        call->result = result;
+        call->done = true;
+        call->changed.notify_all();
+      }).detach();
+    } catch (const std::system_error&) {
+      {
+        const std::lock_guard lock(call->mutex);
+        call->result = {5030, 0};  // for others who wait for it already
+        call->done = true;
+        call->changed.notify_all();
+      }
+      forget();
+      throw;
+    }
+  }
+  std::unique_lock lock(call->mutex);
+  if (!call->changed.wait_for(lock, limit, [&] { return call->done; })) {
+    call->given_up = true;
+    return std::nullopt;
+  }
+  if (call->result.err == 0 || call->result.err == kDriverAlreadyOpen) return ErrorPair{0, 0};
+  const ErrorPair result = call->result;
+  lock.unlock();
+  forget();
+  return result;
 }
 
 int Api::version() const {

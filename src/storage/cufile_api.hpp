@@ -7,8 +7,10 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -89,8 +91,13 @@ class Api {
 
   /// Empty when all functions are there that reading needs; else the name of one that is not.
   const std::string& missing() const { return missing_; }
-  /// Opens the driver unless it is open. A refusal is asked about again the next time.
-  ErrorPair open_driver();
+  /// Opens the driver unless it is open, on a thread of its own that runs `prepare` first:
+  /// libraries were met that never come back from it. Empty: it is not over after `limit`; whoever
+  /// asks again waits for the same call. A refusal is asked about again the next time.
+  ///
+  /// Errors:  throws std::system_error and std::bad_alloc
+  std::optional<ErrorPair> open_driver(std::function<void()> prepare,
+                                       std::chrono::nanoseconds limit);
   /// 1000 * major + 10 * minor; 0: not known.
   int version() const;
   /// Turns the counting of paths on. Empty: this library does not count, or not now; else what
@@ -111,6 +118,9 @@ class Api {
   explicit Api(void* library);
 
   std::string missing_;
+  struct DriverCall;
+
+  std::shared_ptr<DriverCall> driver_call_;  // guarded by a mutex of the process
   ErrorPair (*driver_open_)() = nullptr;
   ErrorPair (*get_version_)(int*) = nullptr;
   ErrorPair (*set_stats_level_)(int) = nullptr;

@@ -28,6 +28,8 @@ GdsOptions checked(GdsOptions options) {
   };
   check(size(options.op_bytes), "GDS: op_bytes must be a multiple of 4096, at most 1 GiB");
   check(size(options.bounce_bytes), "GDS: bounce_bytes must be a multiple of 4096, at most 1 GiB");
+  check(options.driver_timeout.count() > 0 && options.driver_timeout <= std::chrono::hours(24),
+        "GDS: driver_timeout must be above 0, at most a day");
   check(options.max_errors > 0, "GDS: max_errors must be at least 1");
   check(!options.library.empty(), "GDS: the library has no name");
   return options;

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 namespace cake::detail {
@@ -162,9 +163,22 @@ class Climb {
   }
 
   bool driver() {
-    const cufile::ErrorPair result = ladder_.api->open_driver();
-    return note(GdsRung::driver, result.err == 0, result.err,
-                result.err == 0 ? "open" : "cuFileDriverOpen: " + cufile::describe(result.err));
+    std::optional<cufile::ErrorPair> result;
+    try {
+      result = ladder_.api->open_driver([this] { (void)staging_->use_on_this_thread(); },
+                                        options_.driver_timeout);
+    } catch (const std::system_error& e) {
+      return note(GdsRung::driver, false, e.code().value(), "no thread to open it with");
+    }
+    if (!result) {
+      const auto span =
+          std::chrono::duration_cast<std::chrono::milliseconds>(options_.driver_timeout);
+      return note(
+          GdsRung::driver, false, ETIMEDOUT,
+          "cuFileDriverOpen did not come back within " + std::to_string(span.count()) + " ms");
+    }
+    return note(GdsRung::driver, result->err == 0, result->err,
+                result->err == 0 ? "open" : "cuFileDriverOpen: " + cufile::describe(result->err));
   }
 
   bool buffers() {

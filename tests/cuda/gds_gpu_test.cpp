@@ -3,6 +3,7 @@
 //
 // Device staging on a GPU, and the real cuFile library in whatever state the machine has it.
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <thread>
 
@@ -43,6 +44,8 @@ GdsOptions options_of(const Directory& directory, bool force) {
   GdsOptions options;
   options.posix.directory = directory.path();
   options.force = force;
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): nobody sets it
+  if (const char* const library = std::getenv("CAKE_CUFILE_LIBRARY")) options.library = library;
   return options;
 }
 

@@ -56,6 +56,7 @@ ErrorPair answer(int code) { return {code, 0}; }
 FAKE_API FakeCufile* cake_fake_cufile() { return &fake(); }
 
 FAKE_API ErrorPair cuFileDriverOpen() {
+  while (fake().hang_driver) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   if (const int code = fake().driver_open; code != 0) return answer(code);
   if (++fake().driver_opens > 1) broken("the driver was opened twice");
   return answer(0);

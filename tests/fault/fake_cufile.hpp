@@ -27,6 +27,7 @@ struct FakeCufile {
   std::atomic<int> bad_errno{0};             //   with errno
   std::atomic<std::uint64_t> most_bytes{0};  // a read returns at most so many; 0: all
   std::atomic<std::uint64_t> flip_at{kAlways};  // this byte of every file arrives wrong
+  std::atomic<bool> hang_driver{false};         // opening it waits while it is set
   std::atomic<bool> hang{false};                // reads wait while it is set
   std::atomic<std::ptrdiff_t> shadow{0};        // from an address to where its bytes are
 
@@ -48,7 +49,7 @@ struct FakeCufile {
     bad_result = 0;
     bad_errno = 0;
     flip_at = kAlways;
-    hang = false;
+    hang = hang_driver = false;
   }
 };
 

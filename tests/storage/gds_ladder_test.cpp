@@ -94,6 +94,25 @@ TEST_CASE("a driver that does not open is reported by its number, and tried agai
   CHECK(library.driver_opens == std::max(before, 1));
 }
 
+TEST_CASE("a driver that never comes back from being opened means POSIX, and later may do") {
+  FakeCufile& library = fake("hanging");
+  const NothingLeft end(library);
+  const Directory directory;
+  FakeDevice device(1 << 20, &library);
+  GdsOptions options = gds_options(directory.path());
+  options.library = sample::fake_library("hanging");
+  options.driver_timeout = std::chrono::milliseconds(20);
+  library.hang_driver = true;
+  for (int i = 0; i < 3; ++i) {
+    check_refused(options, &device, GdsRung::driver, ETIMEDOUT, "did not come back within 20 ms");
+  }
+  library.hang_driver = false;
+  options.driver_timeout = std::chrono::minutes(1);
+  const GdsStorage storage(options, &device);
+  CHECK(storage.report().device);
+  CHECK(library.driver_opens == 1);
+}
+
 TEST_CASE("a driver that the engine has opened already will do") {
   FakeCufile& library = fake("opened");
   const NothingLeft end(library);
@@ -300,6 +319,7 @@ TEST_CASE("options out of range are refused by name") {
   refused([](GdsOptions& o) { o.op_bytes = 4097; }, "op_bytes");
   refused([](GdsOptions& o) { o.bounce_bytes = 100; }, "bounce_bytes");
   refused([](GdsOptions& o) { o.max_errors = 0; }, "max_errors");
+  refused([](GdsOptions& o) { o.driver_timeout = std::chrono::seconds(0); }, "driver_timeout");
   refused([](GdsOptions& o) { o.library.clear(); }, "library");
   refused([](GdsOptions& o) { o.posix.directory.clear(); }, "directory");
 }

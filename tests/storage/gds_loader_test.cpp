@@ -258,8 +258,9 @@ TEST_CASE("device memory smaller than the lanes want holds reads back, and fails
       CHECK(report.failed_loads == 0);
       CHECK(engine.kv() == world.expected);
     }
-    CHECK(loader.lanes().free_staging_bytes() == room);
-    CHECK(small.allocated == 0);
+    // A lane gives the buffer back a moment after the insert.
+    while (loader.lanes().free_staging_bytes() != room) std::this_thread::yield();
+    while (small.allocated != 0) std::this_thread::yield();
   }
   fake().shadow = 0;
 }

@@ -12,6 +12,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -81,6 +82,7 @@ struct GdsOptions {
   std::size_t op_bytes = std::size_t{16} << 20;  // most bytes of one cuFileRead; multiple of 4 KiB
   unsigned max_errors = 4;                       // so many cuFile errors ...
   std::chrono::nanoseconds error_window = std::chrono::minutes(1);  // ... within this time: demoted
+  std::chrono::nanoseconds driver_timeout = std::chrono::seconds(10);  // of opening cuFile's driver
   std::size_t bounce_bytes = std::size_t{4} << 20;  // per copy of a read that goes by the host
 };
 
