@@ -85,7 +85,7 @@ TEST_CASE("the block that fits best is taken") {
   staging.release(fitting, 0);
 }
 
-TEST_CASE("no more is kept than was asked for; the longest unused goes first") {
+TEST_CASE("no more is kept than was asked for, and the longest unused goes first") {
   PinnedStaging staging(64 << 10, Fake::source());
   std::byte* blocks[4];
   for (std::byte*& b : blocks) b = staging.allocate(32 << 10);
