@@ -1,0 +1,11 @@
+# KV from host memory into pages, and what that costs a prefill beside it.
+if(TARGET cake::cuda)
+  add_executable(insert_bench insert_bench.cpp)
+  target_include_directories(insert_bench PRIVATE ${PROJECT_SOURCE_DIR}/src)
+  target_link_libraries(insert_bench PRIVATE cake::cuda)
+  if(TARGET CUDA::cublas)
+    target_link_libraries(insert_bench PRIVATE CUDA::cublas)
+    target_compile_definitions(insert_bench PRIVATE CAKE_BENCH_CUBLAS)
+  endif()
+  cake_warnings(insert_bench)
+endif()
