@@ -60,7 +60,7 @@ TEST_CASE("bytes behind a digest move it by a power of x") {
   std::vector<std::byte> bytes(1000);
   sample::fill(bytes, 4);
   const std::uint32_t state = ~crc32c(bytes, ~0u);
-  for (const std::size_t zeros : {0, 1, 2, 3, 255, 256, 4096, 65535, 100000}) {
+  for (const std::size_t zeros : {0u, 1u, 2u, 3u, 255u, 256u, 4096u, 65535u, 100000u}) {
     std::vector<std::byte> longer = bytes;
     longer.resize(bytes.size() + zeros);
     CHECK(crc::multiply(state, crc::shift_of(zeros)) == ~crc32c(longer, ~0u));

@@ -176,7 +176,7 @@ TEST_CASE("a probe that cannot be read means POSIX") {
 }
 
 TEST_CASE("a probe that arrives wrong in one byte means POSIX") {
-  for (const std::uint64_t at : {0, 5000, 262143}) {
+  for (const std::uint64_t at : {0u, 5000u, 262143u}) {
     const NothingLeft end;
     const Directory directory;
     FakeDevice device(1 << 20);

@@ -180,7 +180,7 @@ TEST_CASE("a corrupt byte is found on the device, computed instead, and repaired
 }
 
 TEST_CASE("errors after some reads: retried, then demoted, and not one chunk is lost") {
-  for (const std::uint64_t after : {0, 1, 5, 20}) {
+  for (const std::uint64_t after : {0u, 1u, 5u, 20u}) {
     World world;
     GdsStorage storage = world.open();
     fake().bad_result = -1;

@@ -90,7 +90,7 @@ TEST_CASE("an object is read into device memory in operations, from any page on"
   REQUIRE(store.good(0));
   CHECK(fake().reads - before == 5);
   CHECK(store.device.copied_in == 262144);  // the probe's; nothing came by the host
-  for (const std::size_t page : {1, 15, 16, 17, 79}) {
+  for (const std::size_t page : {1u, 15u, 16u, 17u, 79u}) {
     CHECK(store.good(1, kSize - page * 4096, page * 4096));
   }
   const GdsReport report = store.storage.report();
@@ -102,7 +102,7 @@ TEST_CASE("an object is read into device memory in operations, from any page on"
 
 TEST_CASE("reads that end early are continued, also between pages") {
   Store store;
-  for (const std::uint64_t most : {4096, 5000, 12288 + 1, 61440}) {
+  for (const std::uint64_t most : {4096u, 5000u, 12289u, 61440u}) {
     fake().most_bytes = most;
     CHECK(store.good(2));
   }
@@ -288,7 +288,7 @@ TEST_CASE("many threads read through one registered arena") {
 }
 
 TEST_CASE("errors and demotion in the middle of many threads' reads leave every byte right") {
-  for (const std::uint64_t after : {0, 7, 40, 90}) {
+  for (const std::uint64_t after : {0u, 7u, 40u, 90u}) {
     Store store;
     store.fail_reads(-1, EIO, FakeCufile::kAlways, after);
     std::atomic<int> wrong{0};
