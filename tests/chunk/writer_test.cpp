@@ -47,8 +47,9 @@ TEST_CASE("bit patterns that are no numbers are kept as they are") {
   const KvLayout layout{1, 1, 64, DType::f32};
   auto chunk = sample::make(1, layout, 16);
   ChunkWriter writer(layout, 16);
-  for (auto& b : writer.payload().k(0)) b = std::byte{0xFF};  // NaN
-  for (auto& b : writer.payload().v(0)) b = std::byte{0x7F};
+  const MutableKvView payload = writer.payload();
+  for (auto& b : payload.k(0)) b = std::byte{0xFF};  // NaN
+  for (auto& b : payload.v(0)) b = std::byte{0x7F};
   const auto object = writer.finish(chunk.identity);
   REQUIRE(object);
   const auto tables = parse_chunk(*object, object->size(), chunk.identity);

@@ -96,6 +96,7 @@ class AttentionCase {
     }
     REQUIRE(cudaMemset(out_.data(), 0xff, out_.size()) == cudaSuccess);  // NaN
     REQUIRE(cudaMemset(lse_.data(), 0xff, lse_.size()) == cudaSuccess);
+    REQUIRE(cudaDeviceSynchronize() == cudaSuccess);  // the stream does not wait for all that
     const cuda::Stream stream;
     const Status status = launch(args, stream.get());
     INFO((status ? std::string() : status.error().message()));

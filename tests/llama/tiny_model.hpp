@@ -130,8 +130,9 @@ class Writer {
  private:
   template <class T>
   static void raw(std::vector<std::byte>& out, const T& v) {
-    const auto* p = reinterpret_cast<const std::byte*>(&v);
-    out.insert(out.end(), p, p + sizeof v);
+    const std::size_t at = out.size();
+    out.resize(at + sizeof v);
+    std::memcpy(&out[at], &v, sizeof v);
   }
   static void text(std::vector<std::byte>& out, const std::string& v) {
     raw(out, std::uint64_t{v.size()});
