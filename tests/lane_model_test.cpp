@@ -2,6 +2,10 @@
 // Copyright 2026 the cake authors
 #include "cake/lane_model.hpp"
 
+#include <algorithm>
+#include <utility>
+#include <vector>
+
 #include "catch.hpp"
 
 using namespace cake;
@@ -62,4 +66,36 @@ TEST_CASE("the time of inserts is learned") {
   LaneModel lane({1e6, 0ms, 0ms});
   for (int i = 0; i < 40; ++i) lane.inserted(4ms);
   CHECK(seconds(lane.rate().insert) == Approx(4e-3).epsilon(0.01));
+}
+
+namespace {
+
+/// Keeps as many reads in flight as the lane wants; each takes `took`, or the link serves one at a
+/// time.
+LaneRate served(bool side_by_side, int reads) {
+  LaneModel lane({1e6, 0ms, 0ms});
+  Time now{0};
+  std::uint64_t next = 0;
+  std::vector<std::pair<Time, std::uint64_t>> ends;
+  for (int landed = 0; landed < reads; ++landed) {
+    while (lane.in_flight().size() < lane.rate().depth) {
+      const Time begin = side_by_side || ends.empty() ? now : std::max(now, ends.back().first);
+      ends.emplace_back(begin + 10ms + (side_by_side ? Time(next % 3) : Time{0}), next);
+      lane.issue(next++, 0, 10'000, now);
+    }
+    const auto first = std::min_element(ends.begin(), ends.end());
+    now = first->first;
+    lane.landed(first->second, true, now);
+    ends.erase(first);
+  }
+  return lane.rate();
+}
+
+}  // namespace
+
+TEST_CASE(
+    "reads at once become more while that makes the lane faster, and no more on a plain link") {
+  CHECK(served(true, 400).depth == 16);
+  CHECK(served(false, 400).depth == 2);
+  CHECK(served(false, 400).bytes_per_second == Approx(1e6).epsilon(0.01));
 }

@@ -19,12 +19,13 @@ constexpr Time from_seconds(double s) {
   return s < 9e9 ? Time(static_cast<Time::rep>(s * 1e9)) : kNever;
 }
 
-/// Units: bytes per second; latency is from the call to the first byte, insert from the last byte
-/// to resident KV.
+/// Units: bytes per second, reads; latency is from the call to the first byte, insert from the last
+/// byte to resident KV.
 struct LaneRate {
   double bytes_per_second = 1e9;
   Time latency{0};
   Time insert{0};
+  std::uint32_t depth = 2;  // reads at once that it takes to reach that rate
 };
 
 /// Follows one lane. Reads are taken to be served in the order of issue at one rate, which is what
@@ -65,7 +66,10 @@ class LaneModel {
     const auto flight = std::find_if(flights_.begin(), flights_.end(),
                                      [&](const Flight& f) { return f.load == load; });
     if (flight == flights_.end()) return;
-    if (ok) learn(*flight, now);
+    if (ok) {
+      learn(*flight, now);
+      probe(*flight, now);
+    }
     bytes_in_flight_ -= flight->bytes;
     flights_.erase(flight);
     // Those left have the link to themselves from now on.
@@ -144,7 +148,41 @@ class LaneModel {
     rate_.bytes_per_second = weight_bytes_ / weight_s_;
   }
 
+  /// One link is as fast with two reads as with ten; a device or a pool of threads may not be.
+  /// While twice as many reads at once make the whole faster by a tenth, there are twice as many.
+  void probe(const Flight& flight, Time now) {
+    if (settled_) return;
+    if (flights_.size() + 1 < rate_.depth) {  // it was not what held the rate down
+      probed_ = 0;
+      return;
+    }
+    if (probed_++ == 0) {
+      probe_began_ = now;
+      probe_bytes_ = 0;
+      return;
+    }
+    probe_bytes_ += static_cast<double>(flight.bytes);
+    if (probed_ <= 2 * rate_.depth) return;  // reads that began together land together: two rounds
+    const double rate = probe_bytes_ / std::max(1e-9, seconds(now - probe_began_));
+    probed_ = 0;
+    const bool faster = rate > 1.1 * shallower_;
+    settled_ = !faster || rate_.depth >= kMaxDepth;
+    if (!settled_) {
+      rate_.depth *= 2;
+    } else if (!faster) {
+      rate_.depth = std::max(2u, rate_.depth / 2);
+    }
+    shallower_ = rate;
+  }
+
+  static constexpr std::uint32_t kMaxDepth = 16;
+
   LaneRate rate_;
+  std::uint32_t probed_ = 0;  // landings at this depth
+  Time probe_began_{0};
+  double probe_bytes_ = 0;
+  double shallower_ = 0;  // bytes per second at half of it
+  bool settled_ = false;
   std::vector<Flight> flights_;  // in the order of issue
   std::uint64_t bytes_in_flight_ = 0;
   Time link_free_{0};

@@ -211,21 +211,20 @@ class IoLanes {
         continue;
       }
       free_bytes_ -= read->bytes;
-      AlignedBuffer buffer;
-      try {
-        buffer = take_buffer(read->bytes);
-      } catch (const std::bad_alloc&) {
-        free_bytes_ += read->bytes;
-        lock.unlock();
-        client->failed(*read, {Errc::out_of_memory, 0, "staging memory"});
-        lock.lock();
-        continue;
-      }
+      AlignedBuffer buffer = kept_buffer(read->bytes);
+      // Of an arena nobody else may take what was just seen to be free.
+      bool taken = buffer.size() != 0 || (device_ != nullptr && allocate(buffer, read->bytes));
       lane.active.push_back({client, read->id, true});
       lane.busy.fetch_add(1, std::memory_order_relaxed);
       lane.wake.notify_one();  // there may be more for a second thread
       lock.unlock();
-      std::unique_ptr<Parked> parked = run(id, *client, *read, buffer);
+      taken = taken || (device_ == nullptr && allocate(buffer, read->bytes));
+      std::unique_ptr<Parked> parked;
+      if (taken) {
+        parked = run(id, *client, *read, buffer);
+      } else {
+        client->failed(*read, {Errc::out_of_memory, 0, "staging memory"});
+      }
       lock.lock();
       lane.busy.fetch_sub(1, std::memory_order_relaxed);
       std::erase_if(lane.active,
@@ -237,7 +236,7 @@ class IoLanes {
       } else {
         free_bytes_ += read->bytes;
         // An arena gives parts of any size for nothing, and what is kept is missing there.
-        if (device_ == nullptr) buffers_.push_back(std::move(buffer));
+        if (device_ == nullptr && taken) buffers_.push_back(std::move(buffer));
       }
     }
   }
@@ -291,7 +290,8 @@ class IoLanes {
     return nullptr;
   }
 
-  AlignedBuffer take_buffer(std::uint64_t bytes) {
+  /// A free one of about this size; empty when there is none.
+  AlignedBuffer kept_buffer(std::uint64_t bytes) {
     for (auto buffer = buffers_.begin(); buffer != buffers_.end(); ++buffer) {
       if (buffer->size() < bytes || buffer->size() > 2 * bytes + kIoAlignment) continue;
       AlignedBuffer found = std::move(*buffer);
@@ -300,7 +300,17 @@ class IoLanes {
     }
     if (buffers_.size() >= threads_.size() + 4)
       buffers_.erase(buffers_.begin());  // sizes have changed
-    return AlignedBuffer(bytes, options_.staging);
+    return {};
+  }
+
+  /// May take long: locking pages into memory is a matter of milliseconds.
+  bool allocate(AlignedBuffer& buffer, std::uint64_t bytes) {
+    try {
+      buffer = AlignedBuffer(bytes, options_.staging);
+      return true;
+    } catch (const std::bad_alloc&) {
+      return false;
+    }
   }
 
   void release_quarantine() {

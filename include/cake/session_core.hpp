@@ -97,10 +97,11 @@ class SessionCore : public Claims {
     return step;
   }
 
-  /// Enough bytes in flight to cover the latency twice, and one read more than the one on the link.
+  /// Enough reads in flight to reach the rate that was seen, and enough bytes to cover the latency
+  /// twice, with one read more than the one on the link.
   bool has_room(LaneId lane) const {
     const LaneModel& model = board_.lane(lane);
-    if (model.in_flight().size() < 2) return true;
+    if (model.in_flight().size() < model.rate().depth) return true;
     const double window = 2 * model.rate().bytes_per_second * seconds(model.rate().latency) +
                           1.5 * static_cast<double>(model.in_flight().back().bytes);
     return static_cast<double>(model.bytes_in_flight()) < window;

@@ -68,7 +68,7 @@ class CostModel {
     const double spread = known + std::min(noise, 3 * known);
     if (!(spread > 0)) return;
     for (std::size_t i = 0; i < 3; ++i) {
-      theta_[i] = std::max(0.02, theta_[i] + gain[i] / spread * (took - predicted));
+      theta_[i] = std::max(0.001, theta_[i] + gain[i] / spread * (took - predicted));
     }
     if (known < noise / 3) return;  // sure enough
     for (std::size_t i = 0; i < 3; ++i) {
