@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -20,13 +21,10 @@
 #include "cake/llama/cpu_backend.hpp"
 #include "cake/storage/posix.hpp"
 #include "cake/storage/throttled.hpp"
+#include "quickstart_engines.hpp"
 #include "quickstart_options.hpp"
 #include "quickstart_output.hpp"
 #include "tokenizer.hpp"
-
-#ifdef CAKE_EXAMPLE_CUDA
-#include "cake/llama/cuda_backend.hpp"
-#endif
 
 namespace {
 
@@ -35,19 +33,8 @@ using namespace cake::examples;
 
 constexpr int kFailed = 1;
 constexpr int kWrongUse = 2;
+constexpr std::array<std::uint32_t, 4> kMeasured = {64, 256, 512, 128};  // passes, in tokens
 constexpr float kRounding = 0.5f;  // of a logit in bf16, between ways to compute the same KV
-
-/// What a pass costs before any was measured: the model's operations at a guessed rate. Only the
-/// proportions matter much; the rest is learned from the first passes.
-ComputeCost guess_cost(const llama::Config& c) {
-  const double linear =
-      2.0 * c.n_layers *
-      (double{2} * c.n_embd * c.n_heads * c.head_dim +
-       double{2} * c.n_embd * c.n_kv_heads * c.head_dim + double{3} * c.n_embd * c.n_ff);
-  const double attention = 4.0 * c.n_layers * c.n_heads * c.head_dim;
-  constexpr double kFlops = 1e11;
-  return {linear * 8 / kFlops, linear / kFlops, attention / 2 / kFlops};
-}
 
 Result<std::string> read_text(const std::filesystem::path& path) {
   std::error_code error;
@@ -57,63 +44,6 @@ Result<std::string> read_text(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) return errno_error(errno, "cannot read " + path.string());
   return std::string(std::istreambuf_iterator<char>(file), {});
-}
-
-/// What differs between the engines: how one is made, made ready for measuring, and named.
-struct OnCpu {
-  using Engine = llama::CpuBackend;
-  static constexpr const char* kName = "cpu";
-  static constexpr bool kExact = true;  // the answer does not depend on the size of steps
-  static Result<std::unique_ptr<Engine>> make(std::shared_ptr<const llama::Weights> weights,
-                                              const QuickstartOptions& options, std::uint32_t) {
-    return std::make_unique<Engine>(std::move(weights),
-                                    llama::CpuOptions{.threads = options.threads});
-  }
-  static std::string describe(const Engine& engine) {
-    return std::to_string(engine.options().threads) + " threads (" + llama::blas_description() +
-           ")";
-  }
-};
-
-#ifdef CAKE_EXAMPLE_CUDA
-struct OnCuda {
-  using Engine = llama::CudaBackend;
-  static constexpr const char* kName = "cuda";
-  static constexpr bool kExact = false;  // bf16 is rounded in another order for other steps
-  static Result<std::unique_ptr<Engine>> make(const std::shared_ptr<const llama::Weights>& weights,
-                                              const QuickstartOptions&, std::uint32_t step) {
-    auto on_device = llama::CudaWeights::upload(*weights);
-    if (!on_device) return on_device.error();
-    try {
-      auto engine =
-          std::make_unique<Engine>(*on_device, llama::CudaOptions{.max_step_tokens = step});
-      const std::uint32_t sizes[] = {engine->options().max_step_tokens, 1};
-      if (Status status = engine->prepare(sizes); !status) return status.error();
-      return engine;
-    } catch (const Exception& e) {
-      return e.error();
-    }
-  }
-  static std::string describe(const Engine&) {
-    const auto device = cuda::device_info();
-    return device ? device->name + " (cuda)" : device.error().message();
-  }
-};
-#endif
-
-/// Whether the model can run there at all.
-Status check_device(Device device) {
-  if (device == Device::cpu) return {};
-#ifdef CAKE_EXAMPLE_CUDA
-  const Status usable = cuda::usable();
-  if (usable) return {};
-  return Error{usable.error().code, usable.error().native,
-               "--device cuda: " + usable.error().context};
-#else
-  return Error{Errc::unsupported, 0,
-               "--device cuda: this build has no CUDA (it needs nvcc 13.0 and cuBLASLt; configure "
-               "with -DCAKE_CUDA=ON to see what is missing)"};
-#endif
 }
 
 void progress(const std::string& what) {
@@ -170,10 +100,10 @@ class Quickstart {
     auto weights = llama::Weights::load(*file);
     if (!weights) return weights.error();
     tokenizer_ = std::make_unique<Tokenizer>(std::move(*tokenizer));
-    auto engine = On::make(*weights, options_, loader_options().max_step_tokens);
+    auto engine = On::make(*weights, options_, step_sizes());
     if (!engine) return engine.error();
     engine_ = std::move(*engine);
-    cost_ = guess_cost(*config);
+    cost_ = guess_cost(*config, On::kFlops);
     return open_store();
   }
 
@@ -276,26 +206,37 @@ class Quickstart {
     return measure();
   }
 
-  /// Three short passes, so that the cost model starts from this machine and not from a guess.
+  /// Sizes of the passes to come, in ascending order: an engine may have to get ready for each.
+  std::vector<std::uint32_t> step_sizes() const {
+    const std::uint32_t most = loader_options().max_step_tokens;
+    const std::uint32_t chunk = options_.chunk_tokens;
+    const auto n = static_cast<std::uint32_t>(result_.prompt_tokens.size());
+    const std::uint32_t suffix = (n - 1) % chunk + 1;
+    std::vector<std::uint32_t> sizes(kMeasured.begin(), kMeasured.end());
+    sizes.insert(sizes.end(), {1, suffix, std::min(n, most), (n - 1) % most + 1});
+    for (std::uint32_t m = chunk; m <= most; m += chunk) sizes.insert(sizes.end(), {m, m + suffix});
+    std::sort(sizes.begin(), sizes.end());
+    sizes.erase(std::unique(sizes.begin(), sizes.end()), sizes.end());
+    while (sizes.back() > most) sizes.pop_back();
+    return sizes;
+  }
+
+  /// Some short passes, so that the cost model starts from this machine and not from a guess.
   Status measure() {
     progress("measuring the engine");
     CostModel model(cost_);
     const auto n = static_cast<std::uint32_t>(result_.prompt_tokens.size());
-    // A device takes its time for a size that it meets for the first time.
-    for (const bool counts : {false, true}) {
-      if (!counts && On::kExact) continue;
-      engine_->clear();
-      std::uint32_t begin = 0;
-      for (const std::uint32_t tokens : {64u, 256u, 512u, 128u}) {
-        const std::uint32_t end = std::min(n, begin + tokens);
-        if (end == begin) break;
-        const auto start = std::chrono::steady_clock::now();
-        if (Status status = wait(engine_->prefill(result_.prompt_tokens, {begin, end})); !status)
-          return status;
-        const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-        if (counts) model.observe({begin, end}, took.count());
-        begin = end;
-      }
+    engine_->clear();
+    std::uint32_t begin = 0;
+    for (const std::uint32_t tokens : kMeasured) {
+      const std::uint32_t end = std::min(n, begin + tokens);
+      if (end == begin) break;
+      const auto start = std::chrono::steady_clock::now();
+      if (Status status = wait(engine_->prefill(result_.prompt_tokens, {begin, end})); !status)
+        return status;
+      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+      model.observe({begin, end}, took.count());
+      begin = end;
     }
     cost_ = model.current();
     return {};
