@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <random>
 #include <string>
 #include <vector>
@@ -35,12 +36,14 @@ struct Outcome {
   std::uint32_t loaded = 0;
   std::uint32_t meet = 0;
   double difference = 0;  // of the logits from compute only's, relative
+  std::string trace = {};
 };
 
 struct Bench {
   llama::CudaBackend& engine;
   std::vector<float> logits;  // of compute only
   unsigned runs = 3;
+  std::filesystem::path traces;  // folder for the median runs' traces; may be empty
   double worst_ratio = 0;
   double worst_difference = 0;
 
@@ -78,7 +81,8 @@ struct Bench {
         logits.assign(engine.logits().begin(), engine.logits().end());
       }
       outcomes.push_back({PrefillReport::seconds_of(report.ttft), report.bound_s,
-                          report.tokens_loaded, report.meet_token, difference()});
+                          report.tokens_loaded, report.meet_token, difference(),
+                          traces.empty() ? std::string() : report.chrome_trace()});
     }
     for (const Outcome& o : outcomes) worst_difference = std::max(worst_difference, o.difference);
     const auto middle = outcomes.begin() + static_cast<std::ptrdiff_t>(outcomes.size() / 2);
@@ -93,6 +97,12 @@ struct Bench {
     const Outcome cake = measure(store, prompt, MeetInTheMiddleScheduler());
     const double ratio = cake.seconds / std::min(compute, load.seconds);
     worst_ratio = std::max(worst_ratio, ratio);
+    if (!traces.empty()) {
+      const std::string name = std::to_string(prefix) + "-" +
+                               std::to_string(prompt.size() - prefix) + "-" + link.substr(0, 2);
+      std::ofstream(traces / (name + "-cake.json")) << cake.trace;
+      std::ofstream(traces / (name + "-load.json")) << load.trace;
+    }
     std::printf("%6u %5zu  %-12s %8.1f %8.1f %8.1f %7.3f %7.3f %7u %7u %9.1e\n", prefix,
                 prompt.size() - prefix, link.c_str(), compute * 1e3, load.seconds * 1e3,
                 cake.seconds * 1e3, ratio, cake.seconds / cake.bound, cake.meet, cake.loaded,
@@ -127,7 +137,8 @@ struct Medium {
   Store store;
 };
 
-int run(const std::filesystem::path& disk, const std::filesystem::path& fast, unsigned runs) {
+int run(const std::filesystem::path& disk, const std::filesystem::path& fast, unsigned runs,
+        const std::filesystem::path& traces) {
   const auto weights = llama::CudaWeights::random(llama::llama_3_1_8b(), 1).value();
   llama::CudaBackend engine(weights, {.max_tokens = kLongest + kSuffix,
                                       .max_step_tokens = kStep,
@@ -136,7 +147,7 @@ int run(const std::filesystem::path& disk, const std::filesystem::path& fast, un
   Medium on_disk(disk, 8);
   Medium in_memory(fast, 16);
   const std::vector<TokenId> prefix = random_tokens(kLongest, 1);
-  Bench bench{engine, {}, runs};
+  Bench bench{engine, {}, runs, traces};
   {
     Loader saver(engine, in_memory.store, Bench::options(), ComputeOnlyScheduler());
     saver.prefill(prefix).status.value();
@@ -173,10 +184,12 @@ int run(const std::filesystem::path& disk, const std::filesystem::path& fast, un
 
 }  // namespace
 
-/// ttft_bench DISK FAST [RUNS]: two folders for the store, about 4.4 GB each, removed at the end.
+/// ttft_bench DISK FAST [RUNS [TRACES]]: two folders for the store, about 4.4 GB each, removed at
+/// the end; and one for Perfetto traces.
 int main(int argc, char** argv) {
   if (argc < 3) {
-    std::fprintf(stderr, "usage: ttft_bench FOLDER-ON-A-DISK FOLDER-IN-MEMORY [RUNS]\n");
+    std::fprintf(
+        stderr, "usage: ttft_bench FOLDER-ON-A-DISK FOLDER-IN-MEMORY [RUNS [FOLDER-FOR-TRACES]]\n");
     return 2;
   }
   const Status gpu = cuda::usable();
@@ -188,7 +201,8 @@ int main(int argc, char** argv) {
   const std::filesystem::path fast = std::filesystem::path(argv[2]) / "cake-ttft";
   int result = 1;
   try {
-    result = run(disk, fast, argc > 3 ? static_cast<unsigned>(std::atoi(argv[3])) : 3);
+    result = run(disk, fast, argc > 3 ? static_cast<unsigned>(std::atoi(argv[3])) : 3,
+                 argc > 4 ? argv[4] : "");
   } catch (const std::exception& e) {
     std::fprintf(stderr, "ttft_bench: %s\n", e.what());
   }
