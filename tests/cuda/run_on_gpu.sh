@@ -36,6 +36,18 @@ step() {
   esac
   return $code
 }
+# with_record command...: with the udev record that cuFile wants of a disk, where GDS_RECORD=1 allows to write one.
+with_record() {
+  mkdir -p "$disk"
+  local record=/run/udev/data/b$(stat -c '%Hd:%Ld' "$disk") made=0
+  if [ "${GDS_RECORD:-0}" = 1 ] && [ ! -e "$record" ]; then
+    mkdir -p /run/udev/data
+    printf 'E:ID_FS_TYPE=ext4\nE:ID_FS_USAGE=filesystem\n' > "$record"
+    made=1
+  fi
+  "$@"
+  [ $made = 0 ] || rm -f "$record"
+}
 wanted() { [[ " $stages " == *" $1 "* ]]; }
 
 if wanted build; then
@@ -67,18 +79,14 @@ if wanted test; then
 fi
 
 if wanted test && [ -x "$build/tests/gds_cuda_test" ]; then
-  # cuFile as this machine has it, and once more with the record that it wants of a disk: compat mode. GDS_RECORD=1
-  # allows to write that record where udev has none, as in a small virtual machine; it is removed again.
+  # cuFile as this machine has it, and once more with the record that it wants of a disk: compat mode.
   mkdir -p "$disk/gds"
   step "GDS, as it is here" gds.log 120 env CAKE_GDS_DIRECTORY="$disk/gds" "$build/tests/gds_cuda_test"
   say "  path" "$(grep -m1 -o 'GDS: reads.*' "$out/gds.log" | cut -c1-120)"
-  record=/run/udev/data/b$(stat -c '%Hd:%Ld' "$disk/gds")
-  if [ "${GDS_RECORD:-0}" = 1 ] && [ ! -e "$record" ]; then
-    mkdir -p /run/udev/data
-    printf 'E:ID_FS_TYPE=ext4\nE:ID_FS_USAGE=filesystem\n' > "$record"
-    step "GDS, with a record of the disk" gds_compat.log 120 env CAKE_GDS_DIRECTORY="$disk/gds" "$build/tests/gds_cuda_test"
+  if [ "${GDS_RECORD:-0}" = 1 ]; then
+    with_record step "GDS, with a record of the disk" gds_compat.log 120 \
+      env CAKE_GDS_DIRECTORY="$disk/gds" "$build/tests/gds_cuda_test"
     say "  path" "$(grep -o 'GDS: reads.*' "$out/gds_compat.log" | sort | uniq -c | sort -rn | head -1 | cut -c1-120)"
-    rm -f "$record"
   fi
   rm -rf "$disk/gds"
 fi
@@ -101,19 +109,20 @@ if wanted sanitize && command -v compute-sanitizer > /dev/null; then
 fi
 
 if wanted measure; then
-  for bench in attention insert prefill storage; do
-    [ -x "$build/benchmarks/${bench}_bench" ] && [ "$bench" != storage ] &&
+  for bench in attention insert prefill; do
+    [ -x "$build/benchmarks/${bench}_bench" ] &&
       step "${bench}_bench" "$bench.txt" 120 "$build/benchmarks/${bench}_bench"
   done
   for peer in attention prefill; do
     [ -f "$root/benchmarks/peers/$peer.py" ] && step "peers/$peer.py" "peer_$peer.txt" 150 \
       python3 "$root/benchmarks/peers/$peer.py"
   done
+  with_record step "read_bench" read.txt 120 "$build/benchmarks/read_bench" "$disk" "$fast"
   [ -x "$build/benchmarks/ttft_bench" ] &&
     step "ttft_bench" ttft.txt 300 "$build/benchmarks/ttft_bench" "$disk" "$fast"
 fi
 
-for table in attention.txt peer_attention.txt insert.txt prefill.txt peer_prefill.txt ttft.txt; do
+for table in attention.txt peer_attention.txt insert.txt prefill.txt peer_prefill.txt read.txt ttft.txt; do
   [ -s "$out/$table" ] && { echo; echo "== $table"; cat "$out/$table"; }
 done
 echo
