@@ -96,6 +96,19 @@ LaneRate served(bool side_by_side, int reads) {
 TEST_CASE(
     "reads at once become more while that makes the lane faster, and no more on a plain link") {
   CHECK(served(true, 400).depth == 16);
+  CHECK(served(true, 400).bytes_per_second == Approx(16e6).epsilon(0.15));
   CHECK(served(false, 400).depth == 2);
   CHECK(served(false, 400).bytes_per_second == Approx(1e6).epsilon(0.01));
+}
+
+TEST_CASE("what the first read takes beyond its bytes is the latency, once the rate is known") {
+  LaneModel lane({1e9, 0ms, 0ms});  // really 1e6 bytes per second after 30 ms
+  for (int prompt = 0; prompt < 6; ++prompt) {
+    Time now = 1s * (prompt + 1);
+    for (std::uint64_t i = 0; i < 8; ++i) lane.issue(i, 0, 10'000, now);
+    now += 30ms;
+    for (std::uint64_t i = 0; i < 8; ++i) lane.landed(i, true, now += 10ms);
+  }
+  CHECK(lane.rate().bytes_per_second == Approx(1e6).epsilon(0.05));
+  CHECK(seconds(lane.rate().latency) == Approx(0.030).epsilon(0.1));
 }

@@ -57,6 +57,7 @@ class LaneModel {
       weight_bytes_ = weight_s_ * rate_.bytes_per_second;
     }
     link_free_ = std::max(link_free_, now) + transfer(bytes);
+    if (flights_.empty()) busy_since_ = now;
     flights_.push_back({load, chunk, bytes, now, link_free_ + rate_.latency});
     bytes_in_flight_ += bytes;
   }
@@ -129,23 +130,28 @@ class LaneModel {
   }
 
   void learn(const Flight& flight, Time now) {
-    // A read that found the link idle waited for the latency as well; one that queued had the link
-    // since the last landing.
-    const bool idle = flight.issued >= last_landing_ - std::min(last_landing_, rate_.latency);
-    double took = seconds(now - (idle ? flight.issued : last_landing_));
+    // The read that found the lane empty waited for the latency as well; for any other one the lane
+    // was at work since the last landing.
+    const bool first = last_landing_ <= busy_since_;
+    double took = seconds(now - std::max(last_landing_, busy_since_));
     last_landing_ = now;
     const double expected = static_cast<double>(flight.bytes) / rate_.bytes_per_second;
-    if (idle) {
-      const Time excess = from_seconds(std::max(0.0, took - expected));
-      if (expected < 2 * seconds(rate_.latency) || rate_.latency > excess) {
-        rate_.latency += (excess - rate_.latency) / 4;
-      }
-      took -= seconds(rate_.latency);
+    if (first) {
+      first_took_ = took;
+      first_bytes_ = static_cast<double>(flight.bytes);
+      followers_ = 0;
+      took -= std::min(took, seconds(rate_.latency));
     }
-    constexpr double kKeep = 0.7;
-    weight_bytes_ = kKeep * weight_bytes_ + static_cast<double>(flight.bytes);
-    weight_s_ = kKeep * weight_s_ + std::max(took, 0.01 * expected);
+    // Reads at once may land at once: one round of them counts as one.
+    const double keep = 1 - 0.6 / rate_.depth;
+    weight_bytes_ = keep * weight_bytes_ + static_cast<double>(flight.bytes);
+    weight_s_ = keep * weight_s_ + std::max(took, 0.01 * expected);
     rate_.bytes_per_second = weight_bytes_ / weight_s_;
+    // What the first one took beyond its bytes is known once the rate is.
+    if (!first && ++followers_ == 4) {
+      const double excess = std::max(0.0, first_took_ - first_bytes_ / rate_.bytes_per_second);
+      rate_.latency += (from_seconds(excess) - rate_.latency) / 2;
+    }
   }
 
   /// One link is as fast with two reads as with ten; a device or a pool of threads may not be.
@@ -186,7 +192,11 @@ class LaneModel {
   std::vector<Flight> flights_;  // in the order of issue
   std::uint64_t bytes_in_flight_ = 0;
   Time link_free_{0};
-  Time last_landing_{0};
+  Time last_landing_{-1};
+  Time busy_since_{0};           // some read is in flight since then
+  double first_took_ = 0;        // the first read of it: seconds,
+  double first_bytes_ = 0;       // bytes,
+  std::uint32_t followers_ = 0;  // and landings since
   double weight_bytes_ = 0;
   double weight_s_ = 0;
   bool down_ = false;
