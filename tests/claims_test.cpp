@@ -99,3 +99,13 @@ TEST_CASE("a gated step that waits for nobody frees its chunks at once when ever
   CHECK(claims.gate(step.id, 0) == GateState::voided);
   CHECK(claims.board().state(0) == ChunkState::hole);
 }
+
+TEST_CASE("a step that was issued behind another has the device once that one has ended") {
+  OwnClaims claims(Prompt("1111"));
+  const Step first = claims.step(0, 16);
+  claims.step(16, 48);
+  CHECK(claims.board().running()[1].begins == claims.board().running()[1].issued);
+  claims.done(first.id, 16, Errc::ok, Time(70));
+  REQUIRE(claims.board().running().size() == 1);
+  CHECK(claims.board().running()[0].begins == Time(70));
+}

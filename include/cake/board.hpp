@@ -32,6 +32,8 @@ struct RunningStep {
   std::uint64_t id = 0;
   TokenRange tokens;
   Time issued{0};
+  Time begins{
+      0};  // has the device to itself since then; while another is ahead: when it was issued
   bool gated = false;
 };
 

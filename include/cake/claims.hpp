@@ -71,6 +71,7 @@ class Claims {
     const RunningStep ran = *step;
     const bool newest = step + 1 == board_.running_.end();
     board_.running_.erase(step);
+    if (!board_.running_.empty()) board_.running_.front().begins = now;
     StepReport& record = steps_[ran.id - 1];
     record.ended = now;
     if (gate_.close(id)) code = Errc::superseded;
@@ -253,7 +254,7 @@ class Claims {
     }
     if (step.tokens.end > plan.prefix_end()) board_.suffix_front_ = step.tokens.end;
     board_.advance();
-    board_.running_.push_back({step.id, step.tokens, now, step.gated});
+    board_.running_.push_back({step.id, step.tokens, now, now, step.gated});
     steps_.push_back({step.tokens, now, Time{0}, step.gated, false});
     changed();
     return step;

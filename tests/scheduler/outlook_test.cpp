@@ -95,3 +95,15 @@ TEST_CASE("computing everything takes the suffix along in the last pass") {
   const Course course = best(prompt_of("11", {1.0}), false, outlook, cost);
   CHECK(course.end == Approx(50e-3 + 40e-3));
 }
+
+TEST_CASE("compute is free when the steps that were handed out end, the second after the first") {
+  OwnClaims claims(prompt_of("11111111", {16e-3}));
+  const Step first = claims.step(0, 32);
+  claims.step(32, 64);
+  Outlook outlook;
+  outlook.look(claims.board(), kCost, 64, false, Time{0});
+  CHECK(outlook.compute_free() == Approx(64e-3));
+  claims.done(first.id, 32, Errc::ok, from_seconds(40e-3));  // slower than it should have been
+  outlook.look(claims.board(), kCost, 64, false, from_seconds(41e-3));
+  CHECK(outlook.compute_free() == Approx(72e-3));
+}

@@ -87,6 +87,7 @@ TEST_CASE("with steady links and right priors no run is slower than the better b
     Random r(seed);
     SimulationSpec spec = steady_spec(r);
     spec.workers = 8;
+    spec.steps_in_flight = 1 + static_cast<std::uint32_t>(seed % 2);
     MeetOptions options;
     options.cost = spec.cost;
     const auto cake = simulate(spec, MeetInTheMiddleScheduler(options));

@@ -52,7 +52,7 @@ class Outlook {
     visits_ = 0;
     compute_free_ = 0;
     for (const RunningStep& running : board.running()) {
-      compute_free_ = std::max(compute_free_, seconds(running.issued)) +
+      compute_free_ = std::max(compute_free_, seconds(running.begins)) +
                       cost.pass(running.tokens.begin, running.tokens.end);
     }
     compute_free_ = std::max(compute_free_, now_);
