@@ -153,6 +153,7 @@ std::string PrefillReport::chrome_trace() const {
                   static_cast<double>(std::max(Time{0}, end - begin).count()) / 1e3, args.c_str());
     json += line;
   };
+  event(0, "planning", Time{0}, planning, "");
   for (const StepReport& step : steps) {
     const std::string args = "\"begin\":" + std::to_string(step.tokens.begin) +
                              ",\"end\":" + std::to_string(step.tokens.end) +
