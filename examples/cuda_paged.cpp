@@ -82,6 +82,7 @@ class PagedEngine {
     return pass;
   }
 
+  // [transfer]
   // Loaded KV into the pages, and the other way for save(): all that cake does to them.
   cuda::Transfer insert(const Slice& slice, const KvView& from) {
     return transfer_.insert(pages(), slice, from);
@@ -101,6 +102,7 @@ class PagedEngine {
             v_,
             {table_.as<std::int32_t>(), n_pages_}};
   }
+  // [/transfer]
 
   std::uint32_t n_pages_;
   std::size_t pool_bytes_;
