@@ -19,7 +19,9 @@ cake_test(NAME kv_transfer_fake_test SOURCES
   cuda/pinned_staging_test.cpp
   cuda/fake_cuda.cpp
   ../src/cuda/kv_transfer.cpp
+  ../src/cuda/kv_transfer_operation.cpp
   ../src/cuda/kv_transfer_plan.cpp
+  ../src/cuda/kv_transfer_runs.cpp
   ../src/cuda/paged_kv.cpp
   ../src/cuda/pinned_staging.cpp
   ../src/cuda/runtime.cpp)

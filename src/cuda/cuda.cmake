@@ -10,7 +10,9 @@ add_library(cake_cuda STATIC
   cuda/kernel_image.cu
   cuda/kv_transfer.cpp
   cuda/kv_transfer.cu
+  cuda/kv_transfer_operation.cpp
   cuda/kv_transfer_plan.cpp
+  cuda/kv_transfer_runs.cpp
   cuda/paged_kv.cpp
   cuda/pinned_staging.cpp
   cuda/runtime.cpp
