@@ -11,10 +11,14 @@ cake_cuda_test(NAME cuda_test SOURCES
 
 # KV into pages and out of them; the same again over a CUDA runtime of the tests' own, without a GPU.
 cake_cuda_test(NAME kv_transfer_cuda_test SOURCES
+  cuda/kv_transfer_engine_test.cpp
+  cuda/kv_transfer_flight_test.cpp
   cuda/kv_transfer_plan_test.cpp
   cuda/kv_transfer_test.cpp
   cuda/pinned_staging_test.cpp)
 cake_test(NAME kv_transfer_fake_test SOURCES
+  cuda/kv_transfer_engine_test.cpp
+  cuda/kv_transfer_flight_test.cpp
   cuda/kv_transfer_test.cpp
   cuda/pinned_staging_test.cpp
   cuda/fake_cuda.cpp
