@@ -26,7 +26,6 @@ class Operation {
 
   /// Enqueues it all; `last` becomes the stream that ends it.
   Status insert(const Stream*& last);
-
   Status extract(const Stream*& last);
 
  private:
@@ -37,9 +36,7 @@ class Operation {
 
   std::int64_t packed() const { return static_cast<std::int64_t>(shape_.run_bytes()); }
   std::byte* view_row(const Piece& piece) const;
-
   Status move(const Piece& piece, std::byte* near, std::int64_t near_stride, bool into_pages);
-
   static Status hand_over(const Slot& slot, const Stream& from, const Stream& to);
 
   /// Straight between pages and the view, or `staged`, which holds the piece alone.

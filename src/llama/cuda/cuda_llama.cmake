@@ -6,7 +6,9 @@ endif()
 set(CAKE_HAVE_LLAMA_CUDA ON)
 set(CAKE_HAVE_LLAMA_CUDA ON PARENT_SCOPE)  # for tests, examples and benchmarks
 add_library(cake_llama_cuda STATIC
+  llama/cuda/backend_state.cpp
   llama/cuda/cuda_backend.cpp
+  llama/cuda/cuda_pass.cpp
   llama/cuda/cuda_weights.cpp
   llama/cuda/gemm.cpp
   llama/cuda/kernels.cu

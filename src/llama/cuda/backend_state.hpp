@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// What a CudaBackend owns, and its steps: checked, enqueued kernel by kernel or as graphs, and kept
+// until they are done.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "cake/cuda/kv_transfer.hpp"
+#include "cake/cuda/pinned_staging.hpp"
+#include "cake/cuda/runtime.hpp"
+#include "cake/llama/cuda_backend.hpp"
+#include "cuda_pass.hpp"
+#include "kv_pool.hpp"
+#include "model.hpp"
+#include "recent_cache.hpp"
+#include "step_graphs.hpp"
+
+namespace cake::llama {
+namespace gpu {
+
+inline Error refused(std::string what) { return Error{Errc::invalid_argument, 0, std::move(what)}; }
+
+}  // namespace gpu
+
+struct CudaBackend::State {
+  State(std::shared_ptr<const CudaWeights> w, const CudaOptions& given);
+  ~State() { (void)stream.wait(); }
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+
+  using Work = CudaPass::Work;
+  struct GraphKey {
+    gpu::StepShape shape;
+    bool gated = false;
+    friend bool operator==(const GraphKey&, const GraphKey&) = default;
+  };
+
+  Status use_device() const { return cuda::to_status(cudaSetDevice(device), "cudaSetDevice"); }
+
+  /// Errors:  invalid_argument, naming what is out of range
+  Status check(Tokens prompt, TokenRange range, bool gated) const;
+  Status check_tokens(Tokens tokens) const;
+
+  /// Puts tokens where the device reads them, when no step in flight reads that place any more.
+  Status write_tokens(Tokens tokens, TokenRange range);
+
+  /// Enqueues a step and remembers it until it is done. Fails only when nothing was enqueued.
+  Result<std::shared_ptr<Work>> start(Tokens tokens, TokenRange range, bool ends,
+                                      const LayerGate& gate);
+
+  Status enqueue(Work& work, const LayerGate& gate);
+  Status run(Work& work, const gpu::StepShape& shape);
+  Status capture(gpu::GraphExec& graph, const gpu::StepShape& shape);
+  Status run_gated(Work& work, const gpu::StepShape& shape, const LayerGate& gate);
+
+  /// Graphs of a size that has run to its end before; null otherwise and where none are kept.
+  gpu::StepGraphs* graphs_for(Work& work, const GraphKey& key, std::size_t count);
+
+  Status wait_for_latest() const;
+
+  /// All sizes are tuned before any is captured: they share the products of single rows, and a
+  /// graph keeps what was chosen when it was captured.
+  Status prepare(std::span<const std::uint32_t> sizes);
+  Status warm_up(const gpu::StepShape& shape);
+
+  const CudaOptions options;
+  const std::shared_ptr<const CudaWeights> weights;
+  const int device;
+  const cuda::Stream stream;
+  gpu::KvPool pool;
+  gpu::Model model;
+  mutable cuda::KvTransfer transfer;
+  cuda::PinnedStaging staging;
+  std::set<gpu::StepShape> seen;  // sizes whose kernels are loaded and whose products are chosen
+  gpu::RecentCache<GraphKey, std::shared_ptr<gpu::StepGraphs>> graphs;
+  std::deque<std::shared_ptr<Work>> in_flight;  // oldest first
+  std::shared_ptr<gpu::Outcome> outcome = std::make_shared<gpu::Outcome>();
+  mutable std::mutex latest_mutex;  // guards latest
+  std::shared_ptr<Work> latest;
+};
+
+}  // namespace cake::llama

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// A step in flight: what its pass waits for, and what it leaves behind.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "cake/cuda/runtime.hpp"
+#include "cake/llama/cuda_backend.hpp"
+#include "step_graphs.hpp"
+
+namespace cake::llama {
+namespace gpu {
+
+/// What the latest prompt came to; set by the pass that was waited for.
+struct Outcome {
+  std::uint64_t step = 0;  // that was enqueued last
+  bool has_logits = false;
+  std::uint32_t position = 0;
+};
+
+}  // namespace gpu
+
+struct CudaPass::Work {
+  explicit Work(TokenRange tokens) : range(tokens) {}
+  cuda::Event event;
+  TokenRange range;
+  Status status;  // of enqueueing
+  std::uint64_t step = 0;
+  bool ends = false;
+  std::shared_ptr<gpu::Outcome> outcome;
+  std::vector<std::shared_ptr<gpu::StepGraphs>> graphs;  // kept while they may run
+};
+
+}  // namespace cake::llama
