@@ -36,9 +36,14 @@ if(CAKE_HAVE_LLAMA_CUDA)
   cake_cuda_test(NAME llama_cuda_test SOURCES
     cuda/llama_cuda_test.cpp
     cuda/llama_faults_test.cpp
+    cuda/llama_gemm_test.cpp
+    cuda/llama_graphs_test.cpp
     cuda/llama_host_test.cpp
     cuda/llama_kernels_test.cpp
+    cuda/llama_kv_test.cpp
     cuda/llama_real_test.cpp
+    cuda/llama_refusals_test.cpp
+    cuda/llama_steps_test.cpp
     LIBRARIES cake::llama_cuda TIMEOUT 300)
   target_compile_definitions(llama_cuda_test PRIVATE
     CAKE_REFERENCE_DATA="${CMAKE_CURRENT_SOURCE_DIR}/reference/data")

@@ -32,6 +32,8 @@ std::vector<T> to_host(const cuda::DeviceBuffer& buffer) {
   return out;
 }
 
+inline constexpr double kHalfUlp = 1.0 / 256;  // of a bf16 number, relative, at most
+
 inline float bf16_value(std::uint16_t bits) { return llama::bf16_to_f32(bits); }
 
 inline std::vector<double> values_of(const std::vector<std::uint16_t>& bits) {
