@@ -3,6 +3,7 @@ function(cake_package_test case)
   add_test(NAME "package: ${case}" COMMAND ${CMAKE_COMMAND}
     -DCASE=${case} -DSOURCE=${PROJECT_SOURCE_DIR} -DBUILD=${PROJECT_BINARY_DIR}
     -DWORK=${PROJECT_BINARY_DIR}/package -DVERSION=${PROJECT_VERSION} -DLLAMA=${CAKE_HAVE_LLAMA} -DCUDA=${CAKE_HAVE_CUDA}
+    -DLLAMA_CUDA=${CAKE_HAVE_LLAMA_CUDA}
     -DGENERATOR=${CMAKE_GENERATOR} -DCXX=${CMAKE_CXX_COMPILER} "-DCXX_FLAGS=${CMAKE_CXX_FLAGS}"
     -DBUILD_TYPE=$<CONFIG> -P ${CMAKE_CURRENT_SOURCE_DIR}/package/run.cmake)
   set_tests_properties("package: ${case}" PROPERTIES LABELS package TIMEOUT 300)
@@ -20,6 +21,9 @@ if(CAKE_INSTALL)
   endforeach()
   if(CAKE_HAVE_LLAMA)
     cake_package_test(llama)
+  endif()
+  if(TARGET cake::llama_cuda)
+    cake_package_test(llama_cuda)
   endif()
   find_program(CAKE_PKG_CONFIG NAMES pkg-config pkgconf)
   find_program(CAKE_MAKE NAMES make)
