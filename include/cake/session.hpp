@@ -239,14 +239,15 @@ class PrefillSession {
     }
 
     void failed(const LaneRead& read, const Error& why) override {
+      // What is there is of no use to anybody: gone, so that the next save can put it right, and
+      // gone before the run can end.
+      if (why.code == Errc::corrupt || why.code == Errc::mismatch) discard(read.key);
       {
         std::lock_guard lock(mutex);
         core.failed(read.id, why.code, now());
         orders.erase(read.id);
       }
       announce();
-      // What is there is of no use to anybody: gone, so that the next save can put it right.
-      if (why.code == Errc::corrupt || why.code == Errc::mismatch) discard(read.key);
     }
 
     void discard(const ChunkKey& key) {
