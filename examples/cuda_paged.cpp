@@ -68,7 +68,6 @@ class PagedEngine {
     Pass pass;
     for (std::uint32_t l = 0; l < kLayers && pass.status; ++l) {
       if (!gate.wait(l)) {
-        (void)stream_.wait();
         pass.status = Error{Errc::superseded, 0, "prefill"};
       } else {
         pass.status = cuda::to_status(
@@ -79,6 +78,7 @@ class PagedEngine {
       }
     }
     if (pass.status) pass.status = pass.done.record(stream_.get());
+    if (!pass.status) (void)stream_.wait();  // what was enqueued of it is over, too
     return pass;
   }
 

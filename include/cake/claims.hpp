@@ -102,7 +102,9 @@ class Claims {
     }
     const Time from = std::max(ran.issued, last_done_);
     last_done_ = now;
-    board_.finished_ = {board_.finished_.sequence + 1, record.tokens, now - from, ran.gated};
+    // While a gated step is being enqueued behind this one, nobody notices that this one has ended.
+    const bool waited = ran.gated || (!board_.running_.empty() && board_.running_.back().gated);
+    board_.finished_ = {board_.finished_.sequence + 1, record.tokens, now - from, waited};
     if (complete()) ended_ = now;
   }
 

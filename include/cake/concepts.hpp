@@ -120,6 +120,9 @@ class GateSource {
 ///       ... read and write KV of this layer ...
 ///     }
 ///
+/// Also a step that was void may not be ready before all that was enqueued of it has ended: its
+/// chunks are then loaded again.
+///
 /// Thread:  the thread that runs the step
 class LayerGate {
  public:

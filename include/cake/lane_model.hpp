@@ -43,9 +43,15 @@ class LaneModel {
   };
 
   LaneModel() = default;
-  explicit LaneModel(const LaneRate& prior) : rate_(prior) {}
+  explicit LaneModel(const LaneRate& prior) : rate_(prior), proven_(prior.depth) {}
 
   const LaneRate& rate() const { return rate_; }
+  /// For the next session: a depth that is being tried out is not handed on.
+  LaneRate learned() const {
+    LaneRate learned = rate_;
+    learned.depth = std::min(rate_.depth, proven_);
+    return learned;
+  }
   const std::vector<Flight>& in_flight() const { return flights_; }
   std::uint64_t bytes_in_flight() const { return bytes_in_flight_; }
   bool down() const { return down_; }
@@ -173,6 +179,7 @@ class LaneModel {
     probed_ = 0;
     const bool faster = rate > 1.1 * shallower_;
     settled_ = !faster || rate_.depth >= kMaxDepth;
+    if (faster) proven_ = rate_.depth;
     if (!settled_) {
       rate_.depth *= 2;
     } else if (!faster) {
@@ -189,6 +196,7 @@ class LaneModel {
   double probe_bytes_ = 0;
   double shallower_ = 0;  // bytes per second at half of it
   bool settled_ = false;
+  std::uint32_t proven_ = 2;     // depth that was faster than half of it
   std::vector<Flight> flights_;  // in the order of issue
   std::uint64_t bytes_in_flight_ = 0;
   Time link_free_{0};

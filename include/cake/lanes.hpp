@@ -191,7 +191,11 @@ class IoLanes {
     Lane& lane = lanes_[id];
     std::unique_lock lock(mutex_);
     while (!stop_) {
-      release_quarantine();
+      if (std::vector<std::unique_ptr<Parked>> ended = take_ended(); !ended.empty()) {
+        lock.unlock();
+        ended.clear();  // giving memory back may take long
+        lock.lock();
+      }
       const std::uint64_t seen = changes_;
       std::shared_ptr<LaneClient> client;
       std::optional<LaneRead> read;
@@ -211,13 +215,15 @@ class IoLanes {
         continue;
       }
       free_bytes_ -= read->bytes;
-      AlignedBuffer buffer = kept_buffer(read->bytes);
+      AlignedBuffer old;  // to be given back without the lock
+      AlignedBuffer buffer = kept_buffer(read->bytes, old);
       // Of an arena nobody else may take what was just seen to be free.
       bool taken = buffer.size() != 0 || (device_ != nullptr && allocate(buffer, read->bytes));
       lane.active.push_back({client, read->id, true});
       lane.busy.fetch_add(1, std::memory_order_relaxed);
       lane.wake.notify_one();  // there may be more for a second thread
       lock.unlock();
+      old = AlignedBuffer();
       taken = taken || (device_ == nullptr && allocate(buffer, read->bytes));
       std::unique_ptr<Parked> parked;
       if (taken) {
@@ -290,16 +296,18 @@ class IoLanes {
     return nullptr;
   }
 
-  /// A free one of about this size; empty when there is none.
-  AlignedBuffer kept_buffer(std::uint64_t bytes) {
+  /// A free one of about this size; empty when there is none, and `old` may then be one too many.
+  AlignedBuffer kept_buffer(std::uint64_t bytes, AlignedBuffer& old) {
     for (auto buffer = buffers_.begin(); buffer != buffers_.end(); ++buffer) {
       if (buffer->size() < bytes || buffer->size() > 2 * bytes + kIoAlignment) continue;
       AlignedBuffer found = std::move(*buffer);
       buffers_.erase(buffer);
       return found;
     }
-    if (buffers_.size() >= threads_.size() + 4)
-      buffers_.erase(buffers_.begin());  // sizes have changed
+    if (buffers_.size() >= threads_.size() + 4) {  // sizes have changed
+      old = std::move(buffers_.front());
+      buffers_.erase(buffers_.begin());
+    }
     return {};
   }
 
@@ -308,12 +316,14 @@ class IoLanes {
     try {
       buffer = AlignedBuffer(bytes, options_.staging);
       return true;
-    } catch (const std::bad_alloc&) {
+    } catch (const std::exception&) {
       return false;
     }
   }
 
-  void release_quarantine() {
+  /// What is no longer in quarantine.
+  std::vector<std::unique_ptr<Parked>> take_ended() {
+    std::vector<std::unique_ptr<Parked>> ended;
     for (auto parked = quarantine_.begin(); parked != quarantine_.end();) {
       if (!(*parked)->ready()) {
         ++parked;
@@ -321,8 +331,10 @@ class IoLanes {
       }
       free_bytes_ += (*parked)->bytes;
       ++changes_;
+      ended.push_back(std::move(*parked));
       parked = quarantine_.erase(parked);
     }
+    return ended;
   }
 
   S& storage_;

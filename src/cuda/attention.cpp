@@ -99,6 +99,12 @@ Status check(const AttentionArgs& a) {
         a.strides.token, a.strides.head}) {
     if (stride % 8 != 0) return refused("strides must be multiples of 8 elements");
   }
+  for (const void* address :
+       {a.q, static_cast<const void*>(a.out), a.k, a.v, static_cast<const void*>(a.workspace)}) {
+    if (reinterpret_cast<std::uintptr_t>(address) % 16 != 0) {
+      return refused("q, k, v, out and workspace must lie at multiples of 16 bytes");
+    }
+  }
   return {};
 }
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <new>
+#include <numeric>
 #include <optional>
 
 #include "cake/buffer.hpp"
@@ -96,11 +97,19 @@ PosixStorage& PosixStorage::operator=(PosixStorage&&) noexcept = default;
 Result<std::vector<StoredChunk>> PosixStorage::lookup(std::span<const ChunkKey> keys) {
   auto& store = engine_->store;
   std::vector<StoredChunk> found(keys.size());
-  std::array<std::optional<Result<detail::Fd>>, 256> directories;
-  for (std::size_t i = 0; i < keys.size(); ++i) {
+  // Directory by directory, so that one descriptor does.
+  std::vector<std::size_t> order(keys.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(),
+            [&](std::size_t a, std::size_t b) { return keys[a].bytes[0] < keys[b].bytes[0]; });
+  std::optional<Result<detail::Fd>> directory;
+  for (std::size_t at = 0; at < order.size(); ++at) {
+    const std::size_t i = order[at];
     const std::string name = detail::StoreDirectory::file_name(keys[i]);
-    auto& directory = directories[std::to_integer<std::size_t>(keys[i].bytes[0])];
-    if (!directory) directory.emplace(store.open_fan_out(name.substr(0, 2), false));
+    if (at == 0 || keys[i].bytes[0] != keys[order[at - 1]].bytes[0]) {
+      directory.reset();
+      directory.emplace(store.open_fan_out(name.substr(0, 2), false));
+    }
     if (!*directory) continue;
     struct stat info {};
     if (::fstatat((*directory)->get(), name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0 &&

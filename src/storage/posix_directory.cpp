@@ -66,6 +66,10 @@ StoreDirectory::StoreDirectory(PosixOptions options) : options_(std::move(option
   }
   unnamed_files_ = !options_.force_temporary_names;
   open_root();
+  // Growing a process's table of descriptors can take the kernel 20 ms when there are threads: now,
+  // and not in the middle of a prefill.
+  const int high = ::fcntl(root(), F_DUPFD_CLOEXEC, 511);
+  if (high >= 0) ::close(high);
   remove_leftovers(*this);
   probe();
 }

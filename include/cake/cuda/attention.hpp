@@ -35,7 +35,8 @@ struct AttentionShape {
 ///
 /// Shape:   q: [n_queries][n_heads][head_dim] by the strides, out likewise; query i of a sequence
 ///          with m queries and n keys attends to keys 0 .. n - m + i (causal, aligned to the end)
-/// Units:   strides in elements, multiples of 8
+/// Units:   strides in elements, multiples of 8; q, k, v, out and workspace lie at multiples of 16
+///          bytes
 struct AttentionArgs {
   AttentionShape shape;
   const void* q = nullptr;

@@ -40,7 +40,7 @@ CudaBackend::State::State(std::shared_ptr<const CudaWeights> w, const CudaOption
       pool(layout_of(weights->config(), options), options.page_tokens, options.max_tokens,
            options.shuffle_pages, stream.get()),
       model(*weights, pool, options, stream.get()),
-      graphs(options.max_graphs) {}
+      graphs(std::size_t{3} * options.max_graphs) {}  // inside, at the end of a prompt, gated
 
 Status CudaBackend::State::check(Tokens prompt, TokenRange range, bool gated) const {
   if (prompt.size() > options.max_tokens) {
@@ -102,10 +102,16 @@ Result<std::shared_ptr<CudaPass::Work>> CudaBackend::State::start(Tokens tokens,
     latest = work;
     return work;
   } catch (const Exception& e) {
-    return e.error();
+    return give_up(e.error());
   } catch (const std::bad_alloc&) {
-    return Error{Errc::out_of_memory, 0, "a step"};
+    return give_up({Errc::out_of_memory, 0, "a step"});
   }
+}
+
+Error CudaBackend::State::give_up(Error error) {
+  (void)stream.wait();  // part of the step may have been enqueued
+  in_flight.clear();
+  return error;
 }
 
 Status CudaBackend::State::enqueue(Work& work, const LayerGate& gate) {

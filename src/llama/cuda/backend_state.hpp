@@ -56,6 +56,8 @@ struct CudaBackend::State {
   /// Enqueues a step and remembers it until it is done. Fails only when nothing was enqueued.
   Result<std::shared_ptr<Work>> start(Tokens tokens, TokenRange range, bool ends,
                                       const LayerGate& gate);
+  /// Waits for whatever was enqueued.
+  Error give_up(Error error);
 
   Status enqueue(Work& work, const LayerGate& gate);
   Status run(Work& work, const gpu::StepShape& shape);
