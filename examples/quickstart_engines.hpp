@@ -39,7 +39,7 @@ struct OnCpu {
   static constexpr double kFlops = 1e11;
   static Result<std::unique_ptr<Engine>> make(std::shared_ptr<const llama::Weights> weights,
                                               const QuickstartOptions& options,
-                                              std::vector<std::uint32_t>) {
+                                              const std::vector<std::uint32_t>&) {
     return std::make_unique<Engine>(std::move(weights),
                                     llama::CpuOptions{.threads = options.threads});
   }

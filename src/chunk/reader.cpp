@@ -225,8 +225,9 @@ Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expe
                             LayerRange layers, ConstBytes bytes, DeviceStaging& device) {
   const auto slice = place_slice(tables.geometry_, expected, layers, bytes);
   if (!slice) return slice.error();
-  std::vector<std::uint32_t> digests(2 * layers.size() * tables.geometry().digests_per_extent());
-  auto status = device.crc32c(slice->runs, slice->stride, 2 * layers.size(), kDigestBlock, digests);
+  const std::size_t runs = std::size_t{2} * layers.size();
+  std::vector<std::uint32_t> digests(runs * tables.geometry().digests_per_extent());
+  auto status = device.crc32c(slice->runs, slice->stride, runs, kDigestBlock, digests);
   if (!status) return status.error();
   if (!std::equal(digests.begin(), digests.end(), tables.digests_.data() + slice->first_digest)) {
     return corrupt(kDamagedBlock);

@@ -114,7 +114,7 @@ std::shared_ptr<Api> Api::load(const std::string& library, std::string& why) {
     why = said != nullptr ? said : "it cannot be loaded";
     return nullptr;
   }
-  const std::shared_ptr<Api> api(new Api(handle));
+  std::shared_ptr<Api> api(new Api(handle));
   libraries[library] = api;
   return api;
 }

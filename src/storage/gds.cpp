@@ -197,7 +197,7 @@ class GdsEngine {
     try {
       if (auto status = staging_->use_on_this_thread(); !status) return status;
       if (!device_) return read_by_host(key, offset, out);
-      const Status direct = read_by_cufile(key, offset, out);
+      Status direct = read_by_cufile(key, offset, out);
       if (direct || direct.code() == Errc::not_found || direct.code() == Errc::corrupt) {
         return direct;
       }
