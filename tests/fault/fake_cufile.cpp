@@ -27,7 +27,6 @@ namespace {
 using cake::detail::cufile::Descr;
 using cake::detail::cufile::ErrorPair;
 using cake::detail::cufile::Handle;
-using cake::detail::cufile::StatsLevel3;
 using cake::fault::FakeCufile;
 
 struct Registered {

@@ -133,7 +133,7 @@ struct NothingLeft {
     CHECK(library_.in_flight == 0);
     CHECK(library_.stats_level == 1);
     const char* const broken = library_.broken.exchange(nullptr);
-    CHECK(std::string(broken == nullptr ? "" : broken) == "");
+    CHECK(std::string(broken == nullptr ? "" : broken).empty());
     library_.obey();
   }
   NothingLeft(const NothingLeft&) = delete;
