@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <thread>
 #include <vector>
 
@@ -95,7 +96,7 @@ void line(std::uint32_t prefix, std::uint32_t suffix, double gigabytes, double l
 }  // namespace
 
 /// stand_in_bench [PREFIX NEW GB/S LATENCY-MS]: one line and its timeline, or a table.
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
   std::printf("prefix   new   GB/s  latency   compute     load  cake ms /better\n");
   if (argc == 5) {
     line(static_cast<std::uint32_t>(std::atoi(argv[1])),
@@ -108,4 +109,7 @@ int main(int argc, char** argv) {
       for (const double rate : {3.0, 7.0, 12.0, 25.0}) line(prefix, suffix, rate, 8, false);
     }
   }
+} catch (const std::exception& e) {
+  std::fprintf(stderr, "stand_in_bench: %s\n", e.what());
+  return 1;
 }

@@ -197,7 +197,7 @@ FAKE_API ErrorPair cuFileGetStatsLevel(int* level) {
   return answer(0);
 }
 FAKE_API ErrorPair cuFileStatsStart() { return answer(0); }
-FAKE_API ErrorPair cuFileGetStatsL3(StatsLevel3* stats) {
+FAKE_API ErrorPair cuFileGetStatsL3(cake::detail::cufile::StatsLevel3* stats) {
   if (const int code = fake().get_stats; code != 0) return answer(code);
   if (fake().stats_level != 3) return answer(5022);
   std::memset(stats, 0, sizeof *stats);
