@@ -168,8 +168,7 @@ class MeetInTheMiddleScheduler {
   /// Looks for the best course again when things are no longer as they were. Planning may take one
   /// part in a hundred of the run.
   void refresh(const Board& board, Time now, bool idle) {
-    if (planned_ &&
-        (now < next_look_ || !drifted(board, now, idle ? 0.005 : 0.03))) {
+    if (planned_ && (now < next_look_ || !drifted(board, now, idle ? 0.005 : 0.03))) {
       return;
     }
     if (planned_ && !board.running().empty() && board.running().back().gated) return;
