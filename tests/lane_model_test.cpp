@@ -72,8 +72,8 @@ namespace {
 
 /// Keeps as many reads in flight as the lane wants; each takes `took`, or the link serves one at a
 /// time.
-LaneRate served(bool side_by_side, int reads) {
-  LaneModel lane({1e6, 0ms, 0ms});
+LaneRate served(bool side_by_side, int reads, const LaneRate& prior = {1e6, 0ms, 0ms}) {
+  LaneModel lane(prior);
   Time now{0};
   std::uint64_t next = 0;
   std::vector<std::pair<Time, std::uint64_t>> ends;
@@ -99,6 +99,15 @@ TEST_CASE(
   CHECK(served(true, 400).bytes_per_second == Approx(16e6).epsilon(0.15));
   CHECK(served(false, 400).depth == 2);
   CHECK(served(false, 400).bytes_per_second == Approx(1e6).epsilon(0.01));
+}
+
+TEST_CASE("the search for the right number of reads at once goes on with the next prompt") {
+  for (const bool side_by_side : {false, true}) {
+    LaneRate rate{1e6, 0ms, 0ms};
+    for (int prompt = 0; prompt < 8; ++prompt) rate = served(side_by_side, 40, rate);
+    CHECK(rate.depth == (side_by_side ? 16 : 2));
+    CHECK(rate.settled);
+  }
 }
 
 TEST_CASE("what the first read takes beyond its bytes is the latency, once the rate is known") {

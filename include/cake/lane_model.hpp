@@ -25,7 +25,9 @@ struct LaneRate {
   double bytes_per_second = 1e9;
   Time latency{0};
   Time insert{0};
-  std::uint32_t depth = 2;  // reads at once that it takes to reach that rate
+  std::uint32_t depth = 2;  // reads at once that it takes to reach that rate,
+  double shallower = 0;     // the rate with half as many (0: not known),
+  bool settled = false;     // and whether twice as many were tried in vain, or are too many
 };
 
 /// Follows one lane. Reads are taken to be served in the order of issue at one rate, which is what
@@ -43,15 +45,10 @@ class LaneModel {
   };
 
   LaneModel() = default;
-  explicit LaneModel(const LaneRate& prior) : rate_(prior), proven_(prior.depth) {}
+  explicit LaneModel(const LaneRate& prior) : rate_(prior) {}
 
+  /// As known now; also the next session's prior.
   const LaneRate& rate() const { return rate_; }
-  /// For the next session: a depth that is being tried out is not handed on.
-  LaneRate learned() const {
-    LaneRate learned = rate_;
-    learned.depth = std::min(rate_.depth, proven_);
-    return learned;
-  }
   const std::vector<Flight>& in_flight() const { return flights_; }
   std::uint64_t bytes_in_flight() const { return bytes_in_flight_; }
   bool down() const { return down_; }
@@ -163,7 +160,7 @@ class LaneModel {
   /// One link is as fast with two reads as with ten; a device or a pool of threads may not be.
   /// While twice as many reads at once make the whole faster by a tenth, there are twice as many.
   void probe(const Flight& flight, Time now) {
-    if (settled_) return;
+    if (rate_.settled) return;
     if (flights_.size() + 1 < rate_.depth) {  // it was not what held the rate down
       probed_ = 0;
       return;
@@ -177,15 +174,14 @@ class LaneModel {
     if (probed_ <= 2 * rate_.depth) return;  // reads that began together land together: two rounds
     const double rate = probe_bytes_ / std::max(1e-9, seconds(now - probe_began_));
     probed_ = 0;
-    const bool faster = rate > 1.1 * shallower_;
-    settled_ = !faster || rate_.depth >= kMaxDepth;
-    if (faster) proven_ = rate_.depth;
-    if (!settled_) {
+    const bool faster = rate > 1.1 * rate_.shallower;
+    rate_.settled = !faster || rate_.depth >= kMaxDepth;
+    if (!rate_.settled) {
       rate_.depth *= 2;
     } else if (!faster) {
       rate_.depth = std::max(2u, rate_.depth / 2);
     }
-    shallower_ = rate;
+    rate_.shallower = rate;
   }
 
   static constexpr std::uint32_t kMaxDepth = 16;
@@ -194,9 +190,6 @@ class LaneModel {
   std::uint32_t probed_ = 0;  // landings at this depth
   Time probe_began_{0};
   double probe_bytes_ = 0;
-  double shallower_ = 0;  // bytes per second at half of it
-  bool settled_ = false;
-  std::uint32_t proven_ = 2;     // depth that was faster than half of it
   std::vector<Flight> flights_;  // in the order of issue
   std::uint64_t bytes_in_flight_ = 0;
   Time link_free_{0};

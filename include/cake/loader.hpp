@@ -89,7 +89,10 @@ class Loader {
       if (step.kind == Step::Kind::compute) {
         start(tokens, step, running);
       } else if (!running.empty()) {
-        settle(running);
+        // The scheduler may want to see more of the loads before it says what comes behind this
+        // one.
+        const Time left = step.until - session_.now();
+        if (left > std::chrono::hours(1) || wait_for(running.front().pass, left)) settle(running);
       } else if (step.kind == Step::Kind::finished) {
         break;
       } else {

@@ -204,7 +204,7 @@ class PrefillSession {
 
     LaneRate measured(LaneId lane) {
       std::lock_guard lock(mutex);
-      return core.board().lane(lane).learned();
+      return core.board().lane(lane).rate();
     }
 
     ChunkIdentity identity(std::uint32_t chunk) const {

@@ -37,6 +37,18 @@ TEST_CASE("a device that becomes busier is followed") {
   CHECK(model.current().pass(0, 256) == Approx(3 * idle.pass(0, 256)).epsilon(0.15));
 }
 
+TEST_CASE("an overhead of which the prior knew nothing is found from passes of different sizes") {
+  const ComputeCost truth{3.2e-3, 17.5e-6, 0.9e-9};  // a GPU; per token as the prior says
+  CostModel model({1e-4, 17.5e-6, 0.9e-9});
+  for (int prompt = 0; prompt < 3; ++prompt) {
+    model.observe({0, 1024}, truth.pass(0, 1024));
+    model.observe({1024, 1792}, truth.pass(1024, 1792));
+    model.observe({8192, 8320}, truth.pass(8192, 8320));
+  }
+  CHECK(model.current().pass(1792, 2048) == Approx(truth.pass(1792, 2048)).epsilon(0.05));
+  CHECK(model.current().overhead == Approx(truth.overhead).epsilon(0.2));
+}
+
 TEST_CASE("nonsense is not learned from") {
   CostModel model;
   const ComputeCost before = model.current();

@@ -2,6 +2,9 @@
 // Copyright 2026 the cake authors
 #include "cake/scheduler/meet_in_the_middle.hpp"
 
+#include <string>
+#include <utility>
+
 #include "catch.hpp"
 #include "core_helpers.hpp"
 
@@ -61,6 +64,33 @@ TEST_CASE("no load is asked for that compute would reach first") {
 TEST_CASE("a hole at the front is computed at once") {
   Run run(Prompt("0111"), 1e-4);
   CHECK(run.step().tokens == TokenRange{0, 16});
+}
+
+TEST_CASE("a step that loads may make needless is enqueued when the one before it is nearly done") {
+  Run run(Prompt("11111111"), 16e-3);
+  const Step first = run.step();
+  REQUIRE(first.tokens == TokenRange{0, 64});  // the loads have the rest
+  run.claims->step(0, 32);                     // but the engine took less of it
+  while (const auto load = run.load()) run.claims->load(load->slice.chunk);
+  const Step early = run.step(Time(1000));
+  CHECK(early.kind == Step::Kind::wait);
+  CHECK(early.until > std::chrono::milliseconds(20));
+  CHECK(early.until < std::chrono::milliseconds(33));  // 33: when the device will be idle
+  const Step late = run.step(early.until);
+  CHECK(late.kind == Step::Kind::compute);
+  CHECK(late.tokens == TokenRange{32, 64});
+}
+
+TEST_CASE("a step that is needed in any case is enqueued at once behind another one") {
+  // Loads that hardly matter; and a meeting point that is far away.
+  for (const auto& [chunks, chunk_s] : {std::pair(8, 10.0), std::pair(32, 16e-3)}) {
+    Run run(Prompt(std::string(static_cast<std::size_t>(chunks), '1')), chunk_s);
+    const Step first = run.step();
+    run.claims->step(first.tokens.begin, first.tokens.end);
+    const Step second = run.step(Time(1000));
+    CHECK(second.kind == Step::Kind::compute);
+    CHECK(second.tokens.begin == first.tokens.end);
+  }
 }
 
 TEST_CASE("a load that does not come is taken over") {

@@ -33,13 +33,16 @@ struct ComputeCost {
 };
 
 /// Fits the three coefficients by recursive least squares from a prior that counts as one vague
-/// observation, with a floor under the gain, so that a device that becomes busier is followed
-/// within a few passes.
+/// observation (each may be off by itself, the overhead by what 256 tokens take), with a floor
+/// under the gain, so that a device that becomes busier is followed within a few passes.
 ///
 /// Source:  Gauss's recursive least squares, as in any text on adaptive filters
 class CostModel {
  public:
   explicit CostModel(const ComputeCost& prior = {}) : scale_(prior) {
+    // What one pass takes whatever its size is guessed worst, often as nothing.
+    scale_.overhead = std::max(prior.overhead, 256 * prior.per_token);
+    if (scale_.overhead > 0) theta_[0] = prior.overhead / scale_.overhead;
     for (std::size_t i = 0; i < 3; ++i) covariance_[3 * i + i] = 1;
   }
 
@@ -78,7 +81,7 @@ class CostModel {
 
  private:
   ComputeCost scale_;
-  std::array<double, 3> theta_ = {1, 1, 1};  // relative to the prior
+  std::array<double, 3> theta_ = {1, 1, 1};  // relative to the scale
   std::array<double, 9> covariance_{};       // [3][3] of theta_
 };
 

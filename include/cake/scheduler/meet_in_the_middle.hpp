@@ -69,7 +69,10 @@ class MeetInTheMiddleScheduler {
       refresh(board, now, true);  // compute has nothing to do, and a lane is behind
       end = reach(board, limit);
     }
-    if (end > front) return compute(front, shorten(board, end));
+    if (end > front) {
+      if (const Time ask = when_needed(board, end); ask > now) return wait_until(ask);
+      return compute(front, shorten(board, end));
+    }
     if (board.may_gate() && course_.layers != 0 && may_follow(board)) {
       Step step = compute(plan.prefix_end(), std::min(plan.n_tokens, plan.prefix_end() + budget));
       step.gated = true;
@@ -147,13 +150,32 @@ class MeetInTheMiddleScheduler {
     return step;
   }
 
+  static Step wait_until(Time until) {
+    Step step;
+    step.kind = Step::Kind::wait;
+    step.until = until;
+    return step;
+  }
   /// Looks again soon, the sooner the nearer the end is, and less and less often after it.
   Step wait(Time now) const {
     const Time left = from_seconds(std::abs(course_.end - seconds(now)));
-    Step step;
-    step.kind = Step::Kind::wait;
-    step.until = now + std::max(Time(20'000), left / 4);
-    return step;
+    return wait_until(now + std::max(Time(20'000), left / 4));
+  }
+
+  /// A step that the loads may yet make needless is not enqueued behind another one before that one
+  /// is nearly done: what lands meanwhile tells how far it should go.
+  Time when_needed(const Board& board, std::uint32_t end) const {
+    const PrefillPlan& plan = board.plan();
+    if (board.running().empty() || board.running().back().gated) return Time{0};
+    const std::uint32_t front = board.front();
+    if (meet_ == plan.prefix_end() || (end < meet_ && meet_ - end >= (end - front) / 2)) {
+      return Time{0};  // needed, come what may
+    }
+    const ChunkState last = board.state((std::min(end, plan.prefix_end()) - 1) / plan.chunk_tokens);
+    if (last != ChunkState::open && last != ChunkState::loading) return Time{0};
+    const RunningStep& ahead = board.running().back();
+    const double takes = model_.current().pass(ahead.tokens.begin, ahead.tokens.end);
+    return ahead.begins + from_seconds(takes - std::max(2e-4, takes / 8));
   }
 
   void learn(const Board& board) {
