@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// Rows between densely packed memory and pages. Few blocks, several 16-byte loads of each thread in
+// Rows between densely packed memory and pages. Soon over, several 16-byte loads of each thread in
 // flight, loads and stores marked as used once: it runs beside a prefill that wants the
 // multiprocessors and the L2 cache for itself.
 #include <algorithm>

@@ -109,7 +109,7 @@ if wanted sanitize && command -v compute-sanitizer > /dev/null; then
 fi
 
 if wanted measure; then
-  for bench in attention insert prefill; do
+  for bench in attention insert interference prefill; do
     [ -x "$build/benchmarks/${bench}_bench" ] &&
       step "${bench}_bench" "$bench.txt" 120 "$build/benchmarks/${bench}_bench"
   done
@@ -122,7 +122,7 @@ if wanted measure; then
     step "ttft_bench" ttft.txt 300 "$build/benchmarks/ttft_bench" "$disk" "$fast"
 fi
 
-for table in attention.txt peer_attention.txt insert.txt prefill.txt peer_prefill.txt read.txt ttft.txt; do
+for table in attention.txt peer_attention.txt insert.txt interference.txt prefill.txt peer_prefill.txt read.txt ttft.txt; do
   [ -s "$out/$table" ] && { echo; echo "== $table"; cat "$out/$table"; }
 done
 echo

@@ -65,8 +65,9 @@ struct KvTransferOptions {
   /// Staging: this many pieces, each in device and in pinned host memory; 4 KiB to 16 MiB.
   unsigned pieces = 4;
   std::size_t piece_bytes = std::size_t{4} << 20;
-  /// Most thread blocks of a kernel that deals rows out.
-  unsigned blocks = 8;
+  /// Most thread blocks of a kernel that deals rows out. Matrix products beside it wait for it to
+  /// end, so a short one on many multiprocessors costs them less than a long one on few.
+  unsigned blocks = 64;
 };
 
 /// Moves slices between transfer memory and pages, on streams of its own.
