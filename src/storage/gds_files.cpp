@@ -10,8 +10,6 @@
 #include <string>
 #include <utility>
 
-#include "posix_reader.hpp"
-
 namespace cake::detail {
 
 GdsFile::GdsFile(std::shared_ptr<cufile::Api> api, Fd fd, cufile::Handle handle,
@@ -87,43 +85,10 @@ Status read_whole(const cufile::Api& api, const GdsFile& file, DeviceStaging& st
 }
 
 Result<std::shared_ptr<GdsFile>> GdsFileCache::get(const ChunkKey& key) {
-  std::shared_ptr<GdsFile> file;
-  {
-    const std::lock_guard lock(mutex_);
-    const auto it = index_.find(key);
-    if (it != index_.end()) {
-      entries_.splice(entries_.begin(), entries_, it->second);
-      it->second->used = std::chrono::steady_clock::now();
-      file = it->second->file;
-    }
-  }
-  if (file) {
-    struct stat info {};
-    if (file->current(info)) {
-      mark_used(file->number(), info);
-      return file;
-    }
-    drop(key);
-  }
-  sweep();
-  auto opened = open(key);
-  if (!opened && (opened.error().native == EMFILE || opened.error().native == ENFILE)) {
-    clear();
-    opened = open(key);
-  }
-  if (!opened) return opened;
-  std::shared_ptr<GdsFile> oldest;  // is deregistered without the lock
-  const std::lock_guard lock(mutex_);
-  if (!index_.contains(key)) {
-    entries_.push_front({key, *opened, std::chrono::steady_clock::now()});
-    index_[key] = entries_.begin();
-    if (entries_.size() > kMostFiles) {
-      oldest = std::move(entries_.back().file);
-      index_.erase(entries_.back().key);
-      entries_.pop_back();
-    }
-  }
-  return opened;
+  return files_.get(key, [&] {
+    sweep();
+    return open(key);
+  });
 }
 
 Result<std::shared_ptr<GdsFile>> GdsFileCache::open(const ChunkKey& key) {
@@ -144,36 +109,11 @@ Result<std::shared_ptr<GdsFile>> GdsFileCache::open(const ChunkKey& key) {
   }
 }
 
-void GdsFileCache::drop(const ChunkKey& key) {
-  std::shared_ptr<GdsFile> dropped;
-  const std::lock_guard lock(mutex_);
-  const auto it = index_.find(key);
-  if (it == index_.end()) return;
-  dropped = std::move(it->second->file);
-  entries_.erase(it->second);
-  index_.erase(it);
-}
-
 void GdsFileCache::sweep() {
-  const auto limit = std::chrono::steady_clock::now() - kIdle;
-  std::list<Entry> gone;
-  const std::lock_guard lock(mutex_);
-  for (auto it = entries_.begin(); it != entries_.end();) {
-    const auto next = std::next(it);
+  files_.sweep([](const GdsFile& file) {
     struct stat info {};
-    if (it->used <= limit || ::fstat(it->file->number(), &info) != 0 || info.st_nlink == 0) {
-      index_.erase(it->key);
-      gone.splice(gone.end(), entries_, it);
-    }
-    it = next;
-  }
-}
-
-void GdsFileCache::clear() {
-  std::list<Entry> gone;
-  const std::lock_guard lock(mutex_);
-  index_.clear();
-  gone.swap(entries_);
+    return ::fstat(file.number(), &info) != 0 || info.st_nlink == 0;
+  });
 }
 
 }  // namespace cake::detail

@@ -8,16 +8,13 @@
 #include <sys/stat.h>
 
 #include <atomic>
-#include <chrono>
 #include <cstdint>
-#include <list>
 #include <memory>
-#include <mutex>
-#include <unordered_map>
 
 #include "cake/device_staging.hpp"
 #include "cufile_api.hpp"
 #include "posix_directory.hpp"
+#include "recent_files.hpp"
 
 namespace cake::detail {
 
@@ -67,28 +64,19 @@ class GdsFileCache {
   GdsFileCache(std::shared_ptr<cufile::Api> api, StoreDirectory& store)
       : api_(std::move(api)), store_(store) {}
   Result<std::shared_ptr<GdsFile>> get(const ChunkKey& key);
-  void drop(const ChunkKey& key);
+  void drop(const ChunkKey& key) { files_.drop(key); }
   /// Drops what was not used lately, or is no longer stored: it keeps the space of erased objects.
   void sweep();
-  void clear();
+  void clear() { files_.clear(); }
   std::uint64_t opens() const { return opens_; }
 
  private:
-  static constexpr std::size_t kMostFiles = 32;
-  static constexpr std::chrono::seconds kIdle{2};
-  struct Entry {
-    ChunkKey key;
-    std::shared_ptr<GdsFile> file;
-    std::chrono::steady_clock::time_point used;
-  };
   Result<std::shared_ptr<GdsFile>> open(const ChunkKey& key);
 
   std::shared_ptr<cufile::Api> api_;
   StoreDirectory& store_;
   std::atomic<std::uint64_t> opens_{0};
-  std::mutex mutex_;
-  std::list<Entry> entries_;  // the one used last first
-  std::unordered_map<ChunkKey, std::list<Entry>::iterator> index_;
+  RecentFiles<GdsFile> files_;
 };
 
 }  // namespace cake::detail

@@ -19,16 +19,6 @@ void clear_direct(OpenFile& file) {
 
 }  // namespace
 
-// Few file systems keep it exactly (relatime, noatime), so it is set by hand, but not for every
-// slice.
-void mark_used(int file, const struct stat& info) {
-  timespec now{};
-  ::clock_gettime(CLOCK_REALTIME, &now);
-  if (now.tv_sec - info.st_atim.tv_sec < 30) return;
-  const timespec times[2] = {{0, UTIME_NOW}, {0, UTIME_OMIT}};
-  ::futimens(file, times);
-}
-
 void PendingRead::finish(Status outcome) {
   const std::lock_guard lock(mutex);
   if (!outcome && status) {
@@ -41,45 +31,7 @@ void PendingRead::finish(Status outcome) {
   }
 }
 
-Result<std::shared_ptr<OpenFile>> FileCache::get(const ChunkKey& key) {
-  std::shared_ptr<OpenFile> file;
-  {
-    const std::lock_guard lock(mutex_);
-    const auto it = index_.find(key);
-    if (it != index_.end()) {
-      entries_.splice(entries_.begin(), entries_, it->second);
-      it->second->used = std::chrono::steady_clock::now();
-      file = it->second->file;
-    }
-  }
-  if (file) {
-    struct stat info {};
-    // No name leads to it any more: unlinked, or replaced by a rename.
-    if (::fstat(file->fd.get(), &info) == 0 && info.st_nlink > 0) {
-      mark_used(file->fd.get(), info);
-      return file;
-    }
-    drop(key);
-  }
-  auto opened = open(key);
-  if (!opened && (opened.error().native == EMFILE || opened.error().native == ENFILE)) {
-    clear();
-    opened = open(key);
-  }
-  if (!opened) return opened;
-  const std::lock_guard lock(mutex_);
-  if (!index_.contains(key)) {
-    entries_.push_front({key, *opened, std::chrono::steady_clock::now()});
-    index_[key] = entries_.begin();
-    if (entries_.size() > kMostFiles) {
-      index_.erase(entries_.back().key);
-      entries_.pop_back();
-    }
-  }
-  return opened;
-}
-
-Result<std::shared_ptr<OpenFile>> FileCache::open(const ChunkKey& key) {
+Result<std::shared_ptr<OpenFile>> ReadPool::open(const ChunkKey& key) {
   auto file = std::make_shared<OpenFile>();
   struct stat info {};
   bool direct = store_.direct();
@@ -100,31 +52,7 @@ Result<std::shared_ptr<OpenFile>> FileCache::open(const ChunkKey& key) {
   return file;
 }
 
-void FileCache::drop(const ChunkKey& key) {
-  const std::lock_guard lock(mutex_);
-  const auto it = index_.find(key);
-  if (it == index_.end()) return;
-  entries_.erase(it->second);
-  index_.erase(it);
-}
-
-bool FileCache::expire() {
-  const auto limit = std::chrono::steady_clock::now() - kIdle;
-  const std::lock_guard lock(mutex_);
-  while (!entries_.empty() && entries_.back().used <= limit) {
-    index_.erase(entries_.back().key);
-    entries_.pop_back();
-  }
-  return !entries_.empty();
-}
-
-void FileCache::clear() {
-  const std::lock_guard lock(mutex_);
-  index_.clear();
-  entries_.clear();
-}
-
-ReadPool::ReadPool(StoreDirectory& store) : store_(store), files_(store) {
+ReadPool::ReadPool(StoreDirectory& store) : store_(store) {
   try {
     for (unsigned i = 0; i < store.options().threads; ++i)
       threads_.emplace_back([this] { work(); });
@@ -157,7 +85,7 @@ void ReadPool::work() {
     if (queue_.empty()) {
       if (stopping_) return;
       lock.unlock();
-      const bool files_open = files_.expire();
+      const bool files_open = files_.sweep();
       lock.lock();
       if (!queue_.empty() || stopping_) continue;
       if (files_open) {
@@ -185,7 +113,7 @@ void ReadPool::work() {
 void ReadPool::begin(const Operation& operation) {
   PendingRead& read = *operation.read;
   try {
-    auto file = files_.get(read.key);
+    auto file = files_.get(read.key, [&] { return open(read.key); });
     if (!file) return read.finish(file.error());
     const std::uint64_t size = read.out.size();
     if (read.offset > (*file)->size || size > (*file)->size - read.offset) {

@@ -8,14 +8,13 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
-#include <list>
 #include <memory>
 #include <mutex>
 #include <thread>
-#include <unordered_map>
 #include <vector>
 
 #include "posix_directory.hpp"
+#include "recent_files.hpp"
 
 namespace cake::detail {
 
@@ -41,39 +40,12 @@ struct OpenFile {
   Fd fd;
   std::uint64_t size = 0;
   std::atomic<bool> direct{false};
-};
 
-/// Eviction goes by the time of the last read, so readers note it.
-void mark_used(int file, const struct stat& info);
-
-/// Keeps the files read last open, for the next slice of the same chunk. A file that was unlinked
-/// or replaced since is noticed, and one that is not used for a few seconds is closed, so that a
-/// cache does not keep the space of evicted objects.
-///
-/// Thread:  any number of threads at once
-class FileCache {
- public:
-  explicit FileCache(StoreDirectory& store) : store_(store) {}
-  Result<std::shared_ptr<OpenFile>> get(const ChunkKey& key);
-  void drop(const ChunkKey& key);
-  /// Closes what was not used lately. True: some files are still open.
-  bool expire();
-
- private:
-  static constexpr std::size_t kMostFiles = 32;
-  static constexpr std::chrono::seconds kIdle{2};
-  struct Entry {
-    ChunkKey key;
-    std::shared_ptr<OpenFile> file;
-    std::chrono::steady_clock::time_point used;
-  };
-  Result<std::shared_ptr<OpenFile>> open(const ChunkKey& key);
-  void clear();
-
-  StoreDirectory& store_;
-  std::mutex mutex_;
-  std::list<Entry> entries_;  // the one used last first
-  std::unordered_map<ChunkKey, std::list<Entry>::iterator> index_;
+  int number() const { return fd.get(); }
+  /// A name still leads to it: neither unlinked, nor replaced by a rename.
+  bool current(struct stat& info) const {
+    return ::fstat(fd.get(), &info) == 0 && info.st_nlink > 0;
+  }
 };
 
 /// Threads that carry out reads in the order of the calls, each read split into operations of
@@ -98,10 +70,11 @@ class ReadPool {
   void work();
   void stop();
   void begin(const Operation& operation);
+  Result<std::shared_ptr<OpenFile>> open(const ChunkKey& key);
   Status carry_out(OpenFile& file, std::uint64_t offset, MutableBytes out);
 
   StoreDirectory& store_;
-  FileCache files_;
+  RecentFiles<OpenFile> files_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Operation> queue_;

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// Files that were read lately, kept open for the next slice of the same chunk.
+#pragma once
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <ctime>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <utility>
+
+#include "cake/identity.hpp"
+#include "cake/result.hpp"
+
+namespace cake::detail {
+
+/// Eviction goes by the time of the last read, so readers note it. Few file systems keep it exactly
+/// (relatime, noatime), so it is set by hand, but not for every slice.
+inline void mark_used(int file, const struct stat& info) {
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  if (now.tv_sec - info.st_atim.tv_sec < 30) return;
+  const timespec times[2] = {{0, UTIME_NOW}, {0, UTIME_OMIT}};
+  ::futimens(file, times);
+}
+
+/// The files of up to 32 chunks, the one used last first. One that is no longer what its name leads
+/// to is noticed, and sweep() lets go of those that nobody used for a while, so that a cache does
+/// not keep the space of evicted objects. Files are released without the lock.
+///
+/// Needs:   File has `int number() const`, its descriptor, and `bool current(struct stat&) const`,
+///          which looks whether it is still the stored object
+/// Thread:  any number of threads at once
+template <class File>
+class RecentFiles {
+ public:
+  using Opened = Result<std::shared_ptr<File>>;
+
+  /// The file of `key`; `open()` gives it when there is none, or none that is current.
+  template <class Open>
+  Opened get(const ChunkKey& key, Open&& open) {
+    if (auto file = find(key)) {
+      struct stat info {};
+      if (file->current(info)) {
+        mark_used(file->number(), info);
+        return file;
+      }
+      drop(key);
+    }
+    Opened opened = open();
+    if (!opened && (opened.error().native == EMFILE || opened.error().native == ENFILE)) {
+      clear();
+      opened = open();
+    }
+    if (opened) add(key, *opened);
+    return opened;
+  }
+
+  void drop(const ChunkKey& key) {
+    List gone;
+    const std::lock_guard lock(mutex_);
+    const auto it = index_.find(key);
+    if (it != index_.end()) take_out(it->second, gone);
+  }
+
+  /// Drops what was not used for two seconds, and what `gone(file)` names. True: some are left.
+  template <class Gone>
+  bool sweep(Gone&& gone) {
+    const auto limit = Clock::now() - kIdle;
+    List swept;
+    const std::lock_guard lock(mutex_);
+    for (auto it = entries_.begin(); it != entries_.end();) {
+      const auto entry = it++;
+      if (entry->used <= limit || gone(*entry->file)) take_out(entry, swept);
+    }
+    return !entries_.empty();
+  }
+  bool sweep() {
+    return sweep([](const File&) { return false; });
+  }
+
+  void clear() {
+    List gone;
+    const std::lock_guard lock(mutex_);
+    index_.clear();
+    gone.swap(entries_);
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static constexpr std::size_t kMostFiles = 32;
+  static constexpr std::chrono::seconds kIdle{2};
+  struct Entry {
+    ChunkKey key;
+    std::shared_ptr<File> file;
+    Clock::time_point used;
+  };
+  using List = std::list<Entry>;
+
+  std::shared_ptr<File> find(const ChunkKey& key) {
+    const std::lock_guard lock(mutex_);
+    const auto it = index_.find(key);
+    if (it == index_.end()) return nullptr;
+    entries_.splice(entries_.begin(), entries_, it->second);
+    it->second->used = Clock::now();
+    return it->second->file;
+  }
+
+  void add(const ChunkKey& key, const std::shared_ptr<File>& file) {
+    List oldest;
+    const std::lock_guard lock(mutex_);
+    if (index_.contains(key)) return;  // another thread was faster
+    entries_.push_front({key, file, Clock::now()});
+    index_[key] = entries_.begin();
+    if (entries_.size() > kMostFiles) take_out(std::prev(entries_.end()), oldest);
+  }
+
+  void take_out(typename List::iterator entry, List& to) {
+    index_.erase(entry->key);
+    to.splice(to.end(), entries_, entry);
+  }
+
+  std::mutex mutex_;
+  List entries_;
+  std::unordered_map<ChunkKey, typename List::iterator> index_;
+};
+
+}  // namespace cake::detail
