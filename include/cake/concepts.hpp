@@ -61,8 +61,8 @@ using MutableKvView = BasicKvView<std::byte>;  // to be filled by extract
 ///
 ///     bool ready();     // never blocks
 ///     Status wait();    // blocks until done; called once
-///     bool wait_for(std::chrono::nanoseconds);   // optional: ready() after at most that long;
-///     else it is polled
+///     // optional, else it is polled: ready() after at most that long
+///     bool wait_for(std::chrono::nanoseconds);
 ///
 /// Thread:  only the thread that made the call touches it
 template <class C>
@@ -115,8 +115,8 @@ class GateSource {
 /// Belongs to one step.
 ///
 ///     for (layer = 0; layer < n_layers; ++layer) {
-///       if (!gate.wait(layer)) return cake::Error{cake::Errc::superseded};   // the step is void,
-///       and is issued again
+///       // false: the step is void, and is issued again
+///       if (!gate.wait(layer)) return cake::Error{cake::Errc::superseded};
 ///       ... read and write KV of this layer ...
 ///     }
 ///
@@ -141,21 +141,21 @@ class LayerGate {
 
 /// What loading and saving need of an engine.
 ///
-///     KvLayout layout();                 ModelFingerprint fingerprint();
-///     Completion insert(Slice, KvView);            // bytes of a slice into the engine's KV
-///     Completion extract(Slice, MutableKvView);    // the other way, for save()
+///     KvLayout layout();
+///     ModelFingerprint fingerprint();
+///     Completion insert(Slice, KvView);          // bytes of a slice into the engine's KV
+///     Completion extract(Slice, MutableKvView);  // the other way, for save()
 ///
-///     StagingMemory* staging_memory();   // optional: memory that insert copies from fastest; a
-///     Loader reads into it
-///
-///     static constexpr bool inserts_from_device = true;   // optional: insert also takes a view of
-///     device memory; a Loader then reads there where the store offers device_staging()
+///     // Optional:
+///     StagingMemory* staging_memory();  // memory that insert copies from fastest; a Loader reads
+///                                       // into it
+///     static constexpr bool inserts_from_device = true;  // also from a view of device memory; a
+///                                       // Loader reads there if the store has device_staging()
+///     static constexpr bool insert_on_caller = true;     // never on a lane thread
 ///
 /// Needs:   memory for the slice's tokens is allocated; nobody else writes that slice meanwhile
-/// Thread:  insert runs on a lane thread, beside prefill of other chunks; `static constexpr bool
-/// insert_on_caller =
-///          true` moves it into the thread that drives the session. extract runs on the caller of
-///          save()
+/// Thread:  insert runs on a lane thread, beside prefill of other chunks, or on the one that drives
+///          the session (insert_on_caller); extract on the caller of save()
 template <class M>
 concept KvMemory = requires(M& m, const Slice& slice, const KvView& in, const MutableKvView& out) {
   { m.layout() } -> std::convertible_to<KvLayout>;
@@ -176,8 +176,8 @@ concept PrefillsGated = requires(C& c, Tokens tokens, TokenRange range, LayerGat
 /// KvMemory, and at least one of
 ///
 ///     Completion prefill(Tokens prompt, TokenRange range);
-///     Completion prefill(Tokens prompt, TokenRange range, LayerGate gate);   // gate.wait(layer)
-///     before each layer
+///     // gate.wait(layer) before each layer
+///     Completion prefill(Tokens prompt, TokenRange range, LayerGate gate);
 ///
 /// KV of [0, range.begin) is resident, or was enqueued before; after the range that ends the prompt
 /// logits exist.
@@ -188,14 +188,18 @@ concept ComputeBackend = KvMemory<C> &&(PrefillsWhole<C> || PrefillsGated<C>);
 
 /// Keeps chunk objects by key, in one or several tiers.
 ///
-///     Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey>);         // one entry per
-///     key Completion read(std::uint32_t tier, ChunkKey, std::uint64_t offset, MutableBytes out);
-///     // ok: every byte arrived Completion write(ChunkKey, ConstBytes); // all or nothing; the
-///     first one wins Status erase(ChunkKey); // not there is ok std::uint32_t tiers(); //
-///     optional; 1 when absent
+///     Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey>);  // one entry per key
+///     // ok: every byte arrived
+///     Completion read(std::uint32_t tier, ChunkKey, std::uint64_t offset, MutableBytes out);
+///     Completion write(ChunkKey, ConstBytes);  // all or nothing; the first one wins
+///     Status erase(ChunkKey);                  // not there is ok
 ///
-///     DeviceStaging* device_staging();   // optional: device memory that read() fills at full
-///     speed; null while it has none
+///     // Optional:
+///     std::uint32_t tiers();                   // 1 when absent
+///     DeviceStaging* device_staging();         // memory that read() fills at full speed, or null
+///     // Whether these bytes of a read, which failed verification, are not the stored ones. A
+///     // chunk whose bytes are is damaged, and erased.
+///     bool misread(ChunkKey, std::uint64_t offset, ConstBytes);
 ///
 /// `out` stays valid until the completion is ready, also after the read was abandoned; a backend
 /// copies the keys it keeps. `out`, `offset` and its size are multiples of 4 KiB whenever the
@@ -228,10 +232,11 @@ class Board;
 /// Decides what is computed and what is loaded. A pure state machine: no thread, clock, lock or
 /// I/O; all it knows is the plan, the board and the time that it is told.
 ///
-///     void begin(const PrefillPlan&);                                    // the plan outlives the
-///     run Step next_step(const Board&, std::uint32_t budget, Time now);      // budget: most
-///     tokens of this step std::optional<Load> next_load(const Board&, LaneId, Time now);     //
-///     none: ask again when the board changed
+///     void begin(const PrefillPlan&);  // the plan outlives the run
+///     // budget: most tokens of this step
+///     Step next_step(const Board&, std::uint32_t budget, Time now);
+///     // none: ask again when the board changed
+///     std::optional<Load> next_load(const Board&, LaneId, Time now);
 ///
 /// Thread:  one at a time; the session sees to it
 template <class S>

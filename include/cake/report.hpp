@@ -48,8 +48,9 @@ struct LoadReport {
 /// of the last step.
 struct PrefillReport {
   Status status;
-  Status lookup;     // why nothing is known of the store, if so; the run went on without it
-  PrefillPlan plan;  // `stored` is empty here: it lived in the session
+  Status lookup;      // why nothing is known of the store, if so; the run went on without it
+  Status load_error;  // the first failure of a read or insert, in words; its chunk was computed
+  PrefillPlan plan;   // `stored` is empty here: it lived in the session
   Time ttft{0};
   Time planning{0};  // identity and lookup, part of TTFT
   std::uint32_t tokens_resident = 0;

@@ -166,6 +166,7 @@ class PrefillSession {
     PrefillReport report = state->core.report(state->now());
     report.planning = state->planning;
     report.lookup = state->lookup.status;
+    report.load_error = state->load_error;
     if (!report.status && !state->error.empty()) {
       report.status = Error{report.status.error().code, 0, state->error};
     }
@@ -246,6 +247,7 @@ class PrefillSession {
         std::lock_guard lock(mutex);
         core.failed(read.id, why.code, now());
         orders.erase(read.id);
+        if (load_error) load_error = why;
       }
       announce();
     }
@@ -269,7 +271,8 @@ class PrefillSession {
       const Result<KvView> view =
           verify_landed(bytes, slice.layers, lookup.stored[slice.chunk].size, identity(slice.chunk),
                         lanes.device(), tables);
-      if (!view) return failed(read, view.error());
+      if (!view)
+        return failed(read, blame(lanes.storage(), read.key, read.offset, bytes, view.error()));
       {
         std::lock_guard lock(mutex);
         if (slice.layers.end < layout.n_layers) parsed[slice.chunk] = tables;
@@ -303,6 +306,7 @@ class PrefillSession {
         std::lock_guard lock(mutex);
         core.inserted(id, status.has_value(), now());
         orders.erase(id);
+        if (load_error) load_error = status;
       }
       announce();
     }
@@ -369,6 +373,7 @@ class PrefillSession {
         parsed;  // of chunks that come in slices
     std::deque<Pending> pending;
     std::string error;
+    Status load_error;
   };
 
   struct Cancel {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <memory>
 #include <new>
@@ -58,6 +59,22 @@ inline Result<KvView> verify_landed(ConstBytes bytes, LayerRange layers, std::ui
   } catch (const std::bad_alloc&) {
     return Error{Errc::out_of_memory, 0, "tables of a chunk"};
   }
+}
+
+/// What to report of bytes that failed verify_landed() with `why`. Bytes that the store reads
+/// differently on another path (`misread`) are a fault of the path; the object is whole.
+template <class S>
+Error blame(S& storage, const ChunkKey& key, std::uint64_t offset, ConstBytes bytes,
+            const Error& why) {
+  if constexpr (requires {
+                  { storage.misread(key, offset, bytes) } -> std::convertible_to<bool>;
+                }) {
+    if ((why.code == Errc::corrupt || why.code == Errc::mismatch) &&
+        storage.misread(key, offset, bytes)) {
+      return {Errc::device, 0, "a chunk arrived otherwise than it is stored"};
+    }
+  }
+  return why;
 }
 
 }  // namespace cake

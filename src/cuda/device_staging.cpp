@@ -12,6 +12,7 @@
 
 #include "cake/cuda/pinned_staging.hpp"
 #include "cake/cuda/runtime.hpp"
+#include "current_device.hpp"
 #include "device_staging.hpp"
 #include "device_staging_kernel.hpp"
 
@@ -40,28 +41,6 @@ std::byte* aligned(void* data) {
   return static_cast<std::byte*>(data) + (align_up(at) - at);
 }
 
-/// The device is current while it lives; then the one before it.
-class Current {
- public:
-  explicit Current(int device) {
-    status_ = to_status(cudaGetDevice(&before_), "cudaGetDevice");
-    if (!status_ || before_ == device) return;
-    status_ = to_status(cudaSetDevice(device), "cudaSetDevice");
-    changed_ = status_.has_value();
-  }
-  ~Current() {
-    if (changed_) (void)cudaSetDevice(before_);
-  }
-  Current(const Current&) = delete;
-  Current& operator=(const Current&) = delete;
-  const Status& status() const { return status_; }
-
- private:
-  int before_ = 0;
-  bool changed_ = false;
-  Status status_;
-};
-
 int current_device() {
   int device = 0;
   throw_unless_ok(cudaGetDevice(&device), "cudaGetDevice");
@@ -77,7 +56,7 @@ class DeviceArena::Impl {
         pages(allocate_pages(bytes)),
         parts({aligned(pages.data()), align_up(bytes == 0 ? 1 : bytes, kDevicePage)}) {}
   ~Impl() {
-    const Current current(device);
+    const CurrentDevice current(device);
     workers_.clear();
     pages = DeviceBuffer();
   }
@@ -93,7 +72,7 @@ class DeviceArena::Impl {
   /// Runs what(worker) on the device with a worker of its own; everything is done when it returns.
   template <class What>
   Status run(What what) {
-    const Current current(device);
+    const CurrentDevice current(device);
     if (!current.status()) return current.status();
     try {
       std::unique_ptr<Worker> worker = take();

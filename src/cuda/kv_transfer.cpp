@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "current_device.hpp"
 #include "event_wait.hpp"
 #include "kv_transfer_impl.hpp"
 #include "kv_transfer_operation.hpp"
@@ -21,24 +22,6 @@ using namespace transfer;
 
 constexpr std::size_t kMostBytes = std::size_t{16} << 20;  // of one enqueued copy
 
-/// Makes a device current in this thread, until it goes.
-class CurrentDevice {
- public:
-  explicit CurrentDevice(int device) : device_(device) {
-    throw_unless_ok(cudaGetDevice(&before_), "cudaGetDevice");
-    if (before_ != device_) throw_unless_ok(cudaSetDevice(device_), "cudaSetDevice");
-  }
-  ~CurrentDevice() {
-    if (before_ != device_) (void)cudaSetDevice(before_);
-  }
-  CurrentDevice(const CurrentDevice&) = delete;
-  CurrentDevice& operator=(const CurrentDevice&) = delete;
-
- private:
-  int device_;
-  int before_ = 0;
-};
-
 template <class Byte>
 Transfer run(Impl& impl, const PagedKv& kv, const Slice& slice, const BasicKvView<Byte>& view) {
   constexpr bool kInsert = std::is_const_v<Byte>;
@@ -46,6 +29,7 @@ Transfer run(Impl& impl, const PagedKv& kv, const Slice& slice, const BasicKvVie
   Error failure;
   try {
     const CurrentDevice current(impl.device);
+    if (!current.status()) return Transfer(current.status().error());
     const auto shape = shape_of(kv, slice);
     if (!shape) return Transfer(shape.error());
     if (shape->tokens == 0 || slice.layers.empty()) return {};

@@ -6,6 +6,8 @@
 
 #include <new>
 
+#include "current_device.hpp"
+
 namespace cake::cuda {
 namespace {
 
@@ -20,17 +22,16 @@ int current_device() {
   return device;
 }
 
-/// Calls what() with `device` current.
+/// Calls what() with `device` current, where there is one.
 template <class What>
 void on(int device, What what) {
-  const int before = current_device();
-  if (before == device || device < 0) return what();
-  if (cudaSetDevice(device) != cudaSuccess) {
+  if (device < 0) return what();
+  const CurrentDevice current(device);
+  if (current.status()) {
+    what();
+  } else {
     (void)cudaGetLastError();
-    return;
   }
-  what();
-  if (before >= 0) (void)cudaSetDevice(before);
 }
 
 void* lock_pages(std::size_t bytes, int device) {
@@ -72,24 +73,36 @@ PinnedStaging::Block PinnedStaging::take(std::size_t bytes) {
 std::byte* PinnedStaging::allocate(std::size_t bytes) {
   if (bytes > SIZE_MAX / 2) throw std::bad_alloc();
   bytes = align_up(bytes != 0 ? bytes : 1);
+  if (std::byte* const kept = take_kept(bytes)) return kept;
+  // Locking pages takes long: nobody else waits for it.
+  Block block = take(bytes);
+  if (block.data == nullptr) {
+    {
+      const std::lock_guard lock(mutex_);
+      shrink(0);
+    }
+    block = take(bytes);
+  }
+  if (block.data == nullptr) throw std::bad_alloc();
+  try {
+    const std::lock_guard lock(mutex_);
+    blocks_.push_back(block);
+    in_use_ += block.bytes;
+  } catch (const std::bad_alloc&) {
+    source_.release(block.block, device_);
+    throw;
+  }
+  return block.data;
+}
+
+std::byte* PinnedStaging::take_kept(std::size_t bytes) {
   const std::lock_guard lock(mutex_);
   Block* best = nullptr;
   for (Block& block : blocks_) {  // the tightest of those that waste at most a quarter
     if (block.released == 0 || block.bytes < bytes || block.bytes - bytes > bytes / 4) continue;
     if (best == nullptr || block.bytes < best->bytes) best = &block;
   }
-  if (best == nullptr) {
-    blocks_.reserve(blocks_.size() + 1);  // throws before there is something to lose
-    Block block = take(bytes);
-    if (block.data == nullptr && kept_ != 0) {
-      shrink(0);
-      block = take(bytes);
-    }
-    if (block.data == nullptr) throw std::bad_alloc();
-    blocks_.push_back(block);
-    in_use_ += block.bytes;
-    return block.data;
-  }
+  if (best == nullptr) return nullptr;
   best->released = 0;
   kept_ -= best->bytes;
   in_use_ += best->bytes;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <cstring>
 #include <deque>
 #include <mutex>
 #include <new>
@@ -102,6 +103,31 @@ class GdsEngine {
       return GdsRead(posix.read(tier, key, offset, out));
     }
     return GdsRead(read_to_device(tier, key, offset, out));
+  }
+
+  bool misread(const ChunkKey& key, std::uint64_t offset, ConstBytes bytes) {
+    if (staging_ == nullptr || !staging_->contains(bytes.data())) return false;
+    const InFlight counted(*this);
+    try {
+      AlignedBuffer stored = bounce_.take();
+      AlignedBuffer given = bounce_.take();
+      bool differs = false;
+      for (std::size_t at = 0; at < bytes.size() && !differs; at += bounce_.bytes()) {
+        const std::size_t size = std::min(bounce_.bytes(), bytes.size() - at);
+        if (!posix.read(0, key, offset + at, stored.bytes().first(size)).wait()) break;
+        if (!staging_->to_host(given.data(), bytes.data() + at, size)) break;
+        differs = std::memcmp(stored.data(), given.data(), size) != 0;
+      }
+      bounce_.give_back(std::move(stored));
+      bounce_.give_back(std::move(given));
+      if (differs) {
+        forget(key);
+        note_error({Errc::device, 0, "cuFileRead gave other bytes than the file holds"});
+      }
+      return differs;
+    } catch (const std::bad_alloc&) {
+      return false;
+    }
   }
 
   void forget(const ChunkKey& key) {
@@ -347,6 +373,10 @@ Result<std::vector<StoredChunk>> GdsStorage::lookup(std::span<const ChunkKey> ke
 GdsRead GdsStorage::read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
                          MutableBytes out) {
   return engine_->read(tier, key, offset, out);
+}
+
+bool GdsStorage::misread(const ChunkKey& key, std::uint64_t offset, ConstBytes bytes) {
+  return engine_->misread(key, offset, bytes);
 }
 Status GdsStorage::write(const ChunkKey& key, ConstBytes bytes) {
   auto status = engine_->posix.write(key, bytes);

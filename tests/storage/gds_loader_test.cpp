@@ -179,6 +179,21 @@ TEST_CASE("a corrupt byte is found on the device, computed instead, and repaired
   }
 }
 
+TEST_CASE("bytes that arrive otherwise than they are stored cost loads, not the stored chunks") {
+  World world;
+  GdsStorage storage = world.open();
+  fake().flip_at = 4100;  // of every file that cuFile reads
+  const PrefillReport report = world.load_only(storage);
+  CHECK(report.failed_loads > 0);
+  CHECK(report.chunks[4].load_error == Errc::device);
+  CHECK(report.load_error.error().context.find("otherwise than it is stored") != std::string::npos);
+  while (!storage.report().demoted) world.load_only(storage);
+  INFO(storage.report().text());
+  CHECK(storage.report().reason.find("other bytes") != std::string::npos);
+  CHECK(world.load_only(storage).tokens_loaded == world.stored_tokens());  // nothing was erased
+  fake().obey();
+}
+
 TEST_CASE("errors after some reads: retried, then demoted, and not one chunk is lost") {
   for (const std::uint64_t after : {0u, 1u, 5u, 20u}) {
     World world;

@@ -59,6 +59,7 @@ class PinnedStaging final : public StagingMemory {
     std::uint64_t released = 0;  // 0: in use; else when, by count
   };
   Block take(std::size_t bytes);
+  std::byte* take_kept(std::size_t bytes);
   void shrink(std::size_t keep) noexcept;
 
   const std::size_t keep_bytes_;

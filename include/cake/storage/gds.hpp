@@ -127,6 +127,9 @@ class GdsStorage {
   /// Needs:   offset, size and address of `out` are multiples of 4 KiB
   /// Errors:  as PosixStorage::read, and device: the copy to the device failed
   GdsRead read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out);
+  /// Whether `bytes`, which a read put into device memory, are other ones than POSIX calls find
+  /// there: then cuFile erred, and it counts as one of its errors. Reads the file again.
+  bool misread(const ChunkKey& key, std::uint64_t offset, ConstBytes bytes);
   Status write(const ChunkKey& key, ConstBytes bytes);
   Status erase(const ChunkKey& key);
 

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// A device that is current for a while in threads that belong to somebody else.
+#pragma once
+
+#include <cuda.h>
+#include <cuda_runtime_api.h>
+
+#include "cake/cuda/runtime.hpp"
+
+namespace cake::cuda {
+
+/// Makes a device current in this thread, until it goes; then the one before it. A thread that has
+/// not used CUDA yet, as the loader's lanes have not, keeps it: going back to device 0, which the
+/// runtime names there, would cost that device a context.
+///
+/// Thread:  the one that made it
+class CurrentDevice {
+ public:
+  explicit CurrentDevice(int device) {
+    status_ = to_status(cudaGetDevice(&before_), "cudaGetDevice");
+    if (!status_ || before_ == device) return;
+    restore_ = has_context();
+    status_ = to_status(cudaSetDevice(device), "cudaSetDevice");
+    restore_ = restore_ && status_;
+  }
+  ~CurrentDevice() {
+    if (restore_) (void)cudaSetDevice(before_);
+  }
+  CurrentDevice(const CurrentDevice&) = delete;
+  CurrentDevice& operator=(const CurrentDevice&) = delete;
+
+  /// Errors:  device: it could not be made current
+  const Status& status() const { return status_; }
+
+ private:
+  /// The runtime does not tell a thread that chose device 0 from one that chose none; the driver
+  /// does.
+  static bool has_context() {
+    using GetCurrent = CUresult (*)(CUcontext*);
+    static const GetCurrent get_current = [] {
+      void* function = nullptr;
+      cudaDriverEntryPointQueryResult found{};
+      const cudaError_t code = cudaGetDriverEntryPointByVersion("cuCtxGetCurrent", &function, 12000,
+                                                                cudaEnableDefault, &found);
+      if (code != cudaSuccess || found != cudaDriverEntryPointSuccess) {
+        (void)cudaGetLastError();
+        function = nullptr;
+      }
+      return reinterpret_cast<GetCurrent>(function);
+    }();
+    CUcontext context = nullptr;
+    return get_current == nullptr || get_current(&context) != CUDA_SUCCESS || context != nullptr;
+  }
+
+  int before_ = 0;
+  bool restore_ = false;
+  Status status_;
+};
+
+}  // namespace cake::cuda
