@@ -14,6 +14,7 @@ add_library(cake_llama_cuda STATIC
   llama/cuda/kernels.cu
   llama/cuda/kv_pool.cpp
   llama/cuda/model.cpp
+  llama/cuda/numbers.cu
 )
 add_library(cake::llama_cuda ALIAS cake_llama_cuda)
 set_target_properties(cake_llama_cuda PROPERTIES EXPORT_NAME llama_cuda POSITION_INDEPENDENT_CODE ON)

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 #include <cuda_bf16.h>
-#include <curand_kernel.h>
 
 #include <algorithm>
 
@@ -125,17 +124,6 @@ void launch_norm(void* out, const void* x, const float* weight, std::uint32_t ro
   }
 }
 
-__global__ void rope_table_kernel(float2* table, const float* inverse_frequency, std::size_t count,
-                                  std::uint32_t half) {
-  const std::size_t i = std::size_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (i >= count) return;
-  const float angle = static_cast<float>(i / half) * inverse_frequency[i % half];
-  double sine;
-  double cosine;
-  sincos(static_cast<double>(angle), &sine, &cosine);
-  table[i] = make_float2(static_cast<float>(cosine), static_cast<float>(sine));
-}
-
 /// One block for a row; a thread takes 8 elements of one head at a time.
 __global__ void __launch_bounds__(kThreads) rope_kernel(RopeArgs a) {
   const std::uint32_t row = blockIdx.x;
@@ -200,35 +188,6 @@ __global__ void copy_kernel(float* to, const float* from, std::size_t count) {
   }
 }
 
-__global__ void round_kernel(__nv_bfloat16* to, const float* from, std::size_t count) {
-  const std::size_t stride = std::size_t{gridDim.x} * blockDim.x;
-  for (std::size_t i = std::size_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += stride) {
-    to[i] = __float2bfloat16_rn(from[i]);
-  }
-}
-
-__global__ void fill_kernel(float* to, std::size_t count, float value) {
-  const std::size_t stride = std::size_t{gridDim.x} * blockDim.x;
-  for (std::size_t i = std::size_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += stride) {
-    to[i] = value;
-  }
-}
-
-__global__ void fill_normal_kernel(__nv_bfloat16* to, std::size_t count, float deviation,
-                                   std::uint64_t seed) {
-  const std::size_t quads = (count + 3) / 4;
-  const std::size_t stride = std::size_t{gridDim.x} * blockDim.x;
-  for (std::size_t q = std::size_t{blockIdx.x} * blockDim.x + threadIdx.x; q < quads; q += stride) {
-    curandStatePhilox4_32_10_t state;
-    curand_init(seed, q, 0, &state);
-    const float4 four = curand_normal4(&state);
-    const float values[4] = {four.x, four.y, four.z, four.w};
-    for (unsigned j = 0; j < 4 && 4 * q + j < count; ++j) {
-      to[4 * q + j] = __float2bfloat16_rn(values[j] * deviation);
-    }
-  }
-}
-
 /// Blocks for a loop over `count` items, a grid at a time.
 unsigned blocks_for(std::size_t count) {
   return static_cast<unsigned>(
@@ -266,15 +225,6 @@ cudaError_t rms_norm(void* out, const void* x, bool f32, const float* weight, st
   return cudaGetLastError();
 }
 
-cudaError_t rope_table(float2* table, const float* inverse_frequency, std::uint32_t positions,
-                       std::uint32_t half, cudaStream_t stream) {
-  const std::size_t count = std::size_t{positions} * half;
-  if (count == 0) return cudaSuccess;
-  const auto blocks = static_cast<unsigned>((count + kThreads - 1) / kThreads);
-  rope_table_kernel<<<blocks, kThreads, 0, stream>>>(table, inverse_frequency, count, half);
-  return cudaGetLastError();
-}
-
 cudaError_t rope_and_store(const RopeArgs& args, cudaStream_t stream) {
   rope_kernel<<<args.rows, kThreads, 0, stream>>>(args);
   return cudaGetLastError();
@@ -291,24 +241,6 @@ cudaError_t silu_product(void* out, const void* gate_up, std::uint32_t rows, std
 
 cudaError_t copy_floats(float* to, const float* from, std::size_t count, cudaStream_t stream) {
   copy_kernel<<<blocks_for(count), kThreads, 0, stream>>>(to, from, count);
-  return cudaGetLastError();
-}
-
-cudaError_t round_to_bf16(void* to, const float* from, std::size_t count, cudaStream_t stream) {
-  round_kernel<<<blocks_for(count), kThreads, 0, stream>>>(static_cast<__nv_bfloat16*>(to), from,
-                                                           count);
-  return cudaGetLastError();
-}
-
-cudaError_t fill_normal_bf16(void* to, std::size_t count, float deviation, std::uint64_t seed,
-                             cudaStream_t stream) {
-  fill_normal_kernel<<<blocks_for((count + 3) / 4), kThreads, 0, stream>>>(
-      static_cast<__nv_bfloat16*>(to), count, deviation, seed);
-  return cudaGetLastError();
-}
-
-cudaError_t fill(float* to, std::size_t count, float value, cudaStream_t stream) {
-  fill_kernel<<<blocks_for(count), kThreads, 0, stream>>>(to, count, value);
   return cudaGetLastError();
 }
 
