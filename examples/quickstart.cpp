@@ -178,14 +178,18 @@ class Quickstart {
     return options;
   }
 
+  std::vector<ChunkKey> chunk_keys() const {
+    const ChunkKey root =
+        root_key(engine_->fingerprint(), engine_->layout(), options_.chunk_tokens, {});
+    return prefix_chain(root, result_.prompt_tokens, options_.chunk_tokens);
+  }
+
   /// Computes the prompt once and stores it, unless it is stored already. Either way the engine's
   /// speed is known then.
   Status save_prompt() {
     const Tokens prompt = result_.prompt_tokens;
     Loader loader(*engine_, *store_, loader_options(), MeetInTheMiddleScheduler({.cost = cost_}));
-    const ChunkKey root =
-        root_key(engine_->fingerprint(), engine_->layout(), options_.chunk_tokens, {});
-    const auto keys = prefix_chain(root, prompt, options_.chunk_tokens);
+    const auto keys = chunk_keys();
     const auto stored = store_->lookup(keys);
     if (!stored) return stored.error();
     const auto missing = static_cast<std::size_t>(std::count_if(
@@ -242,17 +246,40 @@ class Quickstart {
     return {};
   }
 
-  /// Loading everything takes as long as computing everything: there both at once gain most.
+  /// Loading everything takes as long as computing everything: there both at once gain most. No
+  /// link makes the store itself faster, though.
   void choose_link() {
     const auto n = static_cast<std::uint32_t>(result_.prompt_tokens.size());
     const std::uint32_t prefix = (n - 1) / options_.chunk_tokens * options_.chunk_tokens;
     const double bytes = static_cast<double>(engine_->layout().bytes_per_token()) * prefix;
-    result_.link_mbit = options_.link_mbit.value_or(
-        prefix == 0 ? 1000
-                    : std::max(1.0, std::round(bytes * 8 / 1e6 / cost_.passes(0, prefix, 512))));
-    std::printf("link to the store: stood in for, at %.0f Mbit/s (%s)\n", result_.link_mbit,
-                options_.link_mbit ? "as asked for"
-                                   : "near the crossover of computing and loading on this machine");
+    const char* why = "near the crossover of computing and loading on this machine";
+    double mbit = 1000;
+    if (prefix != 0) mbit = bytes * 8 / 1e6 / cost_.passes(0, prefix, 512);
+    if (const double most = store_bytes_per_second() * 8 / 1e6; most > 0 && most < mbit) {
+      mbit = most;
+      why = "what the store gives; computing is faster than that on this machine";
+    }
+    if (options_.link_mbit) why = "as asked for";
+    result_.link_mbit = options_.link_mbit.value_or(std::max(1.0, std::round(mbit)));
+    std::printf("link to the store: stood in for, at %.0f Mbit/s (%s)\n", result_.link_mbit, why);
+  }
+
+  /// Of some chunks read one after the other; 0: not known.
+  double store_bytes_per_second() {
+    const auto keys = chunk_keys();
+    const auto stored = store_->lookup(keys);
+    if (!stored) return 0;
+    double bytes = 0;
+    double best = 1e9;  // seconds of a chunk
+    for (std::size_t i = 0; i < keys.size() && i < 6; ++i) {
+      AlignedBuffer object((*stored)[i].size);
+      const auto start = std::chrono::steady_clock::now();
+      if (object.size() == 0 || !wait(store_->read(0, keys[i], 0, object.bytes()))) continue;
+      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+      bytes = static_cast<double>(object.size());
+      best = std::min(best, took.count());
+    }
+    return bytes / best;
   }
 
   template <Scheduler Sch>

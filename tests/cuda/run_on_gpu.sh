@@ -50,12 +50,12 @@ with_record() {
 }
 wanted() { [[ " $stages " == *" $1 "* ]]; }
 
+if [ -n "${DEPS:-}" ]; then  # for the build, and for the tests that build consumers of the package
+  export CMAKE_PREFIX_PATH=$DEPS/usr CMAKE_INCLUDE_PATH=$DEPS/usr/include
+  export CMAKE_LIBRARY_PATH=$DEPS/usr/lib/$(uname -m)-linux-gnu
+  export PKG_CONFIG_PATH=$CMAKE_LIBRARY_PATH/pkgconfig
+fi
 if wanted build; then
-  if [ -n "${DEPS:-}" ]; then
-    export CMAKE_PREFIX_PATH=$DEPS/usr CMAKE_INCLUDE_PATH=$DEPS/usr/include
-    export CMAKE_LIBRARY_PATH=$DEPS/usr/lib/$(uname -m)-linux-gnu
-    export PKG_CONFIG_PATH=$CMAKE_LIBRARY_PATH/pkgconfig
-  fi
   step "configure" configure.log 120 cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
     -DCAKE_CUDA=ON -DCAKE_WERROR=ON -DCAKE_BUILD_BENCHMARKS=ON -DCAKE_BUILD_TESTS=ON || exit 1
   step "build" build.log 400 cmake --build "$build" || exit 1
