@@ -103,9 +103,9 @@ class GdsRead {
 /// cuFileRead on the calling thread. Whether that way is taken is found out when the store is made
 /// (GdsReport); without it device_staging() is null, and a Loader reads on the host. A cuFile error
 /// costs one retry by POSIX calls and a copy; too many of them demote the store to that for good.
-/// Which way a read goes is decided by where `out` lies, so both may be in use at once. Loaders that
-/// share a store share `staging`: where it is too small for all their lanes' staging_bytes, chunks
-/// that find no room are computed.
+/// Which way a read goes is decided by where `out` lies, so both may be in use at once. Loaders
+/// that share a store share `staging`: where it is too small for all their lanes' staging_bytes,
+/// chunks that find no room are computed.
 ///
 /// Nothing is ever written but the probe file, which is gone when the constructor returns. In
 /// particular not what cuFile's compatibility mode asks of the machine's set-up.
