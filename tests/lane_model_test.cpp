@@ -110,6 +110,13 @@ TEST_CASE("the search for the right number of reads at once goes on with the nex
   }
 }
 
+TEST_CASE("the right number of reads at once is looked for again on a lane that has changed") {
+  const LaneRate plain = served(false, 40);
+  REQUIRE(plain.settled);
+  CHECK(served(true, 1000, plain).depth == 16);
+  CHECK(served(false, 1000, plain).depth == 2);
+}
+
 TEST_CASE("what the first read takes beyond its bytes is the latency, once the rate is known") {
   LaneModel lane({1e9, 0ms, 0ms});  // really 1e6 bytes per second after 30 ms
   for (int prompt = 0; prompt < 6; ++prompt) {

@@ -158,9 +158,15 @@ class LaneModel {
   }
 
   /// One link is as fast with two reads as with ten; a device or a pool of threads may not be.
-  /// While twice as many reads at once make the whole faster by a tenth, there are twice as many.
+  /// While twice as many reads at once make the whole faster by a tenth, there are twice as many;
+  /// a rate that has doubled or halved since is looked into again.
   void probe(const Flight& flight, Time now) {
-    if (rate_.settled) return;
+    if (rate_.settled) {
+      const double change = rate_.bytes_per_second / rate_.shallower;
+      if (change > 0.5 && change < 2) return;
+      rate_.settled = false;  // not the lane that it was
+      rate_.shallower = 0;
+    }
     if (flights_.size() + 1 < rate_.depth) {  // it was not what held the rate down
       probed_ = 0;
       return;
