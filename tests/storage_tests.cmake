@@ -25,6 +25,7 @@ endif()
 cake_test(NAME storage_test SOURCES
   fault/faulty_storage_test.cpp
   storage/memory_test.cpp
+  storage/process_test.cpp
   storage/throttled_test.cpp
   storage/tiered_test.cpp)
 
