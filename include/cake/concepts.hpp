@@ -10,6 +10,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -60,7 +61,7 @@ using MutableKvView = BasicKvView<std::byte>;  // to be filled by extract
 /// Work that may still run. A Status is one (the call blocked); so is any movable type with
 ///
 ///     bool ready();     // never blocks
-///     Status wait();    // blocks until done; called once
+///     Status wait();    // blocks until done, also where it throws; called once
 ///     // optional, else it is polled: ready() after at most that long
 ///     bool wait_for(std::chrono::nanoseconds);
 ///
@@ -127,7 +128,11 @@ class GateSource {
 class LayerGate {
  public:
   LayerGate() = default;  // always open
-  LayerGate(GateSource& source, std::uint64_t step) : source_(&source), step_(step) {}
+  /// Needs:   `source` outlives the gate
+  LayerGate(GateSource& source, std::uint64_t step)
+      : source_(std::shared_ptr<GateSource>(), &source), step_(step) {}
+  LayerGate(std::shared_ptr<GateSource> source, std::uint64_t step)
+      : source_(std::move(source)), step_(step) {}
   /// Blocks until KV of `layer` below the step is resident. False: the step is void.
   bool wait(std::uint32_t layer) const {
     return source_ == nullptr || source_->wait_layer(step_, layer);
@@ -135,7 +140,7 @@ class LayerGate {
   bool always_open() const { return source_ == nullptr; }
 
  private:
-  GateSource* source_ = nullptr;
+  std::shared_ptr<GateSource> source_;
   std::uint64_t step_ = 0;
 };
 
@@ -180,7 +185,8 @@ concept PrefillsGated = requires(C& c, Tokens tokens, TokenRange range, LayerGat
 ///     Completion prefill(Tokens prompt, TokenRange range, LayerGate gate);
 ///
 /// KV of [0, range.begin) is resident, or was enqueued before; after the range that ends the prompt
-/// logits exist.
+/// logits exist. Where a stored chunk ends with the prompt, KV of the last token was inserted with
+/// it and is computed again, in a step of that one token.
 ///
 /// Thread:  the thread that drives the session
 template <class C>
@@ -196,6 +202,8 @@ concept ComputeBackend = KvMemory<C> &&(PrefillsWhole<C> || PrefillsGated<C>);
 ///
 ///     // Optional:
 ///     std::uint32_t tiers();                   // 1 when absent
+///     static constexpr bool lookup_never_blocks = true;  // memory alone: asked on the caller's
+///                                              // thread; any other store on one with a deadline
 ///     DeviceStaging* device_staging();         // memory that read() fills at full speed, or null
 ///     // Whether these bytes of a read, which failed verification, are not the stored ones. A
 ///     // chunk whose bytes are is damaged, and erased.
