@@ -26,6 +26,7 @@ namespace cake {
 /// Thread:  any number of threads at once
 class MemoryStorage {
  public:
+  static constexpr bool lookup_never_blocks = true;
   using Object = std::vector<std::byte>;
 
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) const {
