@@ -49,6 +49,7 @@ struct LaneOptions {
 /// A read for a lane to make.
 struct LaneRead {
   std::uint64_t id = 0;
+  LaneId lane = 0;
   ChunkKey key;
   std::uint64_t offset = 0;
   std::uint64_t bytes = 0;
@@ -105,14 +106,18 @@ class IoLanes {
 
   /// Asks the store what it holds, for at most `timeout`, and not once `stop` was requested.
   /// Objects of another size than `object_bytes` are erased, so that the next save can put them
-  /// right, and are absent in the answer. One entry for each key, whatever the store answers.
+  /// right, and are absent in the answer. One entry for each key, whatever the store answers. A
+  /// tier that fails or does not answer leaves what the others hold; `problem` is then the first
+  /// error.
   ///
   /// Errors:  timeout, canceled, out_of_memory; else what the store says
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys,
                                           std::uint64_t object_bytes, Time timeout,
-                                          const std::stop_token& stop) {
-    return core_->lookup(keys, object_bytes, timeout, stop);
+                                          const std::stop_token& stop, Status& problem) {
+    return core_->lookup(keys, object_bytes, timeout, stop, problem);
   }
+  /// Erases what a lane has found to be damaged: in its tier, where the store can; never throws.
+  void discard(LaneId lane, const ChunkKey& key) noexcept { core_->discard(lane, key); }
 
   /// Measured so far, over all sessions.
   std::vector<LaneRate> rates() const {

@@ -45,34 +45,42 @@ class DeadlineCalls {
   DeadlineCalls(const DeadlineCalls&) = delete;
   DeadlineCalls& operator=(const DeadlineCalls&) = delete;
 
-  /// Runs `call` and waits for its end for at most `timeout`; a sixteenth of that while an earlier
-  /// call hangs. `call` must not throw, and must own what it touches.
-  Outcome run(std::function<void()> call, std::chrono::nanoseconds timeout,
-              const std::stop_token& stop) {
-    const auto job = std::make_shared<Job>();
-    job->call = std::move(call);
-    std::unique_lock lock(mutex_);
-    if (queue_.size() >= idle_ && !add_thread() && hanging_ == threads_.size()) {
-      return Outcome::refused;
-    }
-    queue_.push_back(job);
-    if (hanging_ > 0) timeout /= 16;
-    work_.notify_one();
-    if (ended_.wait_for(lock, stop, timeout, [&] { return job->done; })) return Outcome::done;
-    job->abandoned = true;
-    hanging_ += job->begun ? 1 : 0;
-    return stop.stop_requested() ? Outcome::canceled : Outcome::timeout;
-  }
-
- private:
-  static constexpr std::size_t kThreads = 8;
   struct Job {
     std::function<void()> call;
     bool begun = false;
     bool done = false;
     bool abandoned = false;
   };
+  using Ticket = std::shared_ptr<Job>;
+  using Clock = std::chrono::steady_clock;
 
+  /// Begins `call`, which must not throw, and must own what it touches. Null: refused.
+  Ticket begin(std::function<void()> call) {
+    const auto job = std::make_shared<Job>();
+    job->call = std::move(call);
+    const std::lock_guard lock(mutex_);
+    if (queue_.size() >= idle_ && !add_thread() && hanging_ == threads_.size()) return nullptr;
+    queue_.push_back(job);
+    work_.notify_one();
+    return job;
+  }
+  /// Waits for the end of a call until `deadline`. Whoever does not wait to the end leaves it.
+  Outcome wait(const Ticket& job, Clock::time_point deadline, const std::stop_token& stop) {
+    if (job == nullptr) return Outcome::refused;
+    std::unique_lock lock(mutex_);
+    if (ended_.wait_until(lock, stop, deadline, [&] { return job->done; })) return Outcome::done;
+    job->abandoned = true;
+    hanging_ += job->begun ? 1 : 0;
+    return stop.stop_requested() ? Outcome::canceled : Outcome::timeout;
+  }
+  /// Calls that nobody waits for any more and that have not ended.
+  std::size_t hanging() const {
+    const std::lock_guard lock(mutex_);
+    return hanging_;
+  }
+
+ private:
+  static constexpr std::size_t kThreads = 8;
   bool add_thread() {
     if (threads_.size() >= kThreads) return false;
     try {
@@ -90,7 +98,7 @@ class DeadlineCalls {
     for (;;) {
       work_.wait(lock, [this] { return stop_ || !queue_.empty(); });
       if (queue_.empty()) return;
-      const std::shared_ptr<Job> job = std::move(queue_.front());
+      const Ticket job = std::move(queue_.front());
       queue_.pop_front();
       if (job->abandoned) continue;
       job->begun = true;
@@ -106,10 +114,10 @@ class DeadlineCalls {
     }
   }
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable work_;
   std::condition_variable_any ended_;
-  std::deque<std::shared_ptr<Job>> queue_;
+  std::deque<Ticket> queue_;
   std::vector<std::thread> threads_;
   std::size_t idle_ = 0;     // threads that are in no call
   std::size_t hanging_ = 0;  // calls that nobody waits for any more

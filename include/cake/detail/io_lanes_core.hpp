@@ -27,6 +27,7 @@ struct IoLanes<S>::Core {
       lanes.emplace_back(options.prior);
       lanes.back().active.reserve(threads_per_lane());
     }
+    for (std::uint32_t t = 0; t < (asks_tiers ? n : 1); ++t) calls.emplace_back();
     reserve_room(n_threads);
     threads.reserve(n_threads);
     for (unsigned t = 0; t < threads_per_lane(); ++t) {
@@ -129,59 +130,124 @@ struct IoLanes<S>::Core {
     announce_memory();
   }
 
+  using Answer = Result<std::vector<StoredChunk>>;
+
+  /// What a call of lookup owns, so that nobody needs to wait for it.
   struct Asked {
-    std::vector<ChunkKey> keys;
-    std::uint64_t object_bytes;
-    std::optional<Result<std::vector<StoredChunk>>> answer;
+    std::shared_ptr<const std::vector<ChunkKey>> keys;
+    std::optional<Answer> answer;
+    detail::DeadlineCalls::Ticket ticket;
   };
 
-  Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys,
-                                          std::uint64_t object_bytes, Time timeout,
-                                          const std::stop_token& stop_token) {
-    if constexpr (requires { S::lookup_never_blocks; }) {
-      if constexpr (S::lookup_never_blocks) return ask(keys, object_bytes);
-    }
-    using Outcome = detail::DeadlineCalls::Outcome;
-    const auto asked =
-        std::make_shared<Asked>(Asked{{keys.begin(), keys.end()}, object_bytes, std::nullopt});
-    const Outcome outcome =
-        calls.run([this, asked] { asked->answer.emplace(ask(asked->keys, asked->object_bytes)); },
-                  timeout, stop_token);
-    switch (outcome) {
-      case Outcome::done:
-        return std::move(*asked->answer);
-      case Outcome::canceled:
-        return Error{Errc::canceled, 0, "lookup"};
-      case Outcome::timeout:
-        return Error{Errc::timeout, 0,
-                     "lookup: the store gave no answer within " +
-                         std::to_string(timeout.count() / 1'000'000) +
-                         " ms (SessionOptions::lookup_timeout); the prompt runs without it"};
-      case Outcome::refused:
-        break;
-    }
-    return Error{Errc::timeout, 0,
-                 "lookup: earlier lookups still hang, so the store was not asked; look at the "
-                 "disk or the server behind it"};
+  /// One tier after the other where the store can be asked so, all at once: a tier that does not
+  /// answer leaves the others'.
+  static constexpr bool asks_tiers =
+      requires(S & s, std::uint32_t tier, std::span<const ChunkKey> keys) {
+    { s.lookup_tier(tier, keys) } -> std::same_as<Answer>;
+  };
+
+  static constexpr bool erases_in_tiers = requires(S & s, std::uint32_t tier, const ChunkKey& key) {
+    { s.erase_tier(tier, key) } -> std::same_as<Status>;
+  };
+
+  void discard(std::uint32_t tier, const ChunkKey& key) noexcept {
+    (void)detail::guarded(Errc::io, "erase", [&] {
+      if constexpr (erases_in_tiers) {
+        return storage.erase_tier(tier, key);
+      } else {
+        return storage.erase(key);
+      }
+    });
   }
 
-  Result<std::vector<StoredChunk>> ask(std::span<const ChunkKey> keys,
-                                       std::uint64_t object_bytes) noexcept {
-    return detail::guarded(Errc::io, "lookup", [&]() -> Result<std::vector<StoredChunk>> {
-      Result<std::vector<StoredChunk>> found = storage.lookup(keys);
+  Answer lookup(std::span<const ChunkKey> keys, std::uint64_t object_bytes, Time timeout,
+                const std::stop_token& stop_token, Status& problem) {
+    if constexpr (requires { S::lookup_never_blocks; }) {
+      if constexpr (S::lookup_never_blocks) return ask(keys, object_bytes, 0);
+    }
+    const auto owned = std::make_shared<const std::vector<ChunkKey>>(keys.begin(), keys.end());
+    std::vector<std::shared_ptr<Asked>> all;
+    const auto begun = detail::DeadlineCalls::Clock::now();
+    for (std::uint32_t t = 0; t < calls.size(); ++t) {
+      all.push_back(std::make_shared<Asked>(Asked{owned, std::nullopt, nullptr}));
+      // A tier whose last lookup still hangs is not waited for when there are others.
+      if (calls.size() > 1 && calls[t].hanging() > 0) continue;
+      all[t]->ticket = calls[t].begin([this, asked = all[t].get(), keep = all[t], object_bytes, t] {
+        asked->answer.emplace(ask(*asked->keys, object_bytes, t));
+      });
+    }
+    std::optional<Answer> merged;
+    for (std::uint32_t t = 0; t < calls.size(); ++t) {
+      const Time waited = calls[t].hanging() > 0 ? timeout / 16 : timeout;
+      const auto outcome = calls[t].wait(all[t]->ticket, begun + waited, stop_token);
+      if (outcome == detail::DeadlineCalls::Outcome::done) {
+        merge(merged, std::move(*all[t]->answer), problem);
+      } else if (problem) {
+        problem = no_answer(outcome, t, waited);
+      }
+    }
+    if (!merged) return problem ? Error{Errc::io, 0, "lookup"} : problem.error();
+    return std::move(*merged);
+  }
+
+  /// One tier's answer beside that of the others; an error is noted and leaves them.
+  void merge(std::optional<Answer>& merged, Answer answer, Status& problem) const {
+    if (!answer) {
+      if (problem) problem = answer.error();
+      return;
+    }
+    if (!merged) {
+      merged = std::move(answer);
+      return;
+    }
+    for (std::size_t i = 0; i < answer->size(); ++i) {
+      StoredChunk& chunk = (**merged)[i];
+      if (!(*answer)[i].stored()) continue;
+      chunk.size = (*answer)[i].size;
+      chunk.tiers |= (*answer)[i].tiers;
+    }
+  }
+
+  Error no_answer(detail::DeadlineCalls::Outcome outcome, std::uint32_t tier, Time waited) const {
+    using Outcome = detail::DeadlineCalls::Outcome;
+    if (outcome == Outcome::canceled) return Error{Errc::canceled, 0, "lookup"};
+    const std::string where =
+        calls.size() > 1 ? "lookup in tier " + std::to_string(tier) : "lookup";
+    if (outcome == Outcome::refused) {
+      return Error{Errc::timeout, 0,
+                   where +
+                       ": earlier lookups still hang, so it was not asked; look at the disk or "
+                       "the server behind it"};
+    }
+    return Error{Errc::timeout, 0,
+                 where + ": no answer within " + std::to_string(waited.count() / 1'000'000) +
+                     " ms (SessionOptions::lookup_timeout); the prompt runs without it"};
+  }
+
+  Answer ask(std::span<const ChunkKey> keys, std::uint64_t object_bytes,
+             std::uint32_t tier) noexcept {
+    return detail::guarded(Errc::io, "lookup", [&]() -> Answer {
+      Answer found = lookup_in(keys, tier);
       if (!found) return found;
       found->resize(keys.size());
       const std::uint32_t known = (1u << lanes.size()) - 1;
       for (std::size_t i = 0; i < keys.size(); ++i) {
         StoredChunk& chunk = (*found)[i];
         if (chunk.size != 0 && chunk.size != object_bytes) {
-          (void)detail::guarded(Errc::io, "erase", [&] { return storage.erase(keys[i]); });
+          if (erases_in_tiers || !asks_tiers) discard(tier, keys[i]);
           chunk = {};
         }
         chunk.tiers &= known;
       }
       return found;
     });
+  }
+  Answer lookup_in(std::span<const ChunkKey> keys, std::uint32_t tier) {
+    if constexpr (asks_tiers) {
+      return storage.lookup_tier(tier, keys);
+    } else {
+      return storage.lookup(keys);
+    }
   }
 
   // ---- lanes ----
@@ -417,7 +483,7 @@ struct IoLanes<S>::Core {
   std::size_t turn = 0;
   bool stop = false;
   std::vector<std::thread> threads;
-  detail::DeadlineCalls calls;  // ends first
+  std::deque<detail::DeadlineCalls> calls;  // one for each tier that is asked; ends first
 };
 
 }  // namespace cake
