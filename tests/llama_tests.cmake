@@ -4,6 +4,7 @@ cake_test(NAME llama_test SOURCES
   llama/gguf_fuzz_test.cpp
   llama/gguf_test.cpp
   llama/kernels_test.cpp
+  llama/kv_presence_test.cpp
   llama/kv_transfer_test.cpp
   llama/loader_test.cpp
   llama/thread_pool_test.cpp
