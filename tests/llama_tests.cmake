@@ -1,5 +1,6 @@
 # The reference model: on models that the tests write themselves, and on the real one.
 cake_test(NAME llama_test SOURCES
+  llama/config_test.cpp
   llama/cpu_backend_test.cpp
   llama/gguf_fuzz_test.cpp
   llama/gguf_test.cpp
