@@ -16,6 +16,8 @@ target_include_directories(llama_test PRIVATE ${PROJECT_SOURCE_DIR}/src/llama)
 
 if(TARGET cake_example_support)
   cake_test(NAME tokenizer_test SOURCES llama/tokenizer_test.cpp LIBRARIES cake_example_support)
+  cake_test(NAME quickstart_output_test SOURCES llama/quickstart_output_test.cpp
+    ../examples/quickstart_options.cpp ../examples/quickstart_output.cpp LIBRARIES cake_example_support)
   cake_test(NAME llama_reference_test SOURCES llama/reference_test.cpp LIBRARIES cake_example_support TIMEOUT 600)
   target_compile_definitions(llama_reference_test PRIVATE
     CAKE_REFERENCE_DATA="${CMAKE_CURRENT_SOURCE_DIR}/reference/data")
