@@ -32,7 +32,7 @@ const char* quickstart_usage() {
          "  --prompt-file FILE    a raw prompt instead, without chat template; special tokens in "
          "it are recognised there, and only there\n"
          "  --store DIR           where KV chunks are kept (default: ~/.cache/cake/store)\n"
-         "  --link-mbit N         rate of the stood-in link to the store, megabits per second "
+         "  --link-mbit N         rate of the simulated link to the store, megabits per second "
          "(default: near the crossover)\n"
          "  --mode M              compute, load, cake or all (default: all)\n"
          "  --max-new-tokens N    most tokens of the answer, 1 to 4096 (default: 64)\n"

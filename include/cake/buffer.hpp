@@ -10,6 +10,8 @@
 #include <new>
 #include <span>
 
+#include "cake/version.hpp"
+
 namespace cake {
 
 /// Alignment of everything that travels: buffers, file offsets, object parts. Bytes.
