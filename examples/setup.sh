@@ -119,4 +119,4 @@ quietly() {
 }
 
 # cached OPTION: what build/release was configured with, if it was.
-cached() { sed -n "s/^$1:[A-Z]*=//p" "$root/build/release/CMakeCache.txt" 2>/dev/null; }
+cached() { sed -n "s/^$1:[A-Z]*=//p" "$root/build/release/CMakeCache.txt" 2>/dev/null || true; }

@@ -35,3 +35,9 @@ if(CAKE_INSTALL)
     message(STATUS "No test of cake.pc: it needs make and pkg-config")
   endif()
 endif()
+
+# What examples/run.sh and tests/run.sh do on machines that lack something, without such a machine.
+if(Python3_FOUND AND CMAKE_HOST_UNIX)
+  add_test(NAME setup_test COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/setup_test.py ${PROJECT_SOURCE_DIR})
+  set_tests_properties(setup_test PROPERTIES TIMEOUT 120)
+endif()
