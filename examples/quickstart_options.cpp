@@ -69,6 +69,65 @@ bool is_option(std::string_view text) {
   return std::find(std::begin(kOptions), std::end(kOptions), text) != std::end(kOptions);
 }
 
+template <class T>
+bool number(std::string_view text, T low, T high, T& out) {
+  T value{};
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (code != std::errc() || end != text.data() + text.size() || !(value >= low && value <= high))
+    return false;
+  out = value;
+  return true;
+}
+
+/// One option, known and with a value.
+///
+/// Errors:  invalid_argument, saying what it takes and what was typed
+Status set(QuickstartOptions& o, std::string_view option, std::string_view value) {
+  if (option == "--model") {
+    o.model = value;
+  } else if (option == "--document") {
+    o.document = value;
+  } else if (option == "--question") {
+    o.question = value;
+  } else if (option == "--prompt-file") {
+    o.prompt_file = value;
+  } else if (option == "--store") {
+    o.store = value;
+  } else if (option == "--trace") {
+    o.trace = value;
+  } else if (option == "--json") {
+    o.json = value;
+  } else if (option == "--link-mbit") {
+    double rate = 0;
+    if (!number(value, 0.001, 1e9, rate) || !std::isfinite(rate)) {
+      return bad(option, "megabits per second, 0.001 to 1e9", value);
+    }
+    o.link_mbit = rate;
+  } else if (option == "--max-new-tokens") {
+    if (!number(value, 1u, 4096u, o.max_new_tokens))
+      return bad(option, "a number from 1 to 4096", value);
+  } else if (option == "--chunk-tokens") {
+    if (!number(value, 16u, 4096u, o.chunk_tokens))
+      return bad(option, "a number from 16 to 4096", value);
+  } else if (option == "--threads") {
+    if (!number(value, 1u, 1024u, o.threads)) return bad(option, "a number from 1 to 1024", value);
+  } else if (option == "--device") {
+    if (value != "cpu" && value != "cuda") return bad(option, "cpu or cuda", value);
+    o.device = value == "cpu" ? Device::cpu : Device::cuda;
+  } else if (value == "compute") {
+    o.mode = Mode::compute;
+  } else if (value == "load") {
+    o.mode = Mode::load;
+  } else if (value == "cake") {
+    o.mode = Mode::cake;
+  } else if (value == "all") {
+    o.mode = Mode::all;
+  } else {
+    return bad(option, "compute, load, cake or all", value);
+  }
+  return {};
+}
+
 /// Writing one file over another one that is needed, or over the other output.
 Status check_outputs(const QuickstartOptions& o) {
   const auto same = [](const std::filesystem::path& a, const std::filesystem::path& b) {
@@ -89,16 +148,6 @@ Status check_outputs(const QuickstartOptions& o) {
     }
   }
   return {};
-}
-
-template <class T>
-bool number(std::string_view text, T low, T high, T& out) {
-  T value{};
-  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (code != std::errc() || end != text.data() + text.size() || !(value >= low && value <= high))
-    return false;
-  out = value;
-  return true;
 }
 
 }  // namespace
@@ -131,51 +180,8 @@ Result<QuickstartOptions> parse_options(int argc, char** argv) {
       value = argv[++i];
     }
     if (value.empty()) return bad(option, "a value that is not empty", value);
-    if (option == "--model") {
-      o.model = value;
-    } else if (option == "--document") {
-      o.document = value;
-      document_given = true;
-    } else if (option == "--question") {
-      o.question = value;
-      document_given = true;
-    } else if (option == "--prompt-file") {
-      o.prompt_file = value;
-    } else if (option == "--store") {
-      o.store = value;
-    } else if (option == "--trace") {
-      o.trace = value;
-    } else if (option == "--json") {
-      o.json = value;
-    } else if (option == "--link-mbit") {
-      double rate = 0;
-      if (!number(value, 0.001, 1e9, rate) || !std::isfinite(rate)) {
-        return bad(option, "megabits per second, 0.001 to 1e9", value);
-      }
-      o.link_mbit = rate;
-    } else if (option == "--max-new-tokens") {
-      if (!number(value, 1u, 4096u, o.max_new_tokens))
-        return bad(option, "a number from 1 to 4096", value);
-    } else if (option == "--chunk-tokens") {
-      if (!number(value, 16u, 4096u, o.chunk_tokens))
-        return bad(option, "a number from 16 to 4096", value);
-    } else if (option == "--threads") {
-      if (!number(value, 1u, 1024u, o.threads))
-        return bad(option, "a number from 1 to 1024", value);
-    } else if (option == "--device") {
-      if (value != "cpu" && value != "cuda") return bad(option, "cpu or cuda", value);
-      o.device = value == "cpu" ? Device::cpu : Device::cuda;
-    } else if (value == "compute") {
-      o.mode = Mode::compute;
-    } else if (value == "load") {
-      o.mode = Mode::load;
-    } else if (value == "cake") {
-      o.mode = Mode::cake;
-    } else if (value == "all") {
-      o.mode = Mode::all;
-    } else {
-      return bad(option, "compute, load, cake or all", value);
-    }
+    if (Status status = set(o, option, value); !status) return status.error();
+    document_given = document_given || option == "--document" || option == "--question";
   }
   if (o.prompt_file && document_given) {
     return Error{Errc::invalid_argument, 0,

@@ -4,7 +4,10 @@
 // The tokenizer of the examples, on small vocabularies. reference_test.cpp has the real one.
 #include "examples/tokenizer.hpp"
 
+#include <algorithm>
+#include <cstring>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <set>
 
@@ -54,7 +57,7 @@ struct Vocabulary {
     merges.push_back(left + " " + right);
     return *this;
   }
-  Result<Tokenizer> load() const {
+  std::vector<std::byte> bytes() const {
     tiny::Writer file;
     file.string("tokenizer.ggml.model", model);
     if (!pre.empty()) file.string("tokenizer.ggml.pre", pre);
@@ -65,8 +68,9 @@ struct Vocabulary {
     if (add_begin) file.boolean("tokenizer.ggml.add_bos_token", *add_begin);
     more(file);
     if (!chat_template.empty()) file.string("tokenizer.chat_template", chat_template);
-    return Tokenizer::load(tiny::parse(file.finish()));
+    return file.finish();
   }
+  Result<Tokenizer> load() const { return Tokenizer::load(tiny::parse(bytes())); }
   /// Tokens, written with bars between them.
   std::string joined(const std::vector<TokenId>& ids) const {
     std::string out;
@@ -354,4 +358,43 @@ TEST_CASE("tokenizers that would give wrong tokens are refused by name") {
   const auto none = Tokenizer::load(tiny::parse(tiny::make().file.finish()));
   REQUIRE(!none.has_value());
   CHECK(none.error().code == Errc::not_found);
+}
+
+TEST_CASE("mutated files never lead the tokenizer astray") {
+  Vocabulary v = llama_3();
+  v.chat_template += kChatMl;
+  v.merge("a", "b").merge("ab", "a").special("<tab>", 4);
+  const std::vector<std::byte> good = v.bytes();
+  const std::string text = "aba <|im_end|>\xff<tab> 12\n" + std::string("\0", 1);
+  std::mt19937 random(20261125);
+  const auto below = [&](std::size_t n) { return static_cast<std::size_t>(random()) % n; };
+  std::size_t loaded = 0;
+  for (int run = 0; run < 20000; ++run) {
+    auto bytes = std::make_unique<std::byte[]>(good.size());  // a sanitizer sees a read beyond it
+    std::copy(good.begin(), good.end(), bytes.get());
+    for (std::size_t change = 1 + below(3); change-- > 0;) {
+      const std::size_t at = below(good.size());
+      if (below(3) == 0) {  // another number
+        const std::uint32_t number = below(2) == 0 ? ~0u : static_cast<std::uint32_t>(below(300));
+        std::memcpy(&bytes[std::min(at, good.size() - 4)], &number, 4);
+      } else {
+        bytes[at] ^= static_cast<std::byte>(1u << below(8));
+      }
+    }
+    const auto file = llama::GgufFile::parse({bytes.get(), good.size()}, "fuzz");
+    if (!file) continue;
+    const auto tokenizer = Tokenizer::load(*file);
+    if (!tokenizer) {
+      REQUIRE(!tokenizer.error().context.empty());
+      continue;
+    }
+    ++loaded;
+    for (const TokenId id : tokenizer->encode(text)) {
+      REQUIRE(id >= 0);
+      REQUIRE(static_cast<std::size_t>(id) < tokenizer->size());
+    }
+    (void)tokenizer->decode(tokenizer->encode(text));
+    if (const auto chat = tokenizer->encode_chat(text)) REQUIRE(!chat->empty());
+  }
+  CHECK(loaded > 1000);
 }
