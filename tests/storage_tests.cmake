@@ -32,8 +32,10 @@ cake_test(NAME storage_test SOURCES
 cake_test(NAME posix_test SOURCES
   storage/posix_direct_test.cpp
   storage/posix_evict_test.cpp
+  storage/posix_mounts_test.cpp
   storage/posix_open_test.cpp
   storage/posix_publish_test.cpp
+  storage/posix_silence_test.cpp
   storage/posix_test.cpp)
 
 cake_test(NAME posix_processes_test SOURCES
