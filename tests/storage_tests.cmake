@@ -40,3 +40,5 @@ cake_test(NAME posix_test SOURCES
 
 cake_test(NAME posix_processes_test SOURCES
   fault/posix_processes_test.cpp)
+cake_test(NAME posix_fork_test SOURCES
+  fault/posix_fork_test.cpp)
