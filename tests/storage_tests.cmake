@@ -42,3 +42,7 @@ cake_test(NAME posix_processes_test SOURCES
   fault/posix_processes_test.cpp)
 cake_test(NAME posix_fork_test SOURCES
   fault/posix_fork_test.cpp)
+# With an operator new of its own.
+cake_test(NAME posix_memory_test SOURCES
+  fault/failing_new.cpp
+  fault/posix_memory_test.cpp)
