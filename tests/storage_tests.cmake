@@ -32,6 +32,8 @@ cake_test(NAME storage_test SOURCES
 cake_test(NAME posix_test SOURCES
   storage/posix_direct_test.cpp
   storage/posix_evict_test.cpp
+  storage/posix_hang_test.cpp
+  storage/posix_index_test.cpp
   storage/posix_mounts_test.cpp
   storage/posix_open_test.cpp
   storage/posix_publish_test.cpp
