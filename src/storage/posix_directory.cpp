@@ -182,7 +182,7 @@ Result<Fd> StoreDirectory::open_object(const ChunkKey& key, int extra_flags, str
     return Fd(open_object_file(held->get(), name.substr(0, 2), name, kReadFlags | extra_flags));
   };
   Fd file = open();
-  if (!file && (errno == ENOENT || errno == ESTALE)) {
+  if (!file && (errno == ENOENT || errno == ESTALE || errno == ENOTCONN)) {
     const int number = errno;
     const std::uint64_t before = generation_;
     if (auto status = refresh(); !status) {

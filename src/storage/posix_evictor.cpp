@@ -18,8 +18,8 @@ namespace cake::detail {
 namespace {
 
 // The most that one write does for the store. A write is to take below 50 ms.
-constexpr std::chrono::milliseconds kMostTime{20};
-constexpr std::size_t kMostEntries = 2048;  // files looked at
+constexpr std::chrono::milliseconds kMostTime{10};
+constexpr std::size_t kMostEntries = 1024;  // files looked at
 constexpr std::size_t kMostHeaders = 64;    // headers read
 constexpr std::size_t kMostEvicted = 32;    // objects erased, unless the object needs more
 constexpr std::size_t kMostCandidates = 1024;

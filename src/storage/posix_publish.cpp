@@ -20,21 +20,22 @@ namespace {
 /// Removes a temporary name when it goes out of scope.
 class NameGuard {
  public:
-  NameGuard(StoreDirectory& store, const TemporaryFile& file)
-      : store_(store), directory_(file.directory), name_(file.name) {}
+  NameGuard(StoreDirectory& store, TemporaryFile& temporary)
+      : store_(store), temporary_(temporary) {}
   NameGuard(const NameGuard&) = delete;
   NameGuard& operator=(const NameGuard&) = delete;
   ~NameGuard() {
-    if (!name_.empty()) {
-      static_cast<void>(store_.calls().unlink_at(directory_, name_.c_str(), 0));
-    }
+    if (!named_ || temporary_.name.empty()) return;
+    // Closed first: NFS and FUSE keep a file that is open under another name.
+    { const Fd closed = std::move(temporary_.file); }
+    static_cast<void>(store_.calls().unlink_at(temporary_.directory, temporary_.name.c_str(), 0));
   }
-  void release() { name_.clear(); }
+  void release() { named_ = false; }
 
  private:
   StoreDirectory& store_;
-  int directory_;
-  std::string name_;
+  TemporaryFile& temporary_;
+  bool named_ = true;
 };
 
 void clear_direct(int file) { ::fcntl(file, F_SETFL, ::fcntl(file, F_GETFL) & ~O_DIRECT); }

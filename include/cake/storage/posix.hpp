@@ -112,7 +112,7 @@ class PosixRead {
 /// position goes first, because the tail of a prompt saves the most compute. A read leaves chunks
 /// untouched that compute reached first, so they age and go even earlier. What is stored is known
 /// from an index in memory (about 200 bytes per object), and each write does a bounded part of the
-/// work: it looks at up to 2048 files, reads 64 headers and erases 32 objects, or twice as many
+/// work: it looks at up to 1024 files, reads 64 headers and erases 32 objects, or twice as many
 /// bytes as it adds if that is more. So with over a thousand objects of one age class the order
 /// within it is that of the oldest thousand, and while a large store is looked at for the first
 /// time, or by several processes that write at once, the capacity may be exceeded by a sixteenth
