@@ -11,6 +11,8 @@
 #include <span>
 #include <utility>
 
+#include "cake/version.hpp"
+
 namespace cake {
 
 /// Alignment of everything that travels: buffers, file offsets, object parts. Bytes.

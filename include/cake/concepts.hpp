@@ -202,7 +202,10 @@ concept ComputeBackend = KvMemory<C> &&(PrefillsWhole<C> || PrefillsGated<C>);
 ///
 ///     // Optional:
 ///     std::uint32_t tiers();                   // 1 when absent
-///     static constexpr bool lookup_never_blocks = true;  // memory alone: asked on the caller's
+///     // As lookup(), of one tier: all are then asked at once, and one that hangs delays none
+///     Result<std::vector<StoredChunk>> lookup_tier(std::uint32_t tier, std::span<const ChunkKey>);
+///     Status erase_tier(std::uint32_t tier, ChunkKey);   // a damaged object leaves other tiers'
+///     be static constexpr bool lookup_never_blocks = true;  // memory alone: asked on the caller's
 ///                                              // thread; any other store on one with a deadline
 ///     DeviceStaging* device_staging();         // memory that read() fills at full speed, or null
 ///     // Whether these bytes of a read, which failed verification, are not the stored ones. A

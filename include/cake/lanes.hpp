@@ -49,6 +49,7 @@ struct LaneOptions {
 /// A read for a lane to make.
 struct LaneRead {
   std::uint64_t id = 0;
+  LaneId lane = 0;
   ChunkKey key;
   std::uint64_t offset = 0;
   std::uint64_t bytes = 0;

@@ -293,8 +293,10 @@ class PrefillSession {
                                  " bytes of staging memory; raise LaneOptions::staging_bytes or "
                                  "lower chunk_tokens"};
         } else {
-          lookup.take(
-              lanes.lookup(lookup.keys, lookup.object_bytes, options.lookup_timeout, request.stop));
+          Status problem;
+          lookup.take(lanes.lookup(lookup.keys, lookup.object_bytes, options.lookup_timeout,
+                                   request.stop, problem));
+          if (lookup.status) lookup.status = problem;
         }
       }
       core.begin(plan, lookup.stored, lanes.rates());
@@ -350,7 +352,7 @@ class PrefillSession {
       const PrefillPlan& plan = lookup.plan;
       const std::uint64_t offset =
           layers.begin == 0 ? 0 : plan.head_bytes + layers.begin * plan.layer_bytes;
-      return LaneRead{order->id, lookup.keys[order->slice.chunk], offset, order->bytes};
+      return LaneRead{order->id, lane, lookup.keys[order->slice.chunk], offset, order->bytes};
     }
 
     bool wanted(std::uint64_t read) noexcept override {
@@ -367,7 +369,8 @@ class PrefillSession {
     void failed(const LaneRead& read, const Error& why) noexcept override {
       // What is there is of no use to anybody: gone, so that the next save can put it right, and
       // gone before the run can end.
-      if (why.code == Errc::corrupt || why.code == Errc::mismatch) discard(read.key);
+      if (why.code == Errc::corrupt || why.code == Errc::mismatch)
+        lanes.discard(read.lane, read.key);
       {
         std::lock_guard lock(mutex);
         if (core.failed(read.id, why.code, now()) && core.first_failure() == read.id) {
@@ -375,10 +378,6 @@ class PrefillSession {
         }
       }
       announce();
-    }
-
-    void discard(const ChunkKey& key) noexcept {
-      (void)detail::guarded(Errc::io, "erase", [&] { return lanes.storage().erase(key); });
     }
 
     bool keeps_bytes() const noexcept override { return inserts_on_caller<M>(); }

@@ -26,7 +26,10 @@
 #include "cake/chunk/writer.hpp"
 #include "cake/compute/simulation.hpp"
 #include "cake/concepts.hpp"
+#include "cake/loader.hpp"
+#include "cake/scheduler/baselines.hpp"
 #include "cake/session.hpp"
+#include "cake/storage/memory.hpp"
 
 namespace cake::testing {
 
@@ -353,6 +356,46 @@ Failures check(C& engine, Tokens prompt, bool same_bytes = true) {
   }
   for (std::string& failure : check_memory(engine, n)) failures.push_back(std::move(failure));
   return failures;
+}
+
+/// Tries that two inputs that give other KV for the same token ids (two images, soft prompts or
+/// adapters) share none of it. `select(0)` and `select(1)` make the engine take one of them for
+/// `prompt`, and return the extra keys that the application passes for it.
+///
+/// Needs:   prompt of at least two chunks, so that there is something to share
+template <ComputeBackend C, class Select>
+Failures check_inputs(C& engine, Tokens prompt, Select&& select, std::uint32_t chunk_tokens = 16) {
+  const auto n = static_cast<std::uint32_t>(prompt.size());
+  if (n < 2 * chunk_tokens) return {"inputs: the prompt to check with has fewer than two chunks"};
+  const KvLayout layout = engine.layout();
+  const Slice all{0, {0, n}, {0, layout.n_layers}};
+  MemoryStorage store;
+  const auto run = [&](int which, auto scheduler, bool save, detail::Runs& kv) {
+    const std::vector<ExtraKey> extra = select(which);
+    Loader loader(engine, store,
+                  {.chunk_tokens = chunk_tokens, .session = {.patience = std::chrono::minutes(1)}},
+                  std::move(scheduler));
+    return loader.prefill(prompt, {.extra = extra}).status.has_value() &&
+           wait(engine.extract(all, kv.view())).has_value() &&
+           (!save || loader.save(prompt, {.extra = extra}).status.has_value());
+  };
+  detail::Runs first(layout, all);
+  detail::Runs second(layout, all);
+  detail::Runs served(layout, all);
+  if (!run(1, ComputeOnlyScheduler(), false, second) ||
+      !run(0, ComputeOnlyScheduler(), true, first)) {
+    return {"inputs: a prompt is computed, extracted and saved"};
+  }
+  if (detail::same(first.bytes(), second.bytes())) {
+    return {"inputs: the two inputs give the same KV; choose two that do not"};
+  }
+  if (!run(1, LoadOnlyScheduler(), false, served) ||
+      !detail::same(served.bytes(), second.bytes())) {
+    return {
+        "inputs: KV of one input is not served to another one; tell them apart by ExtraKey (an "
+        "image, a soft prompt) or in fingerprint() (an adapter)"};
+  }
+  return {};
 }
 
 /// Tries a scheduler in virtual time: steady and broken links, holes, faults. `make` gives a fresh
