@@ -66,8 +66,8 @@ struct IoLanes<S>::Core {
 
   bool start_thread(LaneId lane) {
     try {
-      std::vector<AlignedBuffer> dropped;
-      dropped.reserve(pool.most_kept());
+      detail::StagingPool::Dropped dropped;
+      dropped.buffers.reserve(pool.most_kept());
       threads.emplace_back([this, lane, room = std::move(dropped)]() mutable { work(lane, room); });
       return true;
     } catch (const std::exception&) {
@@ -118,16 +118,16 @@ struct IoLanes<S>::Core {
   }
 
   void give_back(const LaneClient& client, std::uint64_t read) noexcept {
-    AlignedBuffer unused;  // freed without the lock
-    std::lock_guard lock(mutex);
+    std::unique_lock lock(mutex);
     const auto found = std::find_if(lent.begin(), lent.end(), [&](const Lent& l) {
       return l.client == &client && l.read == read;
     });
     if (found == lent.end()) return;
     lanes[found->lane].used_bytes -= pool.cost(found->buffer.size());
-    unused = pool.take_back(std::move(found->buffer));
+    AlignedBuffer unused = pool.take_back(std::move(found->buffer));
     lent.erase(found);
     announce_memory();
+    free(std::move(unused), lock);
   }
 
   using Answer = Result<std::vector<StoredChunk>>;
@@ -253,7 +253,7 @@ struct IoLanes<S>::Core {
   // ---- lanes ----
 
   /// `dropped`: room for all buffers that are kept.
-  void work(LaneId id, std::vector<AlignedBuffer>& dropped) noexcept {
+  void work(LaneId id, detail::StagingPool::Dropped& dropped) noexcept {
     Lane& lane = lanes[id];
     std::unique_lock lock(mutex);
     while (!stop) {
@@ -266,7 +266,7 @@ struct IoLanes<S>::Core {
       }
       lane.wake.notify_one();  // there may be more for a second thread
       lock.unlock();
-      dropped.clear();  // given back before new memory is taken
+      free(dropped);  // given back before new memory is taken
       const bool served = serve(id, job, dropped);
       lock.lock();
       settle(id, job, lock);
@@ -286,7 +286,7 @@ struct IoLanes<S>::Core {
   }
 
   /// Asks the sessions in turn for a read. Whatever throws here, nothing was claimed.
-  bool claim(LaneId id, Job& job, std::vector<AlignedBuffer>& dropped) noexcept {
+  bool claim(LaneId id, Job& job, detail::StagingPool::Dropped& dropped) noexcept {
     try {
       Lane& lane = lanes[id];
       reserve_room(threads.capacity());
@@ -333,6 +333,27 @@ struct IoLanes<S>::Core {
     return std::min(room, share - std::min(share, lane.used_bytes));
   }
 
+  /// Without the lock: giving memory back may take long.
+  void free(detail::StagingPool::Dropped& dropped) noexcept {
+    dropped.buffers.clear();
+    if (dropped.held == 0) return;
+    std::lock_guard lock(mutex);
+    freed(std::exchange(dropped.held, 0));
+  }
+  /// Likewise; of nothing where the pool kept the buffer.
+  void free(AlignedBuffer unused, std::unique_lock<std::mutex>& lock) noexcept {
+    if (unused.size() == 0) return;
+    const std::uint64_t bytes = pool.cost(unused.size());
+    lock.unlock();
+    unused = AlignedBuffer();
+    lock.lock();
+    freed(bytes);
+  }
+  void freed(std::uint64_t bytes) noexcept {
+    pool.freed(bytes);
+    announce_memory();
+  }
+
   /// May take long: locking pages into memory is a matter of milliseconds.
   bool allocate(Job& job) noexcept {
     return detail::value_or(
@@ -344,7 +365,7 @@ struct IoLanes<S>::Core {
   }
 
   /// False: there was no memory for it just now.
-  bool serve(LaneId id, Job& job, std::vector<AlignedBuffer>& dropped) noexcept {
+  bool serve(LaneId id, Job& job, detail::StagingPool::Dropped& dropped) noexcept {
     if (job.buffer.size() == 0 && device == nullptr) allocate(job);
     if (job.buffer.size() == 0) {
       bool others = false;
@@ -353,7 +374,7 @@ struct IoLanes<S>::Core {
         pool.drop_all(dropped);
         others = pool.lent() > pool.cost(job.read.bytes);
       }
-      dropped.clear();
+      free(dropped);
       if (device == nullptr) allocate(job);
       if (job.buffer.size() == 0) {
         if (others) {
@@ -434,11 +455,12 @@ struct IoLanes<S>::Core {
     } else if (!job.kept) {  // there was no memory for it
       lane.used_bytes -= pool.cost(job.read.bytes);
       pool.cancel(job.read.bytes);
+      announce_memory();
     }
+    free(std::move(unused), lock);
     // The client may be the last one to know its session: it ends without the lock.
-    if (unused.size() != 0 || job.client.use_count() == 1) {
+    if (job.client.use_count() == 1) {
       lock.unlock();
-      unused = AlignedBuffer();
       job.client.reset();
       lock.lock();
     }
@@ -460,8 +482,8 @@ struct IoLanes<S>::Core {
       any_quarantined.store(!quarantine.empty(), std::memory_order_relaxed);
       ++changes;
       announce_memory();
+      free(std::move(unused), lock);
       lock.unlock();
-      unused = AlignedBuffer();  // giving memory back may take long
       ended.reset();
       lock.lock();
     }
