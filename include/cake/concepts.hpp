@@ -152,11 +152,15 @@ class LayerGate {
 ///     Completion extract(Slice, MutableKvView);  // the other way, for save()
 ///
 ///     // Optional:
-///     StagingMemory* staging_memory();  // memory that insert copies from fastest; a Loader reads
-///                                       // into it
-///     static constexpr bool inserts_from_device = true;  // also from a view of device memory; a
-///                                       // Loader reads there if the store has device_staging()
-///     static constexpr bool insert_on_caller = true;     // never on a lane thread
+///     // Memory that insert copies from fastest; a Loader reads into it.
+///     StagingMemory* staging_memory();
+///     // Also from a view of device memory; a Loader reads there if the store has device_staging().
+///     static constexpr bool inserts_from_device = true;
+///     // Never on a lane thread, but when the driving thread calls next(), wait(), a gate or finish().
+///     static constexpr bool insert_on_caller = true;
+///
+/// extract refuses tokens whose KV was never computed or inserted (invalid_argument): bytes that
+/// happen to lie there would be stored, and served to others.
 ///
 /// Needs:   memory for the slice's tokens is allocated; nobody else writes that slice meanwhile
 /// Thread:  insert runs on a lane thread, beside prefill of other chunks, or on the one that drives
@@ -201,13 +205,17 @@ concept ComputeBackend = KvMemory<C> &&(PrefillsWhole<C> || PrefillsGated<C>);
 ///     Status erase(ChunkKey);                  // not there is ok
 ///
 ///     // Optional:
-///     std::uint32_t tiers();                   // 1 when absent
-///     // As lookup(), of one tier: all are then asked at once, and one that hangs delays none
+///     std::uint32_t tiers();  // 1 when absent
+///     // Memory alone: asked on the caller's thread; any other store on one with a deadline.
+///     static constexpr bool lookup_never_blocks = true;
+///     // Why a part of the last lookup's keys could not be looked up; ok when all could.
+///     Status lookup_problem();
+///     // As lookup(), of one tier: all are then asked at once, and one that hangs delays none.
 ///     Result<std::vector<StoredChunk>> lookup_tier(std::uint32_t tier, std::span<const ChunkKey>);
-///     Status erase_tier(std::uint32_t tier, ChunkKey);   // a damaged object leaves other tiers'
-///     be static constexpr bool lookup_never_blocks = true;  // memory alone: asked on the caller's
-///                                              // thread; any other store on one with a deadline
-///     DeviceStaging* device_staging();         // memory that read() fills at full speed, or null
+///     // As erase(), of one tier: where an object is damaged, good ones of other tiers stay.
+///     Status erase_tier(std::uint32_t tier, ChunkKey);
+///     // Memory that read() fills at full speed, or null.
+///     DeviceStaging* device_staging();
 ///     // Whether these bytes of a read, which failed verification, are not the stored ones. A
 ///     // chunk whose bytes are is damaged, and erased.
 ///     bool misread(ChunkKey, std::uint64_t offset, ConstBytes);

@@ -136,6 +136,7 @@ struct IoLanes<S>::Core {
   struct Asked {
     std::shared_ptr<const std::vector<ChunkKey>> keys;
     std::optional<Answer> answer;
+    Status problem;  // of a part of the answer
     detail::DeadlineCalls::Ticket ticket;
   };
 
@@ -163,17 +164,17 @@ struct IoLanes<S>::Core {
   Answer lookup(std::span<const ChunkKey> keys, std::uint64_t object_bytes, Time timeout,
                 const std::stop_token& stop_token, Status& problem) {
     if constexpr (requires { S::lookup_never_blocks; }) {
-      if constexpr (S::lookup_never_blocks) return ask(keys, object_bytes, 0);
+      if constexpr (S::lookup_never_blocks) return ask(keys, object_bytes, 0, problem);
     }
     const auto owned = std::make_shared<const std::vector<ChunkKey>>(keys.begin(), keys.end());
     std::vector<std::shared_ptr<Asked>> all;
     const auto begun = detail::DeadlineCalls::Clock::now();
     for (std::uint32_t t = 0; t < calls.size(); ++t) {
-      all.push_back(std::make_shared<Asked>(Asked{owned, std::nullopt, nullptr}));
+      all.push_back(std::make_shared<Asked>(Asked{owned, std::nullopt, {}, nullptr}));
       // A tier whose last lookup still hangs is not waited for when there are others.
       if (calls.size() > 1 && calls[t].hanging() > 0) continue;
       all[t]->ticket = calls[t].begin([this, asked = all[t].get(), keep = all[t], object_bytes, t] {
-        asked->answer.emplace(ask(*asked->keys, object_bytes, t));
+        asked->answer.emplace(ask(*asked->keys, object_bytes, t, asked->problem));
       });
     }
     std::optional<Answer> merged;
@@ -181,6 +182,7 @@ struct IoLanes<S>::Core {
       const Time waited = calls[t].hanging() > 0 ? timeout / 16 : timeout;
       const auto outcome = calls[t].wait(all[t]->ticket, begun + waited, stop_token);
       if (outcome == detail::DeadlineCalls::Outcome::done) {
+        if (problem) problem = all[t]->problem;
         merge(merged, std::move(*all[t]->answer), problem);
       } else if (problem) {
         problem = no_answer(outcome, t, waited);
@@ -224,11 +226,16 @@ struct IoLanes<S>::Core {
                      " ms (SessionOptions::lookup_timeout); the prompt runs without it"};
   }
 
-  Answer ask(std::span<const ChunkKey> keys, std::uint64_t object_bytes,
-             std::uint32_t tier) noexcept {
+  Answer ask(std::span<const ChunkKey> keys, std::uint64_t object_bytes, std::uint32_t tier,
+             Status& problem) noexcept {
     return detail::guarded(Errc::io, "lookup", [&]() -> Answer {
       Answer found = lookup_in(keys, tier);
       if (!found) return found;
+      if constexpr (requires {
+                      { storage.lookup_problem() } -> std::same_as<Status>;
+                    }) {
+        problem = storage.lookup_problem();
+      }
       found->resize(keys.size());
       const std::uint32_t known = (1u << lanes.size()) - 1;
       for (std::size_t i = 0; i < keys.size(); ++i) {
@@ -372,7 +379,8 @@ struct IoLanes<S>::Core {
       {
         std::lock_guard lock(mutex);
         pool.drop_all(dropped);
-        others = pool.lent() > pool.cost(job.read.bytes);
+        // An arena may be shared with other lanes, whose reads end, too.
+        others = device != nullptr || pool.lent() > pool.cost(job.read.bytes);
       }
       free(dropped);
       if (device == nullptr) allocate(job);
