@@ -33,9 +33,18 @@ struct SessionOptions {
   Time lookup_timeout = std::chrono::seconds(1);
 };
 
+/// The same with every wait between none and a year, so that a time to come can be added up.
+inline SessionOptions bounded(SessionOptions options) {
+  constexpr Time kLongest = std::chrono::hours(24 * 365);
+  options.patience = std::clamp(options.patience, Time{0}, kLongest);
+  options.read_timeout = std::clamp(options.read_timeout, Time{0}, kLongest);
+  options.lookup_timeout = std::clamp(options.lookup_timeout, Time{0}, kLongest);
+  return options;
+}
+
 class Claims {
  public:
-  explicit Claims(const SessionOptions& options = {}) : options_(options) {}
+  explicit Claims(const SessionOptions& options = {}) : options_(bounded(options)) {}
 
   /// `stored` holds plan.end_chunk entries; priors one per lane.
   void begin(PrefillPlan plan, std::vector<StoredChunk> stored, std::span<const LaneRate> priors) {

@@ -269,7 +269,10 @@ class PrefillSession {
   struct State final : LaneClient, GateSource {
     State(M& memory_in, IoLanes<S>& lanes_in, const Sch& scheduler,
           const SessionOptions& options_in)
-        : memory(memory_in), lanes(lanes_in), options(options_in), core(scheduler, options_in) {}
+        : memory(memory_in),
+          lanes(lanes_in),
+          options(bounded(options_in)),
+          core(scheduler, options_in) {}
 
     void begin(const PrefillRequest& request) {
       tokens.assign(request.tokens.begin(), request.tokens.end());

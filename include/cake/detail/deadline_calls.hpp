@@ -67,10 +67,15 @@ class DeadlineCalls {
   /// Waits for the end of a call until `deadline`. Whoever does not wait to the end leaves it.
   Outcome wait(const Ticket& job, Clock::time_point deadline, const std::stop_token& stop) {
     if (job == nullptr) return Outcome::refused;
+    std::function<void()> unused;  // what it owns ends without the lock
     std::unique_lock lock(mutex_);
     if (ended_.wait_until(lock, stop, deadline, [&] { return job->done; })) return Outcome::done;
     job->abandoned = true;
-    hanging_ += job->begun ? 1 : 0;
+    if (job->begun) {
+      ++hanging_;
+    } else {
+      unused = std::move(job->call);
+    }
     return stop.stop_requested() ? Outcome::canceled : Outcome::timeout;
   }
   /// Calls that nobody waits for any more and that have not ended.
