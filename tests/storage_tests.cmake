@@ -24,6 +24,7 @@ endif()
 
 cake_test(NAME storage_test SOURCES
   fault/faulty_storage_test.cpp
+  storage/decorators_test.cpp
   storage/memory_test.cpp
   storage/process_test.cpp
   storage/throttled_test.cpp

@@ -219,6 +219,10 @@ concept ComputeBackend = KvMemory<C> &&(PrefillsWhole<C> || PrefillsGated<C>);
 ///     // Whether these bytes of a read, which failed verification, are not the stored ones. A
 ///     // chunk whose bytes are is damaged, and erased.
 ///     bool misread(ChunkKey, std::uint64_t offset, ConstBytes);
+///     // write(), blocking, and whether this call made the object visible; false: one was there
+///     Result<bool> write_new(ChunkKey, ConstBytes);
+///     Status lookup_problem();                 // why the last lookup() left some keys out; ok:
+///     none
 ///
 /// `out` stays valid until the completion is ready, also after the read was abandoned; a backend
 /// copies the keys it keeps. `out`, `offset` and its size are multiples of 4 KiB whenever the

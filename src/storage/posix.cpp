@@ -40,16 +40,20 @@ class PosixEngine {
       return false;
     }
     auto result = reserve_and_publish(key, bytes);
-    if (!result && result.error().native == ENOSPC) {
+    if (!result && (result.error().native == ENOSPC || result.error().native == EDQUOT)) {
       evictor.free_space(bytes.size());
       result = reserve_and_publish(key, bytes);
     }
     return result;
   }
 
+  struct Outcome {
+    bool looked_up = false;  // all keys
+    Status problem;
+  };
   /// Looks up the keys of one folder: `which` are their places.
-  Status look_up(std::span<const ChunkKey> keys, std::span<const std::size_t> which,
-                 std::vector<StoredChunk>& found) {
+  Outcome look_up(std::span<const ChunkKey> keys, std::span<const std::size_t> which,
+                  std::vector<StoredChunk>& found) {
     const std::string folder_name = StoreDirectory::fan_out_name(keys[which[0]]);
     auto folder = store.open_fan_out(folder_name, false);
     if (!folder && (folder.error().native == EMFILE || folder.error().native == ENFILE)) {
@@ -57,22 +61,28 @@ class PosixEngine {
       folder = store.open_fan_out(folder_name, false);
     }
     if (!folder) {
-      if (folder.error().code == Errc::not_found) return {};
+      if (folder.error().code == Errc::not_found) return {true, {}};
       store.counters().lookup_problems += which.size();
-      return folder.error();
+      return {false, folder.error()};
     }
-    Status problem;
+    Outcome outcome{true, {}};
     for (const std::size_t i : which) {
       const std::string name = StoreDirectory::file_name(keys[i]);
       struct stat info {};
-      if (store.calls().stat_at(folder->get(), name.c_str(), &info) == 0) {
-        if (store.servable(info)) found[i] = {static_cast<std::uint64_t>(info.st_size), 1};
-      } else if (errno != ENOENT) {
+      if (store.calls().stat_at(folder->get(), name.c_str(), &info) != 0) {
+        if (errno == ENOENT) continue;
+        outcome = {false, system_error(errno, "cannot examine " + name + " in " + store.named())};
         ++store.counters().lookup_problems;
-        problem = system_error(errno, "cannot examine " + name + " in " + store.named());
+      } else if (store.servable(info)) {
+        found[i] = {static_cast<std::uint64_t>(info.st_size), 1};
+      } else if (S_ISREG(info.st_mode) && !store.trusted(info)) {
+        // It counts as absent, and a write replaces it; a store that only serves keeps it.
+        outcome.problem =
+            store.distrust(info, name + " in " + store.named(), store.path_of(keys[i]).string());
+        ++store.counters().lookup_problems;
       }
     }
-    return problem;
+    return outcome;
   }
 
   void note_lookup(Status outcome) {
@@ -188,9 +198,9 @@ Result<std::vector<StoredChunk>> PosixStorage::lookup(std::span<const ChunkKey> 
     for (std::size_t at = 0; at < order.size();) {
       std::size_t end = at + 1;
       while (end < order.size() && keys[order[end]].bytes[0] == keys[order[at]].bytes[0]) ++end;
-      Status status = engine_->look_up(keys, std::span(order).subspan(at, end - at), found);
-      any = any || status;
-      if (!status) problem = std::move(status);
+      auto outcome = engine_->look_up(keys, std::span(order).subspan(at, end - at), found);
+      any = any || outcome.looked_up;
+      if (!outcome.problem) problem = std::move(outcome.problem);
       at = end;
     }
     engine_->note_lookup(problem);

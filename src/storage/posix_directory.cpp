@@ -113,7 +113,8 @@ Error StoreDirectory::distrust(const struct stat& info, const std::string& what,
   }
   return {Errc::io, EPERM,
           what + " has mode " + octal(info.st_mode & 07777) +
-              ": others may write to it and could put foreign KV into it; run: chmod 700 " + path};
+              ": others may write to it and could put foreign KV into it; run: chmod " +
+              (S_ISDIR(info.st_mode) ? "700 " : "600 ") + path};
 }
 
 bool StoreDirectory::servable(const struct stat& info) const {
@@ -202,7 +203,7 @@ Result<Fd> StoreDirectory::open_object(const ChunkKey& key, int extra_flags, str
   }
   if (::fstat(file.get(), &info) != 0) return system_error(errno, "cannot examine " + name);
   if (!S_ISREG(info.st_mode)) return Error{Errc::not_found, 0, name + " is not a regular file"};
-  if (!trusted(info)) return distrust(info, name, (path_ / name.substr(0, 2) / name).string());
+  if (!trusted(info)) return distrust(info, name, path_of(key).string());
   return file;
 }
 

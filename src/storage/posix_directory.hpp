@@ -92,6 +92,9 @@ class StoreDirectory {
 
   static std::string fan_out_name(const ChunkKey& key) { return key.hex().substr(0, 2); }
   static std::string file_name(const ChunkKey& key) { return key.hex() + ".ckv"; }
+  std::filesystem::path path_of(const ChunkKey& key) const {
+    return path_ / fan_out_name(key) / file_name(key);
+  }
   /// The key whose file has this name.
   static std::optional<ChunkKey> key_of(std::string_view name);
   /// Modes that new files and folders are given.

@@ -167,7 +167,7 @@ std::string StoreDirectory::shown_alike(const Fd& root, const struct stat& info)
     return "its file system shows uid " + std::to_string(info.st_uid) +
            " as the owner of everything, so that it looks like another user's and chown cannot "
            "help; mount it with the option uid=" +
-           me + or_else;
+           me + " (NFS with root_squash: run as another user than root)" + or_else;
   }
   if ((fresh.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
     return "its file system shows everything as writable by others, so that chmod cannot help; "

@@ -19,6 +19,9 @@ constexpr std::chrono::milliseconds kStuck{250};
 // At most so many threads for each one of `threads`.
 constexpr std::size_t kMostStandIns = 8;
 
+// A read that is told to come later tries again so many times, a millisecond apart.
+constexpr int kMostLater = 1000;
+
 void clear_direct(OpenFile& file) {
   ::fcntl(file.fd.get(), F_SETFL, ::fcntl(file.fd.get(), F_GETFL) & ~O_DIRECT);
 }
@@ -239,12 +242,17 @@ void ReadPool::begin(Operation& operation) {
 
 Status ReadPool::carry_out(OpenFile& file, std::uint64_t offset, MutableBytes out) {
   std::size_t done = 0;
+  int later = 0;
   while (done < out.size()) {
     const std::size_t size = out.size() - done;
     const bool direct = file.direct;
     const ssize_t n = store_.calls().read_at(file.fd.get(), out.data() + done, size,
                                              static_cast<off_t>(offset + done));
     if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EAGAIN && later++ < kMostLater) {  // some mounts know O_NONBLOCK
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      continue;
+    }
     if (n < 0 && (errno == EINVAL || errno == EOPNOTSUPP) && direct) {
       // Taken at open and refused at use. The flag follows the file's own state: whoever sees it
       // down meets no refusal any more.

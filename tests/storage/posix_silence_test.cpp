@@ -329,4 +329,39 @@ TEST_CASE("a process that gives up the right to look the directory's name up goe
         }) == 0);
 }
 
+TEST_CASE("an object that others may write is told, counts as absent, and is replaced by a write") {
+  const Directory directory;
+  PosixStorage store({.directory = directory.path()});
+  const auto bytes = sample::content(1, 8192);
+  const ChunkKey key = sample::key_of(1);
+  REQUIRE(store.write(key, bytes.bytes()));
+  const auto path = sample::file_of(directory.path(), key);
+  REQUIRE(::chmod(path.c_str(), 0664) == 0);
+  for (const bool read_only : {true, false}) {
+    PosixStorage served({.directory = directory.path(), .read_only = read_only});
+    const auto found = served.lookup(std::span(&key, 1));
+    REQUIRE(found);
+    CHECK_FALSE((*found)[0].stored());
+    REQUIRE_FALSE(served.lookup_problem());
+    CHECK(says(served.lookup_problem().error().message(),
+               {"mode 0664", "chmod 600 " + path.string()}));
+    CHECK(served.stats().lookup_problems == 1);
+  }
+  REQUIRE(store.write_new(key, bytes.bytes()).value());
+  CHECK(sample::look(store, key).stored());
+  CHECK(store.lookup_problem());
+}
+
+TEST_CASE("a read that is told to come later is tried again") {
+  const Directory directory;
+  const auto calls = std::make_shared<HookedCalls>();
+  PosixStorage store({.directory = directory.path(), .calls = calls});
+  const auto bytes = sample::content(1, 8192);
+  REQUIRE(store.write(sample::key_of(1), bytes.bytes()));
+  std::atomic<int> n{0};
+  calls->on_read = [&](std::size_t, off_t) { return n++ < 5 ? fails(EAGAIN) : std::nullopt; };
+  CHECK(sample::equal(sample::fetch(store, sample::key_of(1), 8192).bytes(), bytes.bytes()));
+  CHECK(n == 6);
+}
+
 }  // namespace
