@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// An engine for tests: KV that is a function of all tokens so far, computed from KV at several
-// places below, so that a byte that is wrong, or not there yet, shows in what is computed from it.
-// It knows which tokens have KV, and extracts no others.
+// An engine for tests: KV that is a function of all tokens so far, computed from KV at several places
+// below, so that a byte that is wrong, or not there yet, shows in what is computed from it.
 #pragma once
 
 #include <atomic>
@@ -11,12 +10,12 @@
 #include <cstdint>
 #include <cstring>
 #include <optional>
-#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "cake/concepts.hpp"
+#include "cake/kv_presence.hpp"
 
 namespace cake::testing {
 
@@ -35,7 +34,7 @@ class ToyEngineT {
   explicit ToyEngineT(std::size_t n_tokens, ToyOptions options = {})
       : options_(options),
         kv_(n_tokens * options.layout.bytes_per_token()),
-        present_(n_tokens * options.layout.n_layers),
+        there_(static_cast<std::uint32_t>(n_tokens), options.layout.n_layers),
         owner_(std::this_thread::get_id()) {}
 
   KvLayout layout() const { return options_.layout; }
@@ -61,8 +60,8 @@ class ToyEngineT {
             std::memcpy(row(t, layer, side) + b, &seed, 8);
           }
         }
-        present_[std::size_t{t} * l.n_layers + layer] = true;
       }
+      there_.add(range, {layer, layer + 1});
       if (options_.per_token.count() > 0) {
         std::this_thread::sleep_for(options_.per_token * range.size() / l.n_layers);
       }
@@ -82,22 +81,18 @@ class ToyEngineT {
         const std::size_t at = (t - slice.tokens.begin) * bytes;
         std::memcpy(row(t, layer, 0), from.k(layer).data() + at, bytes);
         std::memcpy(row(t, layer, 1), from.v(layer).data() + at, bytes);
-        present_[std::size_t{t} * options_.layout.n_layers + layer] = true;
       }
     }
+    there_.add(slice.tokens, slice.layers);
     ++inserts;
     return {};
   }
 
   Status extract(const Slice& slice, const MutableKvView& to) {
+    if (auto missing = there_.missing(slice.tokens, slice.layers)) return no_kv(*missing);
     const std::size_t bytes = options_.layout.row_bytes();
     for (std::uint32_t layer = slice.layers.begin; layer < slice.layers.end; ++layer) {
       for (std::uint32_t t = slice.tokens.begin; t < slice.tokens.end; ++t) {
-        const std::size_t index = std::size_t{t} * options_.layout.n_layers + layer;
-        if (index >= present_.size() || !present_[index]) {
-          return Error{Errc::invalid_argument, 0,
-                       "toy: KV of token " + std::to_string(t) + " was never computed"};
-        }
         const std::size_t at = (t - slice.tokens.begin) * bytes;
         std::memcpy(to.k(layer).data() + at, row(t, layer, 0), bytes);
         std::memcpy(to.v(layer).data() + at, row(t, layer, 1), bytes);
@@ -108,7 +103,7 @@ class ToyEngineT {
 
   void clear() {
     std::memset(kv_.data(), 0xee, kv_.size());
-    for (auto& present : present_) present = false;
+    there_.clear();
     logits_ = false;
     steps = 0;
     inserts = 0;
@@ -123,8 +118,7 @@ class ToyEngineT {
   std::atomic<int> inserts{0};
 
  private:
-  /// Of KV of this layer at the token before, halfway down, and at three places that `seed`
-  /// chooses.
+  /// Of KV of this layer at the token before, halfway down, and at three places that `seed` chooses.
   std::uint64_t attend(std::uint32_t t, std::uint32_t layer, std::uint64_t seed) {
     std::uint64_t sum = 0;
     const auto add = [&](std::uint32_t token, std::uint32_t side) {
@@ -144,7 +138,7 @@ class ToyEngineT {
   }
   ToyOptions options_;
   std::vector<std::byte> kv_;
-  std::vector<std::atomic<bool>> present_;  // [token][layer]
+  KvPresence there_;
   std::thread::id owner_;
   bool logits_ = false;
 };

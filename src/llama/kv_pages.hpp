@@ -13,7 +13,7 @@
 
 #include "cake/buffer.hpp"
 #include "cake/concepts.hpp"
-#include "kv_presence.hpp"
+#include "cake/kv_presence.hpp"
 
 namespace cake::llama {
 

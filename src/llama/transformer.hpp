@@ -25,9 +25,8 @@ class Transformer {
   /// What was there of these tokens is forgotten with the first layer, and each layer noted when it
   /// is whole.
   ///
-  /// Errors:  superseded, when the gate says so; invalid_argument, when the gate opened and KV
-  /// below
-  ///          is not there
+  /// Errors:  superseded, when the gate says so; invalid_argument, when it opened and KV below the
+  ///          tokens is not there
   Status run(Tokens tokens, std::uint32_t begin, const LayerGate& gate, float* logits);
 
   CpuProfile profile;

@@ -47,9 +47,8 @@ Status check_model(const GgufFile& file);
 /// it has; any other is refused by name, as ignoring it could give wrong answers.
 ///
 /// Errors:  those of check_model(); unsupported (mixture of experts, sliding windows, YaRN and
-/// other
-///          scaling that is not implemented, layers that differ, unknown keys), corrupt (missing or
-///          impossible values); the context names file and key
+///          other scaling that is not implemented, layers that differ, unknown keys), corrupt
+///          (missing or impossible values); the context names file and key
 Result<Config> read_config(const GgufFile& file);
 
 }  // namespace cake::llama

@@ -76,9 +76,8 @@ class CpuBackend {
   /// of a longer one before, is forgotten.
   ///
   /// Errors:  invalid_argument (empty range, longer than max_tokens, no such token id, a token
-  /// below
-  ///          the range has no KV), superseded (the gate said so: of the range only the layers
-  ///          before are there then), out_of_memory
+  ///          below the range has no KV), superseded (the gate said so: of the range only the
+  ///          layers before are there then), out_of_memory
   Status prefill(Tokens prompt, TokenRange range, LayerGate gate = {});
 
   /// Appends one token to what prefill() completed, or decode() appended last; logits() follow.

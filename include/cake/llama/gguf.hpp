@@ -47,8 +47,8 @@ std::string_view to_string(GgufType type);
 /// such number is known.
 std::string tensor_type_name(std::uint32_t type);
 
-/// True for what dequantise() takes: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K,
-/// Q6_K.
+/// True for what dequantise() takes: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, and of the types
+/// with blocks of 256 Q4_K, Q5_K and Q6_K.
 bool tensor_type_supported(std::uint32_t type);
 /// Their names, for messages.
 std::string supported_tensor_types();

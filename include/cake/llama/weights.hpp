@@ -40,10 +40,9 @@ class Weights {
   /// the file is closed again.
   ///
   /// Errors:  those of GgufFile::open and read_config; corrupt when a tensor is missing, has
-  /// another
-  ///          shape than the configuration says or holds what is no finite number, and when the
-  ///          file is changed meanwhile; unsupported, by name, for tensor types and tensors that
-  ///          this model does not know (ignoring one would give wrong answers)
+  ///          another shape than the configuration says or holds what is no finite number, and when
+  ///          the file is changed meanwhile; unsupported, by name, for tensor types and tensors
+  ///          that this model does not know (ignoring one would give wrong answers)
   static Result<std::shared_ptr<const Weights>> load(const std::filesystem::path& path);
   /// The same from a file that is open already.
   static Result<std::shared_ptr<const Weights>> load(const GgufFile& file);

@@ -62,7 +62,8 @@ class LinkSchedule {
 };
 
 /// Done when the inner work is done and its time on the link is over. Sleeps, never spins. An
-/// exception of the inner one is its failure.
+/// exception of the inner wait() is its failure; one of ready() or wait_for() says nothing of the
+/// work, and leaves as it came.
 template <Completion Inner>
 class ThrottledCompletion {
  public:
@@ -104,12 +105,7 @@ class ThrottledCompletion {
     if constexpr (std::same_as<Inner, Status>) {
       return true;
     } else {
-      try {
-        return span.count() == 0 ? inner_->ready() : cake::wait_for(*inner_, span);
-      } catch (...) {
-        failure_ = detail::caught(Errc::io, "waiting for a store");
-        return true;
-      }
+      return span.count() == 0 ? inner_->ready() : cake::wait_for(*inner_, span);
     }
   }
   std::optional<Inner> inner_;

@@ -8,8 +8,8 @@
 #include <memory>
 #include <vector>
 
-#include "../kv_presence.hpp"
 #include "cake/cuda/runtime.hpp"
+#include "cake/kv_presence.hpp"
 #include "cake/llama/cuda_backend.hpp"
 #include "step_graphs.hpp"
 

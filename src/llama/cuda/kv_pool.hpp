@@ -8,10 +8,10 @@
 #include <memory>
 #include <vector>
 
-#include "../kv_presence.hpp"
 #include "cake/concepts.hpp"
 #include "cake/cuda/paged_kv.hpp"
 #include "cake/cuda/runtime.hpp"
+#include "cake/kv_presence.hpp"
 
 namespace cake::llama::gpu {
 

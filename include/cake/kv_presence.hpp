@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// Which KV of one sequence is there: token by token, layer by layer.
+// Which KV of one sequence is there: token by token, layer by layer. For engines, whose extract()
+// must refuse KV that nobody has written: the token that was sampled last has none, and memory that
+// was used before holds another prompt's.
 #pragma once
 
 #include <algorithm>
@@ -17,12 +19,19 @@
 #include "cake/plan.hpp"
 #include "cake/result.hpp"
 
-namespace cake::llama {
+namespace cake {
 
-/// Shape:   one bit for each layer of each token, in blocks of tokens that are allocated when one
-/// of
-///          them is first added
-/// Thread:  any number at once, also on the same tokens; clear() not beside the others
+/// Kept by an engine beside its KV.
+///
+///     // in prefill() and insert(), once a layer is written
+///     there.add(range, {layer, layer + 1});
+///     // in extract()
+///     if (auto missing = there.missing(slice.tokens, slice.layers)) return no_kv(*missing);
+///     // when a sequence ends
+///     there.clear();
+///
+/// Shape:   one bit for each layer of each token, in blocks that are allocated with their first bit
+/// Thread:  any number at once, also on the same tokens
 class KvPresence {
  public:
   struct Missing {
@@ -30,6 +39,7 @@ class KvPresence {
     std::uint32_t layer = 0;
   };
 
+  /// Of tokens [0, n_tokens); nothing is there.
   KvPresence(std::uint32_t n_tokens, std::uint32_t n_layers)
       : n_tokens_(n_tokens),
         n_layers_(n_layers),
@@ -51,6 +61,7 @@ class KvPresence {
   }
   void add(TokenRange tokens) { add(tokens, all_layers()); }
 
+  /// What lies in these layers of these tokens no longer counts.
   void forget(TokenRange tokens, LayerRange layers) {
     const std::uint32_t end = std::min(tokens.end, n_tokens_);
     for (std::uint32_t t = tokens.begin; t < end;) {
@@ -87,6 +98,7 @@ class KvPresence {
   }
   std::optional<Missing> missing(TokenRange tokens) const { return missing(tokens, all_layers()); }
 
+  /// Forgets everything.
   void clear() { forget_from(0); }
 
  private:
@@ -141,4 +153,4 @@ inline Error no_kv_below(std::uint32_t begin, const KvPresence::Missing& missing
               std::to_string(missing.layer) + "): compute or insert it first"};
 }
 
-}  // namespace cake::llama
+}  // namespace cake
