@@ -164,6 +164,7 @@ class Claims {
   void failed(std::uint64_t id, Errc code, Time now) {
     LoadSlot* slot = slots_.find(id);
     if (slot == nullptr) return;
+    if (code == Errc::timeout) board_.lanes_[slot->lane].given_up(id, now);
     board_.lanes_[slot->lane].landed(id, false, now);
     if (slot->live) {
       ++failed_loads_;
