@@ -3,6 +3,8 @@
 #include "cake/lane_model.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -60,6 +62,202 @@ TEST_CASE("a failed read says nothing about the rate") {
   lane.landed(1, false, 1s);
   CHECK(lane.rate().bytes_per_second == 1e6);
   CHECK(lane.bytes_in_flight() == 0);
+}
+
+TEST_CASE("a guess is forgotten with the first read that lands") {
+  for (const double guess : {1e3, 1e6, 1e9, 1e12}) {
+    LaneModel lane({guess, 0ms, 0ms});
+    CHECK_FALSE(lane.measured());
+    lane.issue(1, 0, 10'000, 0ms);
+    CHECK(lane.rate().measured == 0);
+    lane.landed(1, true, 10ms);
+    CHECK(lane.measured());
+    CHECK(lane.rate().measured == 1);
+    CHECK(lane.rate().bytes_per_second == Approx(1e6));
+  }
+}
+
+TEST_CASE(
+    "a read that was given up tells that the lane was no faster than bytes in flight over its "
+    "age") {
+  LaneModel lane({1e9, 0ms, 0ms});
+  lane.issue(1, 0, 3'000'000, 0ms);
+  lane.issue(2, 1, 3'000'000, 0ms);
+  lane.given_up(1, 600ms);
+  CHECK(lane.rate().bytes_per_second == Approx(1e7));
+  CHECK(lane.rate().measured == 0);  // a limit, which nobody measured
+  CHECK(lane.measured());            // but something is known
+  CHECK(lane.bytes_in_flight() == 3'000'000);
+  lane.given_up(2, 600ms);
+  CHECK(lane.rate().bytes_per_second <= 1e7);
+  CHECK(lane.in_flight().empty());
+}
+
+TEST_CASE("a read that is given up in time tells nothing") {
+  LaneModel lane({1e6, 0ms, 0ms});
+  lane.issue(1, 0, 10'000, 0ms);
+  lane.given_up(1, 5ms);
+  CHECK_FALSE(lane.measured());
+  CHECK(lane.rate().bytes_per_second == 1e6);
+  CHECK(lane.in_flight().empty());
+}
+
+TEST_CASE("what was measured comes back when a read was given up and the next one is as before") {
+  for (const double after : {1e6, 5e3}) {  // the stall was once; the lane has become that slow
+    LaneModel lane({1e6, 0ms, 0ms});
+    Time now{0};
+    const auto read = [&](double rate) {
+      lane.issue(7, 0, 10'000, now);
+      now += from_seconds(10'000 / rate);
+      lane.landed(7, true, now);
+    };
+    for (int i = 0; i < 10; ++i) read(1e6);
+    lane.issue(8, 0, 10'000, now);
+    lane.given_up(8, now += 2s);
+    CHECK(lane.rate().bytes_per_second < 0.2e6);
+    read(after);
+    read(after);
+    CHECK(lane.rate().bytes_per_second == Approx(after).epsilon(0.3));
+  }
+}
+
+TEST_CASE("one stalled or one cached read does not throw the rate off, two of a kind do") {
+  for (const double factor : {0.001, 30.0, 1000.0}) {
+    for (const std::uint32_t depth : {1u, 2u, 8u}) {
+      CAPTURE(factor, depth);
+      LaneRate prior{1e6, 0ms, 0ms, depth};
+      prior.measured = LaneRate::kSure;
+      LaneModel lane(prior);
+      Time now{0};
+      const auto read = [&](double times) {
+        lane.issue(7, 0, 10'000, now);
+        now += from_seconds(10'000 / 1e6 * times);
+        lane.landed(7, true, now);
+      };
+      for (int i = 0; i < 10; ++i) read(1);
+      read(factor);
+      CHECK(lane.rate().bytes_per_second < 2e6);
+      CHECK(lane.rate().bytes_per_second > 0.15e6);
+      for (std::uint32_t i = 0; i < 4 + 4 * depth; ++i) read(1);
+      CHECK(lane.rate().bytes_per_second == Approx(1e6).epsilon(0.5));
+      for (std::uint32_t i = 0; i < 8 + 8 * depth; ++i) read(factor);
+      CHECK(lane.rate().bytes_per_second > 0.25e6 / factor);
+      CHECK(lane.rate().bytes_per_second < 4e6 / factor);
+    }
+  }
+}
+
+TEST_CASE("one read that was late, or one slow insert, is no latency") {
+  LaneModel lane({1e6, 1ms, 1ms});
+  for (int prompt = 0; prompt < 6; ++prompt) {
+    Time now = 100s * (prompt + 1);
+    for (std::uint64_t i = 0; i < 8; ++i) lane.issue(i, 0, 10'000, now);
+    now += prompt == 3 ? Time(5s) : Time(1ms);
+    for (std::uint64_t i = 0; i < 8; ++i) {
+      lane.landed(i, true, now += 10ms);
+      lane.inserted(prompt == 4 && i == 3 ? Time(5s) : Time(1ms));
+    }
+    CHECK(lane.rate().latency < 20ms);
+    CHECK(lane.rate().insert < 20ms);
+  }
+}
+
+TEST_CASE("a latency that was guessed too long is corrected by a single read") {
+  LaneModel lane({1e6, 10s, 0ms});
+  lane.issue(1, 0, 10'000, 0ms);
+  lane.landed(1, true, 12ms);
+  CHECK(lane.rate().latency <= 12ms);
+}
+
+TEST_CASE("a stalled read among others that land does not make the lane look slow") {
+  LaneModel lane({1e6, 0ms, 0ms});
+  lane.issue(1, 0, 10'000, 0ms);  // hangs
+  Time now{0};
+  for (std::uint64_t i = 2; i < 50; ++i) {
+    lane.issue(i, 0, 10'000, now);
+    lane.landed(i, true, now += 10ms);
+    CHECK(lane.seconds_per_byte(now + 1ms) < 3e-6);
+  }
+  lane.given_up(1, now + 1ms);
+  CHECK(lane.rate().bytes_per_second == Approx(1e6).epsilon(0.1));
+}
+
+TEST_CASE("a session that measured nothing leaves what others have learned") {
+  LaneRate known{5e7, 3ms, 1ms};
+  known.measured = 9;
+  LaneModel idle(LaneRate{1e9, 0ms, 0ms});
+  LaneRate next = idle.learned(known, 1s);
+  CHECK(next.unused == 1);
+  next.unused = 0;
+  CHECK(next == known);
+  CHECK(idle.learned(idle.learned(known, 1s), 1s).unused == 2);
+}
+
+TEST_CASE("two sessions that ran at once both count, by the reads that each has seen") {
+  const LaneRate prior{1e9, 0ms, 0ms};
+  const auto session = [&](int reads, Time each) {
+    LaneModel lane(prior);
+    Time now{0};
+    for (int i = 0; i < reads; ++i) {
+      lane.issue(1, 0, 10'000, now);
+      lane.landed(1, true, now += each);
+    }
+    return lane;
+  };
+  const LaneRate first = session(9, 10ms).learned(prior, 1s);
+  CHECK(first.bytes_per_second == Approx(1e6));
+  const LaneRate both = session(3, 20ms).learned(first, 1s);
+  CHECK(both.bytes_per_second > 0.75e6);
+  CHECK(both.bytes_per_second < 0.99e6);
+  CHECK(both.measured >= 9);
+  // One that only gave up does not deny what the other one measured meanwhile.
+  LaneModel stalled(prior);
+  stalled.issue(1, 0, 10'000, 0ms);
+  CHECK(stalled.learned(first, 5s).bytes_per_second == first.bytes_per_second);
+  CHECK(stalled.learned(prior, 5s).bytes_per_second == Approx(2e3));
+}
+
+TEST_CASE("no value that a lane's rate may be given is too much for arithmetic") {
+  const double inf = std::numeric_limits<double>::infinity();
+  for (const double rate : {0.0, -1.0, 1e-300, 1e-4, 1e300, inf, -inf, std::nan("")}) {
+    for (const Time latency : {Time{0}, Time(-5), kNever, Time::min()}) {
+      for (const std::uint32_t depth : {0u, 1u, ~0u}) {
+        LaneModel lane({rate, latency, latency, depth, rate, true});
+        CHECK(lane.rate().bytes_per_second >= 1);
+        CHECK(lane.rate().depth >= 1);
+        Time now(1000);
+        for (std::uint64_t i = 0; i < 40; ++i) {
+          lane.issue(i, 0, i % 3 == 0 ? ~0ull / 64 : 4096, now);
+          CHECK(lane.ready_at(1e18, now) >= now);
+          CHECK(lane.resident_at(lane.in_flight().back(), now) >= now);
+          CHECK(lane.seconds_per_byte(now) > 0);
+          now += 1ms;
+          if (i % 2 == 0) lane.landed(i, i % 4 == 0, now);
+          if (i % 8 == 1) lane.given_up(i, now);
+          lane.inserted(i % 2 == 0 ? kNever : Time::min());
+        }
+        const LaneRate learned = lane.learned({rate, latency}, now);
+        CHECK(learned.bytes_per_second >= 1);
+        CHECK(std::isfinite(learned.bytes_per_second));
+      }
+    }
+  }
+}
+
+TEST_CASE("a read gets the time that is known to be enough, and much more while nothing is known") {
+  CHECK(read_deadline(1s, 500ms, 1.0, LaneRate::kSure) == 2500ms);
+  CHECK(read_deadline(1s, 500ms, 1.0, 0) == 33s);
+  CHECK(read_deadline(1s, 500ms, 100.0, 0) == 101500ms);
+  for (std::uint32_t reads = 0; reads < 20; ++reads) {
+    CHECK(read_deadline(0s, 500ms, 0, reads + 1) <= read_deadline(0s, 500ms, 0, reads));
+    for (const double allowed :
+         {-1.0, 1e300, std::numeric_limits<double>::infinity(), std::nan("")}) {
+      for (const Time floor : {Time{0}, Time(-1), kNever}) {
+        CHECK(read_deadline(5s, floor, allowed, reads) >= 5s);
+        CHECK(read_deadline(5s, floor, allowed, reads) <= 5s + kLongestRead);
+      }
+    }
+  }
 }
 
 TEST_CASE("the time of inserts is learned") {

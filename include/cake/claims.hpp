@@ -188,6 +188,7 @@ class Claims {
   bool failed(std::uint64_t id, Errc code, Time now) {
     LoadSlot* slot = slots_.find(id);
     if (slot == nullptr) return false;
+    if (code == Errc::timeout) board_.lanes_[slot->lane].given_up(id, now);
     board_.lanes_[slot->lane].landed(id, false, now);
     const bool wanted = slot->live;
     if (wanted) {

@@ -75,7 +75,7 @@ class LaneClient {
 
 /// Needs:   `storage` outlives the lanes
 /// Errors:  the constructor throws Exception(out_of_memory) when not even one thread a lane can be
-///          made, and Exception(invalid_argument) for a prior that is no rate
+/// made
 /// Thread:  Safe for concurrent use. In a child process after fork() nothing but the destructor may
 ///          be called; it then leaves everything as it is.
 template <StorageBackend S>
@@ -126,10 +126,11 @@ class IoLanes {
     for (const Lane& lane : core_->lanes) rates.push_back(lane.rate);
     return rates;
   }
-  /// What a session has measured; the prior of the next one.
-  void learn(LaneId lane, const LaneRate& rate) {
+  /// What a session has measured, beside what others have told meanwhile; the prior of the next one.
+  void learn(LaneId lane, const LaneModel& model, Time now) {
     std::lock_guard lock(core_->mutex);
-    core_->lanes[lane].rate = rate;
+    LaneRate& rate = core_->lanes[lane].rate;
+    rate = model.learned(rate, now);
   }
 
   void attach(std::shared_ptr<LaneClient> client) {

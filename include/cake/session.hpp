@@ -193,10 +193,8 @@ class PrefillSession {
     running_state.close();
     lanes_.detach(running_state);
     const std::shared_ptr<State> state = std::move(state_);
-    for (LaneId l = 0; l < lanes_.size(); ++l) {
-      // A session that has read nothing knows no more than the lanes do.
-      if (state->measured(l)) lanes_.learn(l, state->rate(l));
-    }
+    const std::vector<LaneModel> models = state->lane_models();
+    for (LaneId l = 0; l < lanes_.size(); ++l) lanes_.learn(l, models[l], state->now());
     std::lock_guard lock(state->mutex);
     PrefillReport report = state->core.report(state->now());
     last_.complete = report.status.has_value();
@@ -306,7 +304,6 @@ class PrefillSession {
       const std::uint64_t layers = (staging - std::min(staging, ends)) / plan.layer_bytes;
       core.set_read_layers(static_cast<std::uint32_t>(std::min<std::uint64_t>(layers, ~0u)));
       smallest_read = std::min(plan.read_bytes({0, plan.n_layers}), staging);
-      measured_lanes.assign(lanes.size(), false);
       planning = now();
     }
 
@@ -320,13 +317,11 @@ class PrefillSession {
       }
     }
 
-    bool measured(LaneId lane) {
+    std::vector<LaneModel> lane_models() {
       std::lock_guard lock(mutex);
-      return measured_lanes[lane];
-    }
-    LaneRate rate(LaneId lane) {
-      std::lock_guard lock(mutex);
-      return core.board().lane(lane).rate();
+      std::vector<LaneModel> models;
+      for (LaneId l = 0; l < core.board().n_lanes(); ++l) models.push_back(core.board().lane(l));
+      return models;
     }
 
     ChunkIdentity identity(std::uint32_t chunk) const {
@@ -427,7 +422,6 @@ class PrefillSession {
       }
       taken.view = *view;
       std::lock_guard lock(mutex);
-      measured_lanes[core.find(read.id)->lane] = true;
       if (layers.end < layout.n_layers) parsed[taken.slice.chunk] = tables;
       if constexpr (inserts_on_caller<M>()) pending.reserve(pending.size() + 1);
       taken.inserts = core.begin_insert(read.id, now());  // nothing from here on needs memory
@@ -553,8 +547,7 @@ class PrefillSession {
         parsed;                    // of chunks that come in slices
     std::vector<Pending> pending;  // oldest first
     std::uint64_t pending_bytes = 0;
-    std::vector<bool> measured_lanes;  // a read of it landed in this run
-    std::uint32_t in_gate = 0;         // threads
+    std::uint32_t in_gate = 0;  // threads
     bool closed = false;
     std::string error;
     Status load_error;

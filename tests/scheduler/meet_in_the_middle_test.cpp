@@ -106,12 +106,34 @@ TEST_CASE("a load that does not come is taken over") {
   CHECK(late.tokens.begin == 0);
 }
 
-TEST_CASE("a read may take a multiple of what it should") {
+TEST_CASE(
+    "a read may take a multiple of what it should on a lane that was measured, else much more") {
   Run run(Prompt("1111"), 1e-3);
+  const auto guessed = run.load(Time(100));
+  REQUIRE(guessed);
+  CHECK(seconds(guessed->deadline) > 30);
+  run.prompt.priors[0].measured = LaneRate::kSure;
+  run.claims.emplace(run.prompt);
   const auto load = run.load(Time(100));
   REQUIRE(load);
   const Time expected = std::chrono::milliseconds(500) + std::chrono::milliseconds(8);
   CHECK(seconds(load->deadline - Time(100)) == Approx(seconds(expected)).epsilon(1e-3));
+}
+
+TEST_CASE(
+    "a lane that looks too slow gets one read of what compute has, as long as nobody measured it") {
+  for (const bool measured : {false, true}) {
+    Run run(Prompt("11111111"), 10.0);
+    run.prompt.priors[0].measured = measured ? LaneRate::kSure : 0;
+    run.claims.emplace(run.prompt);
+    const auto load = run.load();
+    CHECK(load.has_value() != measured);
+    if (!load) continue;
+    CHECK(load->slice.chunk >= 4);  // not what the next step takes
+    run.claims->load(load->slice.chunk);
+    CHECK_FALSE(run.load());
+    CHECK(run.step().tokens == TokenRange{0, 64});
+  }
 }
 
 TEST_CASE("the last loads come layer by layer, and the suffix pass follows them gated") {

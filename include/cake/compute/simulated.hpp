@@ -67,8 +67,9 @@ struct SimulationResult {
   PrefillReport report;
   std::string violation;  // empty: every rule was kept
   std::uint64_t events = 0;
-  Time longest_deadline{0};  // of a read, from its issue
-  Time idle{0};              // while neither compute nor any lane had anything to do
+  Time longest_deadline{0};     // of a read, from its issue
+  std::vector<LaneRate> rates;  // [n_lanes] what the next prompt starts from
+  Time idle{0};                 // while neither compute nor any lane had anything to do
 };
 
 }  // namespace cake

@@ -120,6 +120,9 @@ class Simulation {
 
   void close() {
     if (core_.inserting() != 0 || (core_.status() != Errc::ok && !passes_.empty())) return;
+    for (LaneId l = 0; l < lanes_.size(); ++l) {
+      result_.rates.push_back(core_.board().lane(l).learned(spec_.priors[l], now_));
+    }
     core_.close();
     closed_ = true;
     closed_at_ = now_;

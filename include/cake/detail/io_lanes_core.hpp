@@ -13,7 +13,7 @@ template <StorageBackend S>
 struct IoLanes<S>::Core {
   Core(S& storage_in, const LaneOptions& options_in)
       : storage(storage_in),
-        options(checked(options_in)),
+        options(options_in),
         device(options.device ? device_of(storage_in) : nullptr),
         // An arena gives parts of any size for nothing, and what is kept would be missing there.
         pool(device == nullptr
@@ -42,15 +42,6 @@ struct IoLanes<S>::Core {
     }
   }
 
-  static LaneOptions checked(LaneOptions o) {
-    const double rate = o.prior.bytes_per_second;
-    if (!(rate > 0) || rate > 1e18 || o.prior.latency < Time{0} || o.prior.insert < Time{0}) {
-      throw Exception({Errc::invalid_argument, 0,
-                       "I/O lanes: LaneOptions::prior must be a rate above 0 bytes per second with "
-                       "latencies of 0 or more"});
-    }
-    return o;
-  }
   unsigned threads_per_lane() const { return std::max(1u, options.threads); }
   std::uint32_t lane_count() const { return std::clamp(tiers_of(storage), 1u, kMaxTiers); }
 

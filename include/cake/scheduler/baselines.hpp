@@ -26,7 +26,7 @@ class SplitScheduler {
     const PrefillPlan& plan = board.plan();
     const std::uint32_t front = board.front();
     const std::uint32_t limit =
-        std::min({front + std::min(budget, plan.max_step_tokens), plan.n_tokens});
+        front + std::min({budget, plan.max_step_tokens, plan.n_tokens - front});
     std::uint32_t end = front;
     while (end < limit) {
       const std::uint32_t chunk = plan.chunk_of(end);
@@ -51,7 +51,9 @@ class SplitScheduler {
   }
   static Time load_deadline(const Board& board, LaneId lane, std::uint32_t chunk, Time now) {
     const double size = static_cast<double>(board.plan().stored[chunk].size);
-    return now + std::chrono::seconds(5) + 8 * (board.lane(lane).ready_at(size, now) - now);
+    const double expected = seconds(board.lane(lane).ready_at(size, now) - now);
+    return read_deadline(now, std::chrono::seconds(5), 8 * expected,
+                         board.lane(lane).rate().measured);
   }
 
  private:

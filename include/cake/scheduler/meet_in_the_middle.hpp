@@ -26,19 +26,26 @@ namespace cake {
 struct MeetOptions {
   ComputeCost cost;  // prior; learned from there
   bool learn = true;
-  double deadline_factor =
-      8;  // a read may take this many times what it should, and the floor on top
+  /// On a lane that was measured a read may take this many times what it should, and the floor on
+  /// top; before, up to 64 floors (read_deadline()).
+  double deadline_factor = 8;
   Time deadline_floor = std::chrono::milliseconds(500);
+  /// Passes of fewer tokens take as long as one of so many, as far as is known beforehand; learned
+  /// from there.
+  std::uint32_t smallest_step = 1;
 };
 
 class MeetInTheMiddleScheduler {
  public:
   explicit MeetInTheMiddleScheduler(const MeetOptions& options = {})
-      : options_(options), model_(options.cost) {}
+      : options_(options), model_(options.cost, options.smallest_step) {}
 
   void begin(const PrefillPlan& plan) {
     seen_ = 0;
     planned_ = false;
+    tried_ = 0;
+    idle_ = 0;
+    waits_since_ = kNever;
     step_ = plan.max_step_tokens;
     computes_.assign(plan.end_chunk, 1);
     orders_.resize(plan.n_lanes);
@@ -59,7 +66,7 @@ class MeetInTheMiddleScheduler {
     const PrefillPlan& plan = board.plan();
     const std::uint32_t front = board.front();
     budget = std::min(budget, plan.max_step_tokens);
-    const std::uint32_t limit = std::min(plan.n_tokens, front + budget);
+    const std::uint32_t limit = front + std::min(budget, plan.n_tokens - front);
     if (front >= plan.prefix_end()) return compute(front, limit);
     step_ += (budget - step_) / 4;
     refresh(board, now, false);
@@ -68,13 +75,16 @@ class MeetInTheMiddleScheduler {
       if (stuck(board)) planned_ = false;
       refresh(board, now, true);  // compute has nothing to do, and a lane is behind
       end = reach(board, limit);
+      if (end == front && nobody_begins(board, now)) end = reach(board, limit);
     }
     if (end > front) {
+      waits_since_ = kNever;
       if (const Time ask = when_needed(board, end); ask > now) return wait_until(ask);
       return compute(front, shorten(board, end));
     }
     if (board.may_gate() && course_.layers != 0 && may_follow(board)) {
-      Step step = compute(plan.prefix_end(), std::min(plan.n_tokens, plan.prefix_end() + budget));
+      const std::uint32_t suffix = plan.prefix_end();
+      Step step = compute(suffix, suffix + std::min(budget, plan.n_tokens - suffix));
       step.gated = true;
       return step;
     }
@@ -90,11 +100,15 @@ class MeetInTheMiddleScheduler {
       refresh(board, now, true);
       slice = orders_[lane].next(board, lane, layers);
     }
+    if (!slice) slice = trial(board, lane);
     if (!slice) return std::nullopt;
     const auto bytes = static_cast<double>(board.plan().read_bytes(slice->layers));
     const double expected = seconds(board.lane(lane).ready_at(bytes, now) - now);
-    return Load{*slice,
-                now + options_.deadline_floor + from_seconds(options_.deadline_factor * expected)};
+    // A gated step may wait for what follows a first slice, and that has measured the lane.
+    const std::uint32_t measured =
+        slice->layers.begin != 0 ? LaneRate::kSure : board.lane(lane).rate().measured;
+    return Load{*slice, read_deadline(now, options_.deadline_floor,
+                                      options_.deadline_factor * expected, measured)};
   }
 
  private:
@@ -142,6 +156,56 @@ class MeetInTheMiddleScheduler {
           chunk, plan.chunk_range(chunk), {issued, std::min(plan.n_layers, issued + layers)}};
     }
   };
+
+  /// A lane that was never measured, or not for some prompts, may be better than thought: when
+  /// nothing is to be read on it, it gets one read of what compute has anyway. The last of it, and
+  /// nothing that the next step takes or whose loss would make a pass more.
+  std::optional<Slice> trial(const Board& board, LaneId lane) {
+    const LaneModel& model = board.lane(lane);
+    const LaneRate& rate = model.rate();
+    if ((tried_ >> lane & 1) != 0 || model.measured() || !model.in_flight().empty() ||
+        rate.unused < std::min(kTrialAfter, rate.measured)) {
+      return std::nullopt;
+    }
+    const PrefillPlan& plan = board.plan();
+    if (plan.prefix_end() <= board.front() + step_) return std::nullopt;
+    tried_ |= 1u << lane;
+    const std::uint32_t layers = plan.may_gate ? slice_layers(board, lane) : plan.n_layers;
+    for (std::uint32_t c = plan.end_chunk; c-- > board.front_chunk();) {
+      const TokenRange tokens = plan.chunk_range(c);
+      if (tokens.begin < board.front() + step_) break;
+      const double passes = std::ceil((tokens.begin - board.front()) / step_) +
+                            std::ceil((plan.n_tokens - tokens.end) / step_);
+      if (computes_[c] == 0 || passes > std::ceil((plan.n_tokens - board.front()) / step_))
+        continue;
+      if (const auto slice = Orders::rest(board, lane, c, layers)) return slice;
+    }
+    return std::nullopt;
+  }
+
+  /// Compute waits for lanes that do not begin what is theirs, for want of memory or of threads:
+  /// when that has taken twice as long as all loads should have, the course goes on without them
+  /// until they do.
+  bool nobody_begins(const Board& board, Time now) {
+    const std::uint32_t loaded = board.loaded_chunks() + board.inserting_chunks();
+    if (waits_since_ == kNever || waits_loaded_ != loaded) {
+      waits_since_ = now;
+      waits_loaded_ = loaded;
+      const Time loads = from_seconds(course_.loaded) - now;
+      waits_until_ = now + 2 * std::clamp<Time>(loads, Time(20'000), kLongestRead);
+      return false;
+    }
+    if (now < waits_until_) return false;
+    idle_ = 0;
+    for (LaneId l = 0; l < board.n_lanes(); ++l) {
+      idle_ |= std::uint32_t{board.lane(l).in_flight().empty()} << l;
+    }
+    waits_since_ = kNever;
+    if (idle_ == 0) return false;
+    planned_ = false;
+    refresh(board, now, true);
+    return true;
+  }
 
   static Step compute(std::uint32_t begin, std::uint32_t end) {
     Step step;
@@ -195,12 +259,16 @@ class MeetInTheMiddleScheduler {
     }
     if (planned_ && !board.running().empty() && board.running().back().gated) return;
     const PrefillPlan& plan = board.plan();
-    outlook_.look(board, model_.current(), step_, plan.may_gate, now);
+    for (LaneId l = 0; idle_ != 0 && l < board.n_lanes(); ++l) {
+      if (!board.lane(l).in_flight().empty()) idle_ &= ~(1u << l);
+    }
+    outlook_.look(board, model_.current(), step_, plan.may_gate, now, idle_);
     course_ = outlook_.choose();
     planned_ = true;
     const Time spent = Time(static_cast<Time::rep>(outlook_.visits()) * 10);
     next_look_ = now + std::max(Time(20'000), 100 * spent);
     cost_ = model_.current();
+    cost_version_ = model_.version();
     planned_step_ = step_;
     lost_ = board.lost_chunks();
     ready_ = board.front_chunk();
@@ -234,11 +302,14 @@ class MeetInTheMiddleScheduler {
     const double left = std::max(0.0, course_.end - seconds(now));
     for (LaneId l = 0; l < board.n_lanes(); ++l) {
       const LaneModel& lane = board.lane(l);
-      if (lane.down() != ((course_.up >> l & 1) == 0)) return true;
+      const bool out =
+          lane.down() || (idle_ != 0 && (idle_ >> l & 1) != 0 && lane.in_flight().empty());
+      if (out != ((course_.up >> l & 1) == 0)) return true;
       if (far(lane.seconds_per_byte(now), outlook_.pace(l), share)) return true;
       const double latency = seconds(lane.rate().latency + lane.rate().insert);
       if (std::abs(latency - outlook_.latency(l)) > share * left) return true;
     }
+    if (model_.version() == cost_version_) return false;
     const std::uint32_t front = board.front();
     const ComputeCost cost = model_.current();
     const double to = front + step_;
@@ -303,6 +374,8 @@ class MeetInTheMiddleScheduler {
                    static_cast<double>(plan.n_layers)));
   }
 
+  static constexpr std::uint32_t kTrialAfter = 3;  // prompts without a read of a lane that is known
+
   MeetOptions options_;
   CostModel model_;
   Outlook outlook_;
@@ -311,11 +384,17 @@ class MeetInTheMiddleScheduler {
   Time next_look_{0};
   double step_ = 1;  // what the engine takes in one pass, on average
   double planned_step_ = 1;
-  ComputeCost cost_;        // that the course was made with
+  ComputeCost cost_;  // that the course was made with
+  std::uint64_t cost_version_ = 0;
   std::uint32_t lost_ = 0;  // chunks whose load had failed by then
   std::uint32_t meet_ = 0;
   std::uint32_t ready_ = 0;  // chunks below it are there, or their first layers are
   std::uint64_t seen_ = 0;
+  std::uint32_t tried_ = 0;    // bit set of lanes that had a trial in this run
+  std::uint32_t idle_ = 0;     // bit set of lanes that do not begin what is theirs
+  Time waits_since_ = kNever;  // compute waits for a load to begin
+  Time waits_until_{0};
+  std::uint32_t waits_loaded_ = 0;
   std::vector<std::uint8_t> computes_;  // [end_chunk] the course gives it to compute
   std::vector<Orders> orders_;          // [lane]
 };

@@ -27,8 +27,9 @@ class Outlook {
   static constexpr std::uint8_t kNobody = 0xfe;  // is being inserted, or all of it is on a lane
 
   /// Takes in how things stand. `step`: most tokens of a pass; `gated`: the suffix pass may start
-  /// behind the loads.
-  void look(const Board& board, const ComputeCost& cost, double step, bool gated, Time now) {
+  /// behind the loads; `without`: bit set of lanes that are not to be used.
+  void look(const Board& board, const ComputeCost& cost, double step, bool gated, Time now,
+            std::uint32_t without = 0) {
     plan_ = &board.plan();
     cost_ = cost;
     step_ = std::max(1.0, step);
@@ -46,7 +47,7 @@ class Outlook {
     suffix_ = cost.passes(suffix_begin_, end, step_);
     first_ = cost.pass(suffix_begin_, std::min(end, suffix_begin_ + step_));
     gated_ = gated && plan_->n_layers > 1;
-    take_lanes(board, now);
+    take_lanes(board, now, without);
     take_items(board, now);
   }
 
@@ -115,7 +116,7 @@ class Outlook {
   }
 
  private:
-  void take_lanes(const Board& board, Time now) {
+  void take_lanes(const Board& board, Time now, std::uint32_t without) {
     n_lanes_ = board.n_lanes();
     up_ = 0;
     slice_bytes_ = 0;
@@ -125,7 +126,7 @@ class Outlook {
       pace_[l] = lane.seconds_per_byte(now);
       const LaneRate& rate = lane.rate();
       latency_[l] = seconds(rate.latency + rate.insert);
-      if (lane.down()) continue;
+      if (lane.down() || (without >> l & 1) != 0) continue;
       up_ |= 1u << l;
       slice_bytes_ = std::max(slice_bytes_, slice_bytes(rate));
     }

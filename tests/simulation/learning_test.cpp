@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// Prompt after prompt in virtual time, with what was learned handed on: guesses that are wrong by
+// any factor, lanes that stall, and machines that are busy for a while cost a prompt or two, and
+// none of them is believed for ever.
+#include <algorithm>
+#include <vector>
+
+#include "cake/compute/simulation.hpp"
+#include "cake/scheduler/meet_in_the_middle.hpp"
+#include "catch.hpp"
+
+namespace {
+
+using namespace cake;
+using namespace std::chrono_literals;
+using Meet = MeetInTheMiddleScheduler;
+
+struct Shape {
+  std::uint32_t chunk_tokens;
+  std::uint32_t chunks;
+  double chunk_bytes;
+  double per_token;  // seconds
+};
+constexpr Shape kSmall{128, 17, 3.0e6, 2e-3};   // SmolLM2-135M on a busy CPU
+constexpr Shape kLarge{256, 32, 33.5e6, 9e-4};  // Llama-3.1-8B
+constexpr std::uint32_t kLayers = 30;
+
+/// All chunks stored behind every lane of these rates; guessed as LaneOptions guess.
+SimulationSpec spec_of(const Shape& shape, const std::vector<double>& rates, bool may_gate) {
+  SimulationSpec spec;
+  PrefillPlan& plan = spec.plan;
+  plan.chunk_tokens = shape.chunk_tokens;
+  plan.n_chunks = plan.end_chunk = shape.chunks;
+  plan.n_tokens = shape.chunks * shape.chunk_tokens + 55;
+  plan.n_layers = kLayers;
+  plan.n_lanes = static_cast<std::uint32_t>(rates.size());
+  plan.max_step_tokens = 512;
+  plan.may_gate = may_gate;
+  plan.head_bytes = 8192;
+  plan.foot_bytes = 4096;
+  plan.layer_bytes = static_cast<std::uint64_t>(shape.chunk_bytes / kLayers);
+  spec.cost = {10 * shape.per_token, shape.per_token, shape.per_token / 1e5};
+  spec.stored.assign(shape.chunks, {plan.read_bytes({0, kLayers}), (1u << rates.size()) - 1});
+  for (const double rate : rates) {
+    spec.links.push_back({{{Time{0}, rate}}, 100us});
+    spec.priors.push_back({1e9, 100us, Time{0}});
+  }
+  return spec;
+}
+
+/// One prompt; hands on what was learned.
+PrefillReport next_prompt(SimulationSpec& spec, Meet& scheduler) {
+  Simulation<Meet> simulation(spec, scheduler);
+  SimulationResult result = simulation.run();
+  REQUIRE(result.violation == "");
+  scheduler = simulation.core().scheduler();
+  spec.priors = result.rates;
+  return result.report;
+}
+
+/// With everything known beforehand.
+PrefillReport told(SimulationSpec spec) {
+  for (std::size_t l = 0; l < spec.links.size(); ++l) {
+    spec.priors[l] = {spec.links[l].trace[0].second, spec.links[l].latency, Time{0}};
+    spec.priors[l].measured = LaneRate::kSure;
+  }
+  MeetOptions options;
+  options.cost = spec.cost;
+  Meet scheduler(options);
+  return next_prompt(spec, scheduler);
+}
+
+}  // namespace
+
+TEST_CASE(
+    "a link that is slower or faster than guessed by any factor is used from the second prompt "
+    "on") {
+  for (const bool may_gate : {false, true}) {
+    for (const Shape& shape : {kSmall, kLarge}) {
+      for (const double rate : {1e6, 4.6e6, 37.5e6, 1e9 / 30, 3e8, 1e9, 3e10, 1e12}) {
+        for (const double guess : {1e3, 1e6, 1e9, 1e12}) {
+          CAPTURE(may_gate, shape.chunk_bytes, rate, guess);
+          SimulationSpec spec = spec_of(shape, {rate}, may_gate);
+          spec.priors[0].bytes_per_second = guess;
+          const PrefillReport best = told(spec);
+          Meet scheduler;
+          const PrefillReport first = next_prompt(spec, scheduler);
+          CHECK(first.ttft <= 1.02 * seconds(told(spec_of(shape, {1.0}, may_gate)).ttft) * 1s);
+          for (int prompt = 2; prompt < 6; ++prompt) {
+            const PrefillReport report = next_prompt(spec, scheduler);
+            CAPTURE(prompt);
+            CHECK(seconds(report.ttft) <= 1.05 * seconds(best.ttft));
+            CHECK(report.tokens_loaded >= best.tokens_loaded * 0.9);
+            CHECK(report.failed_loads == 0);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("a slow link is used in the first prompt already, and no read of it is given up") {
+  for (const auto& [shape, rate] : {std::pair(kSmall, 4.6e6), std::pair(kLarge, 37.5e6)}) {
+    SimulationSpec spec = spec_of(shape, {rate}, false);
+    const PrefillReport best = told(spec);
+    Meet scheduler;
+    const PrefillReport first = next_prompt(spec, scheduler);
+    CHECK(first.failed_loads == 0);
+    CHECK(first.tokens_loaded > 0);
+    CHECK(seconds(first.ttft) <= 1.1 * seconds(best.ttft));
+  }
+}
+
+TEST_CASE("of several lanes the one that is as guessed is used well, whatever the others are") {
+  for (const double other : {1e3, 1e6, 4.6e6, 3e10, 1e12}) {
+    for (const std::size_t right : {std::size_t{0}, std::size_t{1}, std::size_t{2}}) {
+      CAPTURE(other, right);
+      std::vector<double> rates(3, other);
+      rates[right] = 1e9;
+      SimulationSpec spec = spec_of(kLarge, rates, false);
+      const PrefillReport best = told(spec);
+      Meet scheduler;
+      for (int prompt = 1; prompt < 6; ++prompt) {
+        const PrefillReport report = next_prompt(spec, scheduler);
+        if (prompt > 2) CHECK(seconds(report.ttft) <= 1.1 * seconds(best.ttft));
+      }
+    }
+  }
+}
+
+TEST_CASE(
+    "a link that was slow for some prompts is used again when it has recovered, and the other "
+    "way") {
+  for (const auto& [before, after] :
+       {std::pair(1e9, 4.6e6), std::pair(4.6e6, 1e9), std::pair(1e4, 1e9), std::pair(1e9, 1e4)}) {
+    CAPTURE(before, after);
+    SimulationSpec spec = spec_of(kLarge, {before}, false);
+    Meet scheduler;
+    for (int prompt = 0; prompt < 5; ++prompt) (void)next_prompt(spec, scheduler);
+    spec.links[0].trace[0].second = after;
+    const PrefillReport best = told(spec);
+    for (int prompt = 0; prompt < 6; ++prompt) {
+      const PrefillReport report = next_prompt(spec, scheduler);
+      if (prompt >= 5) CHECK(seconds(report.ttft) <= 1.1 * seconds(best.ttft));
+    }
+  }
+}
+
+TEST_CASE("a lane on which everything hung once is tried again") {
+  SimulationSpec spec = spec_of(kLarge, {1e9}, false);
+  const PrefillReport best = told(spec);
+  for (const int healthy : {0, 3}) {
+    Meet scheduler;
+    spec.priors[0] = {1e9, 100us, Time{0}};
+    for (int prompt = 0; prompt < healthy; ++prompt) (void)next_prompt(spec, scheduler);
+    spec.faults.assign(spec.stored.size(), SimulatedFault::hang);
+    for (int prompt = 0; prompt < 2; ++prompt)
+      CHECK(next_prompt(spec, scheduler).tokens_loaded == 0);
+    spec.faults.clear();
+    (void)next_prompt(spec, scheduler);
+    (void)next_prompt(spec, scheduler);
+    CHECK(seconds(next_prompt(spec, scheduler).ttft) <= 1.05 * seconds(best.ttft));
+  }
+}
+
+TEST_CASE("one chunk that hangs in every prompt leaves the others loaded") {
+  SimulationSpec spec = spec_of(kLarge, {2e9}, false);
+  spec.faults.assign(spec.stored.size(), SimulatedFault::none);
+  spec.faults[30] = SimulatedFault::hang;
+  Meet scheduler;
+  for (int prompt = 0; prompt < 4; ++prompt) {
+    const PrefillReport report = next_prompt(spec, scheduler);
+    if (prompt > 0) CHECK(report.tokens_loaded > 0.5 * spec.plan.prefix_end());
+  }
+}
