@@ -34,6 +34,7 @@
 #include "cake/detail/staging_pool.hpp"
 #include "cake/device_staging.hpp"
 #include "cake/lane_model.hpp"
+#include "cake/storage/optional_members.hpp"
 
 namespace cake {
 

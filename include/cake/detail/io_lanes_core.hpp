@@ -133,29 +133,22 @@ struct IoLanes<S>::Core {
 
   /// One tier after the other where the store can be asked so, all at once: a tier that does not
   /// answer leaves the others'.
-  static constexpr bool asks_tiers =
-      requires(S & s, std::uint32_t tier, std::span<const ChunkKey> keys) {
-    { s.lookup_tier(tier, keys) } -> std::same_as<Answer>;
-  };
-
-  static constexpr bool erases_in_tiers = requires(S & s, std::uint32_t tier, const ChunkKey& key) {
-    { s.erase_tier(tier, key) } -> std::same_as<Status>;
-  };
+  static constexpr bool asks_tiers = HasLookupTier<S>;
 
   void discard(std::uint32_t tier, const ChunkKey& key) noexcept {
-    (void)detail::guarded(Errc::io, "erase", [&] {
-      if constexpr (erases_in_tiers) {
-        return storage.erase_tier(tier, key);
-      } else {
-        return storage.erase(key);
-      }
-    });
+    (void)detail::guarded(Errc::io, "erase", [&] { return erase_in_tier(storage, tier, key); });
   }
 
   Answer lookup(std::span<const ChunkKey> keys, std::uint64_t object_bytes, Time timeout,
                 const std::stop_token& stop_token, Status& problem) {
-    if constexpr (requires { S::lookup_never_blocks; }) {
-      if constexpr (S::lookup_never_blocks) return ask(keys, object_bytes, 0, problem);
+    std::optional<Answer> merged;
+    if constexpr (lookup_never_blocks<S>()) {
+      for (std::uint32_t t = 0; t < calls.size(); ++t) {
+        Status part;
+        merge(merged, ask(keys, object_bytes, t, part), problem);
+        if (problem) problem = part;
+      }
+      return merged ? std::move(*merged) : Answer(problem.error());
     }
     const auto owned = std::make_shared<const std::vector<ChunkKey>>(keys.begin(), keys.end());
     std::vector<std::shared_ptr<Asked>> all;
@@ -168,7 +161,6 @@ struct IoLanes<S>::Core {
         asked->answer.emplace(ask(*asked->keys, object_bytes, t, asked->problem));
       });
     }
-    std::optional<Answer> merged;
     for (std::uint32_t t = 0; t < calls.size(); ++t) {
       const Time waited = calls[t].hanging() > 0 ? timeout / 16 : timeout;
       const auto outcome = calls[t].wait(all[t]->ticket, begun + waited, stop_token);
@@ -222,17 +214,13 @@ struct IoLanes<S>::Core {
     return detail::guarded(Errc::io, "lookup", [&]() -> Answer {
       Answer found = lookup_in(keys, tier);
       if (!found) return found;
-      if constexpr (requires {
-                      { storage.lookup_problem() } -> std::same_as<Status>;
-                    }) {
-        problem = storage.lookup_problem();
-      }
+      problem = lookup_problem_of(storage);
       found->resize(keys.size());
       const std::uint32_t known = (1u << lanes.size()) - 1;
       for (std::size_t i = 0; i < keys.size(); ++i) {
         StoredChunk& chunk = (*found)[i];
         if (chunk.size != 0 && chunk.size != object_bytes) {
-          if (erases_in_tiers || !asks_tiers) discard(tier, keys[i]);
+          if (HasEraseTier<S> || !asks_tiers) discard(tier, keys[i]);
           chunk = {};
         }
         chunk.tiers &= known;
@@ -244,7 +232,7 @@ struct IoLanes<S>::Core {
     if constexpr (asks_tiers) {
       return storage.lookup_tier(tier, keys);
     } else {
-      return storage.lookup(keys);
+      return storage.lookup(keys);  // all of it at once
     }
   }
 
