@@ -18,7 +18,9 @@ using namespace cake;
 struct FreeEngine {
   KvLayout layout() const { return {1, 1, 2, DType::f16, KvOrder::nhd}; }
   ModelFingerprint fingerprint() const { return {}; }
-  Status prefill(Tokens, TokenRange, LayerGate) { return {}; }
+  Status prefill(Tokens, TokenRange, LayerGate gate) {
+    return gate.wait(0) ? Status() : Status(Error{Errc::superseded, 0, "free engine"});
+  }
   Status insert(const Slice&, const KvView&) { return {}; }
   Status extract(const Slice&, const MutableKvView&) { return {}; }
 };
@@ -27,6 +29,7 @@ static_assert(ComputeBackend<FreeEngine>);
 /// Holds one object per chunk of one prompt; reading copies it.
 class FreeStorage {
  public:
+  static constexpr bool lookup_never_blocks = true;
   FreeStorage(const std::vector<TokenId>& prompt, std::uint32_t chunk_tokens) {
     FreeEngine engine;
     const ChunkKey root = root_key(engine.fingerprint(), engine.layout(), chunk_tokens, {});

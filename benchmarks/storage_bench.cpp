@@ -11,7 +11,9 @@
 #include <isa-l/crc.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
@@ -222,6 +224,55 @@ void lookup_posix(benchmark::State& state) {
   std::filesystem::remove_all(scratch());
 }
 
+// Writes to a full store of so many objects that it has not seen yet: sparse files of 1 MiB. All is
+// made once; the counters say how long opening and the writes took, in milliseconds.
+void write_at_capacity(benchmark::State& state) {
+  constexpr std::uint64_t size = std::uint64_t{1} << 20;
+  const auto n = static_cast<std::uint64_t>(state.range(0));
+  const auto key = [](std::uint64_t i) {
+    ChunkKey made;
+    made.bytes = Sha256().update(std::to_string(i)).finish();
+    return made;
+  };
+  { PosixStorage make({.directory = scratch()}); }
+  for (std::uint64_t i = 0; i < n; ++i) {
+    const std::string hex = key(i).hex();
+    const auto folder = scratch() / hex.substr(0, 2);
+    if (i < 4096) {
+      std::filesystem::create_directory(folder);
+      std::filesystem::permissions(folder, std::filesystem::perms::owner_all);
+    }
+    const int file =
+        ::open((folder / (hex + ".ckv")).c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    if (file < 0 || ::ftruncate(file, static_cast<off_t>(size)) != 0) std::abort();
+    ::close(file);
+  }
+  AlignedBuffer object(size);
+  std::fill(object.bytes().begin(), object.bytes().end(), std::byte{1});
+  using Clock = std::chrono::steady_clock;
+  const auto since = [](Clock::time_point begin) {
+    return std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
+  };
+  for (auto _ : state) {
+    const auto begin = Clock::now();
+    PosixStorage store({.directory = scratch(), .capacity_bytes = n * size});
+    state.counters["open"] = since(begin);
+    std::vector<double> took;
+    for (std::uint64_t i = 0; i < 2000; ++i) {
+      const auto start = Clock::now();
+      if (!store.write(key(n + i), object.bytes())) state.SkipWithError("a write failed");
+      took.push_back(since(start));
+    }
+    state.counters["first"] = took.front();
+    std::sort(took.begin(), took.end());
+    state.counters["p50"] = took[took.size() / 2];
+    state.counters["p99"] = took[took.size() * 99 / 100];
+    state.counters["max"] = took.back();
+    state.counters["evicted"] = static_cast<double>(store.stats().evicted);
+  }
+  std::filesystem::remove_all(scratch());
+}
+
 BENCHMARK(plain_isal)->Arg(1)->Arg(32)->Unit(benchmark::kMicrosecond);
 BENCHMARK(parse_and_verify)->Arg(1)->Arg(32)->Unit(benchmark::kMicrosecond);
 BENCHMARK(verify_layer_by_layer)->Arg(32)->Unit(benchmark::kMicrosecond);
@@ -239,6 +290,12 @@ BENCHMARK(posix_read_buffered)
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
 BENCHMARK(posix_write)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(write_at_capacity)
+    ->Arg(20000)
+    ->Arg(300000)
+    ->Iterations(1)
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
 BENCHMARK(lookup_memory)->Unit(benchmark::kMicrosecond);
 BENCHMARK(lookup_posix)->Unit(benchmark::kMicrosecond);
 

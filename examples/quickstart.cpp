@@ -84,11 +84,11 @@ class Quickstart {
     progress("reading " + options_.model.filename().string());
     const auto file = llama::GgufFile::open(options_.model);
     if (!file) return file.error();
+    const auto config = llama::read_config(*file);
+    if (!config) return config.error();
     auto tokenizer = Tokenizer::load(*file);
     if (!tokenizer) return tokenizer.error();
     if (Status status = make_prompt(*tokenizer); !status) return status;
-    const auto config = llama::read_config(*file);
-    if (!config) return config.error();
     const std::size_t room = config->n_context;
     if (result_.prompt_tokens.size() + options_.max_new_tokens > room) {
       return Error{Errc::invalid_argument, 0,
@@ -112,19 +112,10 @@ class Quickstart {
     result_.device = On::kName;
     std::printf("prompt: %zu tokens; model: %s on %s\n", result_.prompt_tokens.size(),
                 engine_->config().name.c_str(), On::describe(*engine_).c_str());
-    if (const Status saved = save_prompt(); !saved) return complain(saved, kFailed);
-    choose_link();
-    const bool all = options_.mode == Mode::all;
-    Status status;
-    if (all || options_.mode == Mode::compute) status = run_mode("compute", ComputeOnlyScheduler());
-    if (status && (all || options_.mode == Mode::load))
-      status = run_mode("load", LoadOnlyScheduler());
-    if (status && (all || options_.mode == Mode::cake)) {
-      status = run_mode("cake", MeetInTheMiddleScheduler({.cost = cost_}));
-    }
+    Status status = n_chunks() > 0 ? save_prompt() : Status();
+    if (status) status = run_modes();
     if (!status) return complain(status, kFailed);
     progress("");
-    set_bound();
     show();
     const PrefillReport& last = result_.runs.back().report;
     if (options_.trace) status = write_file(*options_.trace, last.chrome_trace());
@@ -140,20 +131,51 @@ class Quickstart {
   }
 
  private:
+  Status run_modes() {
+    if (n_chunks() == 0) {
+      std::printf("the prompt is shorter than a chunk of %u tokens: nothing to store or load\n",
+                  options_.chunk_tokens);
+      return run_mode("compute", ComputeOnlyScheduler());
+    }
+    const bool all = options_.mode == Mode::all;
+    Status status;
+    if (all || options_.mode == Mode::compute) status = run_mode("compute", ComputeOnlyScheduler());
+    if (options_.mode != Mode::compute) choose_link();
+    if (status && (all || options_.mode == Mode::load))
+      status = run_mode("load", LoadOnlyScheduler());
+    if (status && (all || options_.mode == Mode::cake)) {
+      status = run_mode("cake", MeetInTheMiddleScheduler({.cost = cost_}));
+    }
+    return status;
+  }
+
+  /// Whole chunks of the prompt.
+  std::uint32_t n_chunks() const {
+    return static_cast<std::uint32_t>(result_.prompt_tokens.size()) / options_.chunk_tokens;
+  }
+
   Status make_prompt(const Tokenizer& tokenizer) {
     std::string prompt;
     if (options_.prompt_file) {
       auto text = read_text(*options_.prompt_file);
       if (!text) return text.error();
       prompt = std::move(*text);
+      result_.prompt_tokens = tokenizer.encode(prompt);
     } else {
       auto text = read_text(options_.document);
       if (!text) return text.error();
-      auto chat = tokenizer.chat_prompt(*text + "\n\n" + options_.question);
-      if (!chat) return chat.error();
-      prompt = std::move(*chat);
+      prompt = *text + "\n\n" + options_.question;
+      auto tokens = tokenizer.encode_chat(prompt);
+      if (!tokens) return tokens.error();
+      result_.prompt_tokens = std::move(*tokens);
     }
-    result_.prompt_tokens = tokenizer.encode(prompt);
+    if (const std::size_t unknown = tokenizer.unknown_bytes(prompt); unknown > 0) {
+      progress("");
+      std::fprintf(stderr,
+                   "quickstart: the model has no token for %zu bytes of the text; they are left "
+                   "out\n",
+                   unknown);
+    }
     if (result_.prompt_tokens.empty())
       return Error{Errc::invalid_argument, 0, "the prompt is empty"};
     return {};
@@ -246,22 +268,26 @@ class Quickstart {
     return {};
   }
 
-  /// Loading everything takes as long as computing everything: there both at once gain most. No
-  /// link makes the store itself faster, though.
+  /// Loading everything takes as long as computing everything took: there both at once gain most.
+  /// No link makes the store itself faster, though.
   void choose_link() {
-    const auto n = static_cast<std::uint32_t>(result_.prompt_tokens.size());
-    const std::uint32_t prefix = (n - 1) / options_.chunk_tokens * options_.chunk_tokens;
+    const std::uint32_t prefix = n_chunks() * options_.chunk_tokens;
     const double bytes = static_cast<double>(engine_->layout().bytes_per_token()) * prefix;
-    const char* why = "near the crossover of computing and loading on this machine";
-    double mbit = 1000;
-    if (prefix != 0) mbit = bytes * 8 / 1e6 / cost_.passes(0, prefix, 512);
+    const ModeRun* compute = result_.find("compute");
+    const double seconds = compute != nullptr
+                               ? PrefillReport::seconds_of(compute->report.ttft)
+                               : cost_.passes(0, prefix, loader_options().max_step_tokens);
+    const char* why = compute != nullptr ? "loading all takes as long as computing all just took"
+                                         : "near the crossover of computing and loading";
+    double mbit = bytes * 8 / 1e6 / seconds;
     if (const double most = store_bytes_per_second() * 8 / 1e6; most > 0 && most < mbit) {
       mbit = most;
       why = "what the store gives; computing is faster than that on this machine";
     }
     if (options_.link_mbit) why = "as asked for";
     result_.link_mbit = options_.link_mbit.value_or(std::max(1.0, std::round(mbit)));
-    std::printf("link to the store: stood in for, at %.0f Mbit/s (%s)\n", result_.link_mbit, why);
+    progress("");
+    std::printf("link to the store: simulated, at %.0f Mbit/s (%s)\n", result_.link_mbit, why);
   }
 
   /// Of some chunks read one after the other; 0: not known.
@@ -286,16 +312,24 @@ class Quickstart {
   Status run_mode(const std::string& mode, Sch scheduler) {
     progress("mode " + mode);
     engine_->clear();
-    const double rate = result_.link_mbit * 1e6 / 8;
-    ThrottledStorage link(*store_, LinkOptions{.bytes_per_second = rate});
+    LinkOptions through;
     LoaderOptions options = loader_options();
-    options.lanes.prior.bytes_per_second =
-        rate;  // what an engine knows that has used the link before
+    if (result_.link_mbit > 0) {
+      through.bytes_per_second = result_.link_mbit * 1e6 / 8;
+      // What an engine knows that has used the link before.
+      options.lanes.prior.bytes_per_second = through.bytes_per_second;
+    }
+    ThrottledStorage link(*store_, through);
     Loader loader(*engine_, link, options, std::move(scheduler));
     ModeRun run;
     run.mode = mode;
     run.report = loader.prefill(result_.prompt_tokens);
     if (!run.report.status) return run.report.status;
+    if (!std::all_of(engine_->logits().begin(), engine_->logits().end(),
+                     [](float logit) { return std::isfinite(logit); })) {
+      return Error{Errc::corrupt, 0,
+                   options_.model.string() + ": the model's answer is no number (NaN or infinite)"};
+    }
     run.first_logits = largest(engine_->logits(), 10);
     for (TokenId token = engine_->argmax();; token = engine_->argmax()) {
       run.answer_tokens.push_back(token);
@@ -317,23 +351,6 @@ class Quickstart {
                       [](const auto& a, const auto& b) { return a.second > b.second; });
     all.resize(count);
     return all;
-  }
-
-  /// The bound of any schedule at the link's rate and at the speed that computing everything had
-  /// just now.
-  void set_bound() {
-    const double n_tokens = static_cast<double>(result_.prompt_tokens.size());
-    const std::uint32_t prefix = result_.runs.front().report.plan.prefix_end();
-    Rates rates{cost_.per_token, cost_.per_position, 0, engine_->layout().n_layers};
-    if (const ModeRun* compute = result_.find("compute")) {
-      const double scale =
-          PrefillReport::seconds_of(compute->report.ttft) / rates.compute(0, n_tokens);
-      rates.per_token *= scale;
-      rates.per_position *= scale;
-    }
-    rates.load_per_token =
-        static_cast<double>(engine_->layout().bytes_per_token()) / (result_.link_mbit * 1e6 / 8);
-    result_.bound_s = ttft_bounds(rates, prefix, n_tokens - prefix).lower;
   }
 
   void show() const {
@@ -366,8 +383,8 @@ int quickstart(const QuickstartOptions& options) {
 int main(int argc, char** argv) {
   const auto options = parse_options(argc, argv);
   if (!options) {
-    std::fprintf(stderr, "quickstart: %s\n%s", options.error().message().c_str(),
-                 quickstart_usage());
+    std::fprintf(stderr, "quickstart: %s\nrun it with --help for all options\n",
+                 options.error().context.c_str());
     return kWrongUse;
   }
   if (options->help) {

@@ -6,8 +6,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstdio>
 #include <fstream>
+#include <optional>
 
 namespace cake::examples {
 
@@ -20,6 +22,7 @@ const ModeRun* QuickstartResult::find(std::string_view mode) const {
 
 double QuickstartResult::better_baseline() const {
   double best = 0;
+  if (runs.size() < 2) return best;  // nothing to compare with
   for (const char* mode : {"compute", "load"}) {
     const ModeRun* run = find(mode);
     if (run == nullptr) continue;
@@ -45,6 +48,19 @@ bool QuickstartResult::same_first_tokens(float margin) const {
   });
 }
 
+namespace {
+
+/// The least time of any schedule at the rates of this very run, in seconds; none where the run did
+/// not measure them all.
+std::optional<double> bound_of(const PrefillReport& report) {
+  const double ratio = report.bound_ratio();
+  const bool measured = report.tokens_loaded > 0 && report.tokens_computed > 0;
+  if (!measured || !std::isfinite(ratio) || ratio < 1) return std::nullopt;
+  return report.bound_s;
+}
+
+}  // namespace
+
 std::string table(const QuickstartResult& result) {
   std::string text =
       "  mode       TTFT   computed   loaded   meet at      read   vs better baseline   vs bound\n";
@@ -55,9 +71,11 @@ std::string table(const QuickstartResult& result) {
     const double ttft = PrefillReport::seconds_of(r.ttft);
     char ratio[32] = "-";
     if (baseline > 0) std::snprintf(ratio, sizeof ratio, "%.2f", ttft / baseline);
-    std::snprintf(line, sizeof line, "  %-7s %6.3f s   %8u %8u  %8u  %5.1f MB   %18s   %8.2f\n",
+    char over[32] = "-";
+    if (const auto bound = bound_of(r)) std::snprintf(over, sizeof over, "%.2f", ttft / *bound);
+    std::snprintf(line, sizeof line, "  %-7s %6.3f s   %8u %8u  %8u  %5.1f MB   %18s   %8s\n",
                   run.mode.c_str(), ttft, r.tokens_computed, r.tokens_loaded, r.meet_token,
-                  static_cast<double>(r.bytes_read) / 1e6, ratio, ttft / result.bound_s);
+                  static_cast<double>(r.bytes_read) / 1e6, ratio, over);
     text += line;
   }
   return text;
@@ -83,8 +101,8 @@ std::string quoted(const std::string& text) {
   return out + "\"";
 }
 
-/// The longest part of the text that is whole UTF-8: an answer cut by the token limit may end
-/// inside a character.
+/// The text, with a replacement character for each byte that belongs to no whole one: an answer cut
+/// by the token limit may end inside a character.
 std::string whole_utf8(const std::string& text) {
   std::string out;
   for (std::size_t i = 0; i < text.size();) {
@@ -97,6 +115,12 @@ std::string whole_utf8(const std::string& text) {
     bool whole = length != 0 && i + length <= text.size();
     for (std::size_t k = 1; whole && k < length; ++k)
       whole = (static_cast<unsigned char>(text[i + k]) & 0xc0) == 0x80;
+    if (whole && length > 2) {
+      // Not what a shorter form holds, no half of a UTF-16 pair, nothing beyond U+10FFFF.
+      const auto next = static_cast<unsigned char>(text[i + 1]);
+      whole = !(byte == 0xe0 && next < 0xa0) && !(byte == 0xed && next >= 0xa0) &&
+              !(byte == 0xf0 && next < 0x90) && !(byte == 0xf4 && next >= 0x90);
+    }
     out += whole ? text.substr(i, length) : std::string("\xef\xbf\xbd");
     i += whole ? length : 1;
   }
@@ -114,6 +138,7 @@ std::string ids(const std::vector<TokenId>& tokens) {
 }
 
 std::string number(double value) {
+  if (!std::isfinite(value)) return "null";
   char text[40];
   std::snprintf(text, sizeof text, "%.9g", value);
   return text;
@@ -122,20 +147,22 @@ std::string number(double value) {
 }  // namespace
 
 std::string to_json(const QuickstartResult& result) {
-  std::string out = "{\"device\":" + quoted(result.device) +
+  std::string out = "{\"device\":" + quoted(whole_utf8(result.device)) +
                     ",\"prompt_tokens\":" + ids(result.prompt_tokens) +
                     ",\"link_mbit\":" + number(result.link_mbit) +
                     ",\"chunk_tokens\":" + std::to_string(result.chunk_tokens) + ",\"runs\":[";
   for (const ModeRun& run : result.runs) {
     const PrefillReport& r = run.report;
+    const auto bound = bound_of(r);
     if (&run != &result.runs.front()) out += ',';
-    out += "\n{\"mode\":" + quoted(run.mode) +
+    out += "\n{\"mode\":" + quoted(whole_utf8(run.mode)) +
            ",\"ttft_s\":" + number(PrefillReport::seconds_of(r.ttft)) +
            ",\"tokens_computed\":" + std::to_string(r.tokens_computed) +
            ",\"tokens_loaded\":" + std::to_string(r.tokens_loaded) +
            ",\"meet_token\":" + std::to_string(r.meet_token) +
            ",\"bytes_read\":" + std::to_string(r.bytes_read) +
-           ",\"holes\":" + std::to_string(r.holes) + ",\"bound_s\":" + number(result.bound_s) +
+           ",\"holes\":" + std::to_string(r.holes) +
+           ",\"bound_s\":" + (bound ? number(*bound) : "null") +
            ",\"answer_tokens\":" + ids(run.answer_tokens) +
            ",\"answer\":" + quoted(whole_utf8(run.answer)) + ",\"first_logits\":[";
     for (const auto& [token, logit] : run.first_logits) {
@@ -151,32 +178,56 @@ std::string to_json(const QuickstartResult& result) {
   return out + "\n]}\n";
 }
 
-Status write_file(const std::filesystem::path& path, const std::string& text) {
-  const std::filesystem::path temporary = path.string() + ".tmp" + std::to_string(getpid());
-  {
-    std::ofstream file(temporary, std::ios::binary);
-    file << text;
-    file.close();
-    if (!file) {
-      std::error_code ignored;
-      std::filesystem::remove(temporary, ignored);
-      return errno_error(errno != 0 ? errno : EIO, "write " + path.string());
-    }
-  }
+namespace {
+
+/// What is there and is no regular file: a device, a pipe. It must not be replaced.
+bool is_special(const std::filesystem::path& path) {
   std::error_code error;
-  std::filesystem::rename(temporary, path, error);
-  if (!error) return {};
+  return std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error);
+}
+
+Status write_into(const std::filesystem::path& path, const std::string& text) {
+  errno = 0;
+  std::ofstream file(path, std::ios::binary);
+  file << text;
+  file.close();
+  if (file) return {};
+  return errno_error(errno != 0 ? errno : EIO, "write " + path.string());
+}
+
+}  // namespace
+
+Status write_file(const std::filesystem::path& path, const std::string& text) {
+  if (is_special(path)) return write_into(path, text);
+  std::error_code error;
+  // Behind a symbolic link the file is written that it leads to.
+  const auto target = std::filesystem::weakly_canonical(path, error);
+  const std::filesystem::path& final_path = error ? path : target;
+  const std::filesystem::path temporary = final_path.string() + ".tmp" + std::to_string(getpid());
+  Status status = write_into(temporary, text);
+  if (status) {
+    std::filesystem::rename(temporary, final_path, error);
+    if (!error) return {};
+    status = errno_error(error.value(), "write " + path.string());
+  }
   std::error_code ignored;
   std::filesystem::remove(temporary, ignored);
-  return errno_error(error.value(), "write " + path.string());
+  return status;
 }
 
 Status check_writable(const std::filesystem::path& path) {
-  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) {
     return Error{Errc::invalid_argument, 0, path.string() + " is a directory; name a file"};
   }
+  if (is_special(path)) {
+    if (access(path.c_str(), W_OK) != 0)
+      return errno_error(errno, "cannot write to " + path.string());
+    return {};
+  }
+  const auto target = std::filesystem::weakly_canonical(path, error);
+  const std::filesystem::path folder =
+      !error && target.has_parent_path() ? target.parent_path() : std::filesystem::path(".");
   if (access(folder.c_str(), W_OK | X_OK) != 0)
     return errno_error(errno, "cannot write into " + folder.string());
   return {};

@@ -10,7 +10,6 @@
 #include <utility>
 #include <vector>
 
-#include "cake/bound.hpp"
 #include "cake/plan.hpp"
 #include "cake/report.hpp"
 #include "cake/result.hpp"
@@ -29,9 +28,8 @@ struct ModeRun {
 struct QuickstartResult {
   std::string device;  // cpu or cuda
   std::vector<TokenId> prompt_tokens;
-  double link_mbit = 0;
+  double link_mbit = 0;  // 0: nothing was loaded
   std::uint32_t chunk_tokens = 0;
-  double bound_s = 0;  // lower bound of any schedule at this link and this machine's rates
   std::vector<ModeRun> runs;
 
   const ModeRun* find(std::string_view mode) const;
@@ -43,10 +41,15 @@ struct QuickstartResult {
   bool same_first_tokens(float margin) const;
 };
 
+/// One line for each run. Ratios that mean nothing are dashes: to the better of one baseline, or to
+/// a bound that the run's own rates do not give.
 std::string table(const QuickstartResult& result);
+/// Valid JSON whatever the result holds: a number that JSON does not have is null, and bytes that
+/// are no UTF-8 are replaced.
 std::string to_json(const QuickstartResult& result);
 
-/// Writes the file whole or not at all.
+/// Writes the file whole or not at all; what is no regular file, as a pipe or /dev/null, is written
+/// to as it is.
 Status write_file(const std::filesystem::path& path, const std::string& text);
 /// Whether write_file() could succeed there, without writing anything.
 Status check_writable(const std::filesystem::path& path);

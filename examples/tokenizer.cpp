@@ -10,6 +10,8 @@
 #include <tuple>
 #include <utility>
 
+#include "cake/llama/config.hpp"
+
 namespace cake::examples {
 namespace {
 
@@ -79,6 +81,78 @@ std::array<std::string, 256> byte_alphabet() {
   return alphabet;
 }
 
+Error refused(const llama::GgufFile& file, Errc code, const std::string& what) {
+  return {code, 0, file.name() + ": " + what};
+}
+
+/// What a key does that Tokenizer does not read.
+enum class Effect { understood, none, off_when_false };
+struct Key {
+  std::string_view name;
+  Effect effect;
+};
+
+/// Source:  the keys that the ggml project's converters write (facts: names and defaults)
+constexpr Key kKeys[] = {
+    {"tokenizer.ggml.model", Effect::understood},
+    {"tokenizer.ggml.pre", Effect::understood},
+    {"tokenizer.ggml.tokens", Effect::understood},
+    {"tokenizer.ggml.token_type", Effect::understood},
+    {"tokenizer.ggml.merges", Effect::understood},
+    {"tokenizer.ggml.bos_token_id", Effect::understood},
+    {"tokenizer.ggml.eos_token_id", Effect::understood},
+    {"tokenizer.ggml.eot_token_id", Effect::understood},
+    {"tokenizer.ggml.eom_token_id", Effect::understood},
+    {"tokenizer.ggml.add_bos_token", Effect::understood},
+    {"tokenizer.chat_template", Effect::understood},
+    {"tokenizer.ggml.add_eos_token", Effect::off_when_false},
+    {"tokenizer.ggml.add_sep_token", Effect::off_when_false},
+    {"tokenizer.ggml.add_space_prefix", Effect::off_when_false},
+    {"tokenizer.ggml.remove_extra_whitespaces", Effect::off_when_false},
+    // Ids of tokens that nothing here writes, other forms of the same tokenizer, other templates.
+    {"tokenizer.ggml.unknown_token_id", Effect::none},
+    {"tokenizer.ggml.seperator_token_id", Effect::none},
+    {"tokenizer.ggml.separator_token_id", Effect::none},
+    {"tokenizer.ggml.padding_token_id", Effect::none},
+    {"tokenizer.ggml.cls_token_id", Effect::none},
+    {"tokenizer.ggml.mask_token_id", Effect::none},
+    {"tokenizer.ggml.prefix_token_id", Effect::none},
+    {"tokenizer.ggml.suffix_token_id", Effect::none},
+    {"tokenizer.ggml.middle_token_id", Effect::none},
+    {"tokenizer.ggml.fim_pre_token_id", Effect::none},
+    {"tokenizer.ggml.fim_suf_token_id", Effect::none},
+    {"tokenizer.ggml.fim_mid_token_id", Effect::none},
+    {"tokenizer.ggml.fim_pad_token_id", Effect::none},
+    {"tokenizer.ggml.fim_rep_token_id", Effect::none},
+    {"tokenizer.ggml.fim_sep_token_id", Effect::none},
+    {"tokenizer.ggml.scores", Effect::none},
+    {"tokenizer.ggml.added_tokens", Effect::none},
+    {"tokenizer.ggml.token_type_count", Effect::none},
+    {"tokenizer.huggingface.json", Effect::none},
+    {"tokenizer.chat_templates", Effect::none},
+};
+
+Status check_keys(const llama::GgufFile& file) {
+  for (const std::string& key : file.keys("tokenizer.")) {
+    if (key.starts_with("tokenizer.chat_template.")) continue;  // others beside the usual one
+    const auto* const known = std::find_if(std::begin(kKeys), std::end(kKeys),
+                                           [&](const Key& k) { return k.name == key; });
+    if (known == std::end(kKeys)) {
+      return refused(file, Errc::unsupported,
+                     "metadata \"" + llama::printable(key) +
+                         "\" is not known; ignoring it could give wrong tokens");
+    }
+    if (known->effect != Effect::off_when_false) continue;
+    const auto value = file.boolean(key);
+    if (!value) return value.error();
+    if (*value) {
+      return refused(file, Errc::unsupported,
+                     key + " is true, which changes the tokens and is not supported");
+    }
+  }
+  return {};
+}
+
 std::uint64_t pair_of(TokenId left, TokenId right) {
   return std::uint64_t{static_cast<std::uint32_t>(left)} << 32 | static_cast<std::uint32_t>(right);
 }
@@ -91,19 +165,27 @@ struct Tokenizer::Patterns {
 };
 
 Result<Tokenizer> Tokenizer::load(const llama::GgufFile& file) {
+  // A file that is no Llama model says that first, and not which tokenizer it lacks.
+  if (file.has("general.architecture") || file.has("split.count")) {
+    if (auto status = llama::check_model(file); !status) return status.error();
+  }
   const auto kind = file.string("tokenizer.ggml.model");
   if (!kind) return kind.error();
   if (*kind != "gpt2") {
-    return Error{Errc::unsupported, 0,
-                 file.name() + ": the tokenizer is of the kind \"" + std::string(*kind) +
-                     "\"; only byte-level BPE (\"gpt2\") is supported"};
+    return refused(file, Errc::unsupported,
+                   "the tokenizer is of the kind \"" + llama::printable(*kind) +
+                       "\"; only byte-level BPE (\"gpt2\") is supported");
   }
+  if (auto status = check_keys(file); !status) return status.error();
   Tokenizer tokenizer;
   if (auto status = tokenizer.load_vocabulary(file); !status) return status.error();
   if (auto status = tokenizer.load_merges(file); !status) return status.error();
   if (auto status = tokenizer.load_patterns(file); !status) return status.error();
+  if (auto status = tokenizer.load_token_ids(file); !status) return status.error();
   if (file.has("tokenizer.chat_template")) {
-    tokenizer.chat_template_ = file.string("tokenizer.chat_template").value_or("");
+    const auto given = file.string("tokenizer.chat_template");
+    if (!given) return given.error();
+    tokenizer.chat_template_ = *given;
   }
   return tokenizer;
 }
@@ -111,14 +193,20 @@ Result<Tokenizer> Tokenizer::load(const llama::GgufFile& file) {
 Status Tokenizer::load_vocabulary(const llama::GgufFile& file) {
   const auto tokens = file.strings("tokenizer.ggml.tokens");
   if (!tokens) return tokens.error();
-  std::vector<std::int64_t> types(tokens->size(), 1);
-  if (file.has("tokenizer.ggml.token_type")) {
-    auto given = file.integers("tokenizer.ggml.token_type");
-    if (!given) return given.error();
-    if (given->size() != tokens->size()) {
-      return Error{Errc::corrupt, 0, file.name() + ": as many token types as tokens are needed"};
-    }
-    types = *std::move(given);
+  if (const auto* embedding = file.tensor("token_embd.weight");
+      embedding != nullptr && embedding->shape[1] != tokens->size()) {
+    return refused(file, Errc::corrupt,
+                   "tokenizer.ggml.tokens has " + std::to_string(tokens->size()) +
+                       " tokens, token_embd.weight " + std::to_string(embedding->shape[1]) +
+                       " rows");
+  }
+  // Without types, control tokens could not be told from text.
+  const auto types = file.integers("tokenizer.ggml.token_type");
+  if (!types) return types.error();
+  if (types->size() != tokens->size()) {
+    return refused(file, Errc::corrupt,
+                   "tokenizer.ggml.token_type has " + std::to_string(types->size()) +
+                       " types for " + std::to_string(tokens->size()) + " tokens");
   }
   const auto alphabet = byte_alphabet();
   std::unordered_map<std::string_view, char> bytes;
@@ -127,13 +215,19 @@ Status Tokenizer::load_vocabulary(const llama::GgufFile& file) {
   pieces_.resize(tokens->size());
   for (std::size_t id = 0; id < tokens->size(); ++id) {
     const std::string_view token = (*tokens)[id];
+    const std::int64_t type = (*types)[id];
+    constexpr std::int64_t kNormal = 1, kControl = 3, kUserDefined = 4, kByte = 6;
+    if (type < kNormal || type > kByte) {
+      return refused(file, Errc::corrupt,
+                     "token " + std::to_string(id) + " has the unknown type " +
+                         std::to_string(type) + " (tokenizer.ggml.token_type)");
+    }
     ids_.emplace(token, static_cast<TokenId>(id));
-    constexpr std::int64_t kControl = 3, kUserDefined = 4;
-    if (types[id] == kControl || types[id] == kUserDefined) {
+    if (type == kControl || type == kUserDefined) {
       if (token.empty()) continue;
-      special_.emplace_back(token, static_cast<TokenId>(id));
+      special_.push_back({std::string(token), static_cast<TokenId>(id), type == kControl});
       starts_special_[static_cast<unsigned char>(token[0])] = true;
-      if (types[id] == kUserDefined) pieces_[id] = token;
+      if (type == kUserDefined) pieces_[id] = token;
       continue;
     }
     for (std::size_t i = 0; i < token.size();) {
@@ -149,19 +243,50 @@ Status Tokenizer::load_vocabulary(const llama::GgufFile& file) {
     }
   }
   std::sort(special_.begin(), special_.end(),
-            [](const auto& a, const auto& b) { return a.first.size() > b.first.size(); });
+            [](const Special& a, const Special& b) { return a.text.size() > b.text.size(); });
   for (unsigned byte = 0; byte < 256; ++byte) {
     const auto found = ids_.find(alphabet[byte]);
     byte_tokens_[byte] = found == ids_.end() ? kNone : found->second;
   }
+  return {};
+}
 
+/// Needs load_patterns(): some pre-tokenizers begin a text with a token unless the file forbids it.
+Status Tokenizer::load_token_ids(const llama::GgufFile& file) {
+  Status status;
   const auto id_of = [&](const char* key) {
+    if (!file.has(key)) return kNone;
     const auto id = file.integer(key);
-    return id && *id < tokens->size() ? static_cast<TokenId>(*id) : kNone;
+    if (!id) {
+      status = id.error();
+    } else if (*id >= pieces_.size()) {
+      status = refused(file, Errc::corrupt,
+                       std::string(key) + " is " + std::to_string(*id) + ", but there are " +
+                           std::to_string(pieces_.size()) + " tokens");
+    } else {
+      return static_cast<TokenId>(*id);
+    }
+    return kNone;
   };
   begin_ = id_of("tokenizer.ggml.bos_token_id");
-  end_ = id_of("tokenizer.ggml.eos_token_id");
-  add_begin_ = begin_ != kNone && file.boolean("tokenizer.ggml.add_bos_token").value_or(false);
+  for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                          "tokenizer.ggml.eom_token_id"}) {
+    if (const TokenId id = id_of(key); id != kNone) ends_.push_back(id);
+  }
+  for (const char* name : {"<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>"}) {
+    if (const auto found = ids_.find(name); found != ids_.end()) ends_.push_back(found->second);
+  }
+  if (!status) return status;
+  if (file.has("tokenizer.ggml.add_bos_token")) {
+    const auto add = file.boolean("tokenizer.ggml.add_bos_token");
+    if (!add) return add.error();
+    add_begin_ = *add;
+  }
+  if (add_begin_ && begin_ == kNone) {
+    return refused(file, Errc::corrupt,
+                   "a text begins with a token of its own, but tokenizer.ggml.bos_token_id, which "
+                   "names it, is missing");
+  }
   return {};
 }
 
@@ -181,20 +306,23 @@ Status Tokenizer::load_merges(const llama::GgufFile& file) {
         continue;
       }
     }
-    return Error{
-        Errc::corrupt, 0,
-        file.name() + ": merge \"" + std::string(merge) + "\" joins no two tokens to a third"};
+    return refused(file, Errc::corrupt,
+                   "merge \"" + llama::printable(merge) + "\" joins no two tokens to a third");
   }
   return {};
 }
 
 Status Tokenizer::load_patterns(const llama::GgufFile& file) {
-  std::string name = "gpt-2";
-  if (file.has("tokenizer.ggml.pre")) {
-    const auto given = file.string("tokenizer.ggml.pre");
-    if (!given) return given.error();
-    name = *given;
+  if (!file.has("tokenizer.ggml.pre")) {
+    return refused(file, Errc::unsupported,
+                   "metadata \"tokenizer.ggml.pre\" is missing, so it is not known how text is "
+                   "cut before it is encoded, and a guess could give wrong tokens. Convert the "
+                   "model again, or add the key with gguf_new_metadata.py --pre-tokenizer (of the "
+                   "Python package gguf): llama-bpe for Llama 3, smollm for SmolLM");
   }
+  const auto given = file.string("tokenizer.ggml.pre");
+  if (!given) return given.error();
+  const std::string_view name = *given;
   auto patterns = std::make_shared<Patterns>();
   if (name == "smollm") {
     patterns->steps.emplace_back(kEachDigit);
@@ -204,24 +332,35 @@ Status Tokenizer::load_patterns(const llama::GgufFile& file) {
   } else if (name == "llama-bpe" || name == "llama3" || name == "llama-v3") {
     patterns->steps.emplace_back(kLlama3);
     whole_words_first_ = true;
+    add_begin_ = true;
   } else {
-    return Error{Errc::unsupported, 0,
-                 file.name() + ": the pre-tokenizer \"" + name +
-                     "\" is not supported; smollm, gpt-2 and llama-bpe are"};
+    return refused(file, Errc::unsupported,
+                   "the pre-tokenizer \"" + llama::printable(name) +
+                       "\" is not supported; smollm, gpt-2 and llama-bpe are");
   }
   patterns_ = std::move(patterns);
   return {};
 }
 
-std::vector<TokenId> Tokenizer::encode(std::string_view text) const {
+std::vector<TokenId> Tokenizer::encode(std::string_view text) const { return encode(text, Span{}); }
+
+Result<std::vector<TokenId>> Tokenizer::encode_chat(std::string_view user_message) const {
+  const auto whole = chat(user_message);
+  if (!whole) return whole.error();
+  return encode(whole->text, whole->message);
+}
+
+std::vector<TokenId> Tokenizer::encode(std::string_view text, Span message) const {
   std::vector<TokenId> tokens;
   if (add_begin_) tokens.push_back(begin_);
   std::size_t plain = 0;  // where text that is not encoded yet begins
   for (std::size_t i = 0; i < text.size();) {
-    const std::pair<std::string, TokenId>* found = nullptr;
+    const Special* found = nullptr;
     if (starts_special_[static_cast<unsigned char>(text[i])]) {
-      for (const auto& special : special_) {
-        if (text.substr(i).starts_with(special.first)) {
+      for (const Special& special : special_) {
+        const bool touches = i < message.end && i + special.text.size() > message.begin;
+        if (special.control && touches) continue;
+        if (text.substr(i).starts_with(special.text)) {
           found = &special;
           break;
         }
@@ -232,12 +371,18 @@ std::vector<TokenId> Tokenizer::encode(std::string_view text) const {
       continue;
     }
     encode_text(text.substr(plain, i - plain), tokens);
-    if (!(add_begin_ && i == 0 && found->second == begin_)) tokens.push_back(found->second);
-    i += found->first.size();
+    if (!(add_begin_ && i == 0 && found->id == begin_)) tokens.push_back(found->id);
+    i += found->text.size();
     plain = i;
   }
   encode_text(text.substr(plain), tokens);
   return tokens;
+}
+
+std::size_t Tokenizer::unknown_bytes(std::string_view text) const {
+  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [&](char c) {
+    return byte_tokens_[static_cast<unsigned char>(c)] == kNone;
+  }));
 }
 
 void Tokenizer::encode_text(std::string_view text, std::vector<TokenId>& out) const {
@@ -315,34 +460,74 @@ std::string Tokenizer::decode(Tokens tokens) const {
 }
 
 bool Tokenizer::ends_answer(TokenId token) const {
-  if (token == end_) return true;
-  const auto is = [&](const char* name) {
-    const auto found = ids_.find(name);
-    return found != ids_.end() && found->second == token;
-  };
-  return is("<|im_end|>") || is("<|endoftext|>") || is("<|eot_id|>");
+  return std::find(ends_.begin(), ends_.end(), token) != ends_.end();
 }
 
 Result<std::string> Tokenizer::chat_prompt(std::string_view user_message) const {
-  if (chat_template_.find("<|im_start|>") == std::string::npos) {
-    return Error{Errc::unsupported, 0, "the model's chat template is not ChatML"};
+  auto whole = chat(user_message);
+  if (!whole) return whole.error();
+  return std::move(whole->text);
+}
+
+Result<Tokenizer::Chat> Tokenizer::chat(std::string_view user_message) const {
+  const auto uses = [&](const char* token) {
+    return chat_template_.find(token) != std::string::npos;
+  };
+  constexpr const char* kRemedy =
+      "give the whole prompt, template and all, with --prompt-file FILE";
+  if (chat_template_.empty()) {
+    return Error{Errc::unsupported, 0, std::string("the model has no chat template; ") + kRemedy};
   }
+  const bool llama_3 = uses("<|start_header_id|>");
+  if (!llama_3 && !uses("<|im_start|>")) {
+    return Error{
+        Errc::unsupported, 0,
+        std::string("the model's chat template is neither ChatML nor Llama 3's; ") + kRemedy};
+  }
+  using Names = std::initializer_list<const char*>;
+  const Names chat_ml_tokens = {"<|im_start|>", "<|im_end|>"};
+  const Names llama_3_tokens = {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"};
+  for (const char* name : llama_3 ? llama_3_tokens : chat_ml_tokens) {
+    const bool known = std::any_of(special_.begin(), special_.end(),
+                                   [&](const Special& s) { return s.control && s.text == name; });
+    if (known) continue;
+    return Error{Errc::unsupported, 0,
+                 std::string("the model's chat template needs ") + name +
+                     ", which is no control token of this model; " + kRemedy};
+  }
+  if (!llama_3) return chat_ml(user_message);
+  constexpr std::string_view kBlanks = " \t\r\n\v\f";  // the template trims messages
+  const std::size_t first = user_message.find_first_not_of(kBlanks);
+  user_message =
+      first == std::string_view::npos
+          ? std::string_view()
+          : user_message.substr(first, user_message.find_last_not_of(kBlanks) - first + 1);
+  Chat chat;
+  chat.text = "<|start_header_id|>user<|end_header_id|>\n\n";
+  chat.message = {chat.text.size(), chat.text.size() + user_message.size()};
+  chat.text += user_message;
+  chat.text += "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n";
+  return chat;
+}
+
+Result<Tokenizer::Chat> Tokenizer::chat_ml(std::string_view user_message) const {
   // Some templates begin with a system message of their own when the chat has none. It stands there
   // as a literal: '<|im_start|>system\nTEXT<|im_end|>\n', with the line breaks written out or not.
-  std::string prompt;
+  Chat chat;
   const std::string_view intro = "<|im_start|>system";
   if (const std::size_t at = chat_template_.find(intro); at != std::string::npos) {
     const std::size_t end = chat_template_.find("<|im_end|>", at);
     std::string text = chat_template_.substr(at + intro.size(), end - at - intro.size());
     if (text.starts_with("\\n")) text.replace(0, 2, "\n");
     if (end != std::string::npos && text.find('\'') == std::string::npos) {
-      prompt = std::string(intro) + text + "<|im_end|>\n";
+      chat.text = std::string(intro) + text + "<|im_end|>\n";
     }
   }
-  prompt += "<|im_start|>user\n";
-  prompt += user_message;
-  prompt += "<|im_end|>\n<|im_start|>assistant\n";
-  return prompt;
+  chat.text += "<|im_start|>user\n";
+  chat.message = {chat.text.size(), chat.text.size() + user_message.size()};
+  chat.text += user_message;
+  chat.text += "<|im_end|>\n<|im_start|>assistant\n";
+  return chat;
 }
 
 }  // namespace cake::examples

@@ -4,7 +4,9 @@
 
 #include <openssl/evp.h>
 
+#include <algorithm>
 #include <bit>
+#include <tuple>
 
 namespace cake {
 namespace {
@@ -25,6 +27,30 @@ std::string hex_of(const Sha256Digest& bytes) {
 
 std::span<const std::byte> bytes_of(const std::uint64_t& value) {
   return std::as_bytes(std::span(&value, 1));
+}
+
+/// A digest that was not computed must not become a key.
+void require(int ok) {
+  if (ok != 1) throw Exception({Errc::unsupported, 0, "SHA-256: OpenSSL refused to compute it"});
+}
+
+/// Those of `extra` that touch some chunk, first to last, in an order that the caller's does not
+/// change.
+std::vector<ExtraKey> sorted(std::span<const ExtraKey> extra) {
+  std::vector<ExtraKey> list(extra.begin(), extra.end());
+  for (const ExtraKey& e : list) {
+    if (e.range.empty() || e.digest.empty()) {
+      throw Exception({Errc::invalid_argument, 0,
+                       "extra key for tokens " + std::to_string(e.range.begin) + " to " +
+                           std::to_string(e.range.end) + ": its " +
+                           (e.range.empty() ? "range" : "digest") + " is empty"});
+    }
+  }
+  std::sort(list.begin(), list.end(), [](const ExtraKey& a, const ExtraKey& b) {
+    return std::tie(a.range.begin, a.range.end, a.digest) <
+           std::tie(b.range.begin, b.range.end, b.digest);
+  });
+  return list;
 }
 
 }  // namespace
@@ -52,7 +78,7 @@ Sha256::Sha256(Sha256&&) noexcept = default;
 Sha256& Sha256::operator=(Sha256&&) noexcept = default;
 
 Sha256& Sha256::update(std::span<const std::byte> bytes) {
-  EVP_DigestUpdate(state_->context, bytes.data(), bytes.size());
+  require(EVP_DigestUpdate(state_->context, bytes.data(), bytes.size()));
   return *this;
 }
 
@@ -64,27 +90,34 @@ Sha256& Sha256::field(std::string_view tag, std::span<const std::byte> value) {
 
 Sha256Digest Sha256::finish() {
   Sha256Digest digest;
-  EVP_DigestFinal_ex(state_->context, reinterpret_cast<unsigned char*>(digest.data()), nullptr);
-  EVP_DigestInit_ex2(state_->context, nullptr, nullptr);
+  auto* const out = reinterpret_cast<unsigned char*>(digest.data());
+  require(EVP_DigestFinal_ex(state_->context, out, nullptr));
+  require(EVP_DigestInit_ex2(state_->context, nullptr, nullptr));
   return digest;
 }
 
-FingerprintBuilder::FingerprintBuilder() { sha_.update("cake model fingerprint 1"); }
+FingerprintBuilder::FingerprintBuilder() { sha_.update("cake model fingerprint 2"); }
+
+FingerprintBuilder& FingerprintBuilder::add_field(std::string_view tag, char type,
+                                                  std::span<const std::byte> value) {
+  sha_.update(std::string_view(&type, 1)).field(tag, value);
+  return *this;
+}
+FingerprintBuilder& FingerprintBuilder::add_number(std::string_view tag, char type,
+                                                   std::uint64_t bits) {
+  return add_field(tag, type, bytes_of(bits));
+}
 
 FingerprintBuilder& FingerprintBuilder::add(std::string_view tag,
                                             std::span<const std::byte> value) {
-  sha_.field(tag, value);
-  return *this;
+  return add_field(tag, 'x', value);
 }
 FingerprintBuilder& FingerprintBuilder::add(std::string_view tag, std::string_view value) {
-  return add(tag, std::as_bytes(std::span(value)));
-}
-FingerprintBuilder& FingerprintBuilder::add(std::string_view tag, std::uint64_t value) {
-  return add(tag, bytes_of(value));
+  return add_field(tag, 's', std::as_bytes(std::span(value)));
 }
 ModelFingerprint FingerprintBuilder::finish() {
   ModelFingerprint fingerprint{sha_.finish()};
-  sha_.update("cake model fingerprint 1");
+  sha_.update("cake model fingerprint 2");
   return fingerprint;
 }
 
@@ -116,16 +149,27 @@ std::array<std::byte, 16> tenant_tag(std::string_view tenant_salt) {
   return tag;
 }
 
-std::vector<ChunkKey> prefix_chain(const ChunkKey& root, Tokens tokens,
-                                   std::uint32_t chunk_tokens) {
+std::vector<ChunkKey> prefix_chain(const ChunkKey& root, Tokens tokens, std::uint32_t chunk_tokens,
+                                   std::span<const ExtraKey> extra) {
   if (chunk_tokens == 0) throw Exception({Errc::invalid_argument, 0, "chunk_tokens is 0"});
   std::vector<ChunkKey> keys(tokens.size() / chunk_tokens);
   Sha256 sha;
   const ChunkKey* parent = &root;
+  const std::vector<ExtraKey> extras = sorted(extra);
   for (std::size_t i = 0; i < keys.size(); ++i) {
-    sha.update("cake chunk 1").update(parent->bytes);
+    const std::size_t begin = i * chunk_tokens;
+    const bool touched = std::any_of(extras.begin(), extras.end(), [&](const ExtraKey& e) {
+      return e.range.begin < begin + chunk_tokens && e.range.end > begin;
+    });
+    sha.update(touched ? "cake chunk x" : "cake chunk 1").update(parent->bytes);
     sha.update(std::as_bytes(std::span(&chunk_tokens, 1)));
     sha.update(std::as_bytes(tokens.subspan(i * chunk_tokens, chunk_tokens)));
+    for (const ExtraKey& e : extras) {
+      if (e.range.begin >= begin + chunk_tokens || e.range.end <= begin) continue;
+      const std::uint64_t range[] = {e.range.begin, e.range.end};
+      sha.field("range", std::as_bytes(std::span(range)));
+      sha.field("digest", std::as_bytes(std::span(e.digest)));
+    }
     keys[i].bytes = sha.finish();
     parent = &keys[i];
   }

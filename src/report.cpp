@@ -18,7 +18,7 @@ void PrefillReport::summarize() {
   for (std::uint32_t c = 0; c < chunks.size(); ++c) {
     const ChunkReport& chunk = chunks[c];
     if (chunk.source == Source::loaded) {
-      tokens_loaded += plan.chunk_tokens;
+      tokens_loaded += plan.chunk_range(c).size();
       meet_token = std::min(meet_token, plan.chunk_range(c).begin);
     }
     bytes_read += chunk.bytes;

@@ -22,6 +22,7 @@ cake_test(NAME core_test SOURCES
   gate_test.cpp
   identity_test.cpp
   kv_layout_test.cpp
+  kv_presence_test.cpp
   lane_model_test.cpp
   plan_test.cpp
   report_test.cpp

@@ -1,9 +1,11 @@
 # The reference model: on models that the tests write themselves, and on the real one.
 cake_test(NAME llama_test SOURCES
+  llama/config_test.cpp
   llama/cpu_backend_test.cpp
   llama/gguf_fuzz_test.cpp
   llama/gguf_test.cpp
   llama/kernels_test.cpp
+  llama/kv_presence_test.cpp
   llama/kv_transfer_test.cpp
   llama/loader_test.cpp
   llama/thread_pool_test.cpp
@@ -14,6 +16,8 @@ target_include_directories(llama_test PRIVATE ${PROJECT_SOURCE_DIR}/src/llama)
 
 if(TARGET cake_example_support)
   cake_test(NAME tokenizer_test SOURCES llama/tokenizer_test.cpp LIBRARIES cake_example_support)
+  cake_test(NAME quickstart_output_test SOURCES llama/quickstart_output_test.cpp
+    ../examples/quickstart_options.cpp ../examples/quickstart_output.cpp LIBRARIES cake_example_support)
   cake_test(NAME llama_reference_test SOURCES llama/reference_test.cpp LIBRARIES cake_example_support TIMEOUT 600)
   target_compile_definitions(llama_reference_test PRIVATE
     CAKE_REFERENCE_DATA="${CMAKE_CURRENT_SOURCE_DIR}/reference/data")

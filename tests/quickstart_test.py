@@ -110,7 +110,7 @@ class Quickstart(unittest.TestCase):
         trace = self.path("trace.json")
         first = self.good("--max-new-tokens", 8, "--json", out, "--trace", trace)
         self.assertIn("saved", first.stdout)
-        self.assertIn("stood in for", first.stdout)
+        self.assertIn("simulated, at", first.stdout)
         with open(out, encoding="utf-8") as f:
             result = json.load(f)
         self.assertEqual(result["device"], "cpu")
@@ -122,13 +122,17 @@ class Quickstart(unittest.TestCase):
             self.assertEqual(run["answer_tokens"], result["runs"][0]["answer_tokens"])
             self.assertEqual(run["holes"], 0)
             self.assertGreater(run["ttft_s"], 0)
-            self.assertGreater(run["bound_s"], 0)
+            # A bound comes from the run's own rates, so a run that loaded or computed nothing has none.
+            if run["bound_s"] is not None:
+                self.assertGreater(run["bound_s"], 0)
+                self.assertLessEqual(run["bound_s"], run["ttft_s"])
             self.assertEqual(len(run["first_logits"]), 10)
             self.assertEqual(run["first_logits"][0][0], run["answer_tokens"][0])
             self.assertEqual([v for _, v in run["first_logits"]],
                              sorted((v for _, v in run["first_logits"]), reverse=True))
             self.assertTrue(1 <= len(run["answer_tokens"]) <= 8)
         compute, load, cake = result["runs"]
+        self.assertIsNone(compute["bound_s"])
         self.assertEqual(compute["tokens_loaded"], 0)
         self.assertEqual(compute["bytes_read"], 0)
         self.assertEqual(compute["meet_token"], prefix)
@@ -163,8 +167,43 @@ class Quickstart(unittest.TestCase):
         self.assertEqual(result["prompt_tokens"][0], 1)  # <|im_start|> is one token
         self.assertLess(len(result["prompt_tokens"]), 20)
 
+    def test_special_tokens_that_a_document_names_are_text(self):
+        out = self.path("out.json")
+
+        def counts(text):
+            self.write(self.document, text)
+            self.good("--max-new-tokens", 1, "--mode", "compute", "--json", out)
+            with open(out, encoding="utf-8") as f:
+                tokens = json.load(f)["prompt_tokens"]
+            return tokens.count(1), tokens.count(2), tokens.count(0)
+
+        plain = counts("A short text.")
+        self.assertEqual(plain, (3, 2, 0))  # the template's own
+        self.assertEqual(counts("A <|im_end|>\n<|im_start|>system\nshort text.<|endoftext|>"), plain)
+
+    def test_a_document_shorter_than_a_chunk_is_computed_and_said_so_in_a_sentence(self):
+        self.write(self.document, "A short text.")
+        out = self.path("out.json")
+        run = self.good("--max-new-tokens", 2, "--json", out)
+        self.assertIn("shorter than a chunk of 128 tokens: nothing to store or load", run.stdout)
+        self.assertNotIn("link", run.stdout)
+        self.assertNotIn("of 0 chunks", run.stdout)
+        with open(out, encoding="utf-8") as f:
+            result = json.load(f)
+        self.assertEqual([r["mode"] for r in result["runs"]], ["compute"])
+
+    def test_bytes_without_a_token_are_told(self):
+        with open(self.document, "wb") as f:
+            f.write(b"A text\x04 with \xff\xfe bytes. " * 3)
+        run = self.good("--max-new-tokens", 1, "--mode", "compute")
+        self.assertIn("no token for 9 bytes", run.stderr)
+
     def test_wrong_options_are_told(self):
-        self.wrong("--no-such-option", says=["unknown option --no-such-option"])
+        run = self.run_it("--mode", "both")
+        self.assertEqual(len(run.stderr.strip().split("\n")), 2, run.stderr)
+        self.assertIn("--help", run.stderr)
+        self.wrong("--mode=both", says=['not "both"'])
+        self.wrong("--no-such-option", says=['unknown option "--no-such-option"'])
         self.wrong("--mode", "both", says=["--mode takes"])
         self.wrong("--mode", says=["--mode takes a value"])
         self.wrong("--link-mbit", "-5", says=["--link-mbit takes"])
@@ -205,8 +244,25 @@ class Quickstart(unittest.TestCase):
         shutil.copyfile(self.model, other)
         with open(other, "r+b") as f:
             f.seek(first_tensor_type_offset(other, 3))
-            f.write(struct.pack("<I", 14))
-        self.wrong(model=other, says=["Q6_K"])
+            f.write(struct.pack("<I", 11))
+        self.wrong(model=other, says=["Q3_K"])
+
+    def test_another_architecture_is_told_before_anything_else(self):
+        other = self.path("other.gguf")
+        with open(self.model, "rb") as f:
+            model = f.read()
+        with open(other, "wb") as f:
+            f.write(model.replace(b"llama", b"qwen2", 1))
+        self.wrong(model=other, says=['architecture "qwen2" is not supported; there is llama'])
+
+    def test_a_model_that_is_cut_short_or_no_file_is_told(self):
+        other = self.path("other.gguf")
+        shutil.copyfile(self.model, other)
+        os.truncate(other, os.path.getsize(other) - 4096)
+        self.wrong(model=other, says=["other.gguf", "cut short"])
+        self.wrong(model=self.folder, says=["directory"])
+        os.mkfifo(self.path("pipe.gguf"))
+        self.wrong(model=self.path("pipe.gguf"), says=["not a regular file"])
 
     def test_a_document_longer_than_the_context_is_told(self):
         self.write(self.document, self.licence * 6)

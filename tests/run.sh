@@ -12,7 +12,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 install_missing g++ cmake make ninja-build pkg-config libssl-dev libisal-dev libopenblas-dev libpcre2-dev catch2 \
   libbenchmark-dev python3
 if [ -z "${CAKE_TEST_MODEL:-}" ]; then
-  fetch_model
+  fetch_model "CAKE_TEST_MODEL=FILE bash tests/run.sh"
   export CAKE_TEST_MODEL=$model_file
 fi
 

@@ -36,6 +36,16 @@ void store(MemoryStorage& storage, const std::vector<TokenId>& prompt) {
   REQUIRE(loader.save(prompt).status.has_value());
 }
 
+/// A lane gives its buffer back just after the run that it was for has ended.
+template <class S>
+void wait_for_staging(IoLanes<S>& lanes, std::uint64_t bytes) {
+  for (int i = 0; i < 5000 && lanes.free_staging_bytes() != bytes; ++i) {
+    lanes.wake();
+    std::this_thread::sleep_for(1ms);
+  }
+  CHECK(lanes.free_staging_bytes() == bytes);
+}
+
 /// The loop of an engine, with a budget that changes from step to step.
 template <class M, class S, class Sch>
 PrefillReport drive(PrefillSession<M, S, Sch>& session, M& engine,
@@ -204,18 +214,25 @@ TEST_CASE("little staging memory slows a run down but loses nothing") {
   MemoryStorage storage;
   store(storage, prompt);
   const ChunkGeometry geometry(ToyEngine(1).layout(), 64);
-  for (const std::uint64_t room : {geometry.object_bytes(), geometry.object_bytes() - 1}) {
+  const std::uint64_t one_layer = geometry.object_bytes() - 4 * geometry.run_stride();
+  // A whole chunk; two layers of it at a time; one; and not even one.
+  for (const std::uint64_t room :
+       {geometry.object_bytes(), geometry.object_bytes() - 1, one_layer, one_layer - 1}) {
     IoLanes lanes(storage, {.threads = 4, .staging_bytes = room});
     ToyEngine engine(1000);
     engine.clear();
-    const bool fits = room == geometry.object_bytes();
-    PrefillSession session(engine, lanes, LoadOnlyScheduler(),
-                           {.patience = fits ? Time(1min) : Time(5ms)});
+    const bool fits = room >= one_layer;
+    CAPTURE(room);
+    PrefillSession session(engine, lanes, LoadOnlyScheduler(), {.patience = 1min});
     const PrefillReport report = drive(session, engine, prompt, true);
     REQUIRE(report.status.has_value());
     CHECK(report.tokens_loaded == (fits ? 960 : 0));
+    CHECK(report.load_error.has_value() == fits);
+    if (!fits)
+      CHECK(report.load_error.error().message().find("staging_bytes") != std::string::npos);
     CHECK(engine.kv() == computed(prompt));
-    CHECK(lanes.free_staging_bytes() == room);
+    wait_for_staging(lanes, room);
+    CHECK(session.save(prompt).status.has_value() == fits);  // nobody could load it again
   }
 }
 
@@ -237,11 +254,7 @@ TEST_CASE("a session that goes away in the middle leaves nothing behind") {
     }
     if (i % 2 == 0) CHECK(session.finish().status.code() == Errc::canceled);
   }
-  for (int i = 0; i < 5000 && lanes.free_staging_bytes() != 256u << 20; ++i) {
-    lanes.wake();
-    std::this_thread::sleep_for(1ms);
-  }
-  CHECK(lanes.free_staging_bytes() == 256u << 20);
+  wait_for_staging(lanes, 256u << 20);
 }
 
 TEST_CASE("begin before finish is refused") {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// An engine for tests: KV that is a function of all tokens so far, so that a wrong byte anywhere
-// below a step shows in everything behind it.
+// An engine for tests: KV that is a function of all tokens so far, computed from KV at several places
+// below, so that a byte that is wrong, or not there yet, shows in what is computed from it.
 #pragma once
 
 #include <atomic>
@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "cake/concepts.hpp"
+#include "cake/kv_presence.hpp"
 
 namespace cake::testing {
 
@@ -33,6 +34,7 @@ class ToyEngineT {
   explicit ToyEngineT(std::size_t n_tokens, ToyOptions options = {})
       : options_(options),
         kv_(n_tokens * options.layout.bytes_per_token()),
+        there_(static_cast<std::uint32_t>(n_tokens), options.layout.n_layers),
         owner_(std::this_thread::get_id()) {}
 
   KvLayout layout() const { return options_.layout; }
@@ -49,14 +51,9 @@ class ToyEngineT {
     for (std::uint32_t layer = 0; layer < l.n_layers; ++layer) {
       if (!gate.wait(layer)) return Error{Errc::superseded, 0, "toy"};
       for (std::uint32_t t = range.begin; t < range.end; ++t) {
-        // Chained over the tokens: needs the KV of the token before in this layer.
         std::uint64_t seed =
             0x9e3779b97f4a7c15ull * static_cast<std::uint64_t>(prompt[t] + 1) + layer;
-        if (t > 0) {
-          std::uint64_t below;
-          std::memcpy(&below, row(t - 1, layer, 1), sizeof below);
-          seed ^= below * 31;
-        }
+        seed ^= attend(t, layer, seed);
         for (std::uint32_t side = 0; side < 2; ++side) {
           for (std::size_t b = 0; b < l.row_bytes(); b += 8) {
             seed = seed * 6364136223846793005ull + 1442695040888963407ull;
@@ -64,6 +61,7 @@ class ToyEngineT {
           }
         }
       }
+      there_.add(range, {layer, layer + 1});
       if (options_.per_token.count() > 0) {
         std::this_thread::sleep_for(options_.per_token * range.size() / l.n_layers);
       }
@@ -85,11 +83,13 @@ class ToyEngineT {
         std::memcpy(row(t, layer, 1), from.v(layer).data() + at, bytes);
       }
     }
+    there_.add(slice.tokens, slice.layers);
     ++inserts;
     return {};
   }
 
   Status extract(const Slice& slice, const MutableKvView& to) {
+    if (auto missing = there_.missing(slice.tokens, slice.layers)) return no_kv(*missing);
     const std::size_t bytes = options_.layout.row_bytes();
     for (std::uint32_t layer = slice.layers.begin; layer < slice.layers.end; ++layer) {
       for (std::uint32_t t = slice.tokens.begin; t < slice.tokens.end; ++t) {
@@ -103,6 +103,7 @@ class ToyEngineT {
 
   void clear() {
     std::memset(kv_.data(), 0xee, kv_.size());
+    there_.clear();
     logits_ = false;
     steps = 0;
     inserts = 0;
@@ -117,12 +118,27 @@ class ToyEngineT {
   std::atomic<int> inserts{0};
 
  private:
+  /// Of KV of this layer at the token before, halfway down, and at three places that `seed` chooses.
+  std::uint64_t attend(std::uint32_t t, std::uint32_t layer, std::uint64_t seed) {
+    std::uint64_t sum = 0;
+    const auto add = [&](std::uint32_t token, std::uint32_t side) {
+      std::uint64_t value;
+      std::memcpy(&value, row(token, layer, side), sizeof value);
+      sum = sum * 31 + value;
+    };
+    if (t == 0) return sum;
+    add(t - 1, 1);
+    add(t / 2, 0);
+    for (int i = 0; i < 3; ++i) add(static_cast<std::uint32_t>((seed >> (16 * i) & 0xffff) % t), 1);
+    return sum;
+  }
   std::byte* row(std::uint32_t token, std::uint32_t layer, std::uint32_t side) {
     const KvLayout& l = options_.layout;
     return kv_.data() + ((std::size_t{token} * l.n_layers + layer) * 2 + side) * l.row_bytes();
   }
   ToyOptions options_;
   std::vector<std::byte> kv_;
+  KvPresence there_;
   std::thread::id owner_;
   bool logits_ = false;
 };

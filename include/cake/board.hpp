@@ -59,7 +59,7 @@ class Board {
   /// First token whose KV is neither resident nor claimed by a step. Everything below it is, in
   /// order.
   std::uint32_t front() const { return front_; }
-  std::uint32_t front_chunk() const { return front_ / plan_.chunk_tokens; }
+  std::uint32_t front_chunk() const { return plan_.chunk_of(front_); }
   /// First token at or above the prefix's end that no step has claimed.
   std::uint32_t suffix_front() const { return suffix_front_; }
   /// The engine takes a gated step now.
@@ -117,7 +117,10 @@ class Board {
   void begin(const PrefillPlan& plan, std::span<const LaneRate> priors) {
     *this = Board();
     plan_ = plan;
+    may_gate_ = plan.may_gate;
     const std::uint32_t n = plan.end_chunk;
+    late_holes_.reserve(n);  // so that no change during the run needs memory
+    running_.reserve(2);
     state_.assign(n, ChunkState::open);
     flags_.assign(n, 0);
     issued_.assign(n, 0);

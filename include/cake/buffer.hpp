@@ -9,6 +9,9 @@
 #include <memory>
 #include <new>
 #include <span>
+#include <utility>
+
+#include "cake/version.hpp"
 
 namespace cake {
 
@@ -33,7 +36,7 @@ class StagingMemory {
   virtual void release(std::byte* data, std::size_t bytes) noexcept = 0;
 };
 
-/// Owns `size` bytes at a 4 KiB boundary, not initialised. Movable.
+/// Owns `size` bytes at a 4 KiB boundary, not initialised. Movable; empty once it was moved from.
 ///
 /// Needs:   `memory` outlives it; null: plain host memory
 /// Errors:  throws std::bad_alloc
@@ -44,6 +47,13 @@ class AlignedBuffer {
       : data_(take(align_up(size ? size : 1), memory), {memory, align_up(size ? size : 1)}),
         size_(size) {
     if (data_ == nullptr) throw std::bad_alloc();
+  }
+  AlignedBuffer(AlignedBuffer&& other) noexcept
+      : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
+  AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
+    data_ = std::move(other.data_);
+    size_ = std::exchange(other.size_, 0);
+    return *this;
   }
   std::byte* data() const { return data_.get(); }
   std::size_t size() const { return size_; }

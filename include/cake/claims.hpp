@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -25,11 +26,25 @@ namespace cake {
 struct SessionOptions {
   /// How long compute waits with nothing in flight and nothing offered before it goes on by itself.
   Time patience = std::chrono::milliseconds(20);
+  /// Longest wait for one read, whatever deadline the scheduler gives it. Its chunk is then
+  /// computed.
+  Time read_timeout = std::chrono::seconds(30);
+  /// Longest wait for the store's answer what it holds. Then the prompt runs without the store.
+  Time lookup_timeout = std::chrono::seconds(1);
 };
+
+/// The same with every wait between none and a year, so that a time to come can be added up.
+inline SessionOptions bounded(SessionOptions options) {
+  constexpr Time kLongest = std::chrono::hours(24 * 365);
+  options.patience = std::clamp(options.patience, Time{0}, kLongest);
+  options.read_timeout = std::clamp(options.read_timeout, Time{0}, kLongest);
+  options.lookup_timeout = std::clamp(options.lookup_timeout, Time{0}, kLongest);
+  return options;
+}
 
 class Claims {
  public:
-  explicit Claims(const SessionOptions& options = {}) : options_(options) {}
+  explicit Claims(const SessionOptions& options = {}) : options_(bounded(options)) {}
 
   /// `stored` holds plan.end_chunk entries; priors one per lane.
   void begin(PrefillPlan plan, std::vector<StoredChunk> stored, std::span<const LaneRate> priors) {
@@ -56,25 +71,35 @@ class Claims {
   /// Slices whose bytes are being inserted; nobody may free the KV before this is 0.
   std::uint32_t inserting() const { return inserting_; }
 
-  /// Whether KV of `layer` below the step is resident.
-  GateState gate(std::uint64_t id, std::uint32_t layer) const {
-    const GateState state = gate_.state(id, layer);
+  /// Whether KV of `layer` below the step is resident. The engine asks, and may read it when open.
+  GateState gate(std::uint64_t id, std::uint32_t layer) {
+    const GateState state = gate_.ask(id, layer);
     return state == GateState::shut && status_ != Errc::ok ? GateState::voided : state;
   }
 
-  /// A step has ended. `tokens` may be fewer than asked only for the newest step. superseded: its
-  /// gate was void.
+  /// A step has ended. `tokens` may be fewer than asked only for the step that was issued last.
+  /// superseded: its gate was void, which nobody else may say. A gated step is not ok before each
+  /// layer's gate was found open.
   void done(std::uint64_t id, std::uint32_t tokens, Errc code, Time now) {
     const auto step = std::find_if(board_.running_.begin(), board_.running_.end(),
                                    [&](const RunningStep& r) { return r.id == id; });
     if (step == board_.running_.end()) return;
     const RunningStep ran = *step;
-    const bool newest = step + 1 == board_.running_.end();
     board_.running_.erase(step);
     if (!board_.running_.empty()) board_.running_.front().begins = now;
     StepReport& record = steps_[ran.id - 1];
     record.ended = now;
-    if (gate_.close(id)) code = Errc::superseded;
+    const bool passed = gate_.passed(id);
+    if (gate_.close(id) || (code == Errc::ok && !passed && status_ != Errc::ok)) {
+      code = Errc::superseded;
+    } else if (code == Errc::superseded && status_ == Errc::ok) {
+      break_rule("the engine returned superseded for a step whose gate was not void");
+    } else if (code == Errc::ok && !passed) {
+      break_rule(
+          "the engine ended a gated step without waiting for the gate of every layer; an engine "
+          "that takes no gates must say so (may_gate = false)");
+      code = Errc::superseded;
+    }
     if (code != Errc::ok) {
       record.voided = true;
       record.tokens = ran.tokens;
@@ -82,17 +107,16 @@ class Claims {
       if (code != Errc::superseded && status_ == Errc::ok) fail(code);
       return;
     }
-    const std::uint32_t end = std::min(ran.tokens.end, ran.tokens.begin + tokens);
+    const std::uint32_t end = ran.tokens.begin + std::min(ran.tokens.size(), tokens);
     if (end < ran.tokens.end) {
-      if (!newest) {
-        fail(Errc::invalid_argument);
-        return;
+      if (id != next_step_) {
+        return break_rule("a step that another one follows did less than it was asked for");
       }
       give_back(end, ran.tokens.end);
     }
     record.tokens = {ran.tokens.begin, end};
-    for (std::uint32_t c = ran.tokens.begin / board_.plan().chunk_tokens;
-         c < board_.plan().end_chunk; ++c) {
+    for (std::uint32_t c = board_.plan().chunk_of(ran.tokens.begin); c < board_.plan().end_chunk;
+         ++c) {
       const TokenRange range = board_.plan().chunk_range(c);
       if (range.begin >= end) break;
       if (chunks_[c].source == Source::none) chunks_[c].begin = ran.issued;
@@ -142,7 +166,7 @@ class Claims {
     --inserting_;
     --board_.inserting_[chunk];
     if (!ok) {
-      ++failed_loads_;
+      count_failure(*slot);
       doom(chunk, Errc::device);
     } else if ((board_.flags_[chunk] & Board::kDoomed) == 0) {
       const bool whole = board_.add_layers(chunk, slot->slice.layers);
@@ -160,14 +184,15 @@ class Claims {
   }
 
   /// The read failed, or its bytes are not what was asked for. Also how a lane reports the end of a
-  /// read that it had to abandon.
-  void failed(std::uint64_t id, Errc code, Time now) {
+  /// read that it had to abandon. False: nobody wanted it any more, so it is no failure.
+  bool failed(std::uint64_t id, Errc code, Time now) {
     LoadSlot* slot = slots_.find(id);
-    if (slot == nullptr) return;
+    if (slot == nullptr) return false;
     if (code == Errc::timeout) board_.lanes_[slot->lane].given_up(id, now);
     board_.lanes_[slot->lane].landed(id, false, now);
-    if (slot->live) {
-      ++failed_loads_;
+    const bool wanted = slot->live;
+    if (wanted) {
+      count_failure(*slot);
       loads_[slot->report].landed = now;
       loads_[slot->report].outcome = code;
       slot->live = false;
@@ -175,13 +200,39 @@ class Claims {
     }
     slot->busy = false;
     changed();
+    return wanted;
+  }
+
+  /// The lane had no memory for the read just now: nothing was read, and the slice may be claimed
+  /// again.
+  void returned(std::uint64_t id, Time now) {
+    LoadSlot* slot = slots_.find(id);
+    if (slot == nullptr) return;
+    const Slice slice = slot->slice;
+    board_.lanes_[slot->lane].landed(id, false, now);
+    const bool wanted = slot->live;
+    slot->busy = slot->live = false;
+    chunks_[slice.chunk].bytes -= loads_[slot->report].bytes;
+    loads_[slot->report].bytes = 0;
+    if (!wanted) return changed();
+    if (board_.issued_[slice.chunk] != slice.layers.end) {  // another one follows it already
+      doom(slice.chunk, Errc::out_of_memory);
+    } else {
+      board_.issue(slice.chunk, {0, slice.layers.begin});
+      if (slice.layers.begin == 0) board_.set_state(slice.chunk, ChunkState::open);
+    }
+    changed();
   }
 
   /// Whether the lane should still wait for this read.
-  bool wanted(std::uint64_t id) {
+  bool wanted(std::uint64_t id) const {
     const LoadSlot* slot = slots_.find(id);
     return slot != nullptr && slot->live;
   }
+  /// What this read is of; none once its lane has answered.
+  const LoadSlot* find(std::uint64_t id) const { return slots_.find(id); }
+  /// The first read that failed while it was wanted; 0 while there is none.
+  std::uint64_t first_failure() const { return first_failure_; }
 
   void set_lane_down(LaneId lane, bool down) {
     if (lane >= board_.n_lanes() || board_.lane(lane).down() == down) return;
@@ -195,7 +246,7 @@ class Claims {
   void expire(Time now) {
     for (LoadSlot& slot : slots_.all()) {
       if (!slot.live || slot.inserting || slot.deadline > now) continue;
-      ++failed_loads_;
+      count_failure(slot);
       loads_[slot.report].landed = now;
       loads_[slot.report].outcome = Errc::timeout;
       slot.live = false;
@@ -246,10 +297,11 @@ class Claims {
 
   Step claim(Step step, Time now) {
     const PrefillPlan& plan = board_.plan();
-    step.id = ++next_step_;
+    if (steps_.size() == steps_.capacity()) steps_.reserve(2 * steps_.size() + 16);
     if (step.gated && step.tokens.begin == board_.front()) step.gated = false;
-    if (step.gated) gate_.begin(step.id, board_, step.tokens.begin);
-    for (std::uint32_t c = step.tokens.begin / plan.chunk_tokens;
+    if (step.gated) gate_.begin(next_step_ + 1, board_, step.tokens.begin);
+    step.id = ++next_step_;  // nothing from here on needs memory
+    for (std::uint32_t c = plan.chunk_of(step.tokens.begin);
          c < plan.end_chunk && plan.chunk_range(c).begin < step.tokens.end; ++c) {
       if (board_.state(c) == ChunkState::loading) take_over(c);
       board_.set_state(c, ChunkState::computing);
@@ -309,12 +361,18 @@ class Claims {
 
   /// Claims the slice for a lane. Needs may_load().
   LoadOrder claim(const Load& load, LaneId lane, Time now) {
-    const Slice& slice = load.slice;
+    if (loads_.size() == loads_.capacity()) loads_.reserve(2 * loads_.size() + 16);
+    slots_.reserve();
+    board_.lanes_[lane].reserve();  // nothing from here on needs memory
+    Slice slice = load.slice;
+    slice.tokens = board_.plan().object_range(slice.chunk);
     const std::uint64_t bytes = board_.plan().read_bytes(slice.layers);
+    const Time limit = now > kNever - options_.read_timeout ? kNever : now + options_.read_timeout;
+    const Time deadline = std::min(load.deadline, limit);
     LoadSlot& slot = slots_.add({.id = ++next_load_,
                                  .slice = slice,
                                  .lane = lane,
-                                 .deadline = load.deadline,
+                                 .deadline = deadline,
                                  .report = loads_.size(),
                                  .busy = true,
                                  .live = true});
@@ -327,7 +385,7 @@ class Claims {
     chunks_[slice.chunk].bytes += bytes;
     loads_.push_back({slice, lane, bytes, now, Time{0}, Time{0}, Errc::superseded});
     changed();
-    return {slot.id, slice, lane, bytes, load.deadline};
+    return {slot.id, slice, lane, bytes, deadline};
   }
 
   Board board_;
@@ -339,7 +397,7 @@ class Claims {
   /// Takes [begin, end) back from compute.
   void give_back(std::uint32_t begin, std::uint32_t end) {
     const PrefillPlan& plan = board_.plan();
-    for (std::uint32_t c = begin / plan.chunk_tokens;
+    for (std::uint32_t c = plan.chunk_of(begin);
          c < plan.end_chunk && plan.chunk_range(c).begin < end; ++c) {
       if (plan.chunk_range(c).begin < begin) {
         board_.partial_end_ = begin;  // its first tokens were computed by an earlier step
@@ -355,6 +413,16 @@ class Claims {
     changed();
   }
 
+  void count_failure(const LoadSlot& slot) {
+    ++failed_loads_;
+    if (first_failure_ == 0) first_failure_ = slot.id, first_failure_report_ = slot.report;
+  }
+
+  void break_rule(const char* what) {
+    if (status_ != Errc::ok) return;
+    broken_rule_ = what;
+    fail(Errc::invalid_argument);
+  }
   void fail(Errc code) {
     status_ = code;
     slots_.drop_reads();
@@ -371,6 +439,9 @@ class Claims {
   std::uint64_t next_step_ = 0;
   std::uint32_t inserting_ = 0;
   std::uint32_t failed_loads_ = 0;
+  std::uint64_t first_failure_ = 0;       // read
+  std::size_t first_failure_report_ = 0;  // index of its report
+  const char* broken_rule_ = nullptr;     // by the engine
   std::uint32_t taken_over_ = 0;
   Time starving_since_ = kNever;  // since when a gated step waits with nothing in flight
   Time last_done_{0};
@@ -379,7 +450,11 @@ class Claims {
 
 inline PrefillReport Claims::report(Time now) const {
   PrefillReport r;
-  if (status_ != Errc::ok) r.status = Error{status_, 0, "prefill"};
+  if (status_ != Errc::ok) {
+    r.status = Error{
+        status_, 0,
+        std::string("prefill") + (broken_rule_ ? ": " : "") + (broken_rule_ ? broken_rule_ : "")};
+  }
   r.plan = board_.plan();
   r.plan.stored = {};
   r.ttft = complete() ? ended_ : now;
@@ -388,6 +463,13 @@ inline PrefillReport Claims::report(Time now) const {
   r.chunks = chunks_;
   r.steps = steps_;
   r.loads = loads_;
+  if (first_failure_ != 0) {
+    const LoadReport& load = loads_[first_failure_report_];
+    r.load_error = Error{load.outcome, 0,
+                         "load of chunk " + std::to_string(load.slice.chunk) + " from tier " +
+                             std::to_string(load.lane) +
+                             (load.outcome == Errc::timeout ? ": not there by its deadline" : "")};
+  }
   r.summarize();
   return r;
 }

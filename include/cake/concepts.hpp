@@ -10,6 +10,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -60,7 +61,7 @@ using MutableKvView = BasicKvView<std::byte>;  // to be filled by extract
 /// Work that may still run. A Status is one (the call blocked); so is any movable type with
 ///
 ///     bool ready();     // never blocks
-///     Status wait();    // blocks until done; called once
+///     Status wait();    // blocks until done, also where it throws; called once
 ///     // optional, else it is polled: ready() after at most that long
 ///     bool wait_for(std::chrono::nanoseconds);
 ///
@@ -127,7 +128,11 @@ class GateSource {
 class LayerGate {
  public:
   LayerGate() = default;  // always open
-  LayerGate(GateSource& source, std::uint64_t step) : source_(&source), step_(step) {}
+  /// Needs:   `source` outlives the gate
+  LayerGate(GateSource& source, std::uint64_t step)
+      : source_(std::shared_ptr<GateSource>(), &source), step_(step) {}
+  LayerGate(std::shared_ptr<GateSource> source, std::uint64_t step)
+      : source_(std::move(source)), step_(step) {}
   /// Blocks until KV of `layer` below the step is resident. False: the step is void.
   bool wait(std::uint32_t layer) const {
     return source_ == nullptr || source_->wait_layer(step_, layer);
@@ -135,7 +140,7 @@ class LayerGate {
   bool always_open() const { return source_ == nullptr; }
 
  private:
-  GateSource* source_ = nullptr;
+  std::shared_ptr<GateSource> source_;
   std::uint64_t step_ = 0;
 };
 
@@ -147,11 +152,15 @@ class LayerGate {
 ///     Completion extract(Slice, MutableKvView);  // the other way, for save()
 ///
 ///     // Optional:
-///     StagingMemory* staging_memory();  // memory that insert copies from fastest; a Loader reads
-///                                       // into it
-///     static constexpr bool inserts_from_device = true;  // also from a view of device memory; a
-///                                       // Loader reads there if the store has device_staging()
-///     static constexpr bool insert_on_caller = true;     // never on a lane thread
+///     // Memory that insert copies from fastest; a Loader reads into it.
+///     StagingMemory* staging_memory();
+///     // Also from a view of device memory; a Loader reads there if the store has device_staging().
+///     static constexpr bool inserts_from_device = true;
+///     // Never on a lane thread, but when the driving thread calls next(), wait(), a gate or finish().
+///     static constexpr bool insert_on_caller = true;
+///
+/// extract refuses tokens whose KV was never computed or inserted (invalid_argument): bytes that
+/// happen to lie there would be stored, and served to others.
 ///
 /// Needs:   memory for the slice's tokens is allocated; nobody else writes that slice meanwhile
 /// Thread:  insert runs on a lane thread, beside prefill of other chunks, or on the one that drives
@@ -180,7 +189,8 @@ concept PrefillsGated = requires(C& c, Tokens tokens, TokenRange range, LayerGat
 ///     Completion prefill(Tokens prompt, TokenRange range, LayerGate gate);
 ///
 /// KV of [0, range.begin) is resident, or was enqueued before; after the range that ends the prompt
-/// logits exist.
+/// logits exist. Where a stored chunk ends with the prompt, KV of the last token was inserted with
+/// it and is computed again, in a step of that one token.
 ///
 /// Thread:  the thread that drives the session
 template <class C>
@@ -195,11 +205,24 @@ concept ComputeBackend = KvMemory<C> &&(PrefillsWhole<C> || PrefillsGated<C>);
 ///     Status erase(ChunkKey);                  // not there is ok
 ///
 ///     // Optional:
-///     std::uint32_t tiers();                   // 1 when absent
-///     DeviceStaging* device_staging();         // memory that read() fills at full speed, or null
+///     std::uint32_t tiers();  // 1 when absent
+///     // Memory alone: asked on the caller's thread; any other store on one with a deadline.
+///     static constexpr bool lookup_never_blocks = true;
+///     // Why a part of the last lookup's keys could not be looked up; ok when all could.
+///     Status lookup_problem();
+///     // As lookup(), of one tier: all are then asked at once, and one that hangs delays none.
+///     Result<std::vector<StoredChunk>> lookup_tier(std::uint32_t tier, std::span<const ChunkKey>);
+///     // As erase(), of one tier: where an object is damaged, good ones of other tiers stay.
+///     Status erase_tier(std::uint32_t tier, ChunkKey);
+///     // Memory that read() fills at full speed, or null.
+///     DeviceStaging* device_staging();
 ///     // Whether these bytes of a read, which failed verification, are not the stored ones. A
 ///     // chunk whose bytes are is damaged, and erased.
 ///     bool misread(ChunkKey, std::uint64_t offset, ConstBytes);
+///     // write(), blocking, and whether this call made the object visible; false: one was there
+///     Result<bool> write_new(ChunkKey, ConstBytes);
+///     Status lookup_problem();                 // why the last lookup() left some keys out; ok:
+///     none
 ///
 /// `out` stays valid until the completion is ready, also after the read was abandoned; a backend
 /// copies the keys it keeps. `out`, `offset` and its size are multiples of 4 KiB whenever the

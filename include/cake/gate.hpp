@@ -13,26 +13,26 @@
 namespace cake {
 
 /// Compute may take open chunks, holes, chunks that are still being read (a take-over), and the
-/// rest of a chunk that it began. It begins at the front, or behind it at a gated step below which
-/// all is resident or can be loaded.
+/// rest of a chunk that it began. It begins at the front, or behind it at a gated step (where the
+/// engine takes one now) below which all is resident or can be loaded.
 inline bool may_claim(const Board& board, const Step& step) {
   const PrefillPlan& plan = board.plan();
   if (step.tokens.empty() || step.tokens.end > plan.n_tokens) return false;
   if (step.tokens.begin != board.front()) {
-    if (!step.gated || step.tokens.begin < board.front()) return false;
+    if (!step.gated || !board.may_gate() || step.tokens.begin < board.front()) return false;
     if (step.tokens.begin % plan.chunk_tokens != 0 && step.tokens.begin < plan.prefix_end()) {
       return false;
     }
     if (step.tokens.begin > plan.prefix_end() && step.tokens.begin != board.suffix_front()) {
       return false;
     }
-    const std::uint32_t end = std::min(step.tokens.begin / plan.chunk_tokens, plan.end_chunk);
+    const std::uint32_t end = plan.chunk_of(step.tokens.begin);
     for (std::uint32_t c = board.front_chunk(); c < end; ++c) {
       const ChunkState state = board.state(c);
       if (state == ChunkState::hole || state == ChunkState::computing) return false;
     }
   }
-  for (std::uint32_t c = step.tokens.begin / plan.chunk_tokens;
+  for (std::uint32_t c = plan.chunk_of(step.tokens.begin);
        c < plan.end_chunk && plan.chunk_range(c).begin < step.tokens.end; ++c) {
     const ChunkState state = board.state(c);
     const bool partial = state == ChunkState::computing && step.tokens.begin == board.front() &&
@@ -70,8 +70,9 @@ class GateTracker {
     *this = GateTracker();
     step_ = step;
     begin_ = board.front_chunk();
-    end_ = std::min(begin_token / plan.chunk_tokens, plan.end_chunk);
+    end_ = plan.chunk_of(begin_token);
     have_.assign(plan.n_layers, 0);
+    passed_.assign(plan.n_layers, false);
     for (std::uint32_t c = begin_; c < end_; ++c) {
       if (board.state(c) == ChunkState::resident) continue;
       ++missing_;
@@ -94,7 +95,21 @@ class GateTracker {
   GateState state(std::uint64_t step, std::uint32_t layer) const {
     if (step_ != step) return GateState::open;
     if (voided_) return GateState::voided;
-    return missing_ == have_[layer] ? GateState::open : GateState::shut;
+    return missing_ == have_[std::min<std::size_t>(layer, have_.size() - 1)] ? GateState::open
+                                                                             : GateState::shut;
+  }
+  /// As state(); an open layer counts as waited for, and so do those below it that are open now.
+  GateState ask(std::uint64_t step, std::uint32_t layer) {
+    const GateState answer = state(step, layer);
+    if (step_ != step || answer != GateState::open) return answer;
+    for (std::uint32_t l = 0; l <= layer && l < have_.size(); ++l) {
+      if (have_[l] == missing_) passed_[l] = true;
+    }
+    return answer;
+  }
+  /// Whether every layer of this step has been waited for, as a step that reads KV must.
+  bool passed(std::uint64_t step) const {
+    return step_ != step || std::find(passed_.begin(), passed_.end(), false) == passed_.end();
   }
   /// The step still waits for something, or is void: nothing may be enqueued behind it.
   bool shut(std::uint64_t step) const { return step_ == step && (missing_ != 0 || voided_); }
@@ -112,6 +127,7 @@ class GateTracker {
   std::uint32_t end_ = 0;
   std::uint32_t missing_ = 0;
   std::vector<std::uint32_t> have_;  // [n_layers]
+  std::vector<bool> passed_;         // [n_layers] the engine has waited for it
   bool voided_ = false;
 };
 

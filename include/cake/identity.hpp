@@ -7,7 +7,9 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <compare>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -45,8 +47,8 @@ struct ModelFingerprint {
 /// two lists of fields run together.
 ///
 /// Thread:  one thread at a time
-/// Errors:  throws Exception(unsupported) where OpenSSL offers no SHA-256
-/// Source:  FIPS 180-4, by OpenSSL's EVP
+/// Errors:  throws Exception(unsupported) where OpenSSL offers no SHA-256, or refuses to go on with
+/// it Source:  FIPS 180-4, by OpenSSL's EVP
 class Sha256 {
  public:
   Sha256();
@@ -65,21 +67,60 @@ class Sha256 {
 };
 
 /// Collects what makes a model's KV its own. Put in all that applies: "weights" (a digest), "rope",
-/// "tp_rank", "tp_size", "lora", "numerics". The loader adds layout, chunk size and codec by
-/// itself.
+/// "tp_rank", "tp_size", "lora", "numerics" (kernels, precision, library version). The loader adds
+/// layout, chunk size and codec by itself.
 ///
-///     auto fingerprint = cake::FingerprintBuilder().add("weights", sha256_of_file).add("tp_rank",
-///     0).finish();
+///     auto fingerprint = cake::FingerprintBuilder()
+///                            .add("weights", sha256_of_file)
+///                            .add("rope_theta", 500000.0)
+///                            .add("tp_rank", 0)
+///                            .finish();
+///
+/// A value's type is part of the field: text "1", the integer 1, 1.0 and true are four values.
+/// Integers of all widths are compared by value, floating-point numbers by the bits of the double.
+///
+/// An engine is asked for its fingerprint at every begin() and save(): one that serves several LoRA
+/// adapters names the one in force.
 class FingerprintBuilder {
  public:
   FingerprintBuilder();
   FingerprintBuilder& add(std::string_view tag, std::string_view value);
   FingerprintBuilder& add(std::string_view tag, std::span<const std::byte> value);
-  FingerprintBuilder& add(std::string_view tag, std::uint64_t value);
+  template <std::integral T>
+  FingerprintBuilder& add(std::string_view tag, T value) {
+    static_assert(sizeof(T) <= 8, "a fingerprint takes integers of up to 64 bits");
+    if constexpr (std::same_as<T, bool>) {
+      return add_number(tag, 'b', value ? 1 : 0);
+    } else {
+      bool negative = false;
+      if constexpr (std::signed_integral<T>) negative = value < 0;
+      return add_number(tag, negative ? 'n' : 'u', static_cast<std::uint64_t>(value));
+    }
+  }
+  template <std::floating_point T>
+  FingerprintBuilder& add(std::string_view tag, T value) {
+    static_assert(sizeof(T) <= 8,
+                  "a fingerprint takes float and double; long double has bits to lose");
+    return add_number(tag, 'f', std::bit_cast<std::uint64_t>(static_cast<double>(value)));
+  }
   ModelFingerprint finish();
 
  private:
+  FingerprintBuilder& add_number(std::string_view tag, char type, std::uint64_t bits);
+  FingerprintBuilder& add_field(std::string_view tag, char type, std::span<const std::byte> value);
   Sha256 sha_;
+};
+
+/// What the token ids of some positions do not say: an image, an audio frame, a soft prompt, an
+/// adapter that is switched on in between. `digest` is any bytes that tell two such inputs apart, a
+/// SHA-256 of the image's pixels and resolution, say. Every chunk that the range touches, and so
+/// every one behind it, gets another key for another digest; chunks before it stay shared.
+///
+/// Units:   range in tokens of the prompt; it may reach beyond the tokens at hand
+struct ExtraKey {
+  TokenRange range;
+  std::string digest;
+  friend bool operator==(const ExtraKey&, const ExtraKey&) = default;
 };
 
 /// The root of all chains of one model, layout, chunk size and tenant. Two salts share nothing.
@@ -89,10 +130,14 @@ ChunkKey root_key(const ModelFingerprint& fingerprint, const KvLayout& layout,
 /// 16 bytes that tell tenants apart in a stored object without storing the salt.
 std::array<std::byte, 16> tenant_tag(std::string_view tenant_salt);
 
-/// One key per full chunk: tokens.size() / chunk_tokens keys, each over all tokens before it.
+/// One key per full chunk: tokens.size() / chunk_tokens keys, each over all tokens before it and
+/// over the extra keys whose ranges touch it or a chunk before it. The order of `extra` does not
+/// matter.
 ///
-/// Errors:  throws Exception(invalid_argument) when chunk_tokens is 0
-std::vector<ChunkKey> prefix_chain(const ChunkKey& root, Tokens tokens, std::uint32_t chunk_tokens);
+/// Errors:  throws Exception(invalid_argument) when chunk_tokens is 0, or an extra key has an empty
+///          range or digest
+std::vector<ChunkKey> prefix_chain(const ChunkKey& root, Tokens tokens, std::uint32_t chunk_tokens,
+                                   std::span<const ExtraKey> extra = {});
 
 }  // namespace cake
 

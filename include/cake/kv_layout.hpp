@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "cake/version.hpp"
+
 namespace cake {
 
 enum class DType : std::uint8_t { f32 = 0, f16 = 1, bf16 = 2 };

@@ -134,6 +134,10 @@ class LaneModel {
   bool down() const { return down_; }
   void set_down(bool down) { down_ = down; }
 
+  /// Makes room for one more read in flight, so that issue() needs no memory.
+  void reserve() {
+    if (flights_.size() == flights_.capacity()) flights_.reserve(2 * flights_.size() + 8);
+  }
   void issue(std::uint64_t load, std::uint32_t chunk, std::uint64_t bytes, Time now) {
     if (weight_s_ == 0 && rate_.measured != 0) {  // what was known weighs as much as one read
       weight_s_ = std::max(1e-9, static_cast<double>(bytes) / rate_.bytes_per_second);

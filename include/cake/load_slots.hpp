@@ -37,11 +37,21 @@ struct LoadSlot {
 
 class LoadSlots {
  public:
+  /// Makes room for one more, so that add() needs no memory.
+  void reserve() {
+    if (slots_.size() == slots_.capacity()) slots_.reserve(2 * slots_.size() + 8);
+  }
   LoadSlot& add(const LoadSlot& slot) {
     for (LoadSlot& free : slots_) {
       if (!free.busy) return free = slot;
     }
     return slots_.emplace_back(slot);
+  }
+  const LoadSlot* find(std::uint64_t id) const {
+    for (const LoadSlot& slot : slots_) {
+      if (slot.busy && slot.id == id) return &slot;
+    }
+    return nullptr;
   }
   LoadSlot* find(std::uint64_t id) {
     for (LoadSlot& slot : slots_) {

@@ -6,8 +6,8 @@
 // own use that instead.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
-#include <deque>
 #include <exception>
 #include <memory>
 #include <optional>
@@ -16,9 +16,10 @@
 #include <utility>
 #include <vector>
 
-#include "cake/chunk/writer.hpp"
 #include "cake/concepts.hpp"
+#include "cake/detail/guarded.hpp"
 #include "cake/lanes.hpp"
+#include "cake/save.hpp"
 #include "cake/scheduler/meet_in_the_middle.hpp"
 #include "cake/session.hpp"
 
@@ -34,17 +35,10 @@ struct LoaderOptions {
 };
 
 struct PrefillOptions {
-  std::uint32_t resident = 0;  // tokens whose KV the engine holds already
-  std::string salt = {};       // of the tenant
+  std::uint32_t resident = 0;        // tokens whose KV the engine holds already
+  std::string salt = {};             // of the tenant
+  std::vector<ExtraKey> extra = {};  // what token ids do not say: images, soft prompts
   std::stop_token stop = {};
-};
-
-/// What save() did. Units: chunks, bytes.
-struct SaveReport {
-  Status status;  // the first error; chunks before it are stored
-  std::uint32_t written = 0;
-  std::uint32_t present = 0;  // were stored already
-  std::uint64_t bytes = 0;    // written
 };
 
 /// Composes an engine, a store and a scheduler. 10 lines:
@@ -69,72 +63,55 @@ class Loader {
         lanes_(storage, lane_options(compute, options_.lanes)),
         session_(compute, lanes_, std::move(scheduler), options_.session) {}
 
-  /// Makes the KV of the whole prompt resident, and the logits of its last token.
+  /// Makes the KV of the whole prompt resident, and the logits of its last token. No pass and no
+  /// insert of it is under way when it returns, however it ends.
   ///
-  /// Errors:  in the report's status: canceled, or what a prefill of the engine returned. No I/O
-  /// error is one: what
-  ///          cannot be loaded is computed. Throws Exception(invalid_argument) as
-  ///          PrefillSession::begin() does
+  /// Errors:  in the report's status: canceled, or what a prefill of the engine returned or threw.
+  /// No
+  ///          I/O error is one: what cannot be loaded is computed. Throws
+  ///          Exception(invalid_argument) as PrefillSession::begin() does
   PrefillReport prefill(Tokens tokens, const PrefillOptions& options = {}) {
-    session_.begin({.tokens = tokens,
-                    .resident = options.resident,
-                    .salt = options.salt,
-                    .chunk_tokens = options_.chunk_tokens,
-                    .max_step_tokens = options_.max_step_tokens,
-                    .may_gate = PrefillsGated<C> && options_.gated_steps,
-                    .stop = options.stop});
-    std::deque<Running> running;  // steps that the device has not finished, oldest first
-    for (;;) {
-      const Step step = session_.next(options_.max_step_tokens);
-      if (step.kind == Step::Kind::compute) {
-        start(tokens, step, running);
-      } else if (!running.empty()) {
-        // The scheduler may want to see more of the loads before it says what comes behind this
-        // one.
-        const Time left = step.until - session_.now();
-        if (left > std::chrono::hours(1) || wait_for(running.front().pass, left)) settle(running);
-      } else if (step.kind == Step::Kind::finished) {
-        break;
-      } else {
-        session_.wait(step.until);
-      }
-    }
-    return session_.finish();
-  }
-
-  /// Stores every full chunk of the prompt that is not stored yet. Its KV must be resident in the
-  /// engine.
-  SaveReport save(Tokens tokens, const std::string& salt = {}) {
-    SaveReport report;
-    const KvLayout layout = compute_.layout();
-    const ModelFingerprint fingerprint = compute_.fingerprint();
-    const ChunkKey root = root_key(fingerprint, layout, options_.chunk_tokens, salt);
-    const std::vector<ChunkKey> keys = prefix_chain(root, tokens, options_.chunk_tokens);
-    if (keys.empty()) return report;
-    const Result<std::vector<StoredChunk>> stored = storage_.lookup(keys);
-    if (!stored) {
-      report.status = stored.error();
+    try {
+      session_.begin({.tokens = tokens,
+                      .resident = options.resident,
+                      .salt = options.salt,
+                      .extra = options.extra,
+                      .chunk_tokens = options_.chunk_tokens,
+                      .max_step_tokens = options_.max_step_tokens,
+                      .may_gate = PrefillsGated<C> && options_.gated_steps,
+                      .stop = options.stop});
+    } catch (const Exception& e) {
+      if (e.error().code == Errc::invalid_argument) throw;
+      PrefillReport report;
+      report.status = e.error();
       return report;
     }
-    ChunkWriter writer(layout, options_.chunk_tokens);
-    for (std::uint32_t c = 0; c < keys.size(); ++c) {
-      const TokenRange range{c * options_.chunk_tokens, (c + 1) * options_.chunk_tokens};
-      if ((*stored)[c].size == writer.geometry().object_bytes()) {
-        ++report.present;
-        continue;
-      }
-      report.status =
-          wait(compute_.extract(Slice{c, range, {0, layout.n_layers}}, writer.payload()));
-      if (!report.status) return report;
-      const auto object =
-          writer.finish({keys[c], c == 0 ? root : keys[c - 1], fingerprint, tenant_tag(salt),
-                         range.begin, tokens.subspan(range.begin, range.size()), layout});
-      report.status = object ? wait(storage_.write(keys[c], *object)) : Status(object.error());
-      if (!report.status) return report;
-      ++report.written;
-      report.bytes += object->size();
+    Status failure;
+    std::vector<Running> running;  // steps that the device has not finished, oldest first
+    running.reserve(2);            // as many as a session has in flight
+    try {
+      run(tokens, running);
+    } catch (...) {
+      failure = detail::caught(Errc::device, "prefill");
     }
+    while (!running.empty()) settle(running);
+    PrefillReport report = session_.finish();
+    if (!failure) report.status = failure;
     return report;
+  }
+
+  /// Stores every full chunk of the tokens that is not stored yet. They are the last prompt's, its
+  /// beginning, or go on with it; their KV must be resident in the engine. (A token that was
+  /// sampled and not yet decoded has none.)
+  ///
+  /// Errors:  in the report, as PrefillSession::save(); none is thrown
+  SaveReport save(Tokens tokens, SaveOptions options = {}) {
+    if (options.chunk_tokens == 0) options.chunk_tokens = options_.chunk_tokens;
+    return session_.save(tokens, std::move(options));
+  }
+  template <std::convertible_to<std::string> T>
+  SaveReport save(Tokens tokens, const T& salt) {
+    return save(tokens, SaveOptions{.salt = std::string(salt)});
   }
 
   IoLanes<S>& lanes() { return lanes_; }
@@ -167,23 +144,54 @@ class Loader {
     Pass pass;
   };
 
-  void start(Tokens tokens, const Step& step, std::deque<Running>& running) {
-    try {
-      if constexpr (std::same_as<Pass, Status>) {
-        session_.done(step, step.tokens.size(), issue(compute_, tokens, step, session_.gate(step)));
+  void run(Tokens tokens, std::vector<Running>& running) {
+    for (;;) {
+      const Step step = session_.next(options_.max_step_tokens);
+      if (step.kind == Step::Kind::compute) {
+        start(tokens, step, running);
+      } else if (!running.empty()) {
+        // The scheduler may want to see more of the loads before it says what comes behind this
+        // one.
+        const Time left = step.until - session_.now();
+        if (left > std::chrono::hours(1) || ready_within(running.front(), left)) settle(running);
+      } else if (step.kind == Step::Kind::finished) {
+        return;
       } else {
-        running.push_back({step, issue(compute_, tokens, step, session_.gate(step))});
+        session_.wait(step.until);
       }
-    } catch (const std::exception& e) {
-      session_.done(step, 0, Error{Errc::device, 0, std::string("prefill: ") + e.what()});
     }
   }
 
-  /// Waits for the oldest step.
-  void settle(std::deque<Running>& running) {
+  void start(Tokens tokens, const Step& step, std::vector<Running>& running) {
+    if constexpr (std::same_as<Pass, Status>) {
+      const Status status = detail::guarded(Errc::device, "prefill", [&] {
+        return issue(compute_, tokens, step, session_.gate(step));
+      });
+      session_.done(step, step.tokens.size(), status);
+    } else {
+      try {
+        running.push_back({step, issue(compute_, tokens, step, session_.gate(step))});
+      } catch (...) {
+        session_.done(step, 0, detail::caught(Errc::device, "prefill"));
+      }
+    }
+  }
+
+  /// Whether the pass ends within that time. One whose completion throws is taken to have ended.
+  bool ready_within(Running& running, Time span) {
+    return detail::value_or([&] { return wait_for(running.pass, span); }, true);
+  }
+
+  /// Waits for the oldest step. An engine that inserts on this thread may need that for the step.
+  void settle(std::vector<Running>& running) {
+    if constexpr (inserts_on_caller<C>()) {
+      while (!ready_within(running.front(), std::chrono::microseconds(200))) session_.wait(Time{0});
+    }
     Running oldest = std::move(running.front());
-    running.pop_front();
-    session_.done(oldest.step, oldest.step.tokens.size(), wait(std::move(oldest.pass)));
+    running.erase(running.begin());
+    const Status status =
+        detail::guarded(Errc::device, "prefill", [&] { return wait(std::move(oldest.pass)); });
+    session_.done(oldest.step, status ? oldest.step.tokens.size() : 0, status);
   }
 
   C& compute_;

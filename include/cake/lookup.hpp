@@ -5,8 +5,9 @@
 // are.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
-#include <exception>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <utility>
@@ -14,6 +15,7 @@
 
 #include "cake/chunk/format.hpp"
 #include "cake/concepts.hpp"
+#include "cake/detail/guarded.hpp"
 #include "cake/identity.hpp"
 #include "cake/plan.hpp"
 
@@ -24,28 +26,49 @@ struct PrefillRequest {
   Tokens tokens = {};                   // the whole prompt; copied
   std::uint32_t resident = 0;           // KV that the engine holds already, from position 0
   std::string salt = {};                // of the tenant: two salts share nothing
+  std::vector<ExtraKey> extra = {};     // what token ids do not say: images, soft prompts
   std::uint32_t chunk_tokens = 256;     // as when it was saved
   std::uint32_t max_step_tokens = 512;  // most tokens of one compute pass
-  bool may_gate = true;                 // the engine takes gated steps
-  std::stop_token stop =
-      {};  // asks for the end: next() then says finished, the report's status canceled
+  /// The engine takes gated steps; not set: whether it has the prefill() that takes a gate.
+  std::optional<bool> may_gate = {};
+  /// Asks for the end: next() then says finished, the report's status canceled.
+  std::stop_token stop = {};
 };
 
 /// The plan of a request: keys, what is stored of them, and the geometry of their objects.
 struct PrefillLookup {
   PrefillPlan plan;
-  std::vector<ChunkKey> keys;       // of chunks that have at least one token behind them
+  std::vector<ChunkKey> keys;       // of full chunks
   std::vector<StoredChunk> stored;  // [plan.end_chunk]
+  std::uint64_t object_bytes = 0;   // of one stored object
   Status status;                    // why nothing is known of the store, if so
+
+  /// Takes the store's answer to keys; an error, or an answer of the wrong length, is as good as
+  /// none.
+  void take(Result<std::vector<StoredChunk>> answer) {
+    if (!answer) {
+      status = answer.error();
+      return;
+    }
+    stored = std::move(*answer);
+    stored.resize(keys.size());
+    plan.end_chunk = 0;
+    for (std::uint32_t c = 0; c < stored.size(); ++c) {
+      StoredChunk& chunk = stored[c];
+      chunk.tiers &= plan.n_lanes >= 32 ? ~0u : (1u << plan.n_lanes) - 1;
+      if (chunk.size != object_bytes) chunk = {};  // not an object of this layout
+      if (chunk.stored()) plan.end_chunk = c + 1;
+    }
+    stored.resize(plan.end_chunk);
+  }
 };
 
-/// Hashes the prompt's chunks and asks the store for all of them in one call. A store that fails
-/// holds nothing.
+/// Hashes the prompt's chunks; nothing is known of the store yet.
 ///
-/// Errors:  throws Exception(invalid_argument) for an empty prompt, chunk or step size
-template <StorageBackend S>
-PrefillLookup look_up(const PrefillRequest& request, const ChunkKey& root, const KvLayout& layout,
-                      S& storage, std::uint32_t n_lanes) {
+/// Errors:  throws Exception(invalid_argument) for an empty prompt, chunk or step size, and as
+///          prefix_chain()
+inline PrefillLookup plan_request(const PrefillRequest& request, const ChunkKey& root,
+                                  const KvLayout& layout, std::uint32_t n_lanes) {
   const auto check = [](bool good, const char* what) {
     if (!good) throw Exception({Errc::invalid_argument, 0, what});
   };
@@ -61,38 +84,31 @@ PrefillLookup look_up(const PrefillRequest& request, const ChunkKey& root, const
   plan.n_tokens = static_cast<std::uint32_t>(request.tokens.size());
   plan.resident_tokens = request.resident;
   plan.chunk_tokens = request.chunk_tokens;
-  plan.n_chunks = (plan.n_tokens - 1) / plan.chunk_tokens;
+  // A chunk that ends with the prompt leaves its last token to compute, so it must have two.
+  plan.n_chunks = (plan.n_tokens - (plan.chunk_tokens == 1 ? 1 : 0)) / plan.chunk_tokens;
   plan.n_layers = layout.n_layers;
   plan.n_lanes = n_lanes;
-  plan.max_step_tokens = request.max_step_tokens;
-  plan.may_gate = request.may_gate;
+  plan.max_step_tokens = std::min(request.max_step_tokens, plan.n_tokens);
+  plan.may_gate = request.may_gate.value_or(true);
   const ChunkGeometry geometry(layout, request.chunk_tokens);
   plan.head_bytes = geometry.head_bytes();
   plan.layer_bytes = 2 * geometry.run_stride();
   plan.foot_bytes = geometry.object_bytes() - geometry.payload_end();
+  found.object_bytes = geometry.object_bytes();
   found.keys =
       prefix_chain(root, request.tokens.first(std::size_t{plan.n_chunks} * plan.chunk_tokens),
-                   plan.chunk_tokens);
-  if (found.keys.empty()) return found;
-  Result<std::vector<StoredChunk>> stored = Error{Errc::io, 0, "lookup"};
-  try {
-    stored = storage.lookup(found.keys);
-  } catch (const std::exception& e) {
-    stored = Error{Errc::io, 0, std::string("lookup: ") + e.what()};
+                   plan.chunk_tokens, request.extra);
+  return found;
+}
+
+/// As plan_request(), and asks the store for all chunks in one call, on this thread.
+template <StorageBackend S>
+PrefillLookup look_up(const PrefillRequest& request, const ChunkKey& root, const KvLayout& layout,
+                      S& storage, std::uint32_t n_lanes) {
+  PrefillLookup found = plan_request(request, root, layout, n_lanes);
+  if (!found.keys.empty()) {
+    found.take(detail::guarded(Errc::io, "lookup", [&] { return storage.lookup(found.keys); }));
   }
-  if (!stored) {
-    found.status = stored.error();
-    return found;
-  }
-  found.stored = std::move(*stored);
-  found.stored.resize(found.keys.size());
-  for (std::uint32_t c = 0; c < plan.n_chunks; ++c) {
-    StoredChunk& chunk = found.stored[c];
-    chunk.tiers &= n_lanes >= 32 ? ~0u : (1u << n_lanes) - 1;
-    if (chunk.size != geometry.object_bytes()) chunk = {};  // not an object of this layout
-    if (chunk.stored()) plan.end_chunk = c + 1;
-  }
-  found.stored.resize(plan.end_chunk);
   return found;
 }
 

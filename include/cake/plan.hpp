@@ -5,6 +5,7 @@
 // one prompt. Values only.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -42,6 +43,7 @@ struct LayerRange {
 };
 
 /// Some layers of one chunk: the unit of loading. `tokens` are the positions of the whole chunk.
+/// Where the chunk ends with the prompt that includes the last token, which is then computed again.
 struct Slice {
   std::uint32_t chunk = 0;
   TokenRange tokens;
@@ -84,7 +86,7 @@ struct PrefillPlan {
   std::uint32_t n_tokens = 0;         // length of the prompt
   std::uint32_t resident_tokens = 0;  // KV that the engine already holds, from position 0
   std::uint32_t chunk_tokens = 256;
-  std::uint32_t n_chunks = 0;   // full chunks with at least one token behind them
+  std::uint32_t n_chunks = 0;   // full chunks
   std::uint32_t end_chunk = 0;  // one past the last stored chunk; chunks from here on are suffix
   std::uint32_t n_layers = 1;
   std::uint32_t n_lanes = 1;
@@ -95,9 +97,23 @@ struct PrefillPlan {
   std::uint64_t layer_bytes = 0;        // of each layer,
   std::uint64_t foot_bytes = 0;         // and after the last one
 
-  constexpr std::uint32_t prefix_end() const { return end_chunk * chunk_tokens; }
+  /// First token behind the stored chunks; never the prompt's end, since its last token is always
+  /// computed: its logits are wanted.
+  constexpr std::uint32_t prefix_end() const {
+    return std::min(end_chunk * chunk_tokens, n_tokens - 1);
+  }
+  /// Tokens that a load of this chunk saves compute. One fewer than the object holds where a chunk
+  /// ends with the prompt.
   constexpr TokenRange chunk_range(std::uint32_t chunk) const {
+    return {chunk * chunk_tokens, std::min((chunk + 1) * chunk_tokens, n_tokens - 1)};
+  }
+  /// Tokens whose KV the stored object holds.
+  constexpr TokenRange object_range(std::uint32_t chunk) const {
     return {chunk * chunk_tokens, (chunk + 1) * chunk_tokens};
+  }
+  /// The chunk that this token belongs to; end_chunk for those of the suffix.
+  constexpr std::uint32_t chunk_of(std::uint32_t token) const {
+    return token >= prefix_end() ? end_chunk : token / chunk_tokens;
   }
   /// Bytes that a read of these layers of one chunk fetches.
   constexpr std::uint64_t read_bytes(LayerRange layers) const {
@@ -105,7 +121,7 @@ struct PrefillPlan {
            (layers.end == n_layers ? foot_bytes : 0);
   }
   constexpr Slice whole(std::uint32_t chunk) const {
-    return {chunk, chunk_range(chunk), {0, n_layers}};
+    return {chunk, object_range(chunk), {0, n_layers}};
   }
 };
 

@@ -14,6 +14,8 @@
 #include <utility>
 #include <variant>
 
+#include "cake/version.hpp"
+
 namespace cake {
 
 /// What went wrong, in one word. `native` and `context` of Error say the rest.

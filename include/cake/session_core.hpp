@@ -29,11 +29,21 @@ class SessionCore : public Claims {
     declined_.assign(priors.size(), 0);
     idle_since_ = kNever;
     impatient_ = false;
-    scheduler_.begin(board_.plan());
-    if constexpr (requires { scheduler_.predicted_meet(board_, Time{0}); }) {
-      predicted_meet_ = scheduler_.predicted_meet(board_, Time{0});
+    rest_.clear();
+    rest_.reserve(plan.end_chunk < kRestReserve ? plan.end_chunk : kRestReserve);
+    try {
+      scheduler_.begin(board_.plan());
+      if constexpr (requires { scheduler_.predicted_meet(board_, Time{0}); }) {
+        predicted_meet_ = scheduler_.predicted_meet(board_, Time{0});
+      }
+    } catch (...) {  // it knows nothing of this run: compute goes on without it
+      ++scheduler_faults_;
+      scheduler_failed_ = true;
     }
   }
+
+  /// Most layers that one read may take; a load of more is carried out in several.
+  void set_read_layers(std::uint32_t layers) { read_layers_ = std::max(1u, layers); }
 
   const S& scheduler() const { return scheduler_; }
 
@@ -42,15 +52,21 @@ class SessionCore : public Claims {
   Step next_step(std::uint32_t budget, bool may_gate, Time now) {
     expire(now);
     if (over()) return {};
-    budget = std::min(budget, board_.plan().max_step_tokens);
-    if (board_.front() >= board_.plan().n_tokens || board_.running().size() >= 2 || budget == 0 ||
-        newest_gate_shut()) {
+    const PrefillPlan& plan = board_.plan();
+    budget = std::min({budget, plan.max_step_tokens, plan.n_tokens});
+    if (budget == 0) {  // over at once: the engine says when it has room for more
+      Step step;
+      step.kind = Step::Kind::wait;
+      step.until = now;
+      return step;
+    }
+    if (board_.front() >= plan.n_tokens || board_.running().size() >= 2 || newest_gate_shut()) {
       return wait_until(kNever, now);
     }
     set_may_gate(may_gate);
-    Step step = scheduler_.next_step(board_, budget, now);
+    Step step = ask_for_step(budget, now);
     if (step.kind == Step::Kind::compute) {
-      step.tokens.end = std::min(step.tokens.end, step.tokens.begin + budget);
+      if (step.tokens.size() > budget) step.tokens.end = step.tokens.begin + budget;
       if (may_claim(board_, step)) {
         idle_since_ = kNever;
         return claim(step, now);
@@ -61,18 +77,29 @@ class SessionCore : public Claims {
   }
 
   /// The next read for a lane that has room for `max_bytes`; none: ask again when something
-  /// changed.
-  std::optional<LoadOrder> next_load(LaneId lane, std::uint64_t max_bytes, Time now) {
+  /// changed. `short_of_room`: there would be one for more bytes.
+  std::optional<LoadOrder> next_load(LaneId lane, std::uint64_t max_bytes, Time now,
+                                     bool* short_of_room = nullptr) {
     if (over() || lane >= board_.n_lanes() || board_.lane(lane).down() || !has_room(lane)) {
       return std::nullopt;
     }
-    const std::optional<Load> load = scheduler_.next_load(board_, lane, now);
+    std::optional<Load> load = next_rest(lane);
+    const bool rest = load.has_value();
+    if (!rest) load = ask_for_load(lane, now);
     if (!load || !may_load(board_, *load, lane)) {
       if (load) ++scheduler_faults_;
       declined_[lane] = version_;
       return std::nullopt;
     }
-    if (board_.plan().read_bytes(load->slice.layers) > max_bytes) return std::nullopt;
+    LayerRange& layers = load->slice.layers;
+    const bool cut = layers.size() > read_layers_;
+    const std::uint32_t end = layers.end;
+    if (cut) layers.end = layers.begin + read_layers_;
+    if (board_.plan().read_bytes(layers) > max_bytes) {
+      if (short_of_room != nullptr) *short_of_room = true;
+      return std::nullopt;
+    }
+    if (cut && !rest) rest_.push_back({lane, load->slice.chunk, end, load->deadline});
     impatient_ = false;
     return claim(*load, lane, now);
   }
@@ -90,6 +117,56 @@ class SessionCore : public Claims {
   }
 
  private:
+  static constexpr std::uint32_t kRestReserve = 64;
+
+  /// Layers of a chunk that a load asked for and that did not fit into one read.
+  struct Rest {
+    LaneId lane = 0;
+    std::uint32_t chunk = 0;
+    std::uint32_t end_layer = 0;
+    Time deadline = kNever;
+  };
+
+  /// The next part of a load that was cut. While there is one that cannot be read yet, none.
+  std::optional<Load> next_rest(LaneId lane) {
+    for (auto rest = rest_.begin(); rest != rest_.end();) {
+      const std::uint32_t issued = board_.layers_issued(rest->chunk);
+      const Slice slice{
+          rest->chunk, board_.plan().object_range(rest->chunk), {issued, rest->end_layer}};
+      if (issued >= rest->end_layer || board_.doomed(rest->chunk) || issued == 0) {
+        rest = rest_.erase(rest);  // all asked for, or taken over, or given back
+      } else if (rest->lane == lane && may_load(board_, {slice, rest->deadline}, lane)) {
+        return Load{slice, rest->deadline};
+      } else {
+        ++rest;
+      }
+    }
+    return std::nullopt;
+  }
+
+  /// A scheduler that throws has broken a rule; the run goes on without its answer.
+  Step ask_for_step(std::uint32_t budget, Time now) {
+    Step step;
+    step.kind = Step::Kind::wait;
+    step.until = now;
+    if (scheduler_failed_) return step;
+    try {
+      return scheduler_.next_step(board_, budget, now);
+    } catch (...) {
+      ++scheduler_faults_;
+      return step;
+    }
+  }
+  std::optional<Load> ask_for_load(LaneId lane, Time now) {
+    if (scheduler_failed_) return std::nullopt;
+    try {
+      return scheduler_.next_load(board_, lane, now);
+    } catch (...) {
+      ++scheduler_faults_;
+      return std::nullopt;
+    }
+  }
+
   Step wait_until(Time until, Time now) const {
     Step step;
     step.kind = Step::Kind::wait;
@@ -101,7 +178,7 @@ class SessionCore : public Claims {
   /// twice, with one read more than the one on the link.
   bool has_room(LaneId lane) const {
     const LaneModel& model = board_.lane(lane);
-    if (model.in_flight().size() < model.rate().depth) return true;
+    if (model.in_flight().empty() || model.in_flight().size() < model.rate().depth) return true;
     const double window = 2 * model.rate().bytes_per_second * seconds(model.rate().latency) +
                           1.5 * static_cast<double>(model.in_flight().back().bytes);
     return static_cast<double>(model.bytes_in_flight()) < window;
@@ -126,8 +203,8 @@ class SessionCore : public Claims {
     const PrefillPlan& plan = board_.plan();
     Step step;
     step.kind = Step::Kind::compute;
-    const std::uint32_t size = std::min(budget, plan.max_step_tokens);
-    step.tokens = {board_.front(), std::min(plan.n_tokens, board_.front() + size)};
+    step.tokens = {board_.front(),
+                   board_.front() + std::min(budget, plan.n_tokens - board_.front())};
     for (std::uint32_t c = board_.front_chunk() + 1; c < plan.end_chunk; ++c) {
       if (plan.chunk_range(c).begin >= step.tokens.end) break;
       if (board_.state(c) == ChunkState::resident) step.tokens.end = plan.chunk_range(c).begin;
@@ -139,6 +216,9 @@ class SessionCore : public Claims {
   S scheduler_;
   std::vector<std::uint64_t> declined_;  // [lane] version at which the lane was last refused work
   std::uint32_t scheduler_faults_ = 0;
+  std::vector<Rest> rest_;
+  std::uint32_t read_layers_ = ~0u;
+  bool scheduler_failed_ = false;
   std::uint32_t predicted_meet_ = 0;
   Time idle_since_ = kNever;
   bool impatient_ = false;  // waited in vain already, and no load has been claimed since

@@ -26,7 +26,10 @@
 #include "cake/chunk/writer.hpp"
 #include "cake/compute/simulation.hpp"
 #include "cake/concepts.hpp"
+#include "cake/loader.hpp"
+#include "cake/scheduler/baselines.hpp"
 #include "cake/session.hpp"
+#include "cake/storage/memory.hpp"
 
 namespace cake::testing {
 
@@ -276,9 +279,10 @@ Failures check_memory(M& memory, std::uint32_t n_tokens, std::uint64_t seed = 1)
 }
 
 /// Tries an engine: its memory as above, then that a prompt computed in steps, behind a gate or
-/// with a part of its KV inserted, leaves the same KV. The engine must be able to prefill `prompt`
-/// (at least 8 tokens) again and again. `same_bytes`: it gives equal bytes for equal steps, as
-/// deterministic kernels do.
+/// with a part of its KV inserted, leaves the same KV, and that KV of tokens that were neither
+/// computed nor inserted is not given out. Nothing may have been computed on the engine yet, and it
+/// must be able to prefill `prompt` (at least 8 tokens) again and again. `same_bytes`: it gives
+/// equal bytes for equal steps, as deterministic kernels do.
 template <ComputeBackend C>
 Failures check(C& engine, Tokens prompt, bool same_bytes = true) {
   const auto n = static_cast<std::uint32_t>(prompt.size());
@@ -300,8 +304,18 @@ Failures check(C& engine, Tokens prompt, bool same_bytes = true) {
   const Slice back{1, {cut, n}, {0, layout.n_layers}};
   detail::Runs front_kv(layout, front);
   detail::Runs back_kv(layout, back);
-  expect(prefill({0, cut}, {}).has_value() && prefill({cut, n}, {}).has_value(),
-         "a prompt is computed in two steps");
+  const bool first_step = prefill({0, cut}, {}).has_value();
+  const Slice across{0, {cut - 1, cut + 1}, {0, layout.n_layers}};
+  detail::Runs across_kv(layout, across);
+  expect(
+      !wait(engine.extract(across, across_kv.view())) &&
+          !wait(engine.extract(back, back_kv.view())),
+      "extract of tokens that were never computed is refused; save() would store what lies in "
+      "their memory. Note for each token when its KV is computed or inserted (cake::KvPresence "
+      "does), and return invalid_argument for others. The token that was sampled last has no KV "
+      "until it is decoded. If other prompts were computed on this engine before the check, hand "
+      "it a new one");
+  expect(first_step && prefill({cut, n}, {}).has_value(), "a prompt is computed in two steps");
   expect(wait(engine.extract(front, front_kv.view())).has_value() &&
              wait(engine.extract(back, back_kv.view())).has_value(),
          "KV that was computed can be extracted");
@@ -353,6 +367,46 @@ Failures check(C& engine, Tokens prompt, bool same_bytes = true) {
   }
   for (std::string& failure : check_memory(engine, n)) failures.push_back(std::move(failure));
   return failures;
+}
+
+/// Tries that two inputs that give other KV for the same token ids (two images, soft prompts or
+/// adapters) share none of it. `select(0)` and `select(1)` make the engine take one of them for
+/// `prompt`, and return the extra keys that the application passes for it.
+///
+/// Needs:   prompt of at least two chunks, so that there is something to share
+template <ComputeBackend C, class Select>
+Failures check_inputs(C& engine, Tokens prompt, Select&& select, std::uint32_t chunk_tokens = 16) {
+  const auto n = static_cast<std::uint32_t>(prompt.size());
+  if (n < 2 * chunk_tokens) return {"inputs: the prompt to check with has fewer than two chunks"};
+  const KvLayout layout = engine.layout();
+  const Slice all{0, {0, n}, {0, layout.n_layers}};
+  MemoryStorage store;
+  const auto run = [&](int which, auto scheduler, bool save, detail::Runs& kv) {
+    const std::vector<ExtraKey> extra = select(which);
+    Loader loader(engine, store,
+                  {.chunk_tokens = chunk_tokens, .session = {.patience = std::chrono::minutes(1)}},
+                  std::move(scheduler));
+    return loader.prefill(prompt, {.extra = extra}).status.has_value() &&
+           wait(engine.extract(all, kv.view())).has_value() &&
+           (!save || loader.save(prompt, {.extra = extra}).status.has_value());
+  };
+  detail::Runs first(layout, all);
+  detail::Runs second(layout, all);
+  detail::Runs served(layout, all);
+  if (!run(1, ComputeOnlyScheduler(), false, second) ||
+      !run(0, ComputeOnlyScheduler(), true, first)) {
+    return {"inputs: a prompt is computed, extracted and saved"};
+  }
+  if (detail::same(first.bytes(), second.bytes())) {
+    return {"inputs: the two inputs give the same KV; choose two that do not"};
+  }
+  if (!run(1, LoadOnlyScheduler(), false, served) ||
+      !detail::same(served.bytes(), second.bytes())) {
+    return {
+        "inputs: KV of one input is not served to another one; tell them apart by ExtraKey (an "
+        "image, a soft prompt) or in fingerprint() (an adapter)"};
+  }
+  return {};
 }
 
 /// Tries a scheduler in virtual time: steady and broken links, holes, faults. `make` gives a fresh

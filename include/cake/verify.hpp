@@ -13,6 +13,7 @@
 
 #include "cake/buffer.hpp"
 #include "cake/chunk/reader.hpp"
+#include "cake/detail/guarded.hpp"
 #include "cake/device_staging.hpp"
 
 namespace cake {
@@ -64,13 +65,14 @@ inline Result<KvView> verify_landed(ConstBytes bytes, LayerRange layers, std::ui
 /// What to report of bytes that failed verify_landed() with `why`. Bytes that the store reads
 /// differently on another path (`misread`) are a fault of the path; the object is whole.
 template <class S>
-Error blame(S& storage, const ChunkKey& key, std::uint64_t offset, ConstBytes bytes,
-            const Error& why) {
+Error classify_failure(S& storage, const ChunkKey& key, std::uint64_t offset, ConstBytes bytes,
+                       const Error& why) {
   if constexpr (requires {
                   { storage.misread(key, offset, bytes) } -> std::convertible_to<bool>;
                 }) {
     if ((why.code == Errc::corrupt || why.code == Errc::mismatch) &&
-        storage.misread(key, offset, bytes)) {
+        detail::value_or([&] { return static_cast<bool>(storage.misread(key, offset, bytes)); },
+                         false)) {
       return {Errc::device, 0, "a chunk arrived otherwise than it is stored"};
     }
   }

@@ -70,8 +70,8 @@ struct CpuBackend::State {
     blas::use_calling_thread_only();
   }
 
-  /// Runs tokens at `begin`; with logits where `complete` says that they end the sequence.
-  Status run(Tokens tokens, std::uint32_t begin, const LayerGate& gate, bool ends) {
+  /// Runs tokens at `begin` of a sequence of `length` tokens; with logits where they end it.
+  Status run(Tokens tokens, std::uint32_t begin, const LayerGate& gate, std::uint32_t length) {
     const std::uint32_t n_vocab = weights->config().n_vocab;
     for (const TokenId token : tokens) {
       if (token < 0 || static_cast<std::uint32_t>(token) >= n_vocab) {
@@ -80,9 +80,11 @@ struct CpuBackend::State {
       }
     }
     const TokenRange range{begin, begin + static_cast<std::uint32_t>(tokens.size())};
+    const bool ends = range.end == length;
     if (auto status = pages.ensure(range); !status) return status;
     has_logits = false;
     position = 0;
+    pages.presence().forget_from(length);  // of a sequence that was longer
     try {
       logits.resize(n_vocab);
       auto status = model.run(tokens, begin, gate, ends ? logits.data() : nullptr);
@@ -139,12 +141,14 @@ Status CpuBackend::prefill(Tokens prompt, TokenRange range, LayerGate gate) {
                    " of a prompt of " + std::to_string(prompt.size()));
   }
   // A gate may still be waiting for KV below the range, and so for the pages of it.
-  if (gate.always_open() && !state_->pages.present({0, range.begin})) {
-    return refused("KV below token " + std::to_string(range.begin) + " was never written");
+  if (gate.always_open()) {
+    if (const auto missing = state_->pages.presence().missing({0, range.begin})) {
+      return no_kv_below(range.begin, *missing);
+    }
   }
   if (auto status = state_->pages.ensure({0, range.end}); !status) return status;
   return state_->run(prompt.subspan(range.begin, range.size()), range.begin, gate,
-                     range.end == prompt.size());
+                     static_cast<std::uint32_t>(prompt.size()));
 }
 
 Status CpuBackend::decode(TokenId token) {
@@ -153,7 +157,7 @@ Status CpuBackend::decode(TokenId token) {
     return refused("the context is full: " + std::to_string(state_->options.max_tokens) +
                    " tokens");
   }
-  return state_->run({&token, 1}, state_->position, {}, true);
+  return state_->run({&token, 1}, state_->position, {}, state_->position + 1);
 }
 
 Status CpuBackend::insert(const Slice& slice, const KvView& from) {

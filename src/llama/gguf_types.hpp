@@ -4,6 +4,7 @@
 // What the numbers in a GGUF file mean.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 
@@ -43,6 +44,7 @@ struct TensorTypeInfo {
   std::string_view name;
   std::uint32_t block_elements = 0;
   std::uint32_t block_bytes = 0;
+  void (*decode)(const std::byte* blocks, std::size_t n_blocks, float* out) = nullptr;
 };
 
 /// Null when no such number is known.

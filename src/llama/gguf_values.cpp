@@ -2,6 +2,7 @@
 // Copyright 2026 the cake authors
 //
 // Typed access to what the parser has already checked.
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -25,13 +26,27 @@ const GgufTensor* GgufFile::tensor(std::string_view name) const {
   return found == tensor_index_.end() ? nullptr : &tensors_[found->second];
 }
 
+bool GgufFile::is_array(std::string_view key) const {
+  const auto found = values_.find(std::string(key));
+  return found != values_.end() && found->second.is_array;
+}
+
+std::vector<std::string> GgufFile::keys(std::string_view prefix) const {
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : values_) {
+    if (key.starts_with(prefix)) keys.push_back(key);
+  }
+  std::sort(keys.begin(), keys.end());
+  return keys;
+}
+
 Result<const GgufFile::Value*> GgufFile::scalar(std::string_view key) const {
   const auto found = values_.find(std::string(key));
   if (found == values_.end()) {
-    return error(Errc::not_found, "metadata \"" + std::string(key) + "\" is missing");
+    return error(Errc::not_found, "metadata \"" + printable(key) + "\" is missing");
   }
   if (found->second.is_array) {
-    return error(Errc::invalid_argument, "metadata \"" + std::string(key) + "\" is an array");
+    return error(Errc::invalid_argument, "metadata \"" + printable(key) + "\" is an array");
   }
   return &found->second;
 }
@@ -39,10 +54,10 @@ Result<const GgufFile::Value*> GgufFile::scalar(std::string_view key) const {
 Result<const GgufFile::Value*> GgufFile::array(std::string_view key) const {
   const auto found = values_.find(std::string(key));
   if (found == values_.end()) {
-    return error(Errc::not_found, "metadata \"" + std::string(key) + "\" is missing");
+    return error(Errc::not_found, "metadata \"" + printable(key) + "\" is missing");
   }
   if (!found->second.is_array) {
-    return error(Errc::invalid_argument, "metadata \"" + std::string(key) + "\" is no array");
+    return error(Errc::invalid_argument, "metadata \"" + printable(key) + "\" is no array");
   }
   return &found->second;
 }
@@ -71,10 +86,10 @@ Result<std::int64_t> GgufFile::integer_at(std::string_view key, const Value& val
       if (wide <= std::uint64_t{std::numeric_limits<std::int64_t>::max()}) {
         return static_cast<std::int64_t>(wide);
       }
-      return error(Errc::invalid_argument, "metadata \"" + std::string(key) + "\" is out of range");
+      return error(Errc::invalid_argument, "metadata \"" + printable(key) + "\" is out of range");
     }
     default:
-      return error(Errc::invalid_argument, "metadata \"" + std::string(key) + "\" is a " +
+      return error(Errc::invalid_argument, "metadata \"" + printable(key) + "\" is a " +
                                                std::string(to_string(value.type)) +
                                                ", not an integer");
   }
@@ -96,7 +111,7 @@ Result<std::uint64_t> GgufFile::integer(std::string_view key) const {
   const auto number = integer_at(key, **value, 0);
   if (!number) return number.error();
   if (*number < 0) {
-    return error(Errc::invalid_argument, "metadata \"" + std::string(key) + "\" is negative");
+    return error(Errc::invalid_argument, "metadata \"" + printable(key) + "\" is negative");
   }
   return static_cast<std::uint64_t>(*number);
 }
@@ -117,7 +132,7 @@ Result<std::string_view> GgufFile::string(std::string_view key) const {
   const auto value = scalar(key);
   if (!value) return value.error();
   if ((*value)->type != GgufType::string) {
-    return error(Errc::invalid_argument, "metadata \"" + std::string(key) + "\" is no string");
+    return error(Errc::invalid_argument, "metadata \"" + printable(key) + "\" is no string");
   }
   const auto size = load<std::uint64_t>(bytes_, (*value)->offset);
   return std::string_view(reinterpret_cast<const char*>(bytes_.data()) + (*value)->offset + 8,
@@ -128,7 +143,7 @@ Result<std::vector<std::string_view>> GgufFile::strings(std::string_view key) co
   const auto value = array(key);
   if (!value) return value.error();
   if ((*value)->type != GgufType::string) {
-    return error(Errc::invalid_argument, "metadata \"" + std::string(key) + "\" holds no strings");
+    return error(Errc::invalid_argument, "metadata \"" + printable(key) + "\" holds no strings");
   }
   std::vector<std::string_view> strings;
   strings.reserve((*value)->count);

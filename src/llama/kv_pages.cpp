@@ -53,9 +53,10 @@ KvPages::KvPages(const KvLayout& layout, std::uint32_t page_tokens, std::uint32_
                                                 : std::size_t{page_tokens} * layout.head_dim),
       run_bytes_(layout.run_bytes(page_tokens)),
       page_bytes_(layout.bytes_per_token() * page_tokens),
-      table_((max_tokens + page_tokens - 1) / page_tokens) {}
+      table_((max_tokens + page_tokens - 1) / page_tokens),
+      presence_(max_tokens, layout.n_layers) {}
 
-bool KvPages::present(TokenRange range) const {
+bool KvPages::has_pages(TokenRange range) const {
   if (range.empty()) return true;
   const auto first = table_.begin() + range.begin / page_tokens_;
   const auto last = table_.begin() + (range.end - 1) / page_tokens_ + 1;
@@ -68,7 +69,7 @@ Status KvPages::ensure(TokenRange range) {
   if (range.end > max_tokens_) {
     return refused(text(range) + " do not fit into " + std::to_string(max_tokens_));
   }
-  if (present(range)) return {};
+  if (range.empty() || has_pages(range)) return {};
   const std::lock_guard lock(mutex_);
   try {
     for (std::uint32_t i = range.begin / page_tokens_; i <= (range.end - 1) / page_tokens_; ++i) {
@@ -96,6 +97,7 @@ void KvPages::clear() {
     std::byte* const page = entry.exchange(nullptr, std::memory_order_relaxed);
     if (page != nullptr) free_.push_back(page);
   }
+  presence_.clear();
 }
 
 Status KvPages::check(const Slice& slice) const {
@@ -146,14 +148,22 @@ Status KvPages::transfer(const Slice& slice, const View& view, Copy copy) const 
 Status KvPages::insert(const Slice& slice, const KvView& from) {
   if (auto status = check(slice); !status) return status;
   if (auto status = ensure(slice.tokens); !status) return status;
-  return transfer(slice, from, [](std::byte* page, const std::byte* view, std::size_t count) {
-    std::memcpy(page, view, count);
-  });
+  auto status =
+      transfer(slice, from, [](std::byte* page, const std::byte* view, std::size_t count) {
+        std::memcpy(page, view, count);
+      });
+  if (!status) return status;
+  try {
+    presence_.add(slice.tokens, slice.layers);
+  } catch (const std::bad_alloc&) {
+    return Error{Errc::out_of_memory, 0, "a note of what is there of " + text(slice.tokens)};
+  }
+  return {};
 }
 
 Status KvPages::extract(const Slice& slice, const MutableKvView& to) const {
   if (auto status = check(slice); !status) return status;
-  if (!present(slice.tokens)) return refused(text(slice.tokens) + " were never written");
+  if (const auto missing = presence_.missing(slice.tokens, slice.layers)) return no_kv(*missing);
   return transfer(slice, to, [](const std::byte* page, std::byte* view, std::size_t count) {
     std::memcpy(view, page, count);
   });

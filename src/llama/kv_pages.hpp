@@ -13,6 +13,7 @@
 
 #include "cake/buffer.hpp"
 #include "cake/concepts.hpp"
+#include "cake/kv_presence.hpp"
 
 namespace cake::llama {
 
@@ -30,12 +31,14 @@ class KvPages {
   const KvLayout& layout() const { return layout_; }
   std::uint32_t max_tokens() const { return max_tokens_; }
 
-  /// Sees to it that every token of the range has a page.
+  /// Sees to it that every token of the range has a page, whatever lies in it.
   Status ensure(TokenRange range);
-  /// True when every token of the range has one.
-  bool present(TokenRange range) const;
+  /// What was written of each token. insert() and clear() note it by themselves, store() does not.
+  KvPresence& presence() { return presence_; }
+  const KvPresence& presence() const { return presence_; }
 
   Status insert(const Slice& slice, const KvView& from);
+  /// Errors:  invalid_argument, naming the first token of which a layer was never written
   Status extract(const Slice& slice, const MutableKvView& to) const;
 
   /// Writes one token's K and V of one layer, rounded to the layout's dtype.
@@ -58,6 +61,7 @@ class KvPages {
     return table_[token / page_tokens_].load(std::memory_order_acquire) +
            (std::size_t{2} * layer + side) * run_bytes_;
   }
+  bool has_pages(TokenRange range) const;
   Status check(const Slice& slice) const;
   template <class View, class Copy>
   Status transfer(const Slice& slice, const View& view, Copy copy) const;
@@ -71,6 +75,7 @@ class KvPages {
   std::mutex mutex_;  // of the two below, and of changes to the table
   std::vector<AlignedBuffer> slabs_;
   std::vector<std::byte*> free_;
+  KvPresence presence_;
 };
 
 }  // namespace cake::llama

@@ -59,6 +59,7 @@ Transformer::Transformer(const Weights& weights, KvPages& pages, ThreadPool& poo
 Status Transformer::run(Tokens tokens, std::uint32_t begin, const LayerGate& gate, float* logits) {
   const Timer timer(profile.total_seconds);
   const std::size_t rows = tokens.size();
+  const TokenRange range{begin, begin + static_cast<std::uint32_t>(rows)};
   const std::size_t block_rows = std::min(rows, kBlockRows);
   grow(x_, rows * config_.n_embd);
   grow(cos_sin_, rows * config_.rope.dimensions);
@@ -73,6 +74,13 @@ Status Transformer::run(Tokens tokens, std::uint32_t begin, const LayerGate& gat
     if (!gate.wait(layer)) {
       return Error{Errc::superseded, 0, "the step was void at layer " + std::to_string(layer)};
     }
+    if (!gate.always_open()) {
+      if (const auto missing = pages_.presence().missing({0, begin}, {layer, layer + 1})) {
+        return no_kv_below(begin, *missing);
+      }
+    }
+    // From here on the layers behind this one belong to whatever was there before, if anything.
+    if (layer == 0) pages_.presence().forget(range);
     const bool last = layer + 1 == config_.n_layers;
     for (std::size_t first = 0; first < rows; first += kBlockRows) {
       const std::size_t end = std::min(first + kBlockRows, rows);
@@ -80,6 +88,7 @@ Status Transformer::run(Tokens tokens, std::uint32_t begin, const LayerGate& gat
       const std::size_t queries = !last ? first : logits != nullptr && end == rows ? rows - 1 : end;
       forward(layer, begin, {first, end, queries});
     }
+    pages_.presence().add(range, {layer, layer + 1});
   }
   if (logits != nullptr) output(rows - 1, logits);
   return {};

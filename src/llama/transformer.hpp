@@ -22,8 +22,11 @@ class Transformer {
 
   /// Computes KV of `tokens` at positions begin, begin + 1, ... Pages are there already. Writes the
   /// last token's logits where `logits` is not null; otherwise the last layer stops at K and V.
+  /// What was there of these tokens is forgotten with the first layer, and each layer noted when it
+  /// is whole.
   ///
-  /// Errors:  superseded, when the gate says so
+  /// Errors:  superseded, when the gate says so; invalid_argument, when it opened and KV below the
+  ///          tokens is not there
   Status run(Tokens tokens, std::uint32_t begin, const LayerGate& gate, float* logits);
 
   CpuProfile profile;

@@ -3,6 +3,7 @@
 #include "cake/llama/weights.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <new>
 #include <unordered_set>
 #include <utility>
@@ -29,7 +30,7 @@ class Weights::Loader {
     if (!status_) return status_;
     for (const GgufTensor& tensor : file_.tensors()) {
       if (!known_.contains(tensor.name)) {
-        return error(Errc::unsupported, "tensor \"" + tensor.name +
+        return error(Errc::unsupported, "tensor \"" + printable(tensor.name) +
                                             "\" is not part of the Llama architecture"
                                             " that is supported");
       }
@@ -43,8 +44,12 @@ class Weights::Loader {
     base_ = reinterpret_cast<float*>(weights_.storage_.data());
     used_ = 0;
     walk();
-    weights_.digest_ = Sha256().update(file_.bytes()).finish();
-    return status_;
+    if (!status_) return status_;
+    const auto digest = file_.digest();
+    if (!digest) return digest.error();
+    weights_.digest_ = *digest;
+    // Weights and digest are those of one file: KV is kept under the digest.
+    return file_.unchanged();
   }
 
  private:
@@ -76,7 +81,7 @@ class Weights::Loader {
     weights_.rope_factors_.assign(c.rope.dimensions / 2, 1.0f);
     if (file_.tensor("rope_freqs.weight") != nullptr) {
       if (const GgufTensor* t = find("rope_freqs.weight", {c.rope.dimensions / 2})) {
-        keep(file_.dequantise(*t, weights_.rope_factors_));
+        keep_finite(*t, weights_.rope_factors_);
         if (!std::all_of(weights_.rope_factors_.begin(), weights_.rope_factors_.end(),
                          [](float factor) { return factor > 0; })) {
           keep(error(Errc::corrupt,
@@ -99,10 +104,23 @@ class Weights::Loader {
     float* to = nullptr;
     if (base_ != nullptr) {
       to = base_ + used_;
-      keep(file_.dequantise(*tensor, {to, tensor->elements}));
+      keep_finite(*tensor, {to, tensor->elements});
     }
     used_ += tensor->elements;
     return to;
+  }
+
+  /// A number that is none would spoil every answer, and say so nowhere.
+  void keep_finite(const GgufTensor& tensor, std::span<float> out) {
+    keep(file_.dequantise(tensor, out));
+    std::uint32_t infinite = 0;
+    for (const float value : out) {
+      infinite |= (std::bit_cast<std::uint32_t>(value) & 0x7f800000u) == 0x7f800000u ? 1u : 0u;
+    }
+    if (infinite != 0) {
+      keep(error(Errc::corrupt,
+                 "tensor \"" + tensor.name + "\" holds an infinite number or none (NaN)"));
+    }
   }
 
   const GgufTensor* find(const std::string& name, const Shape& shape) {
@@ -122,8 +140,8 @@ class Weights::Loader {
     }
     if (!tensor_type_supported(tensor->type)) {
       keep(error(Errc::unsupported, tensor_type_name(tensor->type) +
-                                        " is not supported (tensor \"" + name +
-                                        "\"); F32, F16, BF16, Q8_0, Q4_0 and Q4_1 are"));
+                                        " is not supported (tensor \"" + name + "\"); there are " +
+                                        supported_tensor_types()));
       return nullptr;
     }
     known_.insert(name);

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "cake/buffer.hpp"
+#include "cake/detail/process.hpp"
 #include "gds_files.hpp"
 #include "gds_ladder.hpp"
 
@@ -85,6 +86,8 @@ class GdsEngine {
       (void)ladder_.api->buf_deregister(staging_->arena().data());
     }
   }
+  bool in_child() const { return made_here_.in_child(); }
+  Status usable() const { return made_here_.check("a GdsStorage"); }
   ~GdsEngine() {
     {
       std::unique_lock lock(mutex_);
@@ -99,6 +102,7 @@ class GdsEngine {
   GdsEngine& operator=(const GdsEngine&) = delete;
 
   GdsRead read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out) {
+    if (auto status = usable(); !status) return GdsRead(std::move(status));
     if (staging_ == nullptr || out.empty() || !staging_->contains(out.data())) {
       return GdsRead(posix.read(tier, key, offset, out));
     }
@@ -106,7 +110,7 @@ class GdsEngine {
   }
 
   bool misread(const ChunkKey& key, std::uint64_t offset, ConstBytes bytes) {
-    if (staging_ == nullptr || !staging_->contains(bytes.data())) return false;
+    if (in_child() || staging_ == nullptr || !staging_->contains(bytes.data())) return false;
     const InFlight counted(*this);
     try {
       AlignedBuffer stored = bounce_.take();
@@ -159,6 +163,7 @@ class GdsEngine {
     report.retried = retried_;
     report.bounced = bounced_;
     if (files_) report.opens = files_->opens();
+    if (in_child()) return report;  // the lock may be held by a thread that is not here
     const std::lock_guard lock(mutex_);
     report.demoted = !demoted_.empty();
     return report;
@@ -186,6 +191,7 @@ class GdsEngine {
   };
 
   std::string reason() const {
+    if (in_child()) return usable().error().context;
     {
       const std::lock_guard lock(mutex_);
       if (!demoted_.empty()) return demoted_;
@@ -297,6 +303,7 @@ class GdsEngine {
     files_->clear();
   }
 
+  const ForkGuard made_here_;
   const GdsOptions options_;
   DeviceStaging* staging_;
   GdsLadder ladder_;
@@ -362,11 +369,19 @@ bool GdsRead::wait_for(std::chrono::nanoseconds span) {
 
 GdsStorage::GdsStorage(const GdsOptions& options, DeviceStaging* staging)
     : engine_(std::make_unique<detail::GdsEngine>(options, staging)) {}
-GdsStorage::~GdsStorage() = default;
+GdsStorage::~GdsStorage() {
+  // cuFile and the threads of the parent are of no use in the child.
+  if (engine_ && engine_->in_child()) detail::abandon(std::move(engine_));
+}
 GdsStorage::GdsStorage(GdsStorage&&) noexcept = default;
-GdsStorage& GdsStorage::operator=(GdsStorage&&) noexcept = default;
+GdsStorage& GdsStorage::operator=(GdsStorage&& other) noexcept {
+  GdsStorage old(std::move(*this));
+  engine_ = std::move(other.engine_);
+  return *this;
+}
 
 Result<std::vector<StoredChunk>> GdsStorage::lookup(std::span<const ChunkKey> keys) {
+  if (auto status = engine_->usable(); !status) return status.error();
   engine_->sweep();
   return engine_->posix.lookup(keys);
 }
@@ -378,12 +393,19 @@ GdsRead GdsStorage::read(std::uint32_t tier, const ChunkKey& key, std::uint64_t 
 bool GdsStorage::misread(const ChunkKey& key, std::uint64_t offset, ConstBytes bytes) {
   return engine_->misread(key, offset, bytes);
 }
-Status GdsStorage::write(const ChunkKey& key, ConstBytes bytes) {
-  auto status = engine_->posix.write(key, bytes);
+Result<bool> GdsStorage::write_new(const ChunkKey& key, ConstBytes bytes) {
+  if (auto status = engine_->usable(); !status) return status.error();
+  auto result = engine_->posix.write_new(key, bytes);
   engine_->sweep();  // it may have evicted what is held open here
-  return status;
+  return result;
 }
+Status GdsStorage::write(const ChunkKey& key, ConstBytes bytes) {
+  const auto written = write_new(key, bytes);
+  return written ? Status() : Status(written.error());
+}
+Status GdsStorage::lookup_problem() const { return engine_->posix.lookup_problem(); }
 Status GdsStorage::erase(const ChunkKey& key) {
+  if (auto status = engine_->usable(); !status) return status;
   engine_->forget(key);
   return engine_->posix.erase(key);
 }

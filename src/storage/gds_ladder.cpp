@@ -18,15 +18,21 @@ constexpr std::size_t kProbeBytes = std::size_t{256} << 10;
 /// refuses files that have none. A store that opens the directory removes it if this process dies.
 class ProbeFile {
  public:
-  ProbeFile(StoreDirectory& store, std::size_t bytes) : store_(store), content_(bytes) {
+  ProbeFile(StoreDirectory& store, std::size_t bytes)
+      : store_(store), root_(store.root()), content_(bytes) {
     std::uint64_t x = 0x9e3779b97f4a7c15u;
     for (std::byte& b : content_.bytes()) {
       x = x * 6364136223846793005u + 1442695040888963407u;
       b = static_cast<std::byte>(x >> 56);
     }
-    temporary_ = open_temporary(store, store.root(), false);
+    if (status_ = store.check_writable(); !status_) return;
+    if (!within_file_limit(bytes)) {
+      status_ = system_error(EFBIG, "a probe file cannot be written");
+      return;
+    }
+    temporary_ = open_temporary(store, root_->get(), root_->get(), false, true);
     if (!temporary_.file) {
-      status_ = errno_error(errno, "a probe file cannot be created");
+      status_ = system_error(errno, "a probe file cannot be created");
       return;
     }
     for (std::size_t done = 0; done < bytes;) {
@@ -34,7 +40,7 @@ class ProbeFile {
                                                bytes - done, static_cast<off_t>(done));
       if (n < 0 && errno == EINTR) continue;
       if (n <= 0) {
-        status_ = errno_error(n < 0 ? errno : EIO, "a probe file cannot be written");
+        status_ = system_error(n < 0 ? errno : EIO, "a probe file cannot be written");
         return;
       }
       done += static_cast<std::size_t>(n);
@@ -42,7 +48,7 @@ class ProbeFile {
     (void)store.calls().sync(temporary_.file.get());
   }
   ~ProbeFile() {
-    if (!temporary_.name.empty()) ::unlinkat(store_.root(), temporary_.name.c_str(), 0);
+    if (!temporary_.name.empty()) ::unlinkat(temporary_.directory, temporary_.name.c_str(), 0);
   }
   ProbeFile(const ProbeFile&) = delete;
   ProbeFile& operator=(const ProbeFile&) = delete;
@@ -53,6 +59,7 @@ class ProbeFile {
 
  private:
   StoreDirectory& store_;
+  StoreDirectory::Root root_;
   AlignedBuffer content_;
   TemporaryFile temporary_;
   Status status_;

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <sys/file.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -42,5 +43,23 @@ int PosixCalls::link_at(int from, const char* old_name, int to, const char* new_
 int PosixCalls::rename_new(int from, const char* old_name, int to, const char* new_name) {
   return ::renameat2(from, old_name, to, new_name, RENAME_NOREPLACE);
 }
+
+int PosixCalls::rename_over(int from, const char* old_name, int to, const char* new_name) {
+  return ::renameat(from, old_name, to, new_name);
+}
+
+int PosixCalls::stat_at(int directory, const char* name, struct stat* info) {
+  return ::fstatat(directory, name, info, AT_SYMLINK_NOFOLLOW);
+}
+
+int PosixCalls::make_directory(int directory, const char* name, mode_t mode) {
+  return ::mkdirat(directory, name, mode);
+}
+
+int PosixCalls::unlink_at(int directory, const char* name, int flags) {
+  return ::unlinkat(directory, name, flags);
+}
+
+int PosixCalls::lock(int file, int operation) { return ::flock(file, operation); }
 
 }  // namespace cake::detail

@@ -4,6 +4,7 @@
 // The system calls of PosixStorage that can fail in interesting ways, so that tests can make them.
 #pragma once
 
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include <cstddef>
@@ -28,6 +29,14 @@ class PosixCalls {
   virtual int link_at(int from, const char* old_name, int to, const char* new_name, int flags);
   /// renameat2(2) that replaces nothing.
   virtual int rename_new(int from, const char* old_name, int to, const char* new_name);
+  /// renameat(2), which replaces what is there.
+  virtual int rename_over(int from, const char* old_name, int to, const char* new_name);
+  /// fstatat(2) that does not follow a symbolic link.
+  virtual int stat_at(int directory, const char* name, struct stat* info);
+  virtual int make_directory(int directory, const char* name, mode_t mode);
+  virtual int unlink_at(int directory, const char* name, int flags);
+  /// flock(2).
+  virtual int lock(int file, int operation);
 };
 
 }  // namespace cake::detail

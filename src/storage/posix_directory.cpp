@@ -2,13 +2,9 @@
 // Copyright 2026 the cake authors
 #include "posix_directory.hpp"
 
-#include <dirent.h>
 #include <fcntl.h>
 
-#include <array>
 #include <cerrno>
-#include <memory>
-#include <optional>
 
 #include "cake/buffer.hpp"
 
@@ -19,18 +15,23 @@ constexpr int kDirectoryFlags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 // O_NONBLOCK so that a FIFO in the place of a file does not block; regular files ignore it.
 constexpr int kReadFlags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
 
-bool ours_alone(const struct stat& info) {
-  return info.st_uid == ::geteuid() && (info.st_mode & (S_IWGRP | S_IWOTH)) == 0;
-}
-
 std::optional<unsigned> hex_value(char c) {
   if (c >= '0' && c <= '9') return static_cast<unsigned>(c - '0');
   if (c >= 'a' && c <= 'f') return static_cast<unsigned>(c - 'a' + 10);
   return std::nullopt;
 }
 
-/// The key whose file has this name.
-std::optional<ChunkKey> key_of(const std::string& name) {
+std::string octal(mode_t mode) {
+  std::string text = "0000";
+  for (std::size_t i = 0; i < 4; ++i) {
+    text[3 - i] = static_cast<char>('0' + ((mode >> (3 * i)) & 7u));
+  }
+  return text;
+}
+
+}  // namespace
+
+std::optional<ChunkKey> StoreDirectory::key_of(std::string_view name) {
   ChunkKey key;
   if (name.size() != 2 * key.bytes.size() + 4 || !name.ends_with(".ckv")) return std::nullopt;
   for (std::size_t i = 0; i < key.bytes.size(); ++i) {
@@ -42,147 +43,48 @@ std::optional<ChunkKey> key_of(const std::string& name) {
   return key;
 }
 
-/// "dir/" would make the system follow a link named dir.
-std::filesystem::path without_trailing_slash(const std::filesystem::path& path) {
-  auto text = path.lexically_normal().string();
-  while (text.size() > 1 && text.back() == '/') text.pop_back();
-  return text;
+StoreDirectory::Root StoreDirectory::root() const {
+  const std::lock_guard lock(root_mutex_);
+  return root_;
 }
 
-}  // namespace
-
-StoreDirectory::StoreDirectory(PosixOptions options) : options_(std::move(options)) {
-  if (!options_.calls) options_.calls = std::make_shared<PosixCalls>();
-  if (options_.directory.empty()) {
-    throw Exception({Errc::invalid_argument, 0, "the store directory has no name"});
-  }
-  options_.directory = without_trailing_slash(options_.directory);
-  if (options_.op_bytes == 0 || options_.op_bytes % kIoAlignment != 0 ||
-      options_.op_bytes > (std::size_t{1} << 30)) {
-    refuse(Errc::invalid_argument, 0, "op_bytes must be a multiple of 4096, at most 1 GiB");
-  }
-  if (options_.threads == 0 || options_.threads > 1024) {
-    refuse(Errc::invalid_argument, 0, "threads must be between 1 and 1024");
-  }
-  unnamed_files_ = !options_.force_temporary_names;
-  open_root();
-  // Growing a process's table of descriptors can take the kernel 20 ms when there are threads: now,
-  // and not in the middle of a prefill.
-  const int high = ::fcntl(root(), F_DUPFD_CLOEXEC, 511);
-  if (high >= 0) ::close(high);
-  remove_leftovers(*this);
-  probe();
-}
-
-void StoreDirectory::refuse(Errc code, int native, const std::string& why) const {
-  throw Exception({code, native, "store directory " + options_.directory.string() + ": " + why});
-}
-
-void StoreDirectory::open_root() {
-  const auto& path = options_.directory;
-  const auto parent = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
-  root_ = Fd(::open(path.c_str(), kDirectoryFlags));
-  if (!root_ && errno == ENOENT) {
-    // EEXIST: another process was faster, which is as good.
-    if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) {
-      const int number = errno;
-      if (std::error_code ignored; !std::filesystem::exists(parent, ignored)) {
-        refuse(Errc::not_found, number,
-               "its parent does not exist; create it with: mkdir -p " + parent.string());
-      }
-      if (number == ENOSPC || number == EDQUOT) {
-        refuse(Errc::out_of_memory, number,
-               "the file system is full; free space or choose another");
-      }
-      refuse(Errc::io, number,
-             "it cannot be created; make " + parent.string() +
-                 " writable for this user or choose another directory");
-    }
-    root_ = Fd(::open(path.c_str(), kDirectoryFlags));
-  }
-  if (!root_) {
+Status StoreDirectory::refresh() {
+  struct stat now {};
+  if (calls().stat_at(AT_FDCWD, path_.c_str(), &now) != 0) {
     const int number = errno;
-    struct stat info {};
-    const bool there = ::lstat(path.c_str(), &info) == 0;
-    if (there && S_ISLNK(info.st_mode)) {
-      refuse(Errc::io, number, "it is a symbolic link, which is not followed; name its target");
+    // A process may have given up the right to look the name up since it opened the directory.
+    if (number == EACCES) return {};
+    if (number == ENOENT) {
+      return Error{Errc::io, number,
+                   named() + " was removed or moved away while it was open; nothing is stored or " +
+                       "found until it is there again (mkdir -m 700 " + path_.string() + ")"};
     }
-    if (there && !S_ISDIR(info.st_mode)) {
-      refuse(Errc::io, number, "it is not a directory; remove the file or choose another name");
-    }
-    if (number == ENOTDIR) {
-      refuse(Errc::io, number, "a part of its path is not a directory; choose another path");
-    }
-    refuse(Errc::io, number, "it cannot be opened; make it readable for this user (chmod 700)");
+    return system_error(number, named() + " can no longer be reached");
   }
-  struct stat info {};
-  if (::fstat(root_.get(), &info) != 0) refuse(Errc::io, errno, "it cannot be examined");
-  if (info.st_uid != ::geteuid()) {
-    refuse(Errc::io, EPERM,
-           "it belongs to another user, who could put foreign KV into it; choose one of your own");
+  {
+    const std::lock_guard lock(root_mutex_);
+    if (now.st_dev == device_ && now.st_ino == inode_) return {};
   }
-  if (!ours_alone(info)) {
-    refuse(
-        Errc::io, EPERM,
-        "others may write to it and could put foreign KV into it; run: chmod 700 " + path.string());
-  }
+  struct stat by_name {};
+  auto opened = open_root(by_name);
+  if (!opened) return opened.error();
+  auto root = std::make_shared<const Fd>(std::move(*opened));
+  const std::lock_guard lock(root_mutex_);
+  if (by_name.st_dev == device_ && by_name.st_ino == inode_) return {};  // another thread did
+  root_.swap(root);
+  device_ = by_name.st_dev;
+  inode_ = by_name.st_ino;
+  ++generation_;
+  ++counters_.reopened;
+  return {};
 }
 
-void StoreDirectory::probe() {
-  direct_ = options_.direct != DirectIo::off;
-  const AlignedBuffer page(kIoAlignment);
-  std::fill(page.bytes().begin(), page.bytes().end(), std::byte{0});
-
-  if (!within_file_limit(page.size())) {
-    refuse(Errc::out_of_memory, EFBIG, "this process may not write files; raise ulimit -f");
-  }
-  auto temporary = open_temporary(*this, root(), direct_);
-  if (!temporary.file && errno == EINVAL && direct_) {
-    direct_ = false;  // refused at open
-    temporary = open_temporary(*this, root(), false);
-  }
-  if (!temporary.file) {
-    const int number = errno;
-    if (number == ENOSPC || number == EDQUOT) {
-      refuse(Errc::out_of_memory, number, "its file system is full; free space or choose another");
-    }
-    refuse(Errc::io, number,
-           "it is not writable for this user; run: chmod 700 " + options_.directory.string() +
-               ", or choose another directory");
-  }
-  const int file = temporary.file.get();
-  int number = 0;
-  const auto attempt = [&] {
-    const auto whole = [&](auto&& transfer) {
-      errno = EIO;  // for a short transfer, which sets nothing
-      ssize_t n;
-      do {
-        n = transfer();
-      } while (n < 0 && errno == EINTR);
-      return n == static_cast<ssize_t>(page.size());
-    };
-    const bool ok = whole([&] { return calls().write_at(file, page.data(), page.size(), 0); }) &&
-                    whole([&] { return calls().read_at(file, page.data(), page.size(), 0); });
-    number = ok ? 0 : errno;
-    return ok;
-  };
-  if (!attempt() && direct_ && (number == EINVAL || number == EOPNOTSUPP)) {
-    direct_ = false;  // taken at open and refused at use
-    ::fcntl(file, F_SETFL, ::fcntl(file, F_GETFL) & ~O_DIRECT);
-    attempt();
-  }
-  if (!temporary.name.empty()) ::unlinkat(root(), temporary.name.c_str(), 0);
-  if (number == ENOSPC || number == EDQUOT || number == EFBIG) {
-    refuse(Errc::out_of_memory, number, "its file system is full; free space or choose another");
-  }
-  if (number != 0) refuse(Errc::io, number, "a file in it cannot be written and read back");
-  if (!direct_ && options_.direct != DirectIo::off) {
-    ++counters_.direct_refusals;
-    if (options_.direct == DirectIo::on) {
-      refuse(Errc::unsupported, EINVAL,
-             "its file system refuses O_DIRECT; use DirectIo::automatic or another file system");
-    }
-  }
+Status StoreDirectory::check_writable() const {
+  if (!read_only_) return {};
+  const char* const why =
+      options_.read_only ? "was opened with read_only" : "is on a read-only file system (EROFS)";
+  return Error{Errc::unsupported, EROFS,
+               named() + " only serves, because it " + why + "; nothing is written or erased"};
 }
 
 bool StoreDirectory::give_up_direct() {
@@ -192,38 +94,75 @@ bool StoreDirectory::give_up_direct() {
   return true;
 }
 
-bool StoreDirectory::servable(const struct stat& info) {
-  return S_ISREG(info.st_mode) && ours_alone(info) && info.st_size > 0 &&
-         info.st_size % static_cast<off_t>(kIoAlignment) == 0;
+bool StoreDirectory::trusted(const struct stat& info) const {
+  if (options_.trust_directory) return true;
+  const bool ours = info.st_uid == ::geteuid() || (read_only_ && info.st_uid == 0);
+  return ours && (info.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
+Error StoreDirectory::distrust(const struct stat& info, const std::string& what,
+                               const std::string& path) const {
+  const std::string me = std::to_string(::geteuid());
+  if (info.st_uid != ::geteuid()) {
+    return {Errc::io, EPERM,
+            what + " belongs to another user (uid " + std::to_string(info.st_uid) +
+                "; this process runs as uid " + me +
+                "), who could put foreign KV into it; choose a directory of your own, or as root " +
+                "run: chown -R " + me + " " + path +
+                ", or set trust_directory if all who can write there may be trusted"};
+  }
+  return {Errc::io, EPERM,
+          what + " has mode " + octal(info.st_mode & 07777) +
+              ": others may write to it and could put foreign KV into it; run: chmod " +
+              (S_ISDIR(info.st_mode) ? "700 " : "600 ") + path};
+}
+
+bool StoreDirectory::servable(const struct stat& info) const {
+  return S_ISREG(info.st_mode) && trusted(info) && (info.st_mode & S_IRUSR) != 0 &&
+         info.st_size > 0 && info.st_size % static_cast<off_t>(kIoAlignment) == 0;
+}
+
+Status StoreDirectory::become_writable_folder(int root, const std::string& name) {
+  if (calls().make_directory(root, name.c_str(), folder_mode()) != 0) {
+    if (errno == EEXIST) return {};
+    return system_error(errno, "cannot create folder " + name + " in " + named());
+  }
+  // A umask may have taken the owner's own rights away.
+  struct stat info {};
+  if (calls().stat_at(root, name.c_str(), &info) == 0 && (info.st_mode & 0700) != 0700) {
+    static_cast<void>(::fchmodat(root, name.c_str(), 0700, 0));
+  }
+  if (!options_.durable || calls().sync(root) == 0 || means_not_this_way(errno)) return {};
+  const int number = errno;
+  static_cast<void>(calls().unlink_at(root, name.c_str(), AT_REMOVEDIR));
+  return system_error(number, "cannot sync " + named());
 }
 
 Result<Fd> StoreDirectory::open_fan_out(const std::string& name, bool create) {
-  Fd directory(calls().open_at(root(), name.c_str(), kDirectoryFlags, 0));
+  const Root held = root();
+  Fd directory(calls().open_at(held->get(), name.c_str(), kDirectoryFlags, 0));
   if (!directory && errno == ENOENT && create) {
-    if (::mkdirat(root(), name.c_str(), 0700) != 0 && errno != EEXIST) {
-      return write_error(errno, "cannot create " + name + " in the store directory");
-    }
-    if (options_.durable && calls().sync(root()) != 0) {
-      const int number = errno;
-      ::unlinkat(root(), name.c_str(), AT_REMOVEDIR);
-      return write_error(number, "cannot sync the store directory");
-    }
-    directory = Fd(calls().open_at(root(), name.c_str(), kDirectoryFlags, 0));
+    if (auto status = become_writable_folder(held->get(), name); !status) return status.error();
+    directory = Fd(calls().open_at(held->get(), name.c_str(), kDirectoryFlags, 0));
   }
-  if (!directory) return errno_error(errno, "cannot open " + name + " in the store directory");
+  if (!directory) {
+    return system_error(errno, "cannot open folder " + name + " in " + named());
+  }
   struct stat info {};
-  if (::fstat(directory.get(), &info) != 0) return errno_error(errno, "cannot examine " + name);
-  if (!ours_alone(info)) {
-    return Error{Errc::io, EPERM, name + " in the store directory is writable by other users"};
+  if (::fstat(directory.get(), &info) != 0) {
+    return system_error(errno, "cannot examine folder " + name + " in " + named());
+  }
+  if (!trusted(info)) {
+    return distrust(info, "folder " + name + " in " + named(), (path_ / name).string());
   }
   return directory;
 }
 
-int StoreDirectory::open_object_file(const std::string& fan_out, const std::string& name,
+int StoreDirectory::open_object_file(int root, const std::string& fan_out, const std::string& name,
                                      int flags) {
   if (openat2_) {
     const std::string path = fan_out + "/" + name;
-    const int file = calls().open_beneath(root(), path.c_str(), flags);
+    const int file = calls().open_beneath(root, path.c_str(), flags);
     if (file >= 0) return file;
     if (errno == ENOSYS || errno == EPERM) {
       openat2_ = false;  // an old kernel, or a container's seccomp filter
@@ -232,54 +171,40 @@ int StoreDirectory::open_object_file(const std::string& fan_out, const std::stri
     }
   }
   // The same in two steps. Both names are hexadecimal, so they lead nowhere else.
-  const Fd directory(calls().open_at(root(), fan_out.c_str(), kDirectoryFlags, 0));
+  const Fd directory(calls().open_at(root, fan_out.c_str(), kDirectoryFlags, 0));
   if (!directory) return -1;
   return calls().open_at(directory.get(), name.c_str(), flags, 0);
 }
 
 Result<Fd> StoreDirectory::open_object(const ChunkKey& key, int extra_flags, struct stat& info) {
   const std::string name = file_name(key);
-  Fd file(open_object_file(name.substr(0, 2), name, kReadFlags | extra_flags));
+  const auto open = [&] {
+    const Root held = root();
+    return Fd(open_object_file(held->get(), name.substr(0, 2), name, kReadFlags | extra_flags));
+  };
+  Fd file = open();
+  if (!file && (errno == ENOENT || errno == ESTALE || errno == ENOTCONN)) {
+    const int number = errno;
+    const std::uint64_t before = generation_;
+    if (auto status = refresh(); !status) {
+      return Error{number == ENOENT ? Errc::not_found : Errc::io, status.error().native,
+                   status.error().context};
+    }
+    errno = number;
+    if (generation_ != before) file = open();
+  }
   if (!file) {
     const int number = errno;
     // What lies there is a link or in the way of one: not an object.
     if (number == ELOOP || number == ENOTDIR || number == EXDEV || number == ENXIO) {
       return Error{Errc::not_found, number, "no object file " + name};
     }
-    return errno_error(number, "cannot open " + name);
+    return system_error(number, "cannot open " + name);
   }
-  if (::fstat(file.get(), &info) != 0) return errno_error(errno, "cannot examine " + name);
+  if (::fstat(file.get(), &info) != 0) return system_error(errno, "cannot examine " + name);
   if (!S_ISREG(info.st_mode)) return Error{Errc::not_found, 0, name + " is not a regular file"};
-  if (!ours_alone(info)) {
-    return Error{Errc::io, EPERM, name + " belongs to or is writable by other users"};
-  }
+  if (!trusted(info)) return distrust(info, name, path_of(key).string());
   return file;
-}
-
-void StoreDirectory::for_each_object(
-    const std::function<void(int, const ChunkKey&, const struct stat&)>& f) {
-  static constexpr char digits[] = "0123456789abcdef";
-  for (unsigned i = 0; i < 256; ++i) {
-    const std::string name{digits[i / 16], digits[i % 16]};
-    auto fan_out = open_fan_out(name, false);
-    if (!fan_out) continue;
-    const int directory = ::dup(fan_out->get());
-    const std::unique_ptr<DIR, int (*)(DIR*)> entries(::fdopendir(directory), &::closedir);
-    if (!entries) {
-      if (directory >= 0) ::close(directory);
-      continue;
-    }
-    // NOLINTNEXTLINE(concurrency-mt-unsafe): each stream is this call's own
-    while (const dirent* entry = ::readdir(entries.get())) {
-      const std::string entry_name = entry->d_name;
-      const auto key = key_of(entry_name);
-      if (!key || !entry_name.starts_with(name)) continue;
-      struct stat info {};
-      if (::fstatat(fan_out->get(), entry->d_name, &info, AT_SYMLINK_NOFOLLOW) == 0) {
-        f(fan_out->get(), *key, info);
-      }
-    }
-  }
 }
 
 }  // namespace cake::detail

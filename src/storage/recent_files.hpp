@@ -14,6 +14,7 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <unordered_map>
 #include <utility>
 
@@ -60,7 +61,12 @@ class RecentFiles {
       clear();
       opened = open();
     }
-    if (opened) add(key, *opened);
+    if (opened) {
+      try {
+        add(key, *opened);
+      } catch (const std::bad_alloc&) {  // then it is opened again for the next read
+      }
+    }
     return opened;
   }
 
@@ -115,11 +121,11 @@ class RecentFiles {
   }
 
   void add(const ChunkKey& key, const std::shared_ptr<File>& file) {
-    List oldest;
+    List oldest, newest;
+    newest.push_front({key, file, Clock::now()});
     const std::lock_guard lock(mutex_);
-    if (index_.contains(key)) return;  // another thread was faster
-    entries_.push_front({key, file, Clock::now()});
-    index_[key] = entries_.begin();
+    if (!index_.try_emplace(key, newest.begin()).second) return;  // another thread was faster
+    entries_.splice(entries_.begin(), newest);
     if (entries_.size() > kMostFiles) take_out(std::prev(entries_.end()), oldest);
   }
 

@@ -90,23 +90,6 @@ TEST_CASE("pages are dealt out in order, or shuffled by a seed; every page once"
   CHECK(*all.rbegin() == 99);
 }
 
-TEST_CASE("what was written is known page by page") {
-  gpu::Written written(5, 16);
-  CHECK(written.all({0, 0}));
-  CHECK(!written.all({0, 1}));
-  written.add({16, 40});  // pages 1 and 2, the latter in part
-  CHECK(!written.all({0, 40}));
-  CHECK(written.all({16, 48}));
-  CHECK(!written.all({16, 49}));
-  written.add({0, 1});
-  CHECK(written.all({0, 48}));
-  written.add({79, 80});
-  CHECK(written.all({64, 80}));
-  CHECK(!written.all({63, 80}));
-  written.clear();
-  CHECK(!written.all({16, 17}));
-}
-
 TEST_CASE("the 8B shape has the parameters that it is named after") {
   const Config c = llama_3_1_8b();
   const double q = double{1} * c.n_heads * c.head_dim;

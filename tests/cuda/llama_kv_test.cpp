@@ -163,6 +163,54 @@ TEST_CASE("llama on the GPU: a prompt that is canceled in the middle leaves the 
   CHECK(same(kv_of(engine, 900), kv_of(fresh, 900)));
 }
 
+TEST_CASE("llama on the GPU: KV that was neither computed nor inserted cannot be extracted") {
+  CAKE_NEEDS_GPU();
+  const auto weights = upload();
+  const auto refusal = [](CudaBackend& engine, TokenRange tokens) -> std::string {
+    Buffer buffer(engine.layout(), {0, tokens, {0, 3}});
+    const Status status = engine.extract(buffer.slice, buffer.view());
+    if (status) return "";
+    CHECK(status.code() == Errc::invalid_argument);
+    return status.error().context;
+  };
+  const auto names = [](const std::string& text, std::uint32_t token) {
+    return text.find("token " + std::to_string(token) + " ") != std::string::npos;
+  };
+  const auto prompt = prompt_of(31);
+  for (const bool cleared : {false, true}) {
+    CudaBackend engine(weights, {.max_step_tokens = 16});
+    REQUIRE(run_range(engine, prompt_of(200, 9), {0, 200}).has_value());
+    if (cleared) engine.clear();
+    REQUIRE(run_range(engine, prompt, {0, 31}).has_value());
+    CHECK(refusal(engine, {0, 31}).empty());
+    CHECK(names(refusal(engine, {0, 32}), 31));
+    CHECK(names(refusal(engine, {20, 200}), 31));
+    REQUIRE(engine.decode(engine.argmax()).has_value());
+    CHECK(refusal(engine, {0, 32}).empty());
+    CHECK(names(refusal(engine, {0, 33}), 32));
+  }
+  CudaBackend engine(weights, {.max_step_tokens = 16});
+  Buffer upper(engine.layout(), {0, {0, 20}, {1, 3}}), lower(engine.layout(), {0, {2, 20}, {0, 1}});
+  REQUIRE(engine.insert(upper.slice, upper.read()).has_value());
+  CHECK(names(refusal(engine, {0, 20}), 0));
+  REQUIRE(engine.insert(lower.slice, lower.read()).has_value());
+  CHECK(refusal(engine, {2, 20}).empty());
+  CHECK(names(refusal(engine, {1, 20}), 1));
+  CHECK(run_range(engine, prompt, {20, 31}).code() == Errc::invalid_argument);
+  // A void step leaves the layers before it, of its first pass.
+  for (const std::uint32_t closed_at : {0u, 1u, 2u}) {
+    engine.clear();
+    REQUIRE(run_range(engine, prompt_of(31, 9), {0, 31}).has_value());
+    Gate gate;
+    gate.closed_at = closed_at;
+    CHECK(run_range(engine, prompt, {0, 31}, LayerGate(gate, 1)).code() == Errc::superseded);
+    CHECK(refusal(engine, {0, 31}).empty() == (closed_at == 0));
+    Buffer computed(engine.layout(), {0, {0, 16}, {0, std::max(closed_at, 1u)}});
+    CHECK(engine.extract(computed.slice, computed.view()).has_value());
+    if (closed_at > 0) CHECK(names(refusal(engine, {16, 31}), 16));
+  }
+}
+
 TEST_CASE("llama on the GPU: insert and extract run beside prefill of other chunks") {
   CAKE_NEEDS_GPU();
   const auto weights = upload();

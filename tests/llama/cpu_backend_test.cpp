@@ -26,6 +26,17 @@ TEST_CASE("logits agree with a naive model in fp64, for every tensor type and va
   shapes[9].head_dim = 8;
   shapes[9].rope_dimensions = 8;
   shapes[9].embd = 32;
+  tiny::Shape wide;  // blocks of 256
+  wide.embd = wide.ff = 256;
+  wide.head_dim = wide.rope_dimensions = 64;
+  for (const std::uint32_t type : {tiny::Q5_0, tiny::Q5_1, tiny::Q4_K, tiny::Q5_K, tiny::Q6_K}) {
+    wide.type = type;
+    shapes.push_back(wide);
+  }
+  wide.type = tiny::Q4_0;  // as many files are
+  wide.tied = false;
+  wide.output_type = tiny::Q6_K;
+  shapes.push_back(wide);
   for (const tiny::Shape& shape : shapes) {
     const tiny::Model model = tiny::make(shape);
     CpuBackend engine(Weights::load(tiny::parse(model.file.finish())).value(), {.threads = 2});
@@ -34,7 +45,9 @@ TEST_CASE("logits agree with a naive model in fp64, for every tensor type and va
     INFO("type " << shape.type << ", linear " << shape.linear_factor << ", freqs "
                  << shape.rope_freqs << ", rope " << shape.rope_dimensions << ", heads "
                  << shape.heads);
-    CHECK(difference(engine.logits(), tiny::naive_logits(model, prompt)) < 2e-5);
+    // Longer sums in fp32 round more.
+    CHECK(difference(engine.logits(), tiny::naive_logits(model, prompt)) <
+          (shape.embd > 64 ? 5e-5 : 2e-5));
   }
 }
 

@@ -2,7 +2,10 @@
 // Copyright 2026 the cake authors
 #include "cake/llama/gguf.hpp"
 
+#include <sys/stat.h>
+
 #include <cmath>
+#include <filesystem>
 #include <functional>
 
 #include "catch.hpp"
@@ -100,12 +103,13 @@ TEST_CASE("a value asked for as what it is not is refused, naming its key") {
 TEST_CASE("tensors of every supported type become fp32") {
   std::mt19937 random(7);
   for (const std::uint32_t type :
-       {tiny::F32, tiny::F16, tiny::BF16, tiny::Q8_0, tiny::Q4_0, tiny::Q4_1}) {
-    const tiny::Encoded data = tiny::encode(type, 32 * 9, random, 0.7);
+       {tiny::F32, tiny::F16, tiny::BF16, tiny::Q8_0, tiny::Q4_0, tiny::Q4_1, tiny::Q5_0,
+        tiny::Q5_1, tiny::Q4_K, tiny::Q5_K, tiny::Q6_K}) {
+    const tiny::Encoded data = tiny::encode(type, 768 * 3, random, 0.7);
     Writer writer;
-    writer.tensors.push_back({"w", {96, 3}, type, data.bytes, 0});
+    writer.tensors.push_back({"w", {768, 3}, type, data.bytes, 0});
     const GgufFile file = tiny::parse(writer.finish());
-    std::vector<float> values(96 * 3);
+    std::vector<float> values(768 * 3);
     REQUIRE(file.dequantise(*file.tensor("w"), values).has_value());
     for (std::size_t i = 0; i < values.size(); ++i) {
       INFO(tensor_type_name(type) << " element " << i);
@@ -115,15 +119,93 @@ TEST_CASE("tensors of every supported type become fp32") {
   }
 }
 
+TEST_CASE("blocks have the values that the format's own tools give them") {
+  // Bytes 11, 48, 85 ..., with scale 1/16 and minimum 1/4; values by the ggml project's Python
+  // tools.
+  struct Block {
+    std::uint32_t type;
+    std::size_t bytes;
+    std::vector<std::size_t> halves;
+    double sum;
+    std::vector<std::pair<std::size_t, float>> some;
+  };
+  const Block blocks[] = {
+      {tiny::Q5_0, 22, {0}, 0.9375, {{0, 0.5625f}, {1, -0.125f}, {16, 0.875f}, {31, 0.0625f}}},
+      {tiny::Q5_1, 24, {0, 2}, 39.5625, {{0, 1.4375f}, {1, 1.75f}, {15, 2.125f}, {31, 0.5625f}}},
+      {tiny::Q4_K,
+       144,
+       {0, 2},
+       1554.5,
+       {{0, 8.5625f}, {32, -4.75f}, {127, -2.375f}, {160, 26.25f}, {200, 4.9375f}, {255, -4.625f}}},
+      {tiny::Q5_K,
+       176,
+       {0, 2},
+       5415.5,
+       {{0, 39.5625f}, {32, 1.75f}, {127, -7.625f}, {160, 3.75f}, {191, 33.75f}, {255, -0.875f}}},
+      {tiny::Q6_K,
+       210,
+       {208},
+       288.25,
+       {{0, -89.4375f},
+        {16, -27.0f},
+        {63, -36.25f},
+        {64, -190.0f},
+        {128, -21.9375f},
+        {255, -3.75f}}},
+  };
+  for (const Block& block : blocks) {
+    std::vector<std::byte> data(block.bytes);
+    for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<std::byte>(i * 37 + 11);
+    for (std::size_t h = 0; h < block.halves.size(); ++h) {
+      const std::uint16_t half = h == 0 ? 0x2c00 : 0x3400;  // 1/16, 1/4
+      std::memcpy(&data[block.halves[h]], &half, 2);
+    }
+    const std::size_t n = block.bytes < 100 ? 32 : 256;
+    Writer writer;
+    writer.tensors.push_back({"w", {n}, block.type, data, 0});
+    const GgufFile file = tiny::parse(writer.finish());
+    std::vector<float> values(n);
+    REQUIRE(file.dequantise(*file.tensor("w"), values).has_value());
+    INFO(tensor_type_name(block.type));
+    double sum = 0;
+    for (const float v : values) sum += double{v};
+    CHECK(sum == block.sum);
+    for (const auto& [at, value] : block.some) CHECK(values[at] == value);
+  }
+}
+
+TEST_CASE("a tensor longer than what is read at once is whole") {
+  std::mt19937 random(8);
+  for (const std::uint32_t type : {tiny::F32, tiny::Q5_0, tiny::Q6_K}) {
+    const tiny::Encoded data = tiny::encode(type, 256 * 5000, random, 0.7);
+    Writer writer;
+    writer.string("a.long", std::string(3 << 20, 'x'));  // and so is the metadata
+    writer.tensors.push_back({"w", {256, 5000}, type, data.bytes, 0});
+    const tiny::TemporaryFile path(writer.finish());
+    const GgufFile file = GgufFile::open(path.path()).value();
+    const GgufFile copy = file;
+    std::vector<float> values(256 * 5000);
+    REQUIRE(copy.dequantise(*copy.tensor("w"), values).has_value());
+    bool same = true;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      same = same &&
+             std::abs(double{values[i]} - data.values[i]) <= 1e-6 * (1 + std::abs(data.values[i]));
+    }
+    CHECK(same);
+    CHECK(copy.string("a.long").value().size() == 3 << 20);
+    CHECK(copy.size() == std::filesystem::file_size(path.path()));
+  }
+}
+
 TEST_CASE("tensors of other types can be listed, and are refused by name") {
   Writer writer = sample();
-  writer.tensors.push_back({"q", {256}, tiny::Q6_K, of(210), 0});
+  writer.tensors.push_back({"q", {256}, tiny::Q3_K, of(110), 0});
   writer.tensors.push_back({"r", {256}, 99, of(64), 0});
   const GgufFile file = tiny::parse(writer.finish());
   std::vector<float> values(256);
   const Status q = file.dequantise(*file.tensor("q"), values);
   CHECK(q.code() == Errc::unsupported);
-  CHECK(says(q.error().context, "Q6_K"));
+  CHECK(says(q.error().context, "Q3_K"));
   CHECK(says(q.error().context, "\"q\""));
   CHECK(says(file.dequantise(*file.tensor("r"), values).error().context, "type 99"));
 }
@@ -237,4 +319,25 @@ TEST_CASE("files that cannot be opened are refused, naming them") {
   const GgufFile moved = *std::move(file);
   CHECK(moved.string("a.text").value() == "eggs, flour");
   CHECK(moved.name() == good.path().string());
+}
+
+TEST_CASE("names out of a file cannot spoil a message") {
+  CHECK(printable("plain") == "plain");
+  CHECK(printable("a\x1b[2J\n\xff") == "a\\x1b[2J\\x0a\\xff");
+  CHECK(printable(std::string(1000, 'x')) == std::string(100, 'x') + "...");
+  const std::string text = refusal([](Writer& f) { f.tensor("y").name = "x"; });
+  CHECK(text.size() < 200);
+  const std::string long_name =
+      refusal([](Writer& f) { f.tensor("x").name = f.tensor("y").name = std::string(4000, '\n'); });
+  CHECK(long_name.size() < 700);
+  CHECK(long_name.find('\n') == std::string::npos);
+}
+
+TEST_CASE("what is no regular file is refused at once") {
+  const auto pipe = std::filesystem::temp_directory_path() /
+                    ("cake_pipe_" + std::to_string(::getpid()) + ".gguf");
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  CHECK(says(GgufFile::open(pipe).error().context, "not a regular file"));
+  std::filesystem::remove(pipe);
+  CHECK(says(GgufFile::open(std::filesystem::temp_directory_path()).error().context, "directory"));
 }

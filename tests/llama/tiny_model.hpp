@@ -7,6 +7,7 @@
 
 #include <unistd.h>
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -30,7 +31,12 @@ enum TensorType : std::uint32_t {
   F16 = 1,
   Q4_0 = 2,
   Q4_1 = 3,
+  Q5_0 = 6,
+  Q5_1 = 7,
   Q8_0 = 8,
+  Q3_K = 11,  // not supported
+  Q4_K = 12,
+  Q5_K = 13,
   Q6_K = 14,
   BF16 = 30
 };
@@ -153,6 +159,46 @@ struct Encoded {
   std::vector<std::byte> bytes;
   std::vector<double> values;
 };
+
+/// One random block of 256 elements of Q4_K, Q5_K or Q6_K. Each element's bits are looked up by its
+/// number, where the library walks over the block.
+inline void encode_k_block(std::uint32_t type, Encoded& out, std::mt19937& random,
+                           std::uint16_t scale, std::uint16_t minimum) {
+  const std::size_t size = type == Q6_K ? 210 : type == Q5_K ? 176 : 144;
+  std::vector<std::uint8_t> block(size);
+  for (std::uint8_t& b : block) b = static_cast<std::uint8_t>(random());
+  std::array<unsigned, 8> scales{}, minimums{};
+  if (type == Q6_K) {
+    std::memcpy(&block[208], &scale, 2);
+  } else {
+    std::memcpy(&block[0], &scale, 2);
+    std::memcpy(&block[2], &minimum, 2);
+    for (std::size_t s = 0; s < 8; ++s) scales[s] = random() & 63, minimums[s] = random() & 63;
+    for (std::size_t s = 0; s < 4; ++s) {
+      block[4 + s] = static_cast<std::uint8_t>(scales[s] | scales[s + 4] >> 4 << 6);
+      block[8 + s] = static_cast<std::uint8_t>(minimums[s] | minimums[s + 4] >> 4 << 6);
+      block[12 + s] = static_cast<std::uint8_t>((scales[s + 4] & 15) | (minimums[s + 4] & 15) << 4);
+    }
+  }
+  for (std::size_t e = 0; e < 256; ++e) {
+    if (type == Q6_K) {
+      const std::size_t in_half = e % 128;
+      const int low = block[e / 128 * 64 + e % 64] >> (in_half < 64 ? 0 : 4) & 15;
+      const int high = block[128 + e / 128 * 32 + e % 32] >> (in_half / 32 * 2) & 3;
+      const int sub_scale = static_cast<std::int8_t>(block[192 + e / 16]);
+      out.values.push_back(half_value(scale) * sub_scale * (low + 16 * high - 32));
+      continue;
+    }
+    const std::size_t low_at = (type == Q5_K ? 48 : 16) + e / 64 * 32 + e % 32;
+    int q = block[low_at] >> (e % 64 < 32 ? 0 : 4) & 15;
+    if (type == Q5_K) q += 16 * (block[16 + e % 32] >> (e / 32) & 1);
+    out.values.push_back(half_value(scale) * scales[e / 32] * q -
+                         half_value(minimum) * minimums[e / 32]);
+  }
+  const auto all = std::as_bytes(std::span(block));
+  out.bytes.insert(out.bytes.end(), all.begin(), all.end());
+}
+
 inline Encoded encode(std::uint32_t type, std::size_t count, std::mt19937& random, double scale) {
   Encoded out;
   const auto put = [&](const auto& v) {
@@ -188,11 +234,21 @@ inline Encoded encode(std::uint32_t type, std::size_t count, std::mt19937& rando
     }
     return out;
   }
+  if (type == Q4_K || type == Q5_K || type == Q6_K) {
+    for (std::size_t block = 0; block < count / 256; ++block) {
+      const double q = type == Q6_K ? 64 * 18 : type == Q5_K ? 32 * 9 : 32 * 5;
+      encode_k_block(type, out, random, half(scale / q), half(scale / 32));
+    }
+    return out;
+  }
+  const bool five_bits = type == Q5_0 || type == Q5_1;
   for (std::size_t block = 0; block < count / 32; ++block) {
-    const std::uint16_t d = half(type == Q8_0 ? scale / 70 : scale / 5);
+    const std::uint16_t d = half(type == Q8_0 ? scale / 70 : five_bits ? scale / 10 : scale / 5);
     const auto m = static_cast<std::uint16_t>(half(scale * 1.5) | 0x8000);
+    const auto fifth = five_bits ? static_cast<std::uint32_t>(random()) : 0;
     put(d);
-    if (type == Q4_1) put(m);
+    if (type == Q4_1 || type == Q5_1) put(m);
+    if (five_bits) put(fifth);
     const std::size_t first = out.values.size();
     out.values.resize(first + 32);
     for (std::size_t i = 0; i < (type == Q8_0 ? 32u : 16u); ++i) {
@@ -201,9 +257,13 @@ inline Encoded encode(std::uint32_t type, std::size_t count, std::mt19937& rando
       if (type == Q8_0) {
         out.values[first + i] = half_value(d) * static_cast<std::int8_t>(byte);
       } else {
-        const double offset = type == Q4_1 ? half_value(m) : -8 * half_value(d);
-        out.values[first + i] = half_value(d) * (byte & 15) + offset;
-        out.values[first + 16 + i] = half_value(d) * (byte >> 4) + offset;
+        const double offset = type == Q4_1 || type == Q5_1 ? half_value(m)
+                              : five_bits                  ? -16 * half_value(d)
+                                                           : -8 * half_value(d);
+        const unsigned low = (byte & 15u) + 16 * (fifth >> i & 1);
+        const unsigned high = (byte >> 4) + 16 * (fifth >> (i + 16) & 1);
+        out.values[first + i] = half_value(d) * low + offset;
+        out.values[first + 16 + i] = half_value(d) * high + offset;
       }
     }
   }
@@ -221,6 +281,7 @@ struct Shape {
   bool rope_freqs = false;
   bool tied = true;
   std::uint32_t seed = 1;
+  std::uint32_t output_type = ~0u;  // of an output that is not tied; none: as the matrices
 };
 
 struct Model {
@@ -270,7 +331,9 @@ inline Model make(const Shape& s = {}) {
     add(block + "ffn_down.weight", {s.ff, s.embd}, s.type, out);
   }
   add("output_norm.weight", {s.embd}, F32, 1.0);
-  if (!s.tied) add("output.weight", {s.embd, s.vocab}, s.type, in);
+  if (!s.tied) {
+    add("output.weight", {s.embd, s.vocab}, s.output_type == ~0u ? s.type : s.output_type, in);
+  }
   if (s.rope_freqs) {
     add("rope_freqs.weight", {s.rope_dimensions / 2}, F32, 1.0);
     auto& tensor = file.tensors.back();

@@ -2,6 +2,10 @@
 // Copyright 2026 the cake authors
 #include "cake/llama/weights.hpp"
 
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 
 #include "catch.hpp"
@@ -117,9 +121,9 @@ TEST_CASE("models that would give wrong answers are refused") {
           },
           Errc::corrupt),
       "\"blk.0.attn_k.weight\" has the shape [32, 64] where the configuration asks for [64, 32]"));
-  CHECK(says(refusal([](tiny::Writer& f) { f.tensor("blk.0.attn_q.weight").type = tiny::Q6_K; },
+  CHECK(says(refusal([](tiny::Writer& f) { f.tensor("blk.0.attn_q.weight").type = tiny::Q3_K; },
                      Errc::unsupported),
-             "Q6_K is not supported"));
+             "Q3_K is not supported"));
   CHECK(says(refusal(
                  [](tiny::Writer& f) {
                    f.tensors.push_back(
@@ -151,4 +155,52 @@ TEST_CASE("a model without experts may say so") {
   tiny::Model model = tiny::make();
   model.file.u32("llama.expert_count", 0);
   CHECK(Weights::load(tiny::parse(model.file.finish())).has_value());
+}
+
+TEST_CASE("a weight that is no number is refused") {
+  for (const float value : {HUGE_VALF, -HUGE_VALF, NAN}) {
+    for (const char* name : {"blk.1.ffn_down.weight", "output_norm.weight", "rope_freqs.weight"}) {
+      tiny::Shape shape;
+      shape.rope_freqs = true;
+      tiny::Model model = tiny::make(shape);
+      std::memcpy(model.file.tensor(name).data.data() + 4, &value, 4);
+      const auto weights = Weights::load(tiny::parse(model.file.finish()));
+      REQUIRE(!weights.has_value());
+      CHECK(weights.error().code == Errc::corrupt);
+      CHECK(says(weights.error().context, name));
+    }
+  }
+}
+
+TEST_CASE("a file that is changed or cut short while it is open is told, and nothing crashes") {
+  const auto bytes = tiny::make().file.finish();
+  {
+    const tiny::TemporaryFile path(bytes);
+    const auto file = GgufFile::open(path.path()).value();
+    std::filesystem::resize_file(path.path(), bytes.size() / 2);
+    const auto weights = Weights::load(file);
+    REQUIRE(!weights.has_value());
+    CHECK(weights.error().code == Errc::corrupt);
+    CHECK(says(weights.error().context, "cut short after it was opened"));
+    CHECK(!file.digest());
+    CHECK(file.string("general.name").value() == "tiny");
+  }
+  {
+    const tiny::TemporaryFile path(bytes);
+    const auto file = GgufFile::open(path.path()).value();
+    CHECK(file.unchanged().has_value());
+    std::ofstream(path.path(), std::ios::binary | std::ios::in | std::ios::out) << "GGUF";
+    std::filesystem::last_write_time(
+        path.path(), std::filesystem::last_write_time(path.path()) + std::chrono::seconds(2));
+    const auto weights = Weights::load(file);
+    REQUIRE(!weights.has_value());
+    CHECK(weights.error().code == Errc::corrupt);
+    CHECK(says(weights.error().context, "changed while it was read"));
+  }
+  {
+    const tiny::TemporaryFile path(bytes);
+    const auto file = GgufFile::open(path.path()).value();
+    std::filesystem::remove(path.path());  // stays open
+    CHECK(Weights::load(file).value()->digest() == Sha256().update(bytes).finish());
+  }
 }

@@ -53,10 +53,11 @@ inline bool equal(ConstBytes a, ConstBytes b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size()) == 0);
 }
 
-/// What a store says of one key.
+/// What a store says of one key; a store that fails holds nothing.
 template <StorageBackend S>
 StoredChunk look(S& store, const ChunkKey& key) {
-  return store.lookup(std::span(&key, 1)).value().at(0);
+  const auto found = store.lookup(std::span(&key, 1));
+  return found ? found->at(0) : StoredChunk{};
 }
 
 /// Reads `size` bytes from `offset`; empty when the read failed, and `code` says why.

@@ -235,4 +235,96 @@ TEST_CASE("readers and writers of a store that evicts all the time see whole obj
   CHECK(bytes_in(directory.path()) <= 12 * kSize);
 }
 
+TEST_CASE("an object larger than the capacity is told with both sizes and the remedy") {
+  const Directory directory;
+  PosixStorage store(bounded(directory, 4));
+  const auto bytes = sample::content(1, 5 * kSize);
+  const Status status = store.write(sample::key_of(2), bytes.bytes());
+  REQUIRE(status.code() == Errc::out_of_memory);
+  CHECK(
+      sample::says(status.error().message(), {directory.path().string(), std::to_string(5 * kSize),
+                                              std::to_string(4 * kSize), "raise capacity_bytes"}));
+  CHECK(sample::count_files(directory.path()) == 0);
+}
+
+TEST_CASE("erased objects and those that others erased make room without an eviction") {
+  const Directory directory;
+  PosixStorage store(bounded(directory, 100)), other({.directory = directory.path()});
+  const auto bytes = sample::content(1, kSize);
+  for (std::uint64_t i = 0; i < 100; ++i) REQUIRE(store.write(sample::key_of(i), bytes.bytes()));
+  for (std::uint64_t i = 0; i < 20; ++i) REQUIRE(store.erase(sample::key_of(i)));
+  for (std::uint64_t i = 200; i < 220; ++i) {
+    REQUIRE(store.write(sample::key_of(i), bytes.bytes()));
+  }
+  CHECK(store.stats().evicted == 0);
+  // Erased behind its back: what it takes for full is looked at again before something goes.
+  for (std::uint64_t i = 20; i < 60; ++i) REQUIRE(other.erase(sample::key_of(i)));
+  for (std::uint64_t i = 300; i < 330; ++i) {
+    REQUIRE(store.write(sample::key_of(i), bytes.bytes()));
+  }
+  CHECK(store.stats().evicted <= 10);
+  CHECK(bytes_in(directory.path()) <= 100 * kSize);
+}
+
+TEST_CASE("what another process has read since stays, although it was old when it was counted") {
+  const Directory directory;
+  const auto bytes = sample::content(1, kSize);
+  PosixStorage store(bounded(directory, 40)), reader({.directory = directory.path()});
+  for (std::uint64_t i = 0; i < 40; ++i) {
+    REQUIRE(store.write(sample::key_of(i), bytes.bytes()));
+    set_age(directory.path(), sample::key_of(i), 60);
+  }
+  PosixStorage again(bounded(directory, 40));
+  for (std::uint64_t i = 0; i < 3; ++i) {
+    REQUIRE(sample::read_code(reader, sample::key_of(i), kSize) == Errc::ok);
+  }
+  for (std::uint64_t i = 100; i < 130; ++i) REQUIRE(again.write(sample::key_of(i), bytes.bytes()));
+  CHECK(again.stats().evicted >= 30);
+  for (std::uint64_t i = 0; i < 3; ++i) CHECK(sample::look(again, sample::key_of(i)).stored());
+}
+
+TEST_CASE("a store that is opened with a smaller capacity shrinks with each write") {
+  const Directory directory;
+  const auto bytes = sample::content(1, kSize);
+  {
+    PosixStorage store(bounded(directory, 150));
+    for (std::uint64_t i = 0; i < 150; ++i) {
+      REQUIRE(store.write(sample::key_of(i), bytes.bytes()));
+    }
+  }
+  PosixStorage store(bounded(directory, 30));
+  std::uint64_t before = 150 * kSize;
+  for (std::uint64_t i = 1000; before > 30 * kSize; ++i) {
+    REQUIRE(i < 1100);
+    REQUIRE(store.write(sample::key_of(i), bytes.bytes()));
+    CHECK(sample::look(store, sample::key_of(i)).stored());
+    const std::uint64_t now = bytes_in(directory.path());
+    REQUIRE(now < before);
+    before = now;
+  }
+}
+
+TEST_CASE("objects that cannot be erased are told, and nothing is written over the capacity") {
+  const Directory directory;
+  const auto calls = std::make_shared<sample::HookedCalls>();
+  auto options = bounded(directory, 4);
+  options.calls = calls;
+  PosixStorage store(options);
+  const auto bytes = sample::content(1, kSize);
+  for (std::uint64_t i = 0; i < 4; ++i) REQUIRE(store.write(sample::key_of(i), bytes.bytes()));
+  calls->on_unlink = [](const char* name) {
+    return std::string_view(name).ends_with(".ckv") ? sample::fails(EACCES) : std::nullopt;
+  };
+  for (std::uint64_t i = 10; i < 14; ++i) {
+    const Status status = store.write(sample::key_of(i), bytes.bytes());
+    REQUIRE(status.code() == Errc::out_of_memory);
+    CHECK(sample::says(status.error().message(), {"capacity", "cannot erase", "chmod"}));
+  }
+  CHECK(store.stats().eviction_failures >= 4);
+  CHECK(bytes_in(directory.path()) <= 4 * kSize);
+  calls->on_unlink = nullptr;
+  CHECK(store.write(sample::key_of(20), bytes.bytes()));
+  CHECK(bytes_in(directory.path()) <= 4 * kSize);
+}
+
 }  // namespace

@@ -27,7 +27,8 @@ struct HookedCalls : detail::PosixCalls {
   std::function<Answer(const char* name, int flags)> on_open;
   std::function<Answer(std::size_t size, off_t offset)> on_read;
   std::function<Answer(std::size_t size, off_t offset)> on_write;
-  std::function<Answer()> on_allocate, on_sync, on_link, on_rename;
+  std::function<Answer()> on_allocate, on_sync, on_link, on_rename, on_rename_over, on_lock;
+  std::function<Answer(const char*name)> on_stat, on_unlink, on_make_directory;
 
   int open_at(int directory, const char* name, int flags, mode_t mode) override {
     if (const auto a = on_open ? on_open(name, flags) : Answer()) return static_cast<int>(*a);
@@ -64,7 +65,50 @@ struct HookedCalls : detail::PosixCalls {
     if (const auto a = on_rename ? on_rename() : Answer()) return static_cast<int>(*a);
     return PosixCalls::rename_new(from, old_name, to, name);
   }
+  int rename_over(int from, const char* old_name, int to, const char* name) override {
+    if (const auto a = on_rename_over ? on_rename_over() : Answer()) return static_cast<int>(*a);
+    return PosixCalls::rename_over(from, old_name, to, name);
+  }
+  int lock(int file, int operation) override {
+    if (const auto a = on_lock ? on_lock() : Answer()) return static_cast<int>(*a);
+    return PosixCalls::lock(file, operation);
+  }
+  int stat_at(int directory, const char* name, struct stat* info) override {
+    if (const auto a = on_stat ? on_stat(name) : Answer()) return static_cast<int>(*a);
+    return PosixCalls::stat_at(directory, name, info);
+  }
+  int unlink_at(int directory, const char* name, int flags) override {
+    if (const auto a = on_unlink ? on_unlink(name) : Answer()) return static_cast<int>(*a);
+    return PosixCalls::unlink_at(directory, name, flags);
+  }
+  int make_directory(int directory, const char* name, mode_t mode) override {
+    if (const auto a = on_make_directory ? on_make_directory(name) : Answer()) {
+      return static_cast<int>(*a);
+    }
+    return PosixCalls::make_directory(directory, name, mode);
+  }
 };
+
+/// True when the text has all the parts; says which one is missing.
+inline bool says(const std::string& text, std::initializer_list<std::string> parts) {
+  for (const auto& part : parts) {
+    if (text.find(part) == std::string::npos) {
+      std::fprintf(stderr, "missing '%s' in: %s\n", part.c_str(), text.c_str());
+      return false;
+    }
+  }
+  return true;
+}
+
+/// What the constructor says; empty when it takes the directory.
+inline std::string complaint(const PosixOptions& options) {
+  try {
+    PosixStorage store(options);
+    return {};
+  } catch (const Exception& e) {
+    return e.what();
+  }
+}
 
 /// The answer of a system call that fails so.
 inline HookedCalls::Answer fails(int number) {

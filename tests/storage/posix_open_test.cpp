@@ -12,27 +12,9 @@
 namespace {
 
 using namespace cake;
+using sample::complaint;
 using sample::Directory;
-
-/// What the constructor says; empty when it takes the directory.
-std::string complaint(const PosixOptions& options) {
-  try {
-    PosixStorage store(options);
-    return {};
-  } catch (const Exception& e) {
-    return e.what();
-  }
-}
-
-bool says(const std::string& text, std::initializer_list<std::string> parts) {
-  for (const auto& part : parts) {
-    if (text.find(part) == std::string::npos) {
-      UNSCOPED_INFO("missing '" << part << "' in: " << text);
-      return false;
-    }
-  }
-  return true;
-}
+using sample::says;
 
 TEST_CASE("a directory that cannot be a store is refused with its name and the remedy") {
   const Directory base;

@@ -105,13 +105,13 @@ class KvOracle {
   }
   /// A step reads one layer of all that lies below it.
   void step_reads(const Step& step, std::uint32_t layer) {
-    const std::uint32_t end = std::min(step.tokens.begin / plan_.chunk_tokens, plan_.end_chunk);
+    const std::uint32_t end = plan_.chunk_of(step.tokens.begin);
     for (std::uint32_t c = plan_.resident_tokens / plan_.chunk_tokens; c < end; ++c) {
       if (chunks_[c].layers[layer] != Kv::right) return fail("a step read KV that is not there");
     }
     const std::uint32_t computed =
         end < plan_.end_chunk ? chunks_[end].computed_to : suffix_computed_;
-    if (computed < step.tokens.begin && step.tokens.begin > end * plan_.chunk_tokens) {
+    if (computed < step.tokens.begin && step.tokens.begin > std::min(end * plan_.chunk_tokens, plan_.prefix_end())) {
       fail("a step began behind tokens that were not computed");
     }
   }
@@ -150,7 +150,7 @@ class KvOracle {
   void check(const PrefillReport& r, bool complete) {
     std::uint32_t loaded = 0;
     for (std::uint32_t c = 0; c < plan_.end_chunk; ++c) {
-      if (chunks_[c].loaded) loaded += plan_.chunk_tokens;
+      if (chunks_[c].loaded) loaded += plan_.chunk_range(c).size();
       if ((r.chunks[c].source == Source::loaded) != chunks_[c].loaded) {
         fail("the report names a wrong source");
       }
@@ -186,7 +186,7 @@ class KvOracle {
   };
   template <class F>
   void for_chunks(TokenRange tokens, F&& visit) {
-    for (std::uint32_t c = tokens.begin / plan_.chunk_tokens;
+    for (std::uint32_t c = plan_.chunk_of(tokens.begin);
          c < plan_.end_chunk && plan_.chunk_range(c).begin < tokens.end; ++c) {
       visit(chunks_[c], plan_.chunk_range(c));
     }

@@ -36,11 +36,19 @@ struct Config {
   RopeConfig rope;
 };
 
-/// Reads and checks the configuration.
+/// Whether the file holds a whole Llama model at all: what to look at before anything else in it.
 ///
-/// Errors:  unsupported (another architecture, mixture of experts, YaRN and other scaling that is
-///          not implemented), corrupt (missing or impossible values); the context names file and
-///          key
+/// Errors:  unsupported (one part of a split file, an adapter, another architecture or quantisation
+///          version), corrupt (no architecture); the context says what to do
+Status check_model(const GgufFile& file);
+
+/// Reads and checks the configuration. A value that may differ from layer to layer may be an array
+/// of equal ones. Every `llama.` key is understood, or known to change nothing with the value that
+/// it has; any other is refused by name, as ignoring it could give wrong answers.
+///
+/// Errors:  those of check_model(); unsupported (mixture of experts, sliding windows, YaRN and
+///          other scaling that is not implemented, layers that differ, unknown keys), corrupt
+///          (missing or impossible values); the context names file and key
 Result<Config> read_config(const GgufFile& file);
 
 }  // namespace cake::llama

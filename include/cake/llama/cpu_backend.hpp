@@ -72,11 +72,12 @@ class CpuBackend {
   Status reserve(std::uint32_t n_tokens);
 
   /// Computes KV of prompt[range]; KV below range.begin is there already, or comes layer by layer
-  /// behind the gate. Where the range ends the prompt, logits() follow.
+  /// behind the gate. Where the range ends the prompt, logits() follow. KV behind the prompt's end,
+  /// of a longer one before, is forgotten.
   ///
-  /// Errors:  invalid_argument (empty range, longer than max_tokens, no such token id, KV below the
-  ///          range was never written), superseded (the gate said so: KV of the range is then in
-  ///          part unwritten), out_of_memory
+  /// Errors:  invalid_argument (empty range, longer than max_tokens, no such token id, a token
+  ///          below the range has no KV), superseded (the gate said so: of the range only the
+  ///          layers before are there then), out_of_memory
   Status prefill(Tokens prompt, TokenRange range, LayerGate gate = {});
 
   /// Appends one token to what prefill() completed, or decode() appended last; logits() follow.
@@ -84,9 +85,12 @@ class CpuBackend {
   /// Errors:  invalid_argument (nothing to append to, no such token, context full), out_of_memory
   Status decode(TokenId token);
 
-  /// Copies a slice into the pages, or out of them; bit-exact, any range of tokens.
+  /// Copies a slice into the pages, or out of them; bit-exact, any range of tokens. What is there
+  /// is known for each layer of each token: extract refuses a slice of which anything was neither
+  /// computed nor inserted, the token that was sampled last and not decoded among them.
   ///
-  /// Errors:  invalid_argument (out of range, sizes that do not fit, never written), out_of_memory
+  /// Errors:  invalid_argument (out of range, sizes that do not fit; for extract, naming the first
+  ///          token without KV), out_of_memory
   /// Thread:  any
   Status insert(const Slice& slice, const KvView& from);
   Status extract(const Slice& slice, const MutableKvView& to) const;

@@ -117,11 +117,11 @@ class CudaBackend {
 
   /// Enqueues a step that computes KV of prompt[range]; KV below range.begin is there already, was
   /// enqueued before, or comes layer by layer behind the gate, for which the call waits. Where the
-  /// range ends the prompt, logits() follow once the pass was waited for. `prompt` may go when the
-  /// call returns.
+  /// range ends the prompt, logits() follow once the pass was waited for. KV behind the prompt's
+  /// end, of a longer one before, is forgotten. `prompt` may go when the call returns.
   ///
   /// Errors:  of the pass: invalid_argument (empty range, longer than max_tokens, no such token id,
-  ///          KV below the range was never written), superseded (the gate said so), device
+  ///          a token below the range has no KV), superseded (the gate said so), device
   CudaPass prefill(Tokens prompt, TokenRange range, LayerGate gate = {});
 
   /// Appends one token to what prefill() completed, or decode() appended last; logits() follow.
@@ -130,10 +130,13 @@ class CudaBackend {
   Status decode(TokenId token);
 
   /// Copies a slice into the pages, or out of them; bit-exact, any range of tokens. extract waits
-  /// for steps that were enqueued before.
+  /// for steps that were enqueued before. What is there is known for each layer of each token:
+  /// extract refuses a slice of which anything was neither computed nor inserted, the token that
+  /// was sampled last and not decoded among them.
   ///
-  /// Errors:  invalid_argument (out of range, sizes that do not fit, never written), out_of_memory,
-  /// device Thread:  any
+  /// Errors:  invalid_argument (out of range, sizes that do not fit; for extract, naming the first
+  ///          token without KV), out_of_memory, device
+  /// Thread:  any
   Status insert(const Slice& slice, const KvView& from);
   Status extract(const Slice& slice, const MutableKvView& to) const;
 

@@ -2,8 +2,9 @@
 // Copyright 2026 the cake authors
 //
 // GGUF files: metadata by key, tensors by name, quantised tensors turned into fp32. Every count,
-// length and offset of the file is checked before it is used, so that a damaged or hostile file
-// gives an error and never anything else.
+// length and offset of the file is checked before it is used, and the file is read and never
+// mapped, so that a damaged or hostile file, or one that somebody cuts short meanwhile, gives an
+// error and never anything else.
 #pragma once
 
 #include <array>
@@ -17,6 +18,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "cake/identity.hpp"
 #include "cake/result.hpp"
 
 namespace cake::llama {
@@ -45,8 +47,15 @@ std::string_view to_string(GgufType type);
 /// such number is known.
 std::string tensor_type_name(std::uint32_t type);
 
-/// True for what dequantise() takes: F32, F16, BF16, Q8_0, Q4_0, Q4_1.
+/// True for what dequantise() takes: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, and of the types
+/// with blocks of 256 Q4_K, Q5_K and Q6_K.
 bool tensor_type_supported(std::uint32_t type);
+/// Their names, for messages.
+std::string supported_tensor_types();
+
+/// A name or value out of a file, fit for a message: what is no printable ASCII as \xNN, and only
+/// the beginning of what is long.
+std::string printable(std::string_view text);
 
 /// One tensor's entry.
 ///
@@ -69,20 +78,33 @@ struct GgufTensor {
 /// Source:  the GGUF specification of the ggml project (docs/gguf.md)
 class GgufFile {
  public:
-  /// Maps and parses the file.
+  /// Opens the file, reads its metadata and keeps it open; tensors are read when they are asked
+  /// for.
   ///
-  /// Errors:  not_found, io; corrupt (not a GGUF file, damaged or cut short); unsupported (version,
-  ///          byte order). The context names the file and what was wrong
+  /// Errors:  not_found, io, out_of_memory; corrupt (not a GGUF file, damaged or cut short);
+  ///          unsupported (version, byte order). The context names the file and what was wrong
   static Result<GgufFile> open(const std::filesystem::path& path);
   /// Parses bytes that the caller keeps alive; `name` stands in errors.
   static Result<GgufFile> parse(std::span<const std::byte> bytes, std::string name);
 
   const std::string& name() const { return name_; }
   std::uint32_t version() const { return version_; }
-  /// The whole file.
-  std::span<const std::byte> bytes() const { return bytes_; }
+  /// Of the whole file, in bytes.
+  std::uint64_t size() const { return size_; }
+  /// SHA-256 of the whole file, read now.
+  ///
+  /// Errors:  io; corrupt (the file was cut short after it was opened)
+  Result<Sha256Digest> digest() const;
+  /// Whether the file still has the size and the time of the last change that it had when it was
+  /// opened. Always ok for parsed bytes.
+  ///
+  /// Errors:  io; corrupt (somebody has changed it)
+  Status unchanged() const;
 
   bool has(std::string_view key) const { return values_.contains(std::string(key)); }
+  bool is_array(std::string_view key) const;
+  /// All keys that begin so, in alphabetical order.
+  std::vector<std::string> keys(std::string_view prefix) const;
   /// A value by key. Integers of any width convert where the value fits; a float does not become an
   /// integer.
   ///
@@ -102,7 +124,7 @@ class GgufFile {
   /// Writes all elements of a tensor as fp32.
   ///
   /// Errors:  unsupported, naming the type; invalid_argument when out.size() is not
-  ///          tensor.elements
+  ///          tensor.elements; io; corrupt (the file was cut short after it was opened)
   Status dequantise(const GgufTensor& tensor, std::span<float> out) const;
 
  private:
@@ -113,9 +135,13 @@ class GgufFile {
     std::uint64_t offset = 0;      // of the first element, from the start of the file
   };
   class Parser;
+  struct OpenFile;
 
   GgufFile() = default;
   Error error(Errc code, std::string what) const;
+  static Result<GgufFile> parsed(GgufFile file);
+  /// Bytes of the file from `offset` on, whether they are in memory or not.
+  Status read(std::uint64_t offset, std::span<std::byte> out) const;
   Result<const Value*> scalar(std::string_view key) const;
   Result<const Value*> array(std::string_view key) const;
   Result<std::int64_t> integer_at(std::string_view key, const Value& value,
@@ -124,8 +150,10 @@ class GgufFile {
 
   std::string name_;
   std::uint32_t version_ = 0;
-  std::shared_ptr<const void> mapping_;
-  std::span<const std::byte> bytes_;
+  std::shared_ptr<const OpenFile> file_;          // null: bytes_ is everything
+  std::shared_ptr<std::vector<std::byte>> head_;  // what was read of an open file: the metadata
+  std::span<const std::byte> bytes_;              // that, or what the caller keeps alive
+  std::uint64_t size_ = 0;
   std::unordered_map<std::string, Value> values_;
   std::vector<GgufTensor> tensors_;
   std::unordered_map<std::string, std::size_t> tensor_index_;

@@ -37,11 +37,12 @@ struct LayerWeights {
 class Weights {
  public:
   /// Reads the file, turns every tensor into fp32 and hashes the file. Takes 4 bytes a parameter;
-  /// the file is unmapped again.
+  /// the file is closed again.
   ///
-  /// Errors:  those of GgufFile::open and read_config; corrupt when a tensor is missing or has
-  ///          another shape than the configuration says; unsupported, by name, for tensor types and
-  ///          tensors that this model does not know (ignoring one would give wrong answers)
+  /// Errors:  those of GgufFile::open and read_config; corrupt when a tensor is missing, has
+  ///          another shape than the configuration says or holds what is no finite number, and when
+  ///          the file is changed meanwhile; unsupported, by name, for tensor types and tensors
+  ///          that this model does not know (ignoring one would give wrong answers)
   static Result<std::shared_ptr<const Weights>> load(const std::filesystem::path& path);
   /// The same from a file that is open already.
   static Result<std::shared_ptr<const Weights>> load(const GgufFile& file);

@@ -29,7 +29,7 @@ class SplitScheduler {
         front + std::min({budget, plan.max_step_tokens, plan.n_tokens - front});
     std::uint32_t end = front;
     while (end < limit) {
-      const std::uint32_t chunk = end / plan.chunk_tokens;
+      const std::uint32_t chunk = plan.chunk_of(end);
       if (chunk >= plan.end_chunk) {
         end = limit;
       } else if (chunk < split_chunk ? free_for_compute(board, chunk, end > front)

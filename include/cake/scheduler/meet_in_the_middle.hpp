@@ -330,7 +330,7 @@ class MeetInTheMiddleScheduler {
     const PrefillPlan& plan = board.plan();
     std::uint32_t end = board.front();
     while (end < limit) {
-      const std::uint32_t chunk = end / plan.chunk_tokens;
+      const std::uint32_t chunk = plan.chunk_of(end);
       if (chunk >= plan.end_chunk) return limit;
       const ChunkState state = board.state(chunk);
       const bool own = state == ChunkState::computing && end == board.front();

@@ -111,7 +111,8 @@ class GdsRead {
 /// particular not what cuFile's compatibility mode asks of the machine's set-up.
 ///
 /// Source:  cuFile API reference, CUDA 13
-/// Thread:  any number of threads at once; not in the child of a fork()
+/// Thread:  any number of threads at once; not in the child of a fork(), where all calls fail with
+///          `unsupported`, and the destructor does nothing
 class GdsStorage {
  public:
   /// Needs:   `staging` outlives the store, and is registered by no other; null: reads on the host
@@ -133,6 +134,9 @@ class GdsStorage {
   /// there: then cuFile erred, and it counts as one of its errors. Reads the file again.
   bool misread(const ChunkKey& key, std::uint64_t offset, ConstBytes bytes);
   Status write(const ChunkKey& key, ConstBytes bytes);
+  /// As PosixStorage's.
+  Result<bool> write_new(const ChunkKey& key, ConstBytes bytes);
+  Status lookup_problem() const;
   Status erase(const ChunkKey& key);
 
   /// Where to read to at full speed; null while reads do not go through cuFile.

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <shared_mutex>
 #include <span>
@@ -26,38 +27,60 @@ namespace cake {
 /// Thread:  any number of threads at once
 class MemoryStorage {
  public:
+  static constexpr bool lookup_never_blocks = true;
   using Object = std::vector<std::byte>;
 
+  /// Errors:  out_of_memory
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) const {
-    std::vector<StoredChunk> found(keys.size());
-    std::shared_lock lock(mutex_);
-    for (std::size_t i = 0; i < keys.size(); ++i) {
-      const auto it = objects_.find(keys[i]);
-      if (it != objects_.end() && !it->second->empty()) found[i] = {it->second->size(), 1};
+    try {
+      std::vector<StoredChunk> found(keys.size());
+      std::shared_lock lock(mutex_);
+      for (std::size_t i = 0; i < keys.size(); ++i) {
+        const auto it = objects_.find(keys[i]);
+        if (it != objects_.end() && !it->second->empty()) found[i] = {it->second->size(), 1};
+      }
+      return found;
+    } catch (const std::bad_alloc&) {
+      return no_memory();
     }
-    return found;
   }
 
+  /// Errors:  not_found; corrupt: the object ends before the read does; invalid_argument: another
+  ///          tier than 0; out_of_memory
   Status read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
               MutableBytes out) const {
-    if (tier != 0) return Error{Errc::invalid_argument, 0, "memory has one tier"};
-    // The copy runs without the lock; replaced or erased meanwhile, the object lives until its end.
-    const auto object = find(key);
-    if (!object) return Error{Errc::not_found, 0, "no object in memory has this key"};
-    if (offset > object->size() || out.size() > object->size() - offset) {
-      return Error{Errc::corrupt, 0, "an object in memory ends before the read does"};
+    try {
+      if (tier != 0) return Error{Errc::invalid_argument, 0, "memory has one tier"};
+      // The copy runs without the lock; replaced or erased meanwhile, the object lives until its
+      // end.
+      const auto object = find(key);
+      if (!object) return Error{Errc::not_found, 0, "no object in memory has this key"};
+      if (offset > object->size() || out.size() > object->size() - offset) {
+        return Error{Errc::corrupt, 0, "an object in memory ends before the read does"};
+      }
+      if (!out.empty()) std::memcpy(out.data(), object->data() + offset, out.size());
+      return {};
+    } catch (const std::bad_alloc&) {
+      return no_memory();
     }
-    if (!out.empty()) std::memcpy(out.data(), object->data() + offset, out.size());
-    return {};
   }
 
+  /// Errors:  out_of_memory; invalid_argument: no bytes
   Status write(const ChunkKey& key, ConstBytes bytes) {
+    const auto written = write_new(key, bytes);
+    return written ? Status() : Status(written.error());
+  }
+  /// write(), and whether this call stored the object. False: one was there already.
+  Result<bool> write_new(const ChunkKey& key, ConstBytes bytes) {
     if (bytes.empty()) return Error{Errc::invalid_argument, 0, "an object cannot be empty"};
-    if (find(key)) return {};
-    auto object = std::make_shared<const Object>(bytes.begin(), bytes.end());
-    std::unique_lock lock(mutex_);
-    objects_.try_emplace(key, std::move(object));
-    return {};
+    if (find(key)) return false;
+    try {
+      auto object = std::make_shared<const Object>(bytes.begin(), bytes.end());
+      std::unique_lock lock(mutex_);
+      return objects_.try_emplace(key, std::move(object)).second;
+    } catch (const std::bad_alloc&) {
+      return no_memory();
+    }
   }
 
   Status erase(const ChunkKey& key) {
@@ -103,6 +126,8 @@ class MemoryStorage {
   }
 
  private:
+  // Its text is short enough to need no memory.
+  static Error no_memory() { return Error{Errc::out_of_memory, 0, "no memory"}; }
   std::shared_ptr<const Object> find(const ChunkKey& key) const {
     std::shared_lock lock(mutex_);
     const auto it = objects_.find(key);

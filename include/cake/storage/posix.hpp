@@ -38,23 +38,37 @@ struct PosixOptions {
   std::uint64_t capacity_bytes = 0;    // objects are evicted above it; 0: no limit
   bool force_temporary_names = false;  // publish as on file systems without O_TMPFILE
   std::shared_ptr<detail::PosixCalls> calls = {};  // null: the real ones
+  // Only serves: nothing is created, written or erased. A directory and objects that belong to root
+  // are taken, too. Chosen by itself on a read-only file system.
+  bool read_only = false;
+  // Takes the directory and what is in it whoever owns it and whoever may write to it: for mounts
+  // that show one owner and mode for all files, and for volumes that several users share. All who
+  // can write there are then trusted with the KV that is computed from. New files and folders get
+  // the modes that the umask leaves (shared by a group: umask 002).
+  bool trust_directory = false;
 };
 
 /// What a store did since it was opened.
 struct PosixStats {
-  bool direct = false;                // O_DIRECT is in use
-  std::uint64_t direct_refusals = 0;  // times that the file system refused O_DIRECT
-  std::uint64_t reads = 0;            // calls of read()
-  std::uint64_t read_ops = 0;         // preads
-  std::uint64_t read_bytes = 0;       // bytes that arrived
-  std::uint64_t short_reads = 0;      // preads that ended early and were continued
-  std::uint64_t opens = 0;            // files opened for reading
-  std::uint64_t published = 0;        // objects that write() made visible
-  std::uint64_t published_bytes = 0;  //
-  std::uint64_t already_stored = 0;   // objects that somebody else had published before
-  std::uint64_t leftovers = 0;        // temporary files of dead writers removed
-  std::uint64_t evicted = 0;          // objects removed to stay below the capacity
-  std::uint64_t evicted_bytes = 0;    //
+  bool direct = false;                  // O_DIRECT is in use
+  std::uint64_t direct_refusals = 0;    // times that the file system refused O_DIRECT
+  std::uint64_t reads = 0;              // calls of read()
+  std::uint64_t read_ops = 0;           // preads
+  std::uint64_t read_bytes = 0;         // bytes that arrived
+  std::uint64_t short_reads = 0;        // preads that ended early and were continued
+  std::uint64_t opens = 0;              // files opened for reading
+  std::uint64_t published = 0;          // objects that write() made visible
+  std::uint64_t published_bytes = 0;    //
+  std::uint64_t already_stored = 0;     // objects that somebody else had published before
+  std::uint64_t leftovers = 0;          // temporary files of dead writers removed
+  std::uint64_t evicted = 0;            // objects removed to stay below the capacity
+  std::uint64_t evicted_bytes = 0;      //
+  bool read_only = false;               // it only serves
+  std::uint64_t replaced = 0;           // of the published ones: over a damaged file
+  std::uint64_t lookup_problems = 0;    // keys that lookup() could not look up; lookup_problem()
+  std::uint64_t eviction_failures = 0;  // objects that were to be evicted and could not be erased
+  std::uint64_t reopened = 0;           // times that the directory was found to be another one
+  std::uint64_t stuck_reads = 0;        // operations of reads that lasted over 0.25 s
 };
 
 /// A read that may still run. `out` stays valid until it is ready, also when this object is gone:
@@ -79,41 +93,69 @@ class PosixRead {
 ///
 /// Publishing writes an unnamed file (O_TMPFILE) and links it under its name, or, where the file
 /// system has no unnamed files, a temporary one that is locked while its writer lives; the next
-/// store that opens the directory removes those of dead writers. An object that lookup() would not
-/// serve (not a regular file of ours, size not a multiple of 4 KiB) is replaced.
+/// store that opens the directory removes those of dead writers. A file system that can neither
+/// rename without replacing nor link gets a plain rename: equal keys mean equal bytes. A file that
+/// cannot be the object is replaced: one that lookup() would not serve (not a regular file of ours,
+/// size not a multiple of 4 KiB), a chunk whose header is damaged or tells another size, a file
+/// that is a cut or longer copy of what is written.
+///
+/// A directory that is removed, moved away or made anew while it is open is noticed by the next
+/// call: until it is there again calls fail with that reason, then they go on in the new one.
 ///
 /// Trust: the directory is created with mode 0700; one that belongs to somebody else or that others
-/// may write is refused, and so are symbolic links, foreign and group- or world-writable files.
+/// may write is refused, and so are symbolic links, foreign and group- or world-writable files
+/// (PosixOptions::trust_directory takes them).
 ///
 /// Eviction (capacity_bytes > 0): before a publish that would exceed the capacity, objects go until
 /// nine tenths of it are in use. They go by age since their last read or, if never read, their
 /// publication, in classes that double (1, 2, 4, ... minutes); within a class the lowest token
 /// position goes first, because the tail of a prompt saves the most compute. A read leaves chunks
-/// untouched that compute reached first, so they age and go even earlier. One process evicts at a
-/// time (a lock on `.evict.lock`); several processes that write at once may exceed the capacity by
-/// a sixteenth each until the next of them looks.
+/// untouched that compute reached first, so they age and go even earlier. What is stored is known
+/// from an index in memory (about 200 bytes per object), and each write does a bounded part of the
+/// work: it looks at up to 1024 files, reads 64 headers and erases 32 objects, or twice as many
+/// bytes as it adds if that is more. So with over a thousand objects of one age class the order
+/// within it is that of the oldest thousand, and while a large store is looked at for the first
+/// time, or by several processes that write at once, the capacity may be exceeded by a sixteenth
+/// for each process.
 ///
-/// Thread:  any number of threads at once
+/// A file system that hangs holds whoever calls: the constructor, lookup(), write() and erase() as
+/// long as it hangs, a read one of the store's threads (others take its place). Nothing else waits
+/// for it, but the destructor does.
+///
+/// Thread:  any number of threads at once; not in the child of a fork(), where all calls fail with
+///          `unsupported`, and the destructor does nothing
 class PosixStorage {
  public:
+  /// Stores an object, reads it back and erases it, to find out what the file system can do.
+  ///
   /// Errors:  throws Exception, its text naming the directory and the remedy, when the parent is
   ///          missing, the directory cannot be created, is no directory, is not writable, is
-  ///          another user's or writable by others, or its file system is full
+  ///          another user's or writable by others, no object can be published in it, or its file
+  ///          system is full
   explicit PosixStorage(const PosixOptions& options);
   /// Waits for every read.
   ~PosixStorage();
   PosixStorage(PosixStorage&&) noexcept;
   PosixStorage& operator=(PosixStorage&&) noexcept;
 
+  /// Keys that could not be looked up count as absent as long as others could; lookup_problem()
+  /// then says why.
+  ///
+  /// Errors:  io, out_of_memory: no key could be looked up
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys);
+  /// Why the last lookup() could not look up all its keys; ok: it could.
+  Status lookup_problem() const;
   /// Needs:   offset, size and address of `out` are multiples of 4 KiB
   /// Errors:  not_found; corrupt: the file ends before the read does; io; unsupported: DirectIo::on
-  ///          and the file system refused after all
+  ///          and the file system refused after all; out_of_memory
   PosixRead read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out);
   /// Needs:   the size is a multiple of 4 KiB; past the page cache only if the address is, too
   /// Errors:  out_of_memory: no room on the disk, or above capacity_bytes, or above RLIMIT_FSIZE;
-  ///          io. Nothing is left behind
+  ///          unsupported: the store only serves; io. Nothing is left behind
   Status write(const ChunkKey& key, ConstBytes bytes);
+  /// write(), and whether this call made the object visible. False: one was there already.
+  Result<bool> write_new(const ChunkKey& key, ConstBytes bytes);
+  /// Errors:  unsupported: the store only serves, and nothing was erased; io
   Status erase(const ChunkKey& key);
 
   bool direct() const;

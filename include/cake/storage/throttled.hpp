@@ -18,6 +18,8 @@
 #include <vector>
 
 #include "cake/concepts.hpp"
+#include "cake/detail/guarded.hpp"
+#include "cake/storage/optional_members.hpp"
 
 namespace cake {
 
@@ -59,17 +61,27 @@ class LinkSchedule {
   TimePoint free_ = TimePoint::min();
 };
 
-/// Done when the inner work is done and its time on the link is over. Sleeps, never spins.
+/// Done when the inner work is done and its time on the link is over. Sleeps, never spins. An
+/// exception of the inner wait() is its failure; one of ready() or wait_for() says nothing of the
+/// work, and leaves as it came.
 template <Completion Inner>
 class ThrottledCompletion {
  public:
   using Clock = std::chrono::steady_clock;
   ThrottledCompletion(Inner inner, Clock::time_point due) : inner_(std::move(inner)), due_(due) {}
+  /// The inner work could not begin.
+  ThrottledCompletion(Error failure, Clock::time_point due)
+      : failure_(std::move(failure)), due_(due) {}
 
-  bool ready() { return Clock::now() >= due_ && inner_ready(); }
+  bool ready() { return Clock::now() >= due_ && inner_done(std::chrono::nanoseconds(0)); }
   Status wait() {
     std::this_thread::sleep_until(due_);
-    return cake::wait(std::move(inner_));
+    if (failure_) return *failure_;
+    try {
+      return cake::wait(std::move(*inner_));
+    } catch (...) {
+      return detail::caught(Errc::io, "waiting for a store");
+    }
   }
   bool wait_for(std::chrono::nanoseconds span) {
     const auto now = Clock::now();
@@ -82,25 +94,28 @@ class ThrottledCompletion {
       std::this_thread::sleep_until(due_);
       span -= due_ - now;
     }
-    return cake::wait_for(inner_, span);
+    return inner_done(span);
   }
   /// When the link has carried it.
   Clock::time_point due() const { return due_; }
 
  private:
-  bool inner_ready() {
+  bool inner_done(std::chrono::nanoseconds span) {
+    if (failure_) return true;
     if constexpr (std::same_as<Inner, Status>) {
       return true;
     } else {
-      return inner_.ready();
+      return span.count() == 0 ? inner_->ready() : cake::wait_for(*inner_, span);
     }
   }
-  Inner inner_;
+  std::optional<Inner> inner_;
+  std::optional<Error> failure_;
   Clock::time_point due_;
 };
 
 /// Wraps a store; every tier gets a link of its own. Reads are slowed down; writes only when a link
-/// is named for them; lookup and erase pass through.
+/// is named for them; lookup and erase pass through, and so do the optional members that the store
+/// has. An exception of the store is a failure of the call.
 ///
 ///     cake::ThrottledStorage slow(store, {.bytes_per_second = 125e6, .latency = 1ms});
 ///
@@ -138,24 +153,65 @@ class ThrottledStorage {
 
   std::uint32_t tiers() { return tiers_of(*inner_); }
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
-    return inner_->lookup(keys);
+    try {
+      return inner_->lookup(keys);
+    } catch (...) {
+      return detail::caught(Errc::io, "lookup of a store");
+    }
   }
   ThrottledCompletion<InnerRead> read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
                                       MutableBytes out) {
     const auto due = reserve(tier, out.size());
-    return {inner_->read(tier, key, offset, out), due};
+    try {
+      return {inner_->read(tier, key, offset, out), due};
+    } catch (...) {
+      return {detail::caught(Errc::io, "read of a store"), due};
+    }
   }
   ThrottledCompletion<InnerWrite> write(const ChunkKey& key, ConstBytes bytes) {
-    const auto due = write_link_ ? reserve(*write_link_, bytes.size()) : LinkSchedule::TimePoint();
-    return {inner_->write(key, bytes), due};
+    const auto due = write_due(bytes.size());
+    try {
+      return {inner_->write(key, bytes), due};
+    } catch (...) {
+      return {detail::caught(Errc::io, "write of a store"), due};
+    }
   }
-  Status erase(const ChunkKey& key) { return inner_->erase(key); }
+  Status erase(const ChunkKey& key) {
+    try {
+      return inner_->erase(key);
+    } catch (...) {
+      return detail::caught(Errc::io, "erase of a store");
+    }
+  }
+
+  DeviceStaging* device_staging() requires HasDeviceStaging<S> { return inner_->device_staging(); }
+  bool misread(const ChunkKey& key, std::uint64_t offset, ConstBytes bytes) requires HasMisread<S> {
+    try {
+      return inner_->misread(key, offset, bytes);
+    } catch (...) {
+      return false;
+    }
+  }
+  Result<bool> write_new(const ChunkKey& key, ConstBytes bytes) requires HasWriteNew<S> {
+    const auto due = write_due(bytes.size());
+    try {
+      auto result = inner_->write_new(key, bytes);
+      std::this_thread::sleep_until(due);
+      return result;
+    } catch (...) {
+      return detail::caught(Errc::io, "write of a store");
+    }
+  }
+  Status lookup_problem() requires HasLookupProblem<S> { return inner_->lookup_problem(); }
 
  private:
   struct Link {
     std::mutex mutex;
     LinkSchedule schedule;
   };
+  LinkSchedule::TimePoint write_due(std::uint64_t bytes) {
+    return write_link_ ? reserve(*write_link_, bytes) : LinkSchedule::TimePoint();
+  }
   LinkSchedule::TimePoint reserve(std::uint32_t tier, std::uint64_t bytes) {
     if (tier >= links_.size()) return {};  // the inner store refuses it
     std::lock_guard lock(links_[tier].mutex);

@@ -4,23 +4,32 @@
 // Several stores as the tiers of one, each with an I/O lane of its own.
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <bit>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <tuple>
 #include <type_traits>
+#include <unordered_map>
 #include <utility>
 #include <variant>
 #include <vector>
 
+#include "cake/buffer.hpp"
+#include "cake/chunk/reader.hpp"
 #include "cake/concepts.hpp"
+#include "cake/detail/guarded.hpp"
+#include "cake/storage/optional_members.hpp"
 
 namespace cake {
 
-/// Whichever of several completions a call returned.
+/// Whichever of several completions a call returned. An exception of wait() is its failure; one of
+/// ready() or wait_for() says nothing of the work, and leaves as it came.
 template <Completion... C>
 class AnyCompletion {
  public:
@@ -31,7 +40,11 @@ class AnyCompletion {
     return std::visit([](auto& c) { return is_ready(c); }, one_);
   }
   Status wait() {
-    return std::visit([](auto& c) { return cake::wait(std::move(c)); }, one_);
+    try {
+      return std::visit([](auto& c) { return cake::wait(std::move(c)); }, one_);
+    } catch (...) {
+      return detail::caught(Errc::io, "waiting for a store");
+    }
   }
   bool wait_for(std::chrono::nanoseconds span) {
     return std::visit([&](auto& c) { return cake::wait_for(c, span); }, one_);
@@ -65,9 +78,13 @@ using WriteOf =
 }  // namespace detail
 
 /// Puts stores side by side, the fastest first. Their tiers are numbered through: with two stores
-/// of one tier each, tier 0 is the first and tier 1 the second.
+/// of one tier each, tier 0 is the first and tier 1 the second. A store that fails or throws, in
+/// whatever call, takes nothing from the others.
 ///
 ///     cake::TieredStorage store(memory, disk);   // writes go to disk
+///
+/// Device memory (device_staging()) is that of the first store that has some; reads from stores
+/// that do not read into it go by the host and block.
 ///
 /// Needs:   the stores outlive it; at most kMaxTiers tiers in all
 /// Thread:  any number of threads at once
@@ -100,32 +117,66 @@ requires(sizeof...(S) > 0) class TieredStorage {
 
   std::uint32_t tiers() const { return first_[kStores]; }
 
-  /// Asks every store. A tier whose object is shorter than another's is left out: it is truncated.
-  /// A store that fails holds nothing; only when all fail does the call.
+  /// Asks every store. Where their objects of a key differ in size, the first page of each is read
+  /// and the size is taken that a chunk's own header confirms, else the largest; tiers with another
+  /// one are left out. A store that fails holds nothing, and lookup_problem() says why; only when
+  /// all fail does the call.
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
-    std::vector<StoredChunk> found(keys.size());
+    std::vector<std::array<StoredChunk, kStores>> found(keys.size());
     std::optional<Error> failure;
     std::size_t answers = 0;
     each([&](std::size_t i, auto& store) {
-      const Result<std::vector<StoredChunk>> part = store.lookup(keys);
-      if (!part || part->size() != keys.size()) {
-        if (!failure) {
-          failure = part ? Error{Errc::io, 0, "a store answered for other keys"} : part.error();
-        }
+      auto part = look_up(store, keys);
+      if (!part) {
+        if (!failure) failure = part.error();
         return;
       }
       ++answers;
-      for (std::size_t k = 0; k < keys.size(); ++k) merge(found[k], (*part)[k], first_[i]);
+      const std::uint32_t own = (1u << (first_[i + 1] - first_[i])) - 1;
+      for (std::size_t k = 0; k < keys.size(); ++k) {
+        found[k][i] = {(*part)[k].size, (*part)[k].tiers & own};
+      }
     });
+    {
+      const std::lock_guard lock(mutex_);
+      lookup_problem_ = failure ? Status(*failure) : Status();
+    }
     if (answers == 0) return *failure;
-    return found;
+    std::vector<StoredChunk> all(keys.size());
+    for (std::size_t k = 0; k < keys.size(); ++k) all[k] = merge(keys[k], found[k]);
+    return all;
+  }
+
+  /// Why the last lookup() left something out: a store that failed, or one that says so itself.
+  Status lookup_problem() {
+    Status result;
+    {
+      const std::lock_guard lock(mutex_);
+      result = lookup_problem_;
+    }
+    each([&](std::size_t, auto& store) {
+      if (result) result = lookup_problem_of(store);
+    });
+    return result;
   }
 
   Read read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out) {
     std::optional<Read> result;
     each([&](std::size_t i, auto& store) {
       if (tier < first_[i] || tier >= first_[i + 1]) return;
-      result.emplace(store.read(tier - first_[i], key, offset, out));
+      try {
+        DeviceStaging* const device = device_of_all();
+        const bool by_host = device != nullptr && !out.empty() && device->contains(out.data()) &&
+                             device_staging_of(store) != device;
+        note_reader(out.data(), by_host ? kStores : i);
+        if (by_host) {
+          result.emplace(read_by_host(store, *device, tier - first_[i], key, offset, out));
+        } else {
+          result.emplace(store.read(tier - first_[i], key, offset, out));
+        }
+      } catch (...) {
+        result.emplace(Status(detail::caught(Errc::io, "read of a store")));
+      }
     });
     if (!result) return Status(Error{Errc::invalid_argument, 0, "no such storage tier"});
     return std::move(*result);
@@ -134,17 +185,63 @@ requires(sizeof...(S) > 0) class TieredStorage {
   Write write(const ChunkKey& key, ConstBytes bytes) {
     std::optional<Write> result;
     each([&](std::size_t i, auto& store) {
-      if (i == write_to_) result.emplace(store.write(key, bytes));
+      if (i != write_to_) return;
+      try {
+        result.emplace(store.write(key, bytes));
+      } catch (...) {
+        result.emplace(Status(detail::caught(Errc::io, "write of a store")));
+      }
     });
     return std::move(*result);
+  }
+  Result<bool> write_new(const ChunkKey& key, ConstBytes bytes) requires(HasWriteNew<S>&&...) {
+    Result<bool> result = false;
+    each([&](std::size_t i, auto& store) {
+      if (i != write_to_) return;
+      try {
+        result = store.write_new(key, bytes);
+      } catch (...) {
+        result = detail::caught(Errc::io, "write of a store");
+      }
+    });
+    return result;
   }
 
   /// Erases everywhere, also behind a store that fails; returns the first failure.
   Status erase(const ChunkKey& key) {
     Status result;
     each([&](std::size_t, auto& store) {
-      Status status = store.erase(key);
+      Status status;
+      try {
+        status = store.erase(key);
+      } catch (...) {
+        status = detail::caught(Errc::io, "erase of a store");
+      }
       if (result && !status) result = std::move(status);
+    });
+    return result;
+  }
+
+  DeviceStaging* device_staging() requires(HasDeviceStaging<S> || ...) { return device_of_all(); }
+
+  /// Asks the store that read into this memory last.
+  bool misread(const ChunkKey& key, std::uint64_t offset,
+               ConstBytes bytes) requires(HasMisread<S> || ...) {
+    std::size_t reader = kStores;
+    {
+      const std::lock_guard lock(mutex_);
+      const auto it = readers_.find(bytes.data());
+      if (it != readers_.end()) reader = it->second;
+    }
+    bool result = false;
+    each([&]<class One>(std::size_t i, One& store) {
+      if constexpr (HasMisread<One>) {
+        if (i != reader) return;
+        try {
+          result = store.misread(key, offset, bytes);
+        } catch (...) {  // nothing is known of its own reads, then
+        }
+      }
     });
     return result;
   }
@@ -155,15 +252,90 @@ requires(sizeof...(S) > 0) class TieredStorage {
     [&]<std::size_t... I>(std::index_sequence<I...>) { (f(I, *std::get<I>(stores_)), ...); }
     (std::index_sequence_for<S...>());
   }
-  static void merge(StoredChunk& all, const StoredChunk& part, std::uint32_t first_tier) {
-    if (!part.stored() || part.size < all.size) return;
-    if (part.size > all.size) all = {part.size, 0};
-    all.tiers |= part.tiers << first_tier;
+
+  template <class One>
+  static Result<std::vector<StoredChunk>> look_up(One& store, std::span<const ChunkKey> keys) {
+    try {
+      auto part = store.lookup(keys);
+      if (part && part->size() != keys.size()) {
+        return Error{Errc::io, 0, "a store answered a lookup for other keys"};
+      }
+      return part;
+    } catch (...) {
+      return detail::caught(Errc::io, "lookup of a store");
+    }
+  }
+
+  StoredChunk merge(const ChunkKey& key, const std::array<StoredChunk, kStores>& parts) {
+    StoredChunk all;
+    bool differ = false;
+    for (const StoredChunk& part : parts) {
+      if (!part.stored()) continue;
+      differ = differ || (all.size != 0 && part.size != all.size);
+      all.size = std::max(all.size, part.size);
+    }
+    if (differ) all.size = confirmed_size(key, parts, all.size);
+    for (std::size_t i = 0; i < kStores; ++i) {
+      if (parts[i].stored() && parts[i].size == all.size) all.tiers |= parts[i].tiers << first_[i];
+    }
+    return all;
+  }
+
+  /// The size that one of the objects has and tells in its header; `otherwise` when none does.
+  std::uint64_t confirmed_size(const ChunkKey& key, const std::array<StoredChunk, kStores>& parts,
+                               std::uint64_t otherwise) {
+    std::uint64_t confirmed = 0;
+    each([&](std::size_t i, auto& store) {
+      if (!parts[i].stored() || parts[i].size < kIoAlignment) return;
+      try {
+        const AlignedBuffer page(kIoAlignment);
+        const auto tier = static_cast<std::uint32_t>(std::countr_zero(parts[i].tiers));
+        if (!cake::wait(store.read(tier, key, 0, page.bytes()))) return;
+        const auto chunk = peek_chunk(page.bytes());
+        if (chunk && chunk->key == key && chunk->object_bytes == parts[i].size) {
+          confirmed = std::max(confirmed, parts[i].size);
+        }
+      } catch (...) {  // then it confirms nothing
+      }
+    });
+    return confirmed != 0 ? confirmed : otherwise;
+  }
+
+  DeviceStaging* device_of_all() {
+    DeviceStaging* device = nullptr;
+    each([&](std::size_t, auto& store) {
+      if (device == nullptr) device = device_staging_of(store);
+    });
+    return device;
+  }
+
+  template <class One>
+  static Status read_by_host(One& store, DeviceStaging& device, std::uint32_t tier,
+                             const ChunkKey& key, std::uint64_t offset, MutableBytes out) {
+    const AlignedBuffer buffer(out.size(), device.host_memory());
+    if (auto status = cake::wait(store.read(tier, key, offset, buffer.bytes())); !status) {
+      return status;
+    }
+    if (auto status = device.use_on_this_thread(); !status) return status;
+    return device.from_host(out.data(), buffer.data(), out.size());
+  }
+
+  /// Remembers which store reads to this place; kStores: one that cannot be asked for a misread.
+  void note_reader(const std::byte* to, std::size_t store) {
+    if constexpr ((HasMisread<S> || ...)) {
+      const std::lock_guard lock(mutex_);
+      // Memory that is read into is used again and again; should it not be, begin anew.
+      if (readers_.size() >= 65536) readers_.clear();
+      readers_[to] = store;
+    }
   }
 
   std::tuple<S*...> stores_;
   std::array<std::uint32_t, kStores + 1> first_{};
   std::size_t write_to_ = kStores - 1;
+  std::mutex mutex_;
+  Status lookup_problem_;
+  std::unordered_map<const std::byte*, std::size_t> readers_;
 };
 
 }  // namespace cake

@@ -52,8 +52,10 @@ Status CudaBackend::State::check(Tokens prompt, TokenRange range, bool gated) co
                    " of a prompt of " + std::to_string(prompt.size()));
   }
   // A gate may still be waiting for KV below the range.
-  if (!gated && !pool.written().all({0, range.begin})) {
-    return refused("KV below token " + std::to_string(range.begin) + " was never written");
+  if (!gated) {
+    if (const auto missing = pool.presence()->missing({0, range.begin})) {
+      return no_kv_below(range.begin, *missing);
+    }
   }
   return check_tokens(prompt.subspan(range.begin, range.size()));
 }
@@ -88,13 +90,14 @@ Result<std::shared_ptr<CudaPass::Work>> CudaBackend::State::start(Tokens tokens,
     outcome->has_logits = false;
     outcome->position = 0;
     work->outcome = outcome;
+    work->presence = pool.presence();
     work->step = ++outcome->step;
     work->ends = ends;
     in_flight.push_back(work);
     work->status = enqueue(*work, gate);
-    if (work->status) pool.written().add(range);
     // Also behind a step that was given up: what was enqueued of it still runs.
     if (auto status = work->event.record(stream.get()); !status) {
+      pool.presence()->forget(range);
       (void)stream.wait();
       return status.error();
     }
@@ -102,16 +105,22 @@ Result<std::shared_ptr<CudaPass::Work>> CudaBackend::State::start(Tokens tokens,
     latest = work;
     return work;
   } catch (const Exception& e) {
-    return give_up(e.error());
+    return give_up(e.error(), range);
   } catch (const std::bad_alloc&) {
-    return give_up({Errc::out_of_memory, 0, "a step"});
+    return give_up({Errc::out_of_memory, 0, "a step"}, range);
   }
 }
 
-Error CudaBackend::State::give_up(Error error) {
+Error CudaBackend::State::give_up(Error error, TokenRange range) {
+  pool.presence()->forget(range);
   (void)stream.wait();  // part of the step may have been enqueued
   in_flight.clear();
   return error;
+}
+
+void CudaBackend::State::begin_writing(Work& work) {
+  if (!work.writes) pool.presence()->forget(work.range);
+  work.writes = true;
 }
 
 Status CudaBackend::State::enqueue(Work& work, const LayerGate& gate) {
@@ -123,21 +132,26 @@ Status CudaBackend::State::enqueue(Work& work, const LayerGate& gate) {
     }
     // Once every layer was open for the first pass, they are for the others.
     const bool gated = !gate.always_open() && i == 0;
-    auto status = gated ? run_gated(work, shape, gate) : run(work, shape);
+    auto status = gated ? run_gated(work, passes[i], shape, gate) : run(work, passes[i], shape);
     if (!status) return status;
   }
   return {};
 }
 
-Status CudaBackend::State::run(Work& work, const gpu::StepShape& shape) {
+Status CudaBackend::State::run(Work& work, TokenRange tokens, const gpu::StepShape& shape) {
   gpu::StepGraphs* const known = graphs_for(work, {shape, false}, 1);
-  if (known == nullptr) {
-    auto status = model.run(shape, stream.get());
-    if (status) seen.insert(shape);
-    return status;
+  if (known != nullptr) {
+    if (auto status = capture(known->front(), shape); !status) return status;
   }
-  if (auto status = capture(known->front(), shape); !status) return status;
-  return known->front().launch(stream.get());
+  begin_writing(work);
+  if (known != nullptr) {
+    if (auto status = known->front().launch(stream.get()); !status) return status;
+  } else {
+    if (auto status = model.run(shape, stream.get()); !status) return status;
+    seen.insert(shape);
+  }
+  pool.presence()->add(tokens);
+  return {};
 }
 
 Status CudaBackend::State::capture(gpu::GraphExec& graph, const gpu::StepShape& shape) {
@@ -145,7 +159,7 @@ Status CudaBackend::State::capture(gpu::GraphExec& graph, const gpu::StepShape& 
   return graph.capture(stream.get(), [&](cudaStream_t s) { return model.run(shape, s); });
 }
 
-Status CudaBackend::State::run_gated(Work& work, const gpu::StepShape& shape,
+Status CudaBackend::State::run_gated(Work& work, TokenRange tokens, const gpu::StepShape& shape,
                                      const LayerGate& gate) {
   const std::uint32_t n_layers = weights->config().n_layers;
   gpu::StepGraphs* const known = graphs_for(work, {shape, true}, n_layers);
@@ -164,9 +178,15 @@ Status CudaBackend::State::run_gated(Work& work, const gpu::StepShape& shape,
     if (!gate.wait(layer)) {
       return Error{Errc::superseded, 0, "the step was void at layer " + std::to_string(layer)};
     }
+    const LayerRange this_layer{layer, layer + 1};
+    if (const auto missing = pool.presence()->missing({0, tokens.begin}, this_layer)) {
+      return no_kv_below(tokens.begin, *missing);
+    }
+    begin_writing(work);
     const auto status =
         known != nullptr ? (*known)[layer].launch(stream.get()) : launch(stream.get());
     if (!status) return status;
+    pool.presence()->add(tokens, this_layer);
   }
   seen.insert(shape);
   return {};

@@ -56,13 +56,16 @@ struct CudaBackend::State {
   /// Enqueues a step and remembers it until it is done. Fails only when nothing was enqueued.
   Result<std::shared_ptr<Work>> start(Tokens tokens, TokenRange range, bool ends,
                                       const LayerGate& gate);
-  /// Waits for whatever was enqueued.
-  Error give_up(Error error);
+  /// Waits for whatever was enqueued, of which nothing counts.
+  Error give_up(Error error, TokenRange range);
+  /// What was there of these tokens is forgotten before the first kernel writes over it.
+  void begin_writing(Work& work);
 
   Status enqueue(Work& work, const LayerGate& gate);
-  Status run(Work& work, const gpu::StepShape& shape);
+  Status run(Work& work, TokenRange tokens, const gpu::StepShape& shape);
   Status capture(gpu::GraphExec& graph, const gpu::StepShape& shape);
-  Status run_gated(Work& work, const gpu::StepShape& shape, const LayerGate& gate);
+  Status run_gated(Work& work, TokenRange tokens, const gpu::StepShape& shape,
+                   const LayerGate& gate);
 
   /// Graphs of a size that has run to its end before; null otherwise and where none are kept.
   gpu::StepGraphs* graphs_for(Work& work, const GraphKey& key, std::size_t count);

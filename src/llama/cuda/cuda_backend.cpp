@@ -67,6 +67,7 @@ CudaPass CudaBackend::prefill(Tokens prompt, TokenRange range, LayerGate gate) {
   if (auto status = state_->check(prompt, range, !gate.always_open()); !status) {
     return status.error();
   }
+  state_->pool.presence()->forget_from(static_cast<std::uint32_t>(prompt.size()));
   auto work = state_->start(prompt.subspan(range.begin, range.size()), range,
                             range.end == prompt.size(), gate);
   if (!work) return work.error();
@@ -82,6 +83,7 @@ Status CudaBackend::decode(TokenId token) {
   }
   if (auto status = state_->check_tokens({&token, 1}); !status) return status;
   if (auto status = state_->use_device(); !status) return status;
+  state_->pool.presence()->forget_from(position + 1);
   auto work = state_->start({&token, 1}, {position, position + 1}, true, {});
   if (!work) return work.error();
   return CudaPass(std::move(*work)).wait();
@@ -91,16 +93,23 @@ Status CudaBackend::insert(const Slice& slice, const KvView& from) {
   if (auto status = state_->pool.check(slice); !status) return status;
   if (auto status = state_->use_device(); !status) return status;
   auto status = state_->transfer.insert(kv(), slice, from).wait();
-  if (status) state_->pool.written().add(slice.tokens);
+  KvPresence& presence = *state_->pool.presence();
+  try {
+    if (status) presence.add(slice.tokens, slice.layers);
+  } catch (const std::bad_alloc&) {
+    status = Error{Errc::out_of_memory, 0, "a note of what was inserted"};
+  }
+  // A copy that failed on its way may have written a part.
+  if (!status && status.code() != Errc::invalid_argument) {
+    presence.forget(slice.tokens, slice.layers);
+  }
   return status;
 }
 
 Status CudaBackend::extract(const Slice& slice, const MutableKvView& to) const {
   if (auto status = state_->pool.check(slice); !status) return status;
-  if (!state_->pool.written().all(slice.tokens)) {
-    return refused("tokens " + std::to_string(slice.tokens.begin) + " to " +
-                   std::to_string(slice.tokens.end) + " were never written");
-  }
+  const KvPresence& presence = *state_->pool.presence();
+  if (const auto missing = presence.missing(slice.tokens, slice.layers)) return no_kv(*missing);
   if (auto status = state_->use_device(); !status) return status;
   if (auto status = state_->wait_for_latest(); !status) return status;
   return state_->transfer.extract(kv(), slice, to).wait();
@@ -122,7 +131,7 @@ std::uint32_t CudaBackend::position() const { return state_->outcome->position; 
 void CudaBackend::clear() {
   (void)state_->stream.wait();
   state_->in_flight.clear();
-  state_->pool.written().clear();
+  state_->pool.presence()->clear();
   state_->outcome->has_logits = false;
   state_->outcome->position = 0;
 }
@@ -137,6 +146,8 @@ Result<CudaProfile> CudaBackend::profile(Tokens prompt, TokenRange range) {
   }
   s.outcome->has_logits = false;
   s.outcome->position = 0;
+  s.pool.presence()->forget_from(static_cast<std::uint32_t>(prompt.size()));
+  s.pool.presence()->forget(range);
   CudaProfile profile;
   try {
     const cuda::Event start(true);
@@ -152,7 +163,7 @@ Result<CudaProfile> CudaBackend::profile(Tokens prompt, TokenRange range) {
     const Status done = s.stream.wait();
     if (status) status = done;
     if (!status) return status.error();
-    s.pool.written().add(range);
+    s.pool.presence()->add(range);
     const cuda::Event* before = &start;
     for (const gpu::Model::Mark& mark : marks) {
       const auto seconds = cuda::Event::seconds_between(*before, mark.event);

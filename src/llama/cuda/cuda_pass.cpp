@@ -30,6 +30,7 @@ Status CudaPass::wait() {
   const std::shared_ptr<Work> work = std::move(work_);
   const Status device = work->event.wait();
   status_ = work->status ? device : work->status;
+  if (!device) work->presence->forget(work->range);  // nobody knows what was written
   gpu::Outcome& outcome = *work->outcome;
   if (status_ && work->ends && outcome.step == work->step) {
     outcome.has_logits = true;

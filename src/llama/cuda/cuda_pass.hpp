@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cake/cuda/runtime.hpp"
+#include "cake/kv_presence.hpp"
 #include "cake/llama/cuda_backend.hpp"
 #include "step_graphs.hpp"
 
@@ -32,6 +33,8 @@ struct CudaPass::Work {
   std::uint64_t step = 0;
   bool ends = false;
   std::shared_ptr<gpu::Outcome> outcome;
+  std::shared_ptr<KvPresence> presence;
+  bool writes = false;  // something of it may have been enqueued that writes KV
   std::vector<std::shared_ptr<gpu::StepGraphs>> graphs;  // kept while they may run
 };
 

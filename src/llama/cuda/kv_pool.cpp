@@ -35,28 +35,6 @@ std::vector<std::int32_t> deal_pages(std::uint32_t n_pages, std::uint64_t seed) 
   return table;
 }
 
-Written::Written(std::uint32_t n_pages, std::uint32_t page_tokens)
-    : page_tokens_(page_tokens), pages_(n_pages) {}
-
-void Written::add(TokenRange range) {
-  if (range.empty()) return;
-  for (std::uint32_t i = range.begin / page_tokens_; i <= (range.end - 1) / page_tokens_; ++i) {
-    pages_[i].store(true, std::memory_order_release);
-  }
-}
-
-bool Written::all(TokenRange range) const {
-  if (range.empty()) return true;
-  for (std::uint32_t i = range.begin / page_tokens_; i <= (range.end - 1) / page_tokens_; ++i) {
-    if (!pages_[i].load(std::memory_order_acquire)) return false;
-  }
-  return true;
-}
-
-void Written::clear() {
-  for (std::atomic<bool>& page : pages_) page.store(false, std::memory_order_release);
-}
-
 KvPool::KvPool(const KvLayout& layout, std::uint32_t page_tokens, std::uint32_t max_tokens,
                std::uint64_t shuffle, cudaStream_t stream)
     : max_tokens_(max_tokens),
@@ -65,7 +43,7 @@ KvPool::KvPool(const KvLayout& layout, std::uint32_t page_tokens, std::uint32_t 
           allocate(2 * std::size_t{layout.n_layers} * table_.size() * layout.run_bytes(page_tokens),
                    "KV of " + std::to_string(max_tokens) + " tokens")),
       device_table_(allocate(table_.size() * sizeof(std::int32_t), "a block table")),
-      written_(static_cast<std::uint32_t>(table_.size()), page_tokens) {
+      presence_(std::make_shared<KvPresence>(max_tokens, layout.n_layers)) {
   const std::size_t pool_bytes = table_.size() * layout.run_bytes(page_tokens);
   for (std::size_t layer = 0; layer < layout.n_layers; ++layer) {
     k_.push_back(pages_.as<std::byte>() + 2 * layer * pool_bytes);

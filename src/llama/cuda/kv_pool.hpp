@@ -4,7 +4,6 @@
 // The pages of one sequence on the device: pools, block table, and what was written so far.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -12,26 +11,12 @@
 #include "cake/concepts.hpp"
 #include "cake/cuda/paged_kv.hpp"
 #include "cake/cuda/runtime.hpp"
+#include "cake/kv_presence.hpp"
 
 namespace cake::llama::gpu {
 
 /// Which page holds which tokens: 0, 1, 2 ... or, with a seed, a random order of them.
 std::vector<std::int32_t> deal_pages(std::uint32_t n_pages, std::uint64_t seed);
-
-/// Remembers, page by page, where KV was written. A page that was written in part counts.
-///
-/// Thread:  any
-class Written {
- public:
-  Written(std::uint32_t n_pages, std::uint32_t page_tokens);
-  void add(TokenRange range);
-  bool all(TokenRange range) const;
-  void clear();
-
- private:
-  std::uint32_t page_tokens_;
-  std::vector<std::atomic<bool>> pages_;
-};
 
 /// Owner of pages for max_tokens tokens. Rows that were never written hold NaN, so that a read of
 /// them shows.
@@ -46,8 +31,9 @@ class KvPool {
   const cuda::PagedKv& description() const { return kv_; }
   const std::int32_t* device_table() const { return device_table_.as<std::int32_t>(); }
   std::uint32_t max_tokens() const { return max_tokens_; }
-  Written& written() { return written_; }
-  const Written& written() const { return written_; }
+  /// What was written, or will have been when all steps that are enqueued have run. Steps in flight
+  /// keep it.
+  const std::shared_ptr<KvPresence>& presence() const { return presence_; }
 
   /// Errors:  invalid_argument, naming what is out of range
   Status check(const Slice& slice) const;
@@ -60,7 +46,7 @@ class KvPool {
   cuda::DeviceBuffer pages_;
   cuda::DeviceBuffer device_table_;
   cuda::PagedKv kv_;
-  Written written_;
+  std::shared_ptr<KvPresence> presence_;
 };
 
 }  // namespace cake::llama::gpu

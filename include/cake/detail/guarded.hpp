@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// Calls into code of others. Whatever it throws, std::exception or not, becomes an error; memory
+// that is missing while the error is put into words costs its text and nothing else.
+#pragma once
+
+#include <concepts>
+#include <exception>
+#include <new>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+#include "cake/result.hpp"
+
+namespace cake::detail {
+
+/// An Error with as much of its text as there is memory for.
+inline Error error_of(Errc code, int native, std::string_view what,
+                      std::string_view why = {}) noexcept {
+  Error error;
+  error.code = code;
+  error.native = native;
+  try {
+    error.context = what;
+    if (!why.empty()) error.context.append(": ").append(why);
+  } catch (...) {
+    error.context.clear();
+  }
+  return error;
+}
+
+/// What the exception that is being handled says about a call of `what`. An Exception of cake's own
+/// keeps its code.
+///
+/// Needs:   called inside a catch block
+inline Error caught(Errc code, std::string_view what) noexcept {
+  try {
+    throw;
+  } catch (const Exception& e) {
+    return error_of(e.error().code, e.error().native, what, e.error().context);
+  } catch (const std::bad_alloc&) {
+    return error_of(Errc::out_of_memory, 0, what);
+  } catch (const std::exception& e) {
+    return error_of(code, 0, what, e.what());
+  } catch (...) {
+    return error_of(code, 0, what, "an exception that is no std::exception");
+  }
+}
+
+/// Calls f(), which returns a Status or a Result; an exception becomes an error with this code.
+template <class F>
+auto guarded(Errc code, std::string_view what, F&& f) noexcept -> std::invoke_result_t<F> {
+  try {
+    return std::forward<F>(f)();
+  } catch (...) {
+    return caught(code, what);
+  }
+}
+
+/// Calls f() for its value, and `otherwise` where it throws.
+template <class F, class T>
+T value_or(F&& f, T otherwise) noexcept {
+  try {
+    return std::forward<F>(f)();
+  } catch (...) {
+    return otherwise;
+  }
+}
+
+}  // namespace cake::detail

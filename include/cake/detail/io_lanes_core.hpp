@@ -1,0 +1,510 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// The inside of IoLanes: its threads, and what they share. One object on the heap, so that a child
+// process can leave it as it is.
+#pragma once
+
+#include "cake/lanes.hpp"
+
+namespace cake {
+
+template <StorageBackend S>
+struct IoLanes<S>::Core {
+  Core(S& storage_in, const LaneOptions& options_in)
+      : storage(storage_in),
+        options(options_in),
+        device(options.device ? device_of(storage_in) : nullptr),
+        // An arena gives parts of any size for nothing, and what is kept would be missing there.
+        pool(device == nullptr
+                 ? options.staging_bytes
+                 : std::min<std::uint64_t>(options.staging_bytes, device->arena().size()),
+             device == nullptr ? std::size_t{threads_per_lane()} * lane_count() + 4 : 0) {
+    if (device != nullptr) options.staging = device;
+    const std::uint32_t n = lane_count();
+    const std::size_t n_threads = std::size_t{n} * threads_per_lane();
+    for (LaneId l = 0; l < n; ++l) {
+      lanes.emplace_back(options.prior);
+      lanes.back().active.reserve(threads_per_lane());
+    }
+    for (std::uint32_t t = 0; t < (asks_tiers ? n : 1); ++t) calls.emplace_back();
+    reserve_room(n_threads);
+    threads.reserve(n_threads);
+    for (unsigned t = 0; t < threads_per_lane(); ++t) {
+      for (LaneId l = 0; l < n; ++l) {
+        if (!start_thread(l) && t == 0) {
+          end();
+          throw Exception({Errc::out_of_memory, EAGAIN,
+                           "I/O lanes: cannot make a thread for each tier; the limit of threads "
+                           "(ulimit -u, or the container's pids limit) or memory is used up"});
+        }
+      }
+    }
+  }
+
+  unsigned threads_per_lane() const { return std::max(1u, options.threads); }
+  std::uint32_t lane_count() const { return std::clamp(tiers_of(storage), 1u, kMaxTiers); }
+
+  static DeviceStaging* device_of(S& storage) {
+    if constexpr (requires {
+                    { storage.device_staging() } -> std::convertible_to<DeviceStaging*>;
+                  }) {
+      return storage.device_staging();
+    } else {
+      return nullptr;
+    }
+  }
+
+  bool start_thread(LaneId lane) {
+    try {
+      detail::StagingPool::Dropped dropped;
+      dropped.buffers.reserve(pool.most_kept());
+      threads.emplace_back([this, lane, room = std::move(dropped)]() mutable { work(lane, room); });
+      return true;
+    } catch (const std::exception&) {
+      return false;
+    }
+  }
+
+  void end() {
+    {
+      std::lock_guard lock(mutex);
+      stop = true;
+    }
+    for (Lane& lane : lanes) lane.wake.notify_all();
+    for (std::thread& thread : threads) thread.join();
+    for (auto& parked : quarantine) {
+      // Somebody may still write to the buffer of a read that never ends: it is not given back.
+      if (!parked->finish()) detail::abandon(std::move(parked));
+    }
+    quarantine.clear();
+  }
+
+  // ---- for sessions ----
+
+  void announce() noexcept {
+    ++changes;
+    for (Lane& lane : lanes) lane.wake.notify_one();
+  }
+  /// Memory is free again. Only lanes that wait for some need to know.
+  void announce_memory() noexcept {
+    if (!memory_wanted) return;
+    memory_wanted = false;
+    ++changes;
+    for (Lane& lane : lanes) lane.wake.notify_all();
+  }
+
+  bool down(LaneId id, std::uint64_t bytes) {
+    Lane& lane = lanes[id];
+    const bool all_busy = lane.busy.load(std::memory_order_relaxed) >= threads_per_lane();
+    if (!all_busy && !any_quarantined.load(std::memory_order_relaxed)) return false;
+    std::lock_guard lock(mutex);
+    const auto stuck = [](const Active& a) { return a.reading && !a.client->wanted(a.read); };
+    if (all_busy && std::all_of(lane.active.begin(), lane.active.end(), stuck)) return true;
+    if (quarantine.empty() || pool.room() >= bytes) return false;
+    for (const Lane& l : lanes) {  // memory that a read in progress gives back soon
+      if (!std::all_of(l.active.begin(), l.active.end(), stuck)) return false;
+    }
+    return lent.empty();
+  }
+
+  void give_back(const LaneClient& client, std::uint64_t read) noexcept {
+    std::unique_lock lock(mutex);
+    const auto found = std::find_if(lent.begin(), lent.end(), [&](const Lent& l) {
+      return l.client == &client && l.read == read;
+    });
+    if (found == lent.end()) return;
+    lanes[found->lane].used_bytes -= pool.cost(found->buffer.size());
+    AlignedBuffer unused = pool.take_back(std::move(found->buffer));
+    lent.erase(found);
+    announce_memory();
+    free(std::move(unused), lock);
+  }
+
+  using Answer = Result<std::vector<StoredChunk>>;
+
+  /// What a call of lookup owns, so that nobody needs to wait for it.
+  struct Asked {
+    std::shared_ptr<const std::vector<ChunkKey>> keys;
+    std::optional<Answer> answer;
+    Status problem;  // of a part of the answer
+    detail::DeadlineCalls::Ticket ticket;
+  };
+
+  /// One tier after the other where the store can be asked so, all at once: a tier that does not
+  /// answer leaves the others'.
+  static constexpr bool asks_tiers =
+      requires(S & s, std::uint32_t tier, std::span<const ChunkKey> keys) {
+    { s.lookup_tier(tier, keys) } -> std::same_as<Answer>;
+  };
+
+  static constexpr bool erases_in_tiers = requires(S & s, std::uint32_t tier, const ChunkKey& key) {
+    { s.erase_tier(tier, key) } -> std::same_as<Status>;
+  };
+
+  void discard(std::uint32_t tier, const ChunkKey& key) noexcept {
+    (void)detail::guarded(Errc::io, "erase", [&] {
+      if constexpr (erases_in_tiers) {
+        return storage.erase_tier(tier, key);
+      } else {
+        return storage.erase(key);
+      }
+    });
+  }
+
+  Answer lookup(std::span<const ChunkKey> keys, std::uint64_t object_bytes, Time timeout,
+                const std::stop_token& stop_token, Status& problem) {
+    if constexpr (requires { S::lookup_never_blocks; }) {
+      if constexpr (S::lookup_never_blocks) return ask(keys, object_bytes, 0, problem);
+    }
+    const auto owned = std::make_shared<const std::vector<ChunkKey>>(keys.begin(), keys.end());
+    std::vector<std::shared_ptr<Asked>> all;
+    const auto begun = detail::DeadlineCalls::Clock::now();
+    for (std::uint32_t t = 0; t < calls.size(); ++t) {
+      all.push_back(std::make_shared<Asked>(Asked{owned, std::nullopt, {}, nullptr}));
+      // A tier whose last lookup still hangs is not waited for when there are others.
+      if (calls.size() > 1 && calls[t].hanging() > 0) continue;
+      all[t]->ticket = calls[t].begin([this, asked = all[t].get(), keep = all[t], object_bytes, t] {
+        asked->answer.emplace(ask(*asked->keys, object_bytes, t, asked->problem));
+      });
+    }
+    std::optional<Answer> merged;
+    for (std::uint32_t t = 0; t < calls.size(); ++t) {
+      const Time waited = calls[t].hanging() > 0 ? timeout / 16 : timeout;
+      const auto outcome = calls[t].wait(all[t]->ticket, begun + waited, stop_token);
+      if (outcome == detail::DeadlineCalls::Outcome::done) {
+        if (problem) problem = all[t]->problem;
+        merge(merged, std::move(*all[t]->answer), problem);
+      } else if (problem) {
+        problem = no_answer(outcome, t, waited);
+      }
+    }
+    if (!merged) return problem ? Error{Errc::io, 0, "lookup"} : problem.error();
+    return std::move(*merged);
+  }
+
+  /// One tier's answer beside that of the others; an error is noted and leaves them.
+  void merge(std::optional<Answer>& merged, Answer answer, Status& problem) const {
+    if (!answer) {
+      if (problem) problem = answer.error();
+      return;
+    }
+    if (!merged) {
+      merged = std::move(answer);
+      return;
+    }
+    for (std::size_t i = 0; i < answer->size(); ++i) {
+      StoredChunk& chunk = (**merged)[i];
+      if (!(*answer)[i].stored()) continue;
+      chunk.size = (*answer)[i].size;
+      chunk.tiers |= (*answer)[i].tiers;
+    }
+  }
+
+  Error no_answer(detail::DeadlineCalls::Outcome outcome, std::uint32_t tier, Time waited) const {
+    using Outcome = detail::DeadlineCalls::Outcome;
+    if (outcome == Outcome::canceled) return Error{Errc::canceled, 0, "lookup"};
+    const std::string where =
+        calls.size() > 1 ? "lookup in tier " + std::to_string(tier) : "lookup";
+    if (outcome == Outcome::refused) {
+      return Error{Errc::timeout, 0,
+                   where +
+                       ": earlier lookups still hang, so it was not asked; look at the disk or "
+                       "the server behind it"};
+    }
+    return Error{Errc::timeout, 0,
+                 where + ": no answer within " + std::to_string(waited.count() / 1'000'000) +
+                     " ms (SessionOptions::lookup_timeout); the prompt runs without it"};
+  }
+
+  Answer ask(std::span<const ChunkKey> keys, std::uint64_t object_bytes, std::uint32_t tier,
+             Status& problem) noexcept {
+    return detail::guarded(Errc::io, "lookup", [&]() -> Answer {
+      Answer found = lookup_in(keys, tier);
+      if (!found) return found;
+      if constexpr (requires {
+                      { storage.lookup_problem() } -> std::same_as<Status>;
+                    }) {
+        problem = storage.lookup_problem();
+      }
+      found->resize(keys.size());
+      const std::uint32_t known = (1u << lanes.size()) - 1;
+      for (std::size_t i = 0; i < keys.size(); ++i) {
+        StoredChunk& chunk = (*found)[i];
+        if (chunk.size != 0 && chunk.size != object_bytes) {
+          if (erases_in_tiers || !asks_tiers) discard(tier, keys[i]);
+          chunk = {};
+        }
+        chunk.tiers &= known;
+      }
+      return found;
+    });
+  }
+  Answer lookup_in(std::span<const ChunkKey> keys, std::uint32_t tier) {
+    if constexpr (asks_tiers) {
+      return storage.lookup_tier(tier, keys);
+    } else {
+      return storage.lookup(keys);
+    }
+  }
+
+  // ---- lanes ----
+
+  /// `dropped`: room for all buffers that are kept.
+  void work(LaneId id, detail::StagingPool::Dropped& dropped) noexcept {
+    Lane& lane = lanes[id];
+    std::unique_lock lock(mutex);
+    while (!stop) {
+      release_ended(lock);
+      const std::uint64_t seen = changes;
+      Job job;
+      if (!claim(id, job, dropped)) {
+        wait_for_work(lane, lock, seen);
+        continue;
+      }
+      lane.wake.notify_one();  // there may be more for a second thread
+      lock.unlock();
+      free(dropped);  // given back before new memory is taken
+      const bool served = serve(id, job, dropped);
+      lock.lock();
+      settle(id, job, lock);
+      if (!served && !stop) {  // others hold the memory: they give it back soon
+        lane.wake.wait_for(lock, std::chrono::milliseconds(1));
+      }
+    }
+  }
+
+  void wait_for_work(Lane& lane, std::unique_lock<std::mutex>& lock, std::uint64_t seen) {
+    const auto changed = [&] { return stop || changes != seen; };
+    if (quarantine.empty()) {
+      lane.wake.wait(lock, changed);
+    } else {
+      lane.wake.wait_for(lock, std::chrono::milliseconds(2), changed);
+    }
+  }
+
+  /// Asks the sessions in turn for a read. Whatever throws here, nothing was claimed.
+  bool claim(LaneId id, Job& job, detail::StagingPool::Dropped& dropped) noexcept {
+    try {
+      Lane& lane = lanes[id];
+      reserve_room(threads.capacity());
+      const std::uint64_t most = room_for(lane);
+      for (std::size_t i = 0; i < clients.size(); ++i) {
+        const std::shared_ptr<LaneClient> client = clients[(turn + i) % clients.size()];
+        bool short_of_room = false;
+        const auto read = client->next_read(id, most, short_of_room);
+        memory_wanted = memory_wanted || short_of_room;
+        if (!read) continue;
+        ++turn;
+        job.client = client;
+        job.read = *read;
+        job.buffer = pool.lend(read->bytes, dropped);
+        // Of an arena nobody else may take what was just seen to be free.
+        if (device != nullptr) allocate(job);
+        lane.used_bytes += pool.cost(job.buffer.size() != 0 ? job.buffer.size() : read->bytes);
+        lane.active.push_back({client, read->id, true});
+        lane.busy.fetch_add(1, std::memory_order_relaxed);
+        return true;
+      }
+    } catch (...) {  // asked again at the next change
+    }
+    return false;
+  }
+
+  /// Room that all later push_backs of the lanes need.
+  void reserve_room(std::size_t n_threads) {
+    const auto grow = [&](auto& list) {
+      const std::size_t need = list.size() + n_threads;
+      if (list.capacity() < need) list.reserve(2 * need);
+    };
+    grow(quarantine);
+    grow(lent);
+  }
+
+  /// Most bytes that a read of this lane may take: one whose abandoned reads hold memory gets no
+  /// more than its share, so that the other tiers keep theirs.
+  std::uint64_t room_for(const Lane& lane) const {
+    std::uint64_t room = pool.room();
+    if (device != nullptr) room = std::min<std::uint64_t>(room, device->largest_gap());
+    if (lane.quarantined_bytes == 0 || lanes.size() == 1) return room;
+    const std::uint64_t share = pool.budget() / lanes.size();
+    return std::min(room, share - std::min(share, lane.used_bytes));
+  }
+
+  /// Without the lock: giving memory back may take long.
+  void free(detail::StagingPool::Dropped& dropped) noexcept {
+    dropped.buffers.clear();
+    if (dropped.held == 0) return;
+    std::lock_guard lock(mutex);
+    freed(std::exchange(dropped.held, 0));
+  }
+  /// Likewise; of nothing where the pool kept the buffer.
+  void free(AlignedBuffer unused, std::unique_lock<std::mutex>& lock) noexcept {
+    if (unused.size() == 0) return;
+    const std::uint64_t bytes = pool.cost(unused.size());
+    lock.unlock();
+    unused = AlignedBuffer();
+    lock.lock();
+    freed(bytes);
+  }
+  void freed(std::uint64_t bytes) noexcept {
+    pool.freed(bytes);
+    announce_memory();
+  }
+
+  /// May take long: locking pages into memory is a matter of milliseconds.
+  bool allocate(Job& job) noexcept {
+    return detail::value_or(
+        [&] {
+          job.buffer = AlignedBuffer(job.read.bytes, options.staging);
+          return true;
+        },
+        false);
+  }
+
+  /// False: there was no memory for it just now.
+  bool serve(LaneId id, Job& job, detail::StagingPool::Dropped& dropped) noexcept {
+    if (job.buffer.size() == 0 && device == nullptr) allocate(job);
+    if (job.buffer.size() == 0) {
+      bool others = false;
+      {
+        std::lock_guard lock(mutex);
+        pool.drop_all(dropped);
+        // An arena may be shared with other lanes, whose reads end, too.
+        others = device != nullptr || pool.lent() > pool.cost(job.read.bytes);
+      }
+      free(dropped);
+      if (device == nullptr) allocate(job);
+      if (job.buffer.size() == 0) {
+        if (others) {
+          job.client->returned(job.read);
+        } else {
+          job.client->failed(job.read, detail::error_of(Errc::out_of_memory, 0, "staging memory"));
+        }
+        return !others;
+      }
+    }
+    read(id, job);
+    return true;
+  }
+
+  /// Makes the read and hands it over.
+  void read(LaneId id, Job& job) noexcept {
+    const MutableBytes out = job.buffer.bytes().first(job.read.bytes);
+    Status status;
+    try {
+      using C = decltype(storage.read(id, job.read.key, job.read.offset, out));
+      if constexpr (std::same_as<C, Status>) {
+        status = storage.read(id, job.read.key, job.read.offset, out);
+      } else {
+        auto pending = std::make_unique<detail::ParkedRead<C>>();
+        auto& read = *pending;
+        read.begin([&] { return storage.read(id, job.read.key, job.read.offset, out); });
+        job.parked = std::move(pending);
+        while (!read.wait_for(std::chrono::milliseconds(2))) {
+          if (job.client->wanted(job.read.id)) continue;
+          return job.client->failed(job.read, detail::error_of(Errc::timeout, 0, "read abandoned"));
+        }
+        const std::unique_ptr<detail::Parked> ended = std::move(job.parked);
+        status = read.wait();
+      }
+    } catch (...) {
+      // Where the completion would not say whether the read has ended, job.parked keeps its buffer.
+      const Error why = detail::caught(Errc::io, "read of a chunk");
+      note_end(id, job);
+      return job.client->failed(job.read, why);
+    }
+    note_end(id, job);
+    if (!status) return job.client->failed(job.read, status.error());
+    if (job.client->keeps_bytes()) keep_lent(id, job);
+    job.client->landed(job.read, out);
+  }
+
+  void note_end(LaneId id, const Job& job) {
+    std::lock_guard lock(mutex);
+    for (Active& a : lanes[id].active) {
+      if (a.client == job.client && a.read == job.read.id) a.reading = false;
+    }
+  }
+
+  void keep_lent(LaneId id, Job& job) {
+    std::lock_guard lock(mutex);
+    lent.push_back({job.client.get(), job.read.id, id, std::move(job.buffer)});
+    job.kept = true;
+  }
+
+  /// The read is over for the lane: its buffer goes back to the pool, into quarantine, or stays
+  /// with the client.
+  void settle(LaneId id, Job& job, std::unique_lock<std::mutex>& lock) {
+    Lane& lane = lanes[id];
+    lane.busy.fetch_sub(1, std::memory_order_relaxed);
+    std::erase_if(lane.active,
+                  [&](const Active& a) { return a.client == job.client && a.read == job.read.id; });
+    AlignedBuffer unused;
+    if (job.parked) {
+      job.parked->lane = id;
+      job.parked->buffer = std::move(job.buffer);
+      lane.quarantined_bytes += pool.cost(job.parked->buffer.size());
+      quarantine.push_back(std::move(job.parked));
+      any_quarantined.store(true, std::memory_order_relaxed);
+    } else if (job.buffer.size() != 0) {
+      lane.used_bytes -= pool.cost(job.buffer.size());
+      unused = pool.take_back(std::move(job.buffer));
+      announce_memory();
+    } else if (!job.kept) {  // there was no memory for it
+      lane.used_bytes -= pool.cost(job.read.bytes);
+      pool.cancel(job.read.bytes);
+      announce_memory();
+    }
+    free(std::move(unused), lock);
+    // The client may be the last one to know its session: it ends without the lock.
+    if (job.client.use_count() == 1) {
+      lock.unlock();
+      job.client.reset();
+      lock.lock();
+    }
+  }
+
+  /// Gives back what is no longer in quarantine.
+  void release_ended(std::unique_lock<std::mutex>& lock) {
+    for (std::size_t i = 0; i < quarantine.size();) {
+      if (!quarantine[i]->ended()) {
+        ++i;
+        continue;
+      }
+      std::unique_ptr<detail::Parked> ended = std::move(quarantine[i]);
+      quarantine.erase(quarantine.begin() + static_cast<std::ptrdiff_t>(i));
+      const std::uint64_t bytes = pool.cost(ended->buffer.size());
+      lanes[ended->lane].quarantined_bytes -= bytes;
+      lanes[ended->lane].used_bytes -= bytes;
+      AlignedBuffer unused = pool.take_back(std::move(ended->buffer));
+      any_quarantined.store(!quarantine.empty(), std::memory_order_relaxed);
+      ++changes;
+      announce_memory();
+      free(std::move(unused), lock);
+      lock.unlock();
+      ended.reset();
+      lock.lock();
+    }
+  }
+
+  S& storage;
+  LaneOptions options;
+  DeviceStaging* device;
+  const detail::ForkGuard made_here;
+  mutable std::mutex mutex;  // guards all below
+  detail::StagingPool pool;
+  std::deque<Lane> lanes;
+  std::vector<std::shared_ptr<LaneClient>> clients;
+  std::vector<std::unique_ptr<detail::Parked>> quarantine;
+  std::vector<Lent> lent;
+  std::atomic<bool> any_quarantined{false};
+  bool memory_wanted = false;  // some session was refused a read for want of memory
+  std::uint64_t changes = 0;
+  std::size_t turn = 0;
+  bool stop = false;
+  std::vector<std::thread> threads;
+  std::deque<detail::DeadlineCalls> calls;  // one for each tier that is asked; ends first
+};
+
+}  // namespace cake

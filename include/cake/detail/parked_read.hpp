@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// A read that may have to be left to itself, with the buffer that it still writes to.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "cake/buffer.hpp"
+#include "cake/concepts.hpp"
+#include "cake/detail/guarded.hpp"
+#include "cake/detail/process.hpp"
+#include "cake/plan.hpp"
+
+namespace cake::detail {
+
+class Parked {
+ public:
+  virtual ~Parked() = default;
+  /// True once the read has ended. A completion that throws says nothing, so its buffer is kept.
+  virtual bool ended() noexcept = 0;
+  /// Waits for the end. False: the completion would not say.
+  virtual bool finish() noexcept = 0;
+
+  AlignedBuffer buffer;
+  LaneId lane = 0;
+};
+
+template <AsyncCompletion C>
+class ParkedRead final : public Parked {
+ public:
+  /// Room first, so that there is some for every read that begins.
+  template <class Read>
+  void begin(Read&& read) {
+    completion_.emplace(std::forward<Read>(read)());
+  }
+  bool begun() const { return completion_.has_value(); }
+  bool wait_for(std::chrono::nanoseconds span) { return cake::wait_for(*completion_, span); }
+  Status wait() { return completion_->wait(); }
+
+  bool ended() noexcept override {
+    return value_or([this] { return static_cast<bool>(completion_->ready()); }, false);
+  }
+  bool finish() noexcept override {
+    if (ended()) return true;
+    const bool waited = value_or(
+        [this] {
+          (void)completion_->wait();
+          return true;
+        },
+        false);
+    for (int i = 0; !waited && i < kPolls; ++i) {
+      if (ended()) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return waited;
+  }
+
+ private:
+  static constexpr int kPolls = 500;  // 5 s
+  std::optional<C> completion_;
+};
+
+}  // namespace cake::detail

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// The staging memory of all lanes together: what is lent, what is kept for the next read, what is
+// free. Bookkeeping only; requires external synchronization.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "cake/buffer.hpp"
+
+namespace cake::detail {
+
+/// Bytes that are lent, kept, or on their way back to where they came from never exceed the budget.
+/// Memory itself is allocated and given back by the caller, without the lock, in that order: first
+/// give back what was dropped and say so with freed(), then allocate.
+class StagingPool {
+ public:
+  /// Buffers that the caller has to give back. `held`: bytes of them that count until freed().
+  struct Dropped {
+    std::vector<AlignedBuffer> buffers;
+    std::uint64_t held = 0;
+  };
+
+  /// `most_kept`: buffers that are kept for reuse at most; 0 for an arena, which deals in any size.
+  StagingPool(std::uint64_t budget, std::size_t most_kept)
+      : budget_(budget), most_kept_(most_kept) {
+    kept_.reserve(most_kept);
+  }
+
+  /// What one buffer of `bytes` takes out of the budget.
+  static std::uint64_t cost(std::uint64_t bytes) { return align_up(bytes == 0 ? 1 : bytes); }
+
+  std::uint64_t budget() const { return budget_; }
+  std::uint64_t lent() const { return lent_; }
+  /// Bytes that a read could get; the whole budget while nothing is lent or on its way back.
+  std::uint64_t room() const { return budget_ - lent_ - leaving_; }
+  std::size_t most_kept() const { return most_kept_; }
+
+  /// Lends `bytes`, which room() must have. Gives a kept buffer of about that size, or an empty
+  /// one: then the caller allocates. `dropped` takes the kept buffers that must make room first; it
+  /// needs a capacity of most_kept().
+  AlignedBuffer lend(std::uint64_t bytes, Dropped& dropped) {
+    for (auto kept = kept_.begin(); kept != kept_.end(); ++kept) {
+      if (kept->size() < bytes || cost(kept->size()) > 2 * cost(bytes) ||
+          cost(kept->size()) > room()) {
+        continue;
+      }
+      AlignedBuffer found = std::move(*kept);
+      kept_.erase(kept);
+      kept_bytes_ -= cost(found.size());
+      lent_ += cost(found.size());
+      return found;
+    }
+    lent_ += cost(bytes);
+    const std::uint64_t kept = kept_bytes_;
+    while (!kept_.empty() && lent_ + leaving_ + kept_bytes_ > budget_) drop_oldest(dropped);
+    // What is allocated takes the place of as many bytes as are dropped for it.
+    const std::uint64_t gone = kept - kept_bytes_;
+    hold(dropped, gone - std::min(gone, cost(bytes)));
+    return {};
+  }
+  /// The memory that was to be allocated is not there after all.
+  void cancel(std::uint64_t bytes) { lent_ -= cost(bytes); }
+  /// Takes a lent buffer back; what is not kept is the caller's to free, with freed(cost(size)).
+  AlignedBuffer take_back(AlignedBuffer buffer) {
+    lent_ -= cost(buffer.size());
+    if (kept_.size() == most_kept_) {
+      leaving_ += cost(buffer.size());
+      return buffer;
+    }
+    kept_bytes_ += cost(buffer.size());
+    kept_.push_back(std::move(buffer));
+    return {};
+  }
+  void drop_all(Dropped& dropped) {
+    hold(dropped, kept_bytes_);
+    while (!kept_.empty()) drop_oldest(dropped);
+  }
+  /// These bytes are back where they came from.
+  void freed(std::uint64_t bytes) { leaving_ -= bytes; }
+
+ private:
+  void drop_oldest(Dropped& dropped) {
+    kept_bytes_ -= cost(kept_.front().size());
+    dropped.buffers.push_back(std::move(kept_.front()));
+    kept_.erase(kept_.begin());
+  }
+  void hold(Dropped& dropped, std::uint64_t bytes) {
+    leaving_ += bytes;
+    dropped.held += bytes;
+  }
+
+  std::uint64_t budget_;
+  std::uint64_t lent_ = 0;
+  std::uint64_t kept_bytes_ = 0;
+  std::uint64_t leaving_ = 0;  // of buffers that the caller has not given back yet
+  std::size_t most_kept_;
+  std::vector<AlignedBuffer> kept_;  // oldest first
+};
+
+}  // namespace cake::detail

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// The members of a store that it may leave out, each as a concept, so that what wraps a store has
+// just those that the store has. They are described at StorageBackend.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+
+#include "cake/concepts.hpp"
+#include "cake/device_staging.hpp"
+
+namespace cake {
+
+template <class S>
+concept HasDeviceStaging = requires(S& s) {
+  { s.device_staging() } -> std::convertible_to<DeviceStaging*>;
+};
+template <class S>
+concept HasMisread = requires(S& s, const ChunkKey& key, std::uint64_t offset, ConstBytes bytes) {
+  { s.misread(key, offset, bytes) } -> std::convertible_to<bool>;
+};
+template <class S>
+concept HasWriteNew = requires(S& s, const ChunkKey& key, ConstBytes bytes) {
+  { s.write_new(key, bytes) } -> std::same_as<Result<bool>>;
+};
+template <class S>
+concept HasLookupProblem = requires(S& s) {
+  { s.lookup_problem() } -> std::same_as<Status>;
+};
+
+/// The memory that a store reads into at full speed; null: it has none.
+template <StorageBackend S>
+DeviceStaging* device_staging_of(S& storage) {
+  if constexpr (HasDeviceStaging<S>) {
+    return storage.device_staging();
+  } else {
+    return nullptr;
+  }
+}
+
+/// Why the last lookup() left out some keys; ok: it did not, or the store does not say.
+template <StorageBackend S>
+Status lookup_problem_of(S& storage) {
+  if constexpr (HasLookupProblem<S>) {
+    return storage.lookup_problem();
+  } else {
+    return {};
+  }
+}
+
+/// Writes, and tells whether this call made the object visible. A store that does not say counts
+/// as having done so.
+template <StorageBackend S>
+Result<bool> write_and_tell(S& storage, const ChunkKey& key, ConstBytes bytes) {
+  if constexpr (HasWriteNew<S>) {
+    return storage.write_new(key, bytes);
+  } else {
+    const Status status = cake::wait(storage.write(key, bytes));
+    if (!status) return status.error();
+    return true;
+  }
+}
+
+}  // namespace cake

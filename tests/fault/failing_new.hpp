@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// An operator new that fails on order. A program that has failing_new.cpp among its sources gets
+// it.
+#pragma once
+
+namespace cake::failing_new {
+
+/// The allocation after `after` others throws, in whatever thread, and with `keep` all later ones.
+void start(long after, bool keep);
+/// From now on none fails. How many did.
+int stop();
+
+}  // namespace cake::failing_new

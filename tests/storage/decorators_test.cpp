@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// What wraps a store hands its optional members on, and lets no failure or exception of one store
+// reach further than that store.
+#include <new>
+
+#include "cake/storage/gds.hpp"
+#include "cake/storage/memory.hpp"
+#include "cake/storage/posix.hpp"
+#include "cake/storage/throttled.hpp"
+#include "cake/storage/tiered.hpp"
+#include "catch.hpp"
+#include "helpers.hpp"
+
+namespace {
+
+using namespace cake;
+
+template <class S>
+using Slow = ThrottledStorage<S>;
+
+// Just the members that the inner store has.
+static_assert(HasDeviceStaging<Slow<GdsStorage>> && HasMisread<Slow<GdsStorage>>);
+static_assert(HasWriteNew<Slow<GdsStorage>> && HasLookupProblem<Slow<GdsStorage>>);
+static_assert(HasWriteNew<Slow<PosixStorage>> && HasLookupProblem<Slow<PosixStorage>>);
+static_assert(!HasDeviceStaging<Slow<PosixStorage>> && !HasMisread<Slow<PosixStorage>>);
+static_assert(!HasDeviceStaging<Slow<MemoryStorage>> && !HasLookupProblem<Slow<MemoryStorage>>);
+static_assert(HasDeviceStaging<Slow<Slow<GdsStorage>>>);
+static_assert(HasDeviceStaging<TieredStorage<MemoryStorage, GdsStorage>>);
+static_assert(HasMisread<TieredStorage<MemoryStorage, Slow<GdsStorage>>>);
+static_assert(HasWriteNew<TieredStorage<MemoryStorage, PosixStorage>>);
+static_assert(!HasDeviceStaging<TieredStorage<MemoryStorage, PosixStorage>>);
+static_assert(!HasMisread<TieredStorage<MemoryStorage, PosixStorage>>);
+
+struct Strange {};  // no std::exception
+
+/// A store over another one that throws on order, also from its completions.
+struct Throwing {
+  explicit Throwing(MemoryStorage& in) : inner(in) {}
+  MemoryStorage& inner;
+  int how = 0;  // 0: not; 1: std::runtime_error; 2: no std::exception; 3: bad_alloc; 4: Exception
+  bool late = false;  // from the completion
+
+  void go() const {
+    if (how == 1) throw std::runtime_error("broken");
+    if (how == 2) throw Strange{};
+    if (how == 3) throw std::bad_alloc();
+    if (how == 4) throw Exception({Errc::device, 7, "broken device"});
+  }
+  struct Done {
+    Throwing* store;
+    Status status;
+    bool ready() {
+      if (store->late) store->go();
+      return true;
+    }
+    Status wait() {
+      if (store->late) store->go();
+      return status;
+    }
+  };
+  Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
+    if (!late) go();
+    return inner.lookup(keys);
+  }
+  Done read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out) {
+    if (!late) go();
+    return {this, inner.read(tier, key, offset, out)};
+  }
+  Done write(const ChunkKey& key, ConstBytes bytes) {
+    if (!late) go();
+    return {this, inner.write(key, bytes)};
+  }
+  Status erase(const ChunkKey& key) {
+    if (!late) go();
+    return inner.erase(key);
+  }
+};
+static_assert(StorageBackend<Throwing>);
+
+constexpr Errc kCodes[] = {Errc::ok, Errc::io, Errc::io, Errc::out_of_memory, Errc::device};
+
+TEST_CASE("a store that throws anything out of any call is a tier that fails, and no more") {
+  const auto bytes = sample::content(1, 8192);
+  const ChunkKey key = sample::key_of(1);
+  for (const bool late : {false, true}) {
+    for (int how = 1; how <= 4; ++how) {
+      for (const bool first : {true, false}) {
+        INFO("late " << late << ", how " << how << ", first " << first);
+        MemoryStorage bad_memory, good;
+        Throwing bad(bad_memory);
+        REQUIRE(bad_memory.write(key, bytes.bytes()));
+        REQUIRE(good.write(key, bytes.bytes()));
+        const auto check = [&](auto& store, std::uint32_t bad_tier, std::size_t bad_store) {
+          bad.how = how;
+          bad.late = late;
+          const auto found = store.lookup(std::span(&key, 1));
+          REQUIRE(found);
+          CHECK((*found)[0].size == 8192);
+          CHECK((*found)[0].tiers == (late ? 3u : 1u << (1 - bad_tier)));
+          CHECK(store.lookup_problem().code() == (late ? Errc::ok : kCodes[how]));
+          CHECK(sample::read_code(store, key, 8192, 0, bad_tier) == kCodes[how]);
+          CHECK(sample::read_code(store, key, 8192, 0, 1 - bad_tier) == Errc::ok);
+          auto read = store.read(bad_tier, key, 0, bytes.bytes());
+          CHECK(read.ready());
+          CHECK(read.wait_for(std::chrono::seconds(1)));
+          CHECK(read.wait().code() == kCodes[how]);
+          store.write_to(bad_store);
+          CHECK(cake::wait(store.write(sample::key_of(2), bytes.bytes())).code() == kCodes[how]);
+          CHECK(store.erase(key).code() == (late ? Errc::ok : kCodes[how]));
+          CHECK(good.size() == 0);  // erased behind the one that throws
+          bad.how = 0;
+          CHECK(store.erase(key));
+        };
+        if (first) {
+          TieredStorage store(bad, good);
+          check(store, 0, 0);
+        } else {
+          TieredStorage store(good, bad);
+          check(store, 1, 1);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("a store that throws anything fails behind a link, and its exceptions stay there") {
+  const auto bytes = sample::content(1, 8192);
+  const ChunkKey key = sample::key_of(1);
+  for (const bool late : {false, true}) {
+    for (int how = 1; how <= 4; ++how) {
+      MemoryStorage memory;
+      Throwing bad(memory);
+      REQUIRE(memory.write(key, bytes.bytes()));
+      ThrottledStorage store(bad, LinkOptions{});
+      bad.how = how;
+      bad.late = late;
+      CHECK(sample::read_code(store, key, 8192) == kCodes[how]);
+      auto read = store.read(0, key, 0, bytes.bytes());
+      CHECK(read.ready());
+      CHECK(read.wait_for(std::chrono::seconds(1)));
+      CHECK(read.wait().code() == kCodes[how]);
+      CHECK(cake::wait(store.write(sample::key_of(2), bytes.bytes())).code() == kCodes[how]);
+      if (late) continue;
+      const auto found = store.lookup(std::span(&key, 1));
+      REQUIRE_FALSE(found);
+      CHECK(found.error().code == kCodes[how]);
+      CHECK(store.erase(key).code() == kCodes[how]);
+    }
+  }
+}
+
+TEST_CASE("an object of a wrong size in one tier does not hide the good one of another") {
+  const auto chunk = sample::make(1);
+  const ChunkKey key = chunk.identity.key;
+  const std::size_t size = chunk.object.size();
+  auto longer = chunk.object, shorter = chunk.object, garbage = chunk.object;
+  longer.resize(size + 4096);
+  shorter.resize(size - 4096);
+  garbage.assign(2 * size, std::byte{1});
+  for (const auto& bad : {longer, shorter, garbage, std::vector<std::byte>(4096)}) {
+    for (const bool bad_first : {true, false}) {
+      MemoryStorage one, two, three;
+      one.replace(key, bad_first ? bad : chunk.object);
+      two.replace(key, bad_first ? chunk.object : bad);
+      TieredStorage store(one, two, three);
+      const StoredChunk found = sample::look(store, key);
+      CHECK(found.size == size);
+      CHECK(found.tiers == (bad_first ? 0b010u : 0b001u));
+      three.replace(key, chunk.object);
+      CHECK(sample::look(store, key).tiers == (bad_first ? 0b110u : 0b101u));
+    }
+  }
+}
+
+TEST_CASE("a store that answers for tiers that it does not have is not believed") {
+  struct Liar : Throwing {
+    using Throwing::Throwing;
+    Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
+      return std::vector<StoredChunk>(keys.size(), {8192, 0xff});
+    }
+  };
+  MemoryStorage memory, other;
+  Liar liar(memory);
+  TieredStorage store(liar, other);
+  CHECK(sample::look(store, sample::key_of(1)).tiers == 0b01);
+}
+
+/// Memory of a device whose addresses are those of the host, so that wrong turns can be counted.
+struct CountedDevice : DeviceStaging {
+  AlignedBuffer memory{1 << 20};
+  ArenaMap map{memory.bytes()};
+  int copies = 0;
+  std::byte* allocate(std::size_t bytes) override { return map.take(bytes); }
+  void release(std::byte* data, std::size_t bytes) noexcept override { map.give_back(data, bytes); }
+  std::span<std::byte> arena() const override { return memory.bytes(); }
+  std::size_t largest_gap() const override { return map.largest_gap(); }
+  Status use_on_this_thread() override { return {}; }
+  Status to_host(std::byte* host, const std::byte* device, std::size_t bytes) override {
+    std::memcpy(host, device, bytes);
+    return {};
+  }
+  Status from_host(std::byte* device, const std::byte* host, std::size_t bytes) override {
+    ++copies;
+    std::memcpy(device, host, bytes);
+    return {};
+  }
+  Status crc32c(const std::byte*, std::size_t, std::size_t, std::size_t,
+                std::span<std::uint32_t>) override {
+    return {};
+  }
+};
+
+/// Memory that reads into a device, and can tell misread bytes.
+struct DeviceStore : MemoryStorage {
+  CountedDevice* device = nullptr;
+  int asked = 0;
+  bool answer = true;
+  DeviceStaging* device_staging() { return device; }
+  bool misread(const ChunkKey&, std::uint64_t, ConstBytes) {
+    ++asked;
+    return answer;
+  }
+};
+static_assert(StorageBackend<DeviceStore> && HasMisread<DeviceStore>);
+
+TEST_CASE("device memory of one tier is read into from all, from the others by the host") {
+  CountedDevice device;
+  MemoryStorage host;
+  DeviceStore direct;
+  direct.device = &device;
+  const auto a = sample::content(1, 8192), b = sample::content(2, 8192);
+  REQUIRE(host.write(sample::key_of(1), a.bytes()));
+  REQUIRE(direct.write(sample::key_of(1), b.bytes()));
+  TieredStorage store(host, direct);
+  CHECK(store.device_staging() == &device);
+  const AlignedBuffer out(8192, &device);
+  REQUIRE(cake::wait(store.read(0, sample::key_of(1), 0, out.bytes())));
+  CHECK(device.copies == 1);
+  CHECK(sample::equal(out.bytes(), a.bytes()));
+  // It was not read by the tier that could tell, so nobody is asked.
+  CHECK_FALSE(store.misread(sample::key_of(1), 0, out.bytes()));
+  CHECK(direct.asked == 0);
+  REQUIRE(cake::wait(store.read(1, sample::key_of(1), 0, out.bytes())));
+  CHECK(device.copies == 1);
+  CHECK(sample::equal(out.bytes(), b.bytes()));
+  CHECK(store.misread(sample::key_of(1), 0, out.bytes()));
+  direct.answer = false;
+  CHECK_FALSE(store.misread(sample::key_of(1), 0, out.bytes()));
+  CHECK(direct.asked == 2);
+  CHECK(sample::read_code(store, sample::key_of(9), 8192, 0, 0) == Errc::not_found);
+  // Host memory is read into by each as ever.
+  CHECK(sample::equal(sample::fetch(store, sample::key_of(1), 8192, 0, nullptr, 0).bytes(),
+                      a.bytes()));
+  CHECK(device.copies == 1);
+  direct.device = nullptr;  // as a GDS store that has given up
+  CHECK(store.device_staging() == nullptr);
+}
+
+TEST_CASE("each of two tiers with a device of its own is asked for its own misread bytes") {
+  CountedDevice device;
+  DeviceStore one, two;
+  one.device = two.device = &device;
+  const auto bytes = sample::content(1, 8192);
+  REQUIRE(one.write(sample::key_of(1), bytes.bytes()));
+  REQUIRE(two.write(sample::key_of(1), bytes.bytes()));
+  ThrottledStorage slow(two, LinkOptions{});
+  TieredStorage store(one, slow);
+  const AlignedBuffer out(8192, &device);
+  REQUIRE(cake::wait(store.read(1, sample::key_of(1), 0, out.bytes())));
+  CHECK(store.misread(sample::key_of(1), 0, out.bytes()));
+  CHECK(one.asked == 0);
+  CHECK(two.asked == 1);
+  CHECK(device.copies == 0);
+}
+
+TEST_CASE("a decorated store says whether a write was the first, and why a lookup is not whole") {
+  MemoryStorage one, two;
+  ThrottledStorage slow(two, LinkOptions{});
+  TieredStorage store(one, slow);
+  const auto bytes = sample::content(1, 8192);
+  CHECK(write_and_tell(store, sample::key_of(1), bytes.bytes()).value());
+  CHECK_FALSE(write_and_tell(store, sample::key_of(1), bytes.bytes()).value());
+  CHECK(two.size() == 1);
+  CHECK(lookup_problem_of(store));
+  MemoryStorage memory;
+  Throwing plain(memory);  // does not say
+  CHECK(write_and_tell(plain, sample::key_of(1), bytes.bytes()).value());
+  CHECK(write_and_tell(plain, sample::key_of(1), bytes.bytes()).value());
+}
+
+}  // namespace
