@@ -28,40 +28,105 @@ void PrefillReport::summarize() {
 }
 
 void PrefillReport::set_bound() {
+  bound_s = 0;
   rates.n_layers = plan.n_layers;
-  // A lane was busy while it had a read under way.
+  rates.step_tokens = plan.max_step_tokens;
+  rates.load_per_token = 0;
+  const double computing = compute_rates();
+  const double bytes_per_second = load_rate();
+  if (bytes_per_second > 0 && plan.chunk_tokens > 0) {
+    rates.load_per_token = static_cast<double>(plan.read_bytes({0, plan.n_layers})) /
+                           plan.chunk_tokens / bytes_per_second;
+  }
+  if (!status || computing <= 0 || ttft <= Time{0}) return;
+  const std::uint32_t resident = std::min(plan.resident_tokens, plan.n_tokens);
+  const std::uint32_t n = std::max(plan.prefix_end(), resident);
+  std::uint32_t absent = 0;  // tokens that no schedule could have loaded
+  for (std::uint32_t c = 0; c < chunks.size(); ++c) {
+    const TokenRange range = plan.chunk_range(c);
+    if (range.end <= resident) continue;
+    if (range.begin < resident || chunks[c].load_error == Errc::not_found) {
+      absent += range.end - std::max(range.begin, resident);
+    }
+  }
+  if (rates.load_per_token <= 0) {
+    if (absent < n - resident) return;
+    rates.load_per_token = 0;
+  }
+  // A hair less, for the rounding of sums.
+  bound_s = least_time(rates, n, plan.n_tokens - n, resident, absent) * (1 - 1e-9);
+}
+
+/// Fits overhead and cost per token to the passes of this run, so that all of them together take no
+/// longer than they did. Returns the seconds in which the device was at work.
+double PrefillReport::compute_rates() {
+  const double growth =
+      rates.per_token > 0 ? std::clamp(rates.per_position / rates.per_token, 0.0, 1e-2) : 0;
+  double n[2] = {};     // passes: all, and those that waited at no gate
+  double took[2] = {};  // seconds
+  double work[2] = {};  // tokens, those further up count for more
+  double squares = 0;   // of work,
+  double products = 0;  // and with time
+  double shortest = 1e18;
+  double least = 1e18;
+  double most = 0;
+  Time until{0};  // steps follow each other on the device
+  for (const StepReport& step : steps) {
+    if (step.ended == Time{0}) continue;
+    const double busy = seconds_of(std::max(Time{0}, step.ended - std::max(step.issued, until)));
+    until = std::max(until, step.ended);
+    if (step.voided || step.tokens.empty()) continue;
+    const double x = step.tokens.begin;
+    const double y = step.tokens.end;
+    const double w = y - x + growth * (y * y - x * x);
+    for (int i = 0; i < (step.gated ? 1 : 2); ++i) {
+      n[i] += 1;
+      took[i] += busy;
+      work[i] += w;
+    }
+    if (step.gated) continue;
+    squares += w * w;
+    products += w * busy;
+    shortest = std::min(shortest, busy);
+    least = std::min(least, w);
+    most = std::max(most, w);
+  }
+  rates.overhead = rates.per_token = rates.per_position = 0;
+  const int of = n[1] > 0 ? 1 : 0;
+  if (work[of] <= 0) return 0;
+  if (n[1] > 2 && most > 2 * least) {  // a line through them
+    const double slope =
+        (n[1] * products - work[1] * took[1]) / (n[1] * squares - work[1] * work[1]);
+    rates.overhead = std::clamp((took[1] - slope * work[1]) / n[1], 0.0, shortest);
+  }
+  double per_token = (took[of] - n[of] * rates.overhead) / work[of];
+  const double all = n[0] * rates.overhead + work[0] * per_token;
+  const double share = all > took[0] ? took[0] / all : 1;
+  rates.overhead *= share;
+  per_token *= share;
+  rates.per_token = per_token;
+  rates.per_position = growth * per_token;
+  return took[0];
+}
+
+/// Bytes per second of all lanes together, while they had reads under way.
+double PrefillReport::load_rate() const {
   double bytes_per_second = 0;
   for (LaneId lane = 0; lane < plan.n_lanes; ++lane) {
     Time busy{0};
     Time until{0};
     double bytes = 0;
     for (const LoadReport& load : loads) {  // in the order of issue
-      if (load.lane != lane || load.landed == Time{0}) continue;
+      const bool arrived = load.outcome == Errc::ok || load.outcome == Errc::corrupt ||
+                           load.outcome == Errc::mismatch || load.outcome == Errc::device;
+      if (load.lane != lane || !arrived || load.landed == Time{0} || load.landed > ttft) continue;
       busy += std::max(Time{0}, load.landed - std::max(load.issued, until));
       until = std::max(until, load.landed);
       bytes += static_cast<double>(load.bytes);
     }
     if (busy > Time{0}) bytes_per_second += bytes / seconds_of(busy);
   }
-  if (bytes_per_second > 0 && plan.chunk_tokens > 0) {
-    rates.load_per_token = static_cast<double>(plan.read_bytes({0, plan.n_layers})) /
-                           plan.chunk_tokens / bytes_per_second;
-  }
-  if (rates.per_token <= 0) {
-    Time busy{0};
-    double tokens = 0;
-    for (const StepReport& step : steps) {
-      if (step.voided || step.gated) continue;
-      busy += step.ended - step.issued;
-      tokens += step.tokens.size();
-    }
-    if (tokens > 0) rates.per_token = seconds_of(busy) / tokens;
-  }
-  const double n = plan.prefix_end() > plan.resident_tokens ? plan.prefix_end() : 0;
-  const double s = plan.n_tokens - n;
-  Rates r = rates;
-  if (r.load_per_token <= 0) r.load_per_token = 1e9;  // nothing could be loaded
-  bound_s = ttft_bounds(r, n, s).lower;
+  return bytes_per_second;
 }
 
 namespace {

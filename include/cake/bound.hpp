@@ -13,12 +13,14 @@
 namespace cake {
 
 /// Units: seconds. C(x, y) = per_token (y - x) + per_position (y^2 - x^2) is the time to compute
-/// tokens x..y.
+/// tokens x..y, and each pass takes `overhead` on top.
 struct Rates {
   double per_token = 0;
   double per_position = 0;
   double load_per_token = 0;  // bytes per token / bandwidth, all lanes together
   std::uint32_t n_layers = 1;
+  double overhead = 0;            // least_time() alone counts it,
+  std::uint32_t step_tokens = 0;  // with passes of at most so many tokens (0: one pass)
 
   constexpr double compute(double x, double y) const {
     return per_token * (y - x) + per_position * (y * y - x * x);
@@ -72,6 +74,29 @@ inline Bounds ttft_bounds(const Rates& r, double n, double s, double s1 = 0) {
                 suffix - first;
   b.lower = minimax([&](double k) { return front(k) + suffix; }, load);
   return b;
+}
+
+/// The least time in which any schedule could make tokens resident..n + s whole at these rates:
+/// each of the first n is computed or loaded, both ends at once, and s more are computed. `absent`
+/// of the first n can only be computed. What is computed lies lowest, where attention is cheapest,
+/// in as few passes as can be.
+inline double least_time(const Rates& r, double n, double s, double resident = 0,
+                         double absent = 0) {
+  const double most = std::max(0.0, n - resident);
+  const double step = r.step_tokens == 0 ? most + s : r.step_tokens;
+  const double suffix = r.compute(std::max(n, resident), std::max(n, resident) + s);
+  const auto computing = [&](double k) {
+    return r.overhead * std::ceil((k + s) / step) + r.compute(resident, resident + k) + suffix;
+  };
+  const auto loading = [&](double k) { return r.load_per_token * (most - k); };
+  double low = std::clamp(absent, 0.0, most);
+  double high = most;
+  if (computing(low) >= loading(low)) return computing(low);
+  for (int i = 0; i < 60; ++i) {
+    const double k = (low + high) / 2;
+    (computing(k) < loading(k) ? low : high) = k;
+  }
+  return std::min(std::max(computing(low), loading(low)), std::max(computing(high), loading(high)));
 }
 
 }  // namespace cake

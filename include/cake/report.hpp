@@ -66,26 +66,37 @@ struct PrefillReport {
       0;  // actual: where the first loaded chunk begins (the prefix's end if none was)
   std::uint32_t predicted_meet_token = 0;  // as the scheduler saw it at the start
   std::uint32_t scheduler_faults =
-      0;               // orders of the scheduler that broke a rule and were not carried out
-  Rates rates;         // measured in this run
-  double bound_s = 0;  // lower bound of any schedule at these rates, seconds
+      0;        // orders of the scheduler that broke a rule and were not carried out
+  Rates rates;  // of this run's own passes and reads
+  /// The least time of any schedule at these rates, seconds; 0: nothing is known of the store's or
+  /// of the device's rate, so that there is none.
+  double bound_s = 0;
   std::vector<ChunkReport> chunks;  // [plan.end_chunk]
   std::vector<StepReport> steps;
   std::vector<LoadReport> loads;
 
-  /// Time to first token over the bound; 1 is perfect.
+  bool has_bound() const { return bound_s > 0; }
+  /// Time to first token over the bound; 1 is perfect, and no run is below it. 0: there is no
+  /// bound.
   double bound_ratio() const { return bound_s > 0 ? seconds_of(ttft) / bound_s : 0; }
   static double seconds_of(Time t) { return static_cast<double>(t.count()) * 1e-9; }
 
   /// Fills the sums from chunks, steps and loads.
   void summarize();
-  /// Fills load_per_token and bound_s from what was measured; keeps compute rates that are set
-  /// already.
+  /// Fills `rates` and bound_s from this run's own passes and reads. per_token and per_position
+  /// that are set already count by their ratio alone: how attention grows cannot be seen in one
+  /// run.
+  ///
+  /// No bound when the run failed, no pass took any time, or chunks are stored and no read landed.
   void set_bound();
   /// Lanes over time in `width` columns: `#` computing, `=` loading, `.` idle.
   std::string timeline(std::size_t width = 80) const;
   /// Trace events for chrome://tracing and ui.perfetto.dev, as one JSON object.
   std::string chrome_trace() const;
+
+ private:
+  double compute_rates();
+  double load_rate() const;
 };
 
 }  // namespace cake

@@ -149,8 +149,12 @@ class CostModel {
   }
 
   /// All passes that were seen lie on one line, with coefficients that a few passes may change so
-  /// far: nothing was odd, the guess was wrong.
+  /// far: nothing was odd, the guess was wrong. Not when the last pass is the only one that the
+  /// guess does not explain.
   bool explained() {
+    std::size_t n_odd = 0;
+    for (std::size_t i = 0; i < n_; ++i) n_odd += std::abs(off(seen_[i])) > kOdd;
+    if (n_odd < 2 && n_ + exact_ > 2) return false;
     std::array<double, kPasses> weight{};
     weight.fill(1);
     const Three theta = solve(weight, smallest_, 0);
@@ -352,7 +356,7 @@ class CostModel {
   std::size_t n_ = 0;
   std::uint32_t age_ = 0;
   std::uint64_t version_ = 0;
-  std::uint32_t exact_ = 0;
+  std::uint32_t exact_ = 0;  // passes that told nothing new
   std::uint32_t known_ = 0;  // bit set of size classes of which a pass was as expected
   std::uint32_t odd_in_a_row_ = 0;
   double last_odd_ = 0;     // how far the last pass was off
