@@ -88,8 +88,8 @@ void eventually(F&& holds) {
 }  // namespace
 
 TEST_CASE("lent, kept and leaving buffers together never take more than the budget") {
-  detail::StagingPool pool(100 * 4096, 6);
   ExactStaging memory(100 * 4096);
+  detail::StagingPool pool(100 * 4096, 6);
   std::vector<AlignedBuffer> lent;
   std::uint32_t x = 1;
   for (int i = 0; i < 20'000; ++i) {

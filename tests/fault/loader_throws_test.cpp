@@ -148,7 +148,6 @@ TEST_CASE("an exception of insert() costs the chunk") {
 
 TEST_CASE("staging memory that is not there costs no more than its chunk") {
   throw_in_prefill<Later>("staging.allocate", false);
-  throw_in_prefill<Later>("staging.allocate", false, 2);
 }
 
 TEST_CASE("a scheduler that throws is done without, and counted") {
