@@ -62,6 +62,32 @@ struct OrdersNonsense {
   const PrefillPlan* plan = nullptr;
 };
 
+/// Loads everything, and sets no deadline.
+struct WaitsForEver : LoadOnlyScheduler {
+  std::optional<Load> next_load(const Board& board, LaneId lane, Time now) {
+    auto load = LoadOnlyScheduler::next_load(board, lane, now);
+    if (load) load->deadline = kNever;
+    return load;
+  }
+};
+
+/// Starts the suffix behind the loads whether the engine takes gates or not.
+struct AlwaysGates : LoadOnlyScheduler {
+  Step next_step(const Board& board, std::uint32_t budget, Time now) {
+    const PrefillPlan& plan = board.plan();
+    if (board.front() >= plan.prefix_end() || board.suffix_front() != plan.prefix_end() ||
+        board.holes() != 0) {
+      return LoadOnlyScheduler::next_step(board, budget, now);
+    }
+    Step step;
+    step.kind = Step::Kind::compute;
+    step.gated = true;
+    step.tokens = {plan.prefix_end(),
+                   plan.prefix_end() + std::min(budget, plan.n_tokens - plan.prefix_end())};
+    return step;
+  }
+};
+
 }  // namespace
 
 // Ten parts, so that they run side by side.
@@ -130,6 +156,80 @@ TEST_CASE("every baseline keeps every rule in wild prefills") {
     }
   }
   CHECK(events > 20'000);
+}
+
+TEST_CASE("no run is below its bound, and the default scheduler is not far from it") {
+  std::uint64_t bounds = 0;
+  std::uint64_t runs = 0;
+  for (std::uint64_t seed = 0; seed < 3'000; ++seed) {
+    Random r(seed);
+    const bool wild = seed % 2 == 0;
+    const SimulationSpec spec = wild ? wild_spec(seed) : steady_spec(r);
+    MeetOptions options = wild_options(seed, spec);
+    if (!wild) options.cost = spec.cost;
+    const PrefillReport meet = simulate(spec, MeetInTheMiddleScheduler(options)).report;
+    CAPTURE(seed);
+    for (const PrefillReport& report : {meet, simulate(spec, LoadOnlyScheduler{}).report,
+                                        simulate(spec, PublishedScheduler{}).report,
+                                        simulate(spec, ComputeOnlyScheduler{}).report,
+                                        simulate(spec, FixedSplitScheduler{0.3}).report}) {
+      ++runs;
+      bounds += report.has_bound();
+      if (report.has_bound()) REQUIRE(report.bound_ratio() >= 1);
+    }
+    if (meet.has_bound()) REQUIRE(meet.bound_ratio() < (wild ? 50 : 8));
+  }
+  CHECK(bounds > runs / 2);
+}
+
+TEST_CASE("a read without a deadline is given up by the session") {
+  std::uint64_t failed = 0;
+  for (std::uint64_t seed = 0; seed < 2'000; ++seed) {
+    SimulationSpec spec = wild_spec(seed);
+    spec.faulty_scheduler = true;
+    const auto result = simulate(spec, WaitsForEver{});
+    if (!result.violation.empty()) FAIL("seed " << seed << ": " << result.violation);
+    failed += result.report.failed_loads;
+    CHECK(result.longest_deadline <= spec.session.read_timeout);
+    CHECK(result.longest_deadline < std::chrono::minutes(10));
+  }
+  CHECK(failed > 0);
+}
+
+TEST_CASE("an engine without gates gets no gated step from any scheduler") {
+  std::uint64_t faults = 0;
+  for (std::uint64_t seed = 0; seed < 2'000; ++seed) {
+    SimulationSpec spec = wild_spec(seed);
+    spec.faulty_scheduler = true;
+    spec.plan.may_gate = spec.has_gates = false;
+    const auto result = simulate(spec, AlwaysGates{});
+    if (!result.violation.empty()) FAIL("seed " << seed << ": " << result.violation);
+    for (const StepReport& step : result.report.steps) CHECK_FALSE(step.gated);
+    faults += result.report.scheduler_faults;
+    const auto nonsense = simulate(spec, OrdersNonsense{seed});
+    if (!nonsense.violation.empty()) FAIL("nonsense, seed " << seed << ": " << nonsense.violation);
+  }
+  CHECK(faults > 0);
+}
+
+TEST_CASE("any number of tokens may be the most that a step takes") {
+  for (std::uint64_t seed = 0; seed < 1'000; ++seed) {
+    SimulationSpec spec = wild_spec(seed);
+    spec.plan.max_step_tokens = ~0u - static_cast<std::uint32_t>(seed % 3);
+    if (seed % 4 == 0) spec.budget = nullptr;
+    if (seed % 4 == 1) spec.budget = [](std::uint32_t n) { return std::pair(~0u - n % 2, ~0u); };
+    if (spec.plan.resident_tokens == 0)
+      spec.plan.resident_tokens = static_cast<std::uint32_t>(seed) % spec.plan.n_tokens;
+    const auto meet = simulate(spec, MeetInTheMiddleScheduler(wild_options(seed, spec)));
+    if (!meet.violation.empty()) FAIL("seed " << seed << ": " << meet.violation);
+    spec.faulty_scheduler = true;
+    for (const SimulationResult& result :
+         {simulate(spec, LoadOnlyScheduler{}), simulate(spec, FixedSplitScheduler{0.4}),
+          simulate(spec, PublishedScheduler{}), simulate(spec, ComputeOnlyScheduler{}),
+          simulate(spec, AlwaysWaits{})}) {
+      if (!result.violation.empty()) FAIL("seed " << seed << ": " << result.violation);
+    }
+  }
 }
 
 TEST_CASE("no scheduler can hang or spoil a run") {

@@ -258,7 +258,7 @@ class Simulation {
 
   void start_pass() {
     Pass& pass = passes_.front();
-    if (pass.step.gated) {
+    if (pass.step.gated && spec_.has_gates) {
       pass.waiting = true;
       return poke_gate();
     }
