@@ -56,6 +56,34 @@ inline std::string check_time(const SimulationSpec& spec, const MeetOptions& opt
   return {};
 }
 
+/// Loads everything, and sets no deadline.
+struct WaitsForEver : LoadOnlyScheduler {
+  std::optional<Load> next_load(const Board& board, LaneId lane, Time now) {
+    auto load = LoadOnlyScheduler::next_load(board, lane, now);
+    if (load) load->deadline = kNever;
+    return load;
+  }
+};
+
+/// Starts the suffix behind the loads whether the engine takes gates or not, every second time.
+struct AlwaysGates : LoadOnlyScheduler {
+  bool waits = false;
+  Step next_step(const Board& board, std::uint32_t budget, Time now) {
+    const PrefillPlan& plan = board.plan();
+    waits = !waits;
+    if (!waits || board.front() >= plan.prefix_end() || board.suffix_front() != plan.prefix_end() ||
+        board.holes() != 0) {
+      return LoadOnlyScheduler::next_step(board, budget, now);
+    }
+    Step step;
+    step.kind = Step::Kind::compute;
+    step.gated = true;
+    step.tokens = {plan.prefix_end(),
+                   plan.prefix_end() + std::min(budget, plan.n_tokens - plan.prefix_end())};
+    return step;
+  }
+};
+
 /// The run of this seed, and what went wrong in it or, now and then, in that of a plain scheduler
 /// that relies on the session more.
 inline SimulationResult wild_run(std::uint64_t seed) {
@@ -65,10 +93,15 @@ inline SimulationResult wild_run(std::uint64_t seed) {
   if (result.violation.empty() && spec.cancel_at == kNever) {
     result.violation = check_time(spec, options, result);
   }
+  SimulationSpec plain = spec;
+  plain.faulty_scheduler = true;  // it may dawdle
   if (result.violation.empty() && seed % 4 == 0) {
-    SimulationSpec plain = spec;
-    plain.faulty_scheduler = true;  // it may dawdle
     result.violation = simulate(plain, LoadOnlyScheduler{}).violation;
+  } else if (result.violation.empty() && seed % 4 == 1) {
+    result.violation = simulate(plain, WaitsForEver{}).violation;
+  } else if (result.violation.empty() && seed % 4 == 2) {
+    plain.plan.may_gate = plain.has_gates = false;
+    result.violation = simulate(plain, AlwaysGates{}).violation;
   }
   return result;
 }

@@ -62,32 +62,6 @@ struct OrdersNonsense {
   const PrefillPlan* plan = nullptr;
 };
 
-/// Loads everything, and sets no deadline.
-struct WaitsForEver : LoadOnlyScheduler {
-  std::optional<Load> next_load(const Board& board, LaneId lane, Time now) {
-    auto load = LoadOnlyScheduler::next_load(board, lane, now);
-    if (load) load->deadline = kNever;
-    return load;
-  }
-};
-
-/// Starts the suffix behind the loads whether the engine takes gates or not.
-struct AlwaysGates : LoadOnlyScheduler {
-  Step next_step(const Board& board, std::uint32_t budget, Time now) {
-    const PrefillPlan& plan = board.plan();
-    if (board.front() >= plan.prefix_end() || board.suffix_front() != plan.prefix_end() ||
-        board.holes() != 0) {
-      return LoadOnlyScheduler::next_step(board, budget, now);
-    }
-    Step step;
-    step.kind = Step::Kind::compute;
-    step.gated = true;
-    step.tokens = {plan.prefix_end(),
-                   plan.prefix_end() + std::min(budget, plan.n_tokens - plan.prefix_end())};
-    return step;
-  }
-};
-
 }  // namespace
 
 // Ten parts, so that they run side by side.
