@@ -34,6 +34,7 @@
 #include "cake/detail/staging_pool.hpp"
 #include "cake/device_staging.hpp"
 #include "cake/lane_model.hpp"
+#include "cake/storage/optional_members.hpp"
 
 namespace cake {
 
@@ -182,6 +183,7 @@ class IoLanes {
     std::vector<Active> active;           // room for one of each thread
     std::uint64_t quarantined_bytes = 0;  // by reads of this lane
     std::uint64_t used_bytes = 0;         // lent to this lane, those included
+    unsigned threads = 0;                 // that there are
     std::atomic<unsigned> busy{0};
   };
   /// One read on its way through a lane.

@@ -85,11 +85,24 @@ class Reader {
   }
 
   /// The same for what may stand there once for each layer.
-  std::uint32_t layers_count(std::string_view key, std::uint64_t limit, std::uint32_t n_layers) {
-    if (!file_.is_array(full(key))) return count(key, limit);
+  std::uint32_t layers_count(std::string_view key, std::uint64_t limit) {
+    const std::uint64_t value = layers_value(key);
+    return status_ ? in_range(key, value, limit) : 0;
+  }
+  std::uint32_t layers_count_or(std::string_view key, std::uint64_t limit,
+                                std::uint32_t otherwise) {
+    return has(key) ? layers_count(key, limit) : otherwise;
+  }
+  /// An integer from 0 on, or an array of as many equal ones as there are layers.
+  std::uint64_t layers_value(std::string_view key) {
+    if (!file_.is_array(full(key))) {
+      const auto value = file_.integer(full(key));
+      if (!value) fail(value.error());
+      return value.value_or(0);
+    }
     const auto values = file_.integers(full(key));
     if (!values) return fail(values.error()), 0;
-    if (values->size() != n_layers) {
+    if (values->empty() || values->size() != n_layers) {
       refuse(Errc::corrupt, full(key) + " has " + std::to_string(values->size()) + " values for " +
                                 std::to_string(n_layers) + " layers");
       return 0;
@@ -104,7 +117,7 @@ class Reader {
       return 0;
     }
     if (values->front() < 0) return refuse(Errc::corrupt, full(key) + " is negative"), 0;
-    return in_range(key, static_cast<std::uint64_t>(values->front()), limit);
+    return static_cast<std::uint64_t>(values->front());
   }
 
   /// A number above zero and at most `limit`.
@@ -158,6 +171,8 @@ class Reader {
   }
   const Status& status() const { return status_; }
 
+  std::uint32_t n_layers = 0;  // how long arrays must be
+
  private:
   static std::string full(std::string_view key) { return std::string(kPrefix) + std::string(key); }
 
@@ -198,7 +213,7 @@ class Reader {
 /// How positions turn the heads.
 RopeConfig read_rope(Reader& read, std::uint32_t head_dim) {
   RopeConfig rope;
-  rope.dimensions = read.count_or("rope.dimension_count", 1 << 16, head_dim);
+  rope.dimensions = read.layers_count_or("rope.dimension_count", 1 << 16, head_dim);
   rope.base = read.positive_or("rope.freq_base", 1e15, 10000.0);
   // A factor without a type is a linear one; an older key holds it in older files. 0: none.
   const char* const key =
@@ -233,14 +248,15 @@ void check_attention(Reader& read, const Config& config) {
                                        std::to_string(usual) +
                                        ", one over the root of the head's length, is supported");
   }
-  const double window = read.number_or("attention.sliding_window", 0);
-  if (window != 0 && !(window >= config.n_context)) {
+  const std::uint64_t window =
+      read.has("attention.sliding_window") ? read.layers_value("attention.sliding_window") : 0;
+  if (window != 0 && window < config.n_context) {
     read.refuse(Errc::unsupported, "llama.attention.sliding_window is " + std::to_string(window) +
                                        ", less than the context of " +
                                        std::to_string(config.n_context) +
                                        " tokens; sliding windows are not supported");
   }
-  if (read.count_or("attention.value_length", 1 << 16, config.head_dim) != config.head_dim) {
+  if (read.layers_count_or("attention.value_length", 1 << 16, config.head_dim) != config.head_dim) {
     read.refuse(Errc::unsupported,
                 "llama.attention.value_length is not llama.attention.key_length: heads whose K and "
                 "V differ in length are not supported");
@@ -326,16 +342,16 @@ Result<Config> read_config(const GgufFile& file) {
   config.name = printable(read.text_or("general.name", "llama"));
   config.n_layers = read.count("block_count", 1 << 16);
   config.n_embd = read.count("embedding_length", kMany);
-  config.n_heads = read.layers_count("attention.head_count", 1 << 16, config.n_layers);
-  config.n_kv_heads = read.has("attention.head_count_kv")
-                          ? read.layers_count("attention.head_count_kv", 1 << 16, config.n_layers)
-                          : config.n_heads;
-  config.n_ff = read.layers_count("feed_forward_length", kMany, config.n_layers);
+  read.n_layers = config.n_layers;
+  config.n_heads = read.layers_count("attention.head_count", 1 << 16);
+  config.n_kv_heads = read.layers_count_or("attention.head_count_kv", 1 << 16, config.n_heads);
+  config.n_ff = read.layers_count("feed_forward_length", kMany);
   config.n_context = read.count("context_length", std::uint64_t{1} << 30);
   config.rms_epsilon = static_cast<float>(read.positive("attention.layer_norm_rms_epsilon", 1));
   if (!read.status()) return read.status().error();
 
-  config.head_dim = read.count_or("attention.key_length", 1 << 16, config.n_embd / config.n_heads);
+  config.head_dim =
+      read.layers_count_or("attention.key_length", 1 << 16, config.n_embd / config.n_heads);
   if (config.head_dim == 0 || config.n_heads % config.n_kv_heads != 0) {
     read.refuse(Errc::corrupt, "impossible head counts: " + std::to_string(config.n_heads) +
                                    " over " + std::to_string(config.n_kv_heads));

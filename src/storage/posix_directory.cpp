@@ -114,7 +114,8 @@ Error StoreDirectory::distrust(const struct stat& info, const std::string& what,
   return {Errc::io, EPERM,
           what + " has mode " + octal(info.st_mode & 07777) +
               ": others may write to it and could put foreign KV into it; run: chmod " +
-              (S_ISDIR(info.st_mode) ? "700 " : "600 ") + path};
+              (S_ISDIR(info.st_mode) ? "700 " : "600 ") + path +
+              ", or set trust_directory if all who can write there may be trusted"};
 }
 
 bool StoreDirectory::servable(const struct stat& info) const {

@@ -4,6 +4,7 @@
 // Opening a store: which directories are taken, what is said of the others, and what is found out
 // by trying.
 #include <fcntl.h>
+#include <sys/statvfs.h>
 
 #include <algorithm>
 #include <array>
@@ -41,6 +42,9 @@ StoreDirectory::StoreDirectory(PosixOptions options) : options_(std::move(option
   read_only_ = options_.read_only;
   direct_ = options_.direct != DirectIo::off;
 
+  // What root has put into an image or snapshot is taken, so this must be known first.
+  struct statvfs mount {};
+  if (::statvfs(path_.c_str(), &mount) == 0 && (mount.f_flag & ST_RDONLY) != 0) read_only_ = true;
   struct stat by_name {};
   auto opened = open_root(by_name);
   if (!opened && opened.error().native == ENOENT && !read_only_) {
@@ -156,6 +160,7 @@ std::string StoreDirectory::shown_alike(const Fd& root, const struct stat& info)
   const std::string name =
       ".tmp-folder-" + std::to_string(::getpid()) + "-" + std::to_string(std::random_device{}());
   struct stat fresh {};
+  if (read_only_) return {};  // nothing may be made to find it out
   if (calls().make_directory(root.get(), name.c_str(), 0700) != 0) return {};
   const bool seen = calls().stat_at(root.get(), name.c_str(), &fresh) == 0;
   static_cast<void>(calls().unlink_at(root.get(), name.c_str(), AT_REMOVEDIR));

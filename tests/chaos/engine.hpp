@@ -35,12 +35,24 @@ struct EngineSpec {
   double bad_pass = 0;          // a pass fails, with an error or a throw
 };
 
+/// How a pass ended.
+struct Ended {
+  Status status;
+  bool threw = false;
+};
+
 /// Runs what is enqueued, in order, on one thread.
 class DeviceThread {
  public:
   DeviceThread() : thread_([this](const std::stop_token& stop) { work(stop); }) {}
-  std::future<Status> enqueue(std::function<Status()> call) {
-    std::packaged_task<Status()> task(std::move(call));
+  std::future<Ended> enqueue(std::function<Status()> call) {
+    std::packaged_task<Ended()> task([call = std::move(call)]() -> Ended {
+      try {
+        return {call(), false};
+      } catch (...) {
+        return {Status(), true};
+      }
+    });
     auto result = task.get_future();
     const std::lock_guard lock(mutex_);
     queue_.push_back(std::move(task));
@@ -63,7 +75,7 @@ class DeviceThread {
   }
   std::mutex mutex_;
   std::condition_variable_any changed_;
-  std::deque<std::packaged_task<Status()>> queue_;
+  std::deque<std::packaged_task<Ended()>> queue_;
   std::jthread thread_;
 };
 
@@ -93,9 +105,13 @@ class Relay final : public GateSource {
 
 /// A pass that a device has not ended yet.
 struct Pass {
-  std::future<Status> result;
+  std::future<Ended> result;
   bool ready() { return result.wait_for(std::chrono::seconds(0)) == std::future_status::ready; }
-  Status wait() { return result.get(); }
+  Status wait() {
+    Ended ended = result.get();
+    if (ended.threw) throw 42;  // NOLINT(hicpp-exception-baseclass): code of others may
+    return ended.status;
+  }
 };
 
 /// All that the kinds have in common.

@@ -211,6 +211,11 @@ TEST_CASE("a directory that is mounted read-only serves what is there") {
   const auto bytes = sample::content(1, kSize);
   PosixStorage({.directory = path}).write(sample::key_of(1), bytes.bytes()).value();
   std::filesystem::create_directory(mounted);
+  const auto file = sample::file_of(path, sample::key_of(1));
+  for (const auto& folder : {base.path(), path, file.parent_path()}) {
+    REQUIRE(::chmod(folder.c_str(), 0755) == 0);
+  }
+  REQUIRE(::chmod(file.c_str(), 0644) == 0);
   const int code = sample::in_child([&] {
     if (::geteuid() != 0 || ::unshare(CLONE_NEWNS) != 0 ||
         ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
@@ -226,6 +231,14 @@ TEST_CASE("a directory that is mounted read-only serves what is there") {
     const Status status = store.write(sample::key_of(2), bytes.bytes());
     sample::expect(status.code() == Errc::unsupported, "write");
     sample::expect(says(status.error().message(), {"only serves", "read-only file system"}), "why");
+    // Somebody else serves what root has put there, as from a container's image.
+    const int other = sample::in_child([&] {
+      sample::expect(::setgid(12345) == 0 && ::setuid(12345) == 0, "setuid");
+      PosixStorage served({.directory = mounted});
+      sample::expect(served.stats().read_only, "read-only");
+      sample::expect(sample::read_code(served, sample::key_of(1), kSize) == Errc::ok, "it serves");
+    });
+    sample::expect(other == 0, "another user");
     // Remounted under a store that was opened while it could be written.
     ::mount("none", mounted.c_str(), nullptr, MS_BIND | MS_REMOUNT, nullptr);
     PosixStorage writable({.directory = mounted, .capacity_bytes = 2 * kSize});

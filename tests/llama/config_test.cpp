@@ -199,10 +199,14 @@ TEST_CASE("a rope factor without a type is a linear one, and 0 is none") {
 
 TEST_CASE("arrays of one value for all layers are that value") {
   for (const char* key :
-       {"attention.head_count", "attention.head_count_kv", "feed_forward_length"}) {
+       {"attention.head_count", "attention.head_count_kv", "feed_forward_length",
+        "attention.key_length", "attention.value_length", "rope.dimension_count"}) {
     CAPTURE(key);
     const std::string full = std::string("llama.") + key;
-    const std::uint32_t value = full.ends_with("length") ? 96 : full.ends_with("kv") ? 2 : 4;
+    const std::uint32_t value = full.ends_with("forward_length") ? 96
+                                : full.ends_with("kv")           ? 2
+                                : full.ends_with("count")        ? 4
+                                                                 : 16;
     const auto with = [&](std::uint32_t type, auto values) {
       Writer file = metadata({key});
       file.array(full, type, values);
@@ -226,6 +230,12 @@ TEST_CASE("arrays of one value for all layers are that value") {
     CHECK(says(refusal(with(5, std::vector<std::int32_t>(4, -4)), Errc::corrupt), full));
     CHECK(says(refusal(with(6, std::vector<float>(4, 4.0f)), Errc::invalid_argument), full));
   }
+  Writer windows = metadata();
+  windows.array("llama.attention.sliding_window", 4, std::vector<std::uint32_t>(4, 512));
+  CHECK(config_of(windows).has_value());
+  windows = metadata();
+  windows.array("llama.attention.sliding_window", 4, std::vector<std::uint32_t>{512, 512, 0, 0});
+  CHECK(says(refusal(config_of(windows)), "llama.attention.sliding_window differs"));
   // Other keys hold one value.
   Writer file = metadata({"context_length"});
   file.array("llama.context_length", 4, std::vector<std::uint32_t>(4, 512));

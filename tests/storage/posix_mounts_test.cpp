@@ -293,6 +293,22 @@ TEST_CASE("a store opened read-only creates, changes and removes nothing") {
   REQUIRE(::chmod(mount.directory.path().c_str(), 0700) == 0);
 }
 
+TEST_CASE("a store opened read-only makes nothing either to find out why a directory is refused") {
+  const Directory directory;
+  REQUIRE(::chmod(directory.path().c_str(), 0777) == 0);
+  const auto calls = std::make_shared<HookedCalls>();
+  bool made = false;
+  calls->on_make_directory = [&](const char*) -> HookedCalls::Answer {
+    made = true;
+    return std::nullopt;
+  };
+  PosixOptions options{.directory = directory.path(), .calls = calls, .read_only = true};
+  CHECK(says(complaint(options), {"mode 0777", "chmod 700", "trust_directory"}));
+  CHECK_FALSE(made);
+  options.trust_directory = true;
+  CHECK(complaint(options).empty());
+}
+
 TEST_CASE("a store that only serves takes what root prepared") {
   if (::geteuid() != 0) return;
   Mount mount;

@@ -60,6 +60,7 @@ struct IoLanes<S>::Core {
       detail::StagingPool::Dropped dropped;
       dropped.buffers.reserve(pool.most_kept());
       threads.emplace_back([this, lane, room = std::move(dropped)]() mutable { work(lane, room); });
+      ++lanes[lane].threads;
       return true;
     } catch (const std::exception&) {
       return false;
@@ -96,16 +97,19 @@ struct IoLanes<S>::Core {
 
   bool down(LaneId id, std::uint64_t bytes) {
     Lane& lane = lanes[id];
-    const bool all_busy = lane.busy.load(std::memory_order_relaxed) >= threads_per_lane();
+    const bool all_busy = lane.busy.load(std::memory_order_relaxed) >= lane.threads;
     if (!all_busy && !any_quarantined.load(std::memory_order_relaxed)) return false;
     std::lock_guard lock(mutex);
     const auto stuck = [](const Active& a) { return a.reading && !a.client->wanted(a.read); };
-    if (all_busy && std::all_of(lane.active.begin(), lane.active.end(), stuck)) return true;
-    if (quarantine.empty() || pool.room() >= bytes) return false;
-    for (const Lane& l : lanes) {  // memory that a read in progress gives back soon
-      if (!std::all_of(l.active.begin(), l.active.end(), stuck)) return false;
-    }
-    return lent.empty();
+    const auto all_stuck = [&](const Lane& l) {
+      return std::all_of(l.active.begin(), l.active.end(), stuck);
+    };
+    if (!all_stuck(lane)) return false;
+    if (all_busy) return true;
+    if (quarantine.empty() || room_for(lane) >= bytes) return false;
+    if (lane.quarantined_bytes != 0 && share_left(lane) < bytes) return true;
+    // Memory that a read in progress, or a session, gives back soon.
+    return std::all_of(lanes.begin(), lanes.end(), all_stuck) && lent.empty();
   }
 
   void give_back(const LaneClient& client, std::uint64_t read) noexcept {
@@ -133,29 +137,22 @@ struct IoLanes<S>::Core {
 
   /// One tier after the other where the store can be asked so, all at once: a tier that does not
   /// answer leaves the others'.
-  static constexpr bool asks_tiers =
-      requires(S & s, std::uint32_t tier, std::span<const ChunkKey> keys) {
-    { s.lookup_tier(tier, keys) } -> std::same_as<Answer>;
-  };
-
-  static constexpr bool erases_in_tiers = requires(S & s, std::uint32_t tier, const ChunkKey& key) {
-    { s.erase_tier(tier, key) } -> std::same_as<Status>;
-  };
+  static constexpr bool asks_tiers = HasLookupTier<S>;
 
   void discard(std::uint32_t tier, const ChunkKey& key) noexcept {
-    (void)detail::guarded(Errc::io, "erase", [&] {
-      if constexpr (erases_in_tiers) {
-        return storage.erase_tier(tier, key);
-      } else {
-        return storage.erase(key);
-      }
-    });
+    (void)detail::guarded(Errc::io, "erase", [&] { return erase_in_tier(storage, tier, key); });
   }
 
   Answer lookup(std::span<const ChunkKey> keys, std::uint64_t object_bytes, Time timeout,
                 const std::stop_token& stop_token, Status& problem) {
-    if constexpr (requires { S::lookup_never_blocks; }) {
-      if constexpr (S::lookup_never_blocks) return ask(keys, object_bytes, 0, problem);
+    std::optional<Answer> merged;
+    if constexpr (lookup_never_blocks<S>()) {
+      for (std::uint32_t t = 0; t < calls.size(); ++t) {
+        Status part;
+        merge(merged, ask(keys, object_bytes, t, part), problem);
+        if (problem) problem = part;
+      }
+      return merged ? std::move(*merged) : Answer(problem.error());
     }
     const auto owned = std::make_shared<const std::vector<ChunkKey>>(keys.begin(), keys.end());
     std::vector<std::shared_ptr<Asked>> all;
@@ -168,7 +165,6 @@ struct IoLanes<S>::Core {
         asked->answer.emplace(ask(*asked->keys, object_bytes, t, asked->problem));
       });
     }
-    std::optional<Answer> merged;
     for (std::uint32_t t = 0; t < calls.size(); ++t) {
       const Time waited = calls[t].hanging() > 0 ? timeout / 16 : timeout;
       const auto outcome = calls[t].wait(all[t]->ticket, begun + waited, stop_token);
@@ -222,17 +218,13 @@ struct IoLanes<S>::Core {
     return detail::guarded(Errc::io, "lookup", [&]() -> Answer {
       Answer found = lookup_in(keys, tier);
       if (!found) return found;
-      if constexpr (requires {
-                      { storage.lookup_problem() } -> std::same_as<Status>;
-                    }) {
-        problem = storage.lookup_problem();
-      }
+      problem = lookup_problem_of(storage);
       found->resize(keys.size());
       const std::uint32_t known = (1u << lanes.size()) - 1;
       for (std::size_t i = 0; i < keys.size(); ++i) {
         StoredChunk& chunk = (*found)[i];
         if (chunk.size != 0 && chunk.size != object_bytes) {
-          if (erases_in_tiers || !asks_tiers) discard(tier, keys[i]);
+          if (HasEraseTier<S> || !asks_tiers) discard(tier, keys[i]);
           chunk = {};
         }
         chunk.tiers &= known;
@@ -244,7 +236,7 @@ struct IoLanes<S>::Core {
     if constexpr (asks_tiers) {
       return storage.lookup_tier(tier, keys);
     } else {
-      return storage.lookup(keys);
+      return storage.lookup(keys);  // all of it at once
     }
   }
 
@@ -321,14 +313,26 @@ struct IoLanes<S>::Core {
     grow(lent);
   }
 
-  /// Most bytes that a read of this lane may take: one whose abandoned reads hold memory gets no
-  /// more than its share, so that the other tiers keep theirs.
+  /// Most bytes that a read of this lane may take. Beside a read of its own it leaves every other
+  /// lane half of that one's share, and beside abandoned ones it takes no more than its own: a tier
+  /// that stops answering has not taken all memory by then, and takes none later.
   std::uint64_t room_for(const Lane& lane) const {
     std::uint64_t room = pool.room();
     if (device != nullptr) room = std::min<std::uint64_t>(room, device->largest_gap());
-    if (lane.quarantined_bytes == 0 || lanes.size() == 1) return room;
+    if (lane.used_bytes == 0 || lanes.size() == 1) return room;
+    if (lane.quarantined_bytes != 0) return std::min(room, share_left(lane));
     const std::uint64_t share = pool.budget() / lanes.size();
-    return std::min(room, share - std::min(share, lane.used_bytes));
+    for (const Lane& other : lanes) {
+      if (&other == &lane || other.quarantined_bytes != 0) continue;
+      const std::uint64_t left = share / 2 - std::min(share / 2, other.used_bytes);
+      room -= std::min(room, left);
+    }
+    return room;
+  }
+
+  std::uint64_t share_left(const Lane& lane) const {
+    const std::uint64_t share = pool.budget() / lanes.size();
+    return share - std::min(share, lane.used_bytes);
   }
 
   /// Without the lock: giving memory back may take long.

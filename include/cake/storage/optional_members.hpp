@@ -7,6 +7,8 @@
 
 #include <concepts>
 #include <cstdint>
+#include <span>
+#include <vector>
 
 #include "cake/concepts.hpp"
 #include "cake/device_staging.hpp"
@@ -29,6 +31,49 @@ template <class S>
 concept HasLookupProblem = requires(S& s) {
   { s.lookup_problem() } -> std::same_as<Status>;
 };
+
+template <class S>
+concept HasLookupTier = requires(S& s, std::uint32_t tier, std::span<const ChunkKey> keys) {
+  { s.lookup_tier(tier, keys) } -> std::same_as<Result<std::vector<StoredChunk>>>;
+};
+template <class S>
+concept HasEraseTier = requires(S& s, std::uint32_t tier, const ChunkKey& key) {
+  { s.erase_tier(tier, key) } -> std::same_as<Status>;
+};
+
+/// Whether lookup() is a matter of memory alone, so that it needs no deadline.
+template <class S>
+constexpr bool lookup_never_blocks() {
+  if constexpr (requires { S::lookup_never_blocks; }) {
+    return S::lookup_never_blocks;
+  } else {
+    return false;
+  }
+}
+
+/// lookup() of one tier; of a store that cannot be asked so, that tier's part of its whole answer.
+template <StorageBackend S>
+Result<std::vector<StoredChunk>> lookup_in_tier(S& storage, std::uint32_t tier,
+                                                std::span<const ChunkKey> keys) {
+  if constexpr (HasLookupTier<S>) {
+    return storage.lookup_tier(tier, keys);
+  } else {
+    Result<std::vector<StoredChunk>> found = storage.lookup(keys);
+    if (found) {
+      for (StoredChunk& chunk : *found) chunk.tiers &= 1u << tier;
+    }
+    return found;
+  }
+}
+/// erase() in one tier, or, of a store that cannot do that, in all of its own.
+template <StorageBackend S>
+Status erase_in_tier(S& storage, std::uint32_t tier, const ChunkKey& key) {
+  if constexpr (HasEraseTier<S>) {
+    return storage.erase_tier(tier, key);
+  } else {
+    return storage.erase(key);
+  }
+}
 
 /// The memory that a store reads into at full speed; null: it has none.
 template <StorageBackend S>

@@ -152,6 +152,16 @@ class ThrottledStorage {
   void throttle_writes(std::optional<std::uint32_t> tier) { write_link_ = tier; }
 
   std::uint32_t tiers() { return tiers_of(*inner_); }
+  static constexpr bool lookup_never_blocks = cake::lookup_never_blocks<S>();
+  Result<std::vector<StoredChunk>> lookup_tier(
+      std::uint32_t tier, std::span<const ChunkKey> keys) requires HasLookupTier<S> {
+    return detail::guarded(Errc::io, "lookup of a store",
+                           [&] { return inner_->lookup_tier(tier, keys); });
+  }
+  Status erase_tier(std::uint32_t tier, const ChunkKey& key) requires HasEraseTier<S> {
+    return detail::guarded(Errc::io, "erase of a store",
+                           [&] { return inner_->erase_tier(tier, key); });
+  }
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
     try {
       return inner_->lookup(keys);

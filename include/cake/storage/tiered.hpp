@@ -116,6 +116,39 @@ requires(sizeof...(S) > 0) class TieredStorage {
   }
 
   std::uint32_t tiers() const { return first_[kStores]; }
+  static constexpr bool lookup_never_blocks = (cake::lookup_never_blocks<S>() && ...);
+
+  /// Asks the store of one tier alone.
+  Result<std::vector<StoredChunk>> lookup_tier(std::uint32_t tier, std::span<const ChunkKey> keys) {
+    {
+      const std::lock_guard lock(mutex_);
+      lookup_problem_ = {};  // of a lookup() in all of them
+    }
+    Result<std::vector<StoredChunk>> found =
+        Error{Errc::invalid_argument, 0, "no such storage tier"};
+    each([&](std::size_t i, auto& store) {
+      if (tier < first_[i] || tier >= first_[i + 1]) return;
+      found = contained("lookup of a store",
+                        [&] { return lookup_in_tier(store, tier - first_[i], keys); });
+      if (!found) return;
+      if (found->size() != keys.size()) {
+        found = Error{Errc::io, 0, "a store answered a lookup for other keys"};
+        return;
+      }
+      for (StoredChunk& chunk : *found) chunk.tiers <<= first_[i];
+    });
+    return found;
+  }
+  /// Erases in the store of this tier alone.
+  Status erase_tier(std::uint32_t tier, const ChunkKey& key) {
+    Status status = Error{Errc::invalid_argument, 0, "no such storage tier"};
+    each([&](std::size_t i, auto& store) {
+      if (tier < first_[i] || tier >= first_[i + 1]) return;
+      status = contained("erase of a store",
+                         [&] { return erase_in_tier(store, tier - first_[i], key); });
+    });
+    return status;
+  }
 
   /// Asks every store. Where their objects of a key differ in size, the first page of each is read
   /// and the size is taken that a chunk's own header confirms, else the largest; tiers with another
@@ -247,6 +280,10 @@ requires(sizeof...(S) > 0) class TieredStorage {
   }
 
  private:
+  template <class F>
+  static auto contained(const char* what, F&& f) {
+    return detail::guarded(Errc::io, what, std::forward<F>(f));
+  }
   template <class F>
   void each(F&& f) {
     [&]<std::size_t... I>(std::index_sequence<I...>) { (f(I, *std::get<I>(stores_)), ...); }

@@ -1,0 +1,446 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// The lanes' memory, their reads that hang, and several sessions over them. A run that would wait
+// for what never comes waits for minutes, so that the test program's time limit notices.
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "cake/loader.hpp"
+#include "cake/storage/memory.hpp"
+#include "catch.hpp"
+#include "fault/faulty_storage.hpp"
+#include "fault/layer_by_layer.hpp"
+#include "toy_engine.hpp"
+
+using namespace cake;
+using namespace std::chrono_literals;
+using fault::ExactStaging;
+using fault::FaultyStorage;
+using fault::LayerByLayer;
+using testing::toy_prompt;
+using testing::ToyEngine;
+
+namespace {
+
+constexpr std::uint32_t kChunk = 64;
+constexpr std::uint32_t kChunks = 12;
+constexpr std::uint32_t kTokens = kChunk * kChunks + 20;
+constexpr SessionOptions kPatient{.patience = 10min, .lookup_timeout = 10min};
+
+/// A prompt, stored whole, and the KV that it must have.
+struct Stored {
+  Stored() : prompt(toy_prompt(kTokens)) {
+    REQUIRE(alone.prefill(prompt, {0, kTokens}));
+    expected = alone.kv();
+    save_missing();
+    keys = prefix_chain(root_key(alone.fingerprint(), alone.layout(), kChunk, {}), prompt, kChunk);
+    object_bytes = ChunkGeometry(alone.layout(), kChunk).object_bytes();
+  }
+  void save_missing() {
+    REQUIRE(save(alone, inner, prompt, {.chunk_tokens = kChunk}).status);
+    REQUIRE(inner.size() == kChunks);
+  }
+  std::vector<TokenId> prompt;
+  std::vector<std::byte> expected;
+  std::vector<ChunkKey> keys;
+  std::uint64_t object_bytes = 0;
+  MemoryStorage inner;
+  ToyEngine alone{kTokens};
+};
+
+template <class E, class S, class Sch>
+PrefillReport run(PrefillSession<E, S, Sch>& session, E& engine, const Stored& stored) {
+  engine.clear();
+  session.begin({.tokens = stored.prompt, .chunk_tokens = kChunk});
+  for (Step step; (step = session.next(256)).kind != Step::Kind::finished;) {
+    if (step.kind == Step::Kind::wait) {
+      session.wait(step.until);
+    } else {
+      session.done(step, step.tokens.size(),
+                   engine.prefill(stored.prompt, step.tokens, session.gate(step)));
+    }
+  }
+  PrefillReport report = session.finish();
+  CHECK(report.status.has_value());
+  CHECK(engine.kv() == stored.expected);
+  return report;
+}
+
+template <class S, class Sch>
+PrefillReport run(const Stored& stored, IoLanes<S>& lanes, Sch scheduler,
+                  SessionOptions options = kPatient) {
+  ToyEngine engine(kTokens);
+  PrefillSession<ToyEngine, S, Sch> session(engine, lanes, std::move(scheduler), options);
+  return run(session, engine, stored);
+}
+
+template <class F>
+void eventually(F&& holds) {
+  for (int i = 0; i < 60'000 && !holds(); ++i) std::this_thread::sleep_for(1ms);
+  CHECK(holds());
+}
+
+}  // namespace
+
+TEST_CASE("lent, kept and leaving buffers together never take more than the budget") {
+  detail::StagingPool pool(100 * 4096, 6);
+  ExactStaging memory(100 * 4096);
+  std::vector<AlignedBuffer> lent;
+  std::uint32_t x = 1;
+  for (int i = 0; i < 20'000; ++i) {
+    x = x * 1664525 + 1013904223;
+    const std::uint64_t bytes = 4096 * (1 + (x >> 20) % 40);
+    if ((x >> 8) % 2 == 0 && bytes <= pool.room()) {
+      detail::StagingPool::Dropped dropped;
+      AlignedBuffer buffer = pool.lend(bytes, dropped);
+      // Others are served between the call and the end of what was dropped.
+      if (pool.room() >= 4096) {
+        detail::StagingPool::Dropped more;
+        AlignedBuffer other = pool.lend(4096, more);
+        more.buffers.clear();
+        pool.freed(more.held);
+        if (other.size() == 0) other = AlignedBuffer(4096, &memory);
+        lent.push_back(std::move(other));
+      }
+      dropped.buffers.clear();
+      pool.freed(dropped.held);
+      if (buffer.size() == 0) buffer = AlignedBuffer(bytes, &memory);
+      lent.push_back(std::move(buffer));
+    } else if (!lent.empty()) {
+      AlignedBuffer unused = pool.take_back(std::move(lent.back()));
+      lent.pop_back();
+      const std::uint64_t back = unused.size();
+      unused = AlignedBuffer();
+      if (back != 0) pool.freed(detail::StagingPool::cost(back));
+    }
+  }
+  CHECK(memory.refused == 0);
+  for (AlignedBuffer& buffer : lent) {
+    const std::uint64_t bytes = detail::StagingPool::cost(buffer.size());
+    if (pool.take_back(std::move(buffer)).size() != 0) pool.freed(bytes);
+  }
+  CHECK(pool.room() == pool.budget());
+}
+
+TEST_CASE("whole chunks and layers are loaded through staging memory of exactly the budget") {
+  Stored stored;
+  for (const std::uint64_t objects : {1u, 2u, 3u}) {
+    CAPTURE(objects);
+    ExactStaging memory(objects * stored.object_bytes);
+    {
+      IoLanes lanes(
+          stored.inner,
+          {.threads = 4, .staging_bytes = objects * stored.object_bytes, .staging = &memory});
+      for (int i = 0; i < 3; ++i) {
+        CHECK(run(stored, lanes, LoadOnlyScheduler()).tokens_loaded == kChunk * kChunks);
+        const PrefillReport report = run(stored, lanes, LayerByLayer());
+        CHECK(report.tokens_loaded == kChunk * kChunks);
+        CHECK(report.failed_loads == 0);
+        CHECK(report.scheduler_faults == 0);
+        CHECK(report.loads.size() == 3 * kChunks);
+      }
+    }
+    CHECK(memory.refused == 0);
+    CHECK(memory.used == 0);
+  }
+}
+
+TEST_CASE("a damaged byte in any layer of a chunk that comes in slices costs that chunk") {
+  Stored stored;
+  const ChunkGeometry geometry(ToyEngine(1).layout(), kChunk);
+  for (const std::uint64_t layer : {0u, 1u, 2u}) {
+    FaultyStorage storage(stored.inner);
+    const std::uint64_t at = geometry.head_bytes() + layer * 2 * geometry.run_stride() + 100;
+    const ChunkKey damaged = stored.keys[5];
+    IoLanes lanes(storage);
+    // The n-th read of that chunk is of its n-th layer.
+    auto object = *stored.inner.get(damaged);
+    object[at] ^= std::byte{1};
+    stored.inner.replace(damaged, object);
+    CAPTURE(layer);
+    const PrefillReport report = run(stored, lanes, LayerByLayer());
+    CHECK(report.chunks[5].source == Source::computed);
+    CHECK(report.chunks[5].load_error == Errc::corrupt);
+    CHECK(report.failed_loads == 1);
+    CHECK(report.tokens_loaded == kChunk * (kChunks - 1));
+    CHECK_FALSE(stored.inner.get(damaged));  // gone before the run could end
+    stored.save_missing();
+    CHECK(run(stored, lanes, LayerByLayer()).tokens_loaded == kChunk * kChunks);
+  }
+}
+
+namespace {
+
+/// Even chunks lie in tier 0, odd ones in tier 1, whose reads can be held up.
+class TwoTiers {
+ public:
+  explicit TwoTiers(Stored& stored) : stored_(stored), slow(stored.inner) {}
+  std::uint32_t tiers() const { return 2; }
+  Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
+    auto found = stored_.inner.lookup(keys);
+    for (std::size_t i = 0; i < found->size(); ++i) {
+      if ((*found)[i].stored()) (*found)[i].tiers = i % 2 == 0 ? 1 : 2;
+    }
+    return found;
+  }
+  fault::FaultyCompletion read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
+                               MutableBytes out) {
+    if (tier == 1 && hang) {
+      slow.on_key(key, {.kind = fault::Kind::hang});
+    } else {
+      slow.on_key(key, {});
+    }
+    return slow.read(0, key, offset, out);
+  }
+  Status write(const ChunkKey& key, ConstBytes bytes) { return stored_.inner.write(key, bytes); }
+  Status erase(const ChunkKey& key) { return stored_.inner.erase(key); }
+
+ private:
+  Stored& stored_;
+
+ public:
+  FaultyStorage<MemoryStorage> slow;
+  std::atomic<bool> hang{false};
+};
+
+}  // namespace
+
+TEST_CASE("memory that a tier gives back goes to the other one at once") {
+  Stored stored;
+  TwoTiers storage(stored);
+  IoLanes lanes(storage, {.threads = 2, .staging_bytes = stored.object_bytes});
+  for (int i = 0; i < 20; ++i) {
+    CHECK(run(stored, lanes, LoadOnlyScheduler()).tokens_loaded == kChunk * kChunks);
+  }
+}
+
+namespace {
+
+/// Loads what there is a lane for, and computes the rest.
+class AroundDownLanes : public LoadOnlyScheduler {
+ public:
+  Step next_step(const Board& board, std::uint32_t budget, Time now) {
+    Step step = LoadOnlyScheduler::next_step(board, budget, now);
+    const std::uint32_t front = board.front_chunk();
+    if (step.kind == Step::Kind::compute || front >= board.plan().end_chunk) return step;
+    const bool up = (board.on_lane(front, 0) && !board.lane(0).down()) ||
+                    (board.on_lane(front, 1) && !board.lane(1).down());
+    if (up || board.state(front) != ChunkState::open) return step;
+    step.kind = Step::Kind::compute;
+    step.tokens = {board.front(), board.plan().chunk_range(front).end};
+    return step;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a dead tier keeps neither memory nor threads of another") {
+  Stored stored;
+  TwoTiers storage(stored);
+  storage.hang = true;
+  // Room for four reads; the dead tier has threads for as many.
+  IoLanes lanes(storage, {.threads = 4, .staging_bytes = 4 * stored.object_bytes});
+  SessionOptions options = kPatient;
+  options.read_timeout = 1s;
+  options.patience = 2s;
+  for (int i = 0; i < 3; ++i) {
+    const PrefillReport report = run(stored, lanes, AroundDownLanes(), options);
+    std::uint32_t loaded = 0;
+    for (std::uint32_t c = 0; c < kChunks; c += 2) {
+      loaded += report.chunks[c].source == Source::loaded ? 1 : 0;
+    }
+    CHECK(loaded == kChunks / 2);
+  }
+  CHECK(storage.slow.release() > 0);
+  eventually([&] {
+    lanes.wake();
+    return lanes.free_staging_bytes() == lanes.staging_bytes();
+  });
+}
+
+TEST_CASE("a lane whose memory is held by abandoned reads is down, and comes back with them") {
+  Stored stored;
+  FaultyStorage storage(stored.inner);
+  storage.on_every_read({.kind = fault::Kind::hang});
+  IoLanes lanes(storage, {.threads = 4, .staging_bytes = 2 * stored.object_bytes});
+  SessionOptions options = kPatient;
+  options.read_timeout = 20ms;
+  CHECK(run(stored, lanes, LoadOnlyScheduler(), options).tokens_loaded == 0);
+  eventually([&] { return lanes.quarantined() == 2; });
+  CHECK(lanes.free_staging_bytes() == 0);
+  CHECK(lanes.down(0, stored.object_bytes));
+  // Nobody waits for the patience of these.
+  for (int i = 0; i < 3; ++i) {
+    CHECK(run(stored, lanes, LoadOnlyScheduler(), options).tokens_loaded == 0);
+  }
+  storage.heal();
+  CHECK(storage.release() == 2);
+  eventually([&] { return !lanes.down(0, stored.object_bytes); });
+  CHECK(run(stored, lanes, LoadOnlyScheduler()).tokens_loaded == kChunk * kChunks);
+}
+
+TEST_CASE("a session that does not come to insert leaves the lanes to the others") {
+  Stored stored;
+  IoLanes lanes(stored.inner, {.threads = 2, .staging_bytes = 4 * stored.object_bytes});
+  using OnCaller = testing::ToyEngineT<true>;
+  OnCaller paused(kTokens);
+  paused.clear();
+  PrefillSession<OnCaller, MemoryStorage, LoadOnlyScheduler> session(paused, lanes, {}, kPatient);
+  session.begin({.tokens = stored.prompt, .chunk_tokens = kChunk});
+  eventually([&] { return lanes.free_staging_bytes() <= 2 * stored.object_bytes; });
+  for (int i = 0; i < 3; ++i) {
+    CHECK(run(stored, lanes, LoadOnlyScheduler()).tokens_loaded == kChunk * kChunks);
+  }
+  // It goes on where it was.
+  for (Step step; (step = session.next(256)).kind != Step::Kind::finished;) {
+    if (step.kind == Step::Kind::wait) {
+      session.wait(step.until);
+    } else {
+      session.done(step, step.tokens.size(), paused.prefill(stored.prompt, step.tokens));
+    }
+  }
+  CHECK(session.finish().tokens_loaded == kChunk * kChunks);
+  CHECK(paused.kv() == stored.expected);
+  eventually([&] { return lanes.free_staging_bytes() == lanes.staging_bytes(); });
+}
+
+TEST_CASE("the end of the lanes waits for abandoned reads, and then gives their memory back") {
+  Stored stored;
+  ExactStaging memory(8 * stored.object_bytes);
+  FaultyStorage storage(stored.inner);
+  storage.on_every_read({.kind = fault::Kind::hang});
+  std::jthread releaser;
+  {
+    IoLanes lanes(storage,
+                  {.threads = 2, .staging_bytes = 8 * stored.object_bytes, .staging = &memory});
+    SessionOptions options = kPatient;
+    options.read_timeout = 20ms;
+    CHECK(run(stored, lanes, LoadOnlyScheduler(), options).tokens_loaded == 0);
+    eventually([&] { return lanes.quarantined() > 0; });
+    CHECK(memory.used > 0);
+    releaser = std::jthread([&] {
+      std::this_thread::sleep_for(100ms);
+      storage.heal();
+      while (storage.release() > 0) std::this_thread::sleep_for(1ms);
+    });
+  }
+  CHECK(storage.counts().hung == 0);
+  CHECK(memory.used == 0);
+}
+
+namespace {
+
+/// A thread of its own writes `out` until the read has ended. Some completions throw once.
+class ScribblingStorage {
+ public:
+  explicit ScribblingStorage(MemoryStorage& inner) : inner_(inner) {}
+  struct Job {
+    std::atomic<bool> done{false};
+    std::jthread thread;
+  };
+  struct Read {
+    std::shared_ptr<Job> job;
+    bool throws = false;
+    bool ready() {
+      if (std::exchange(throws, false)) throw 42;  // NOLINT(hicpp-exception-baseclass)
+      return job->done;
+    }
+    Status wait() {
+      while (!job->done) std::this_thread::sleep_for(1ms);
+      return {};
+    }
+  };
+  Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
+    return inner_.lookup(keys);
+  }
+  Read read(std::uint32_t, const ChunkKey& key, std::uint64_t offset, MutableBytes out) {
+    const bool bad = reads++ % 3 == 0;
+    auto job = std::make_shared<Job>();
+    job->thread = std::jthread([this, key, offset, out, bad, state = job.get()] {
+      for (int i = 0; bad && i < 100; ++i) {
+        for (std::size_t at = 0; at < out.size(); at += 64) out[at] = static_cast<std::byte>(i);
+        std::this_thread::sleep_for(200us);
+      }
+      (void)inner_.read(0, key, offset, out);
+      state->done = true;
+    });
+    return {std::move(job), bad};
+  }
+  Status write(const ChunkKey& key, ConstBytes bytes) { return inner_.write(key, bytes); }
+  Status erase(const ChunkKey& key) { return inner_.erase(key); }
+  std::atomic<int> reads{0};
+
+ private:
+  MemoryStorage& inner_;
+};
+
+}  // namespace
+
+TEST_CASE("a completion that throws keeps its buffer until its read has ended") {
+  Stored stored;
+  ScribblingStorage storage(stored.inner);
+  IoLanes lanes(storage, {.threads = 2});
+  for (int i = 0; i < 5; ++i) {
+    storage.reads = 0;
+    const PrefillReport report = run(stored, lanes, LoadOnlyScheduler());
+    // One in three threw, and no other read found its bytes changed.
+    CHECK(report.failed_loads == kChunks / 3);
+    CHECK(report.tokens_loaded == kChunk * (kChunks - kChunks / 3));
+    CHECK(stored.inner.size() == kChunks);
+  }
+}
+
+namespace {
+
+/// Says nothing of loads before a step has ended.
+class LoadsAfterStep : public LoadOnlyScheduler {
+ public:
+  Step next_step(const Board& board, std::uint32_t budget, Time now) {
+    if (board.finished().sequence > 0) return LoadOnlyScheduler::next_step(board, budget, now);
+    Step step;
+    step.kind = Step::Kind::compute;
+    step.tokens = {0, kChunk};
+    return step;
+  }
+  std::optional<Load> next_load(const Board& board, LaneId lane, Time now) {
+    if (board.finished().sequence == 0) return std::nullopt;
+    return LoadOnlyScheduler::next_load(board, lane, now);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("lanes are woken when the end of a step gives them something to do") {
+  Stored stored;
+  IoLanes lanes(stored.inner);
+  const PrefillReport report = run(stored, lanes, LoadsAfterStep());
+  CHECK(report.tokens_loaded == kChunk * (kChunks - 1));
+}
+
+TEST_CASE("the two ends meet in the middle behind real threads") {
+  Stored stored;
+  struct Slow {  // each read takes its time
+    MemoryStorage& inner;
+    Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> k) { return inner.lookup(k); }
+    Status read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out) {
+      std::this_thread::sleep_for(20ms);
+      return inner.read(tier, key, offset, out);
+    }
+    Status write(const ChunkKey& key, ConstBytes bytes) { return inner.write(key, bytes); }
+    Status erase(const ChunkKey& key) { return inner.erase(key); }
+  } storage{stored.inner};
+  ToyEngine engine(kTokens, {.per_token = 300us});  // a chunk takes about as long
+  IoLanes lanes(storage, {.threads = 1});
+  PrefillSession session(engine, lanes, MeetInTheMiddleScheduler(), kPatient);
+  PrefillReport report;
+  for (int i = 0; i < 2; ++i) report = run(session, engine, stored);
+  CHECK(0 < report.meet_token);
+  CHECK(report.meet_token < report.plan.prefix_end());
+  CHECK(report.chunks.front().source == Source::computed);
+  CHECK(report.chunks.back().source == Source::loaded);
+}
