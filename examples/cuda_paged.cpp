@@ -42,7 +42,8 @@ class PagedEngine {
         pool_bytes_(std::size_t{n_pages_} * examples::kPageTokens * examples::kTokenBytes),
         memory_(2 * kLayers * pool_bytes_),
         tokens_(max_tokens * sizeof(TokenId)),
-        table_(n_pages_ * sizeof(std::int32_t)) {
+        table_(n_pages_ * sizeof(std::int32_t)),
+        there_(max_tokens, kLayers) {
     for (std::uint32_t l = 0; l < kLayers; ++l) {
       k_.push_back(memory_.as<std::byte>() + 2 * l * pool_bytes_);
       v_.push_back(memory_.as<std::byte>() + (2 * l + 1) * pool_bytes_);
@@ -75,6 +76,7 @@ class PagedEngine {
                                  tokens_.device<std::int32_t>(), l, range.begin, range.end},
                                 stream_.get()),
             "toy_layer");
+        if (pass.status) there_.add(range, {l, l + 1});
       }
     }
     if (pass.status) pass.status = pass.done.record(stream_.get());
@@ -83,11 +85,16 @@ class PagedEngine {
   }
 
   // [transfer]
-  // Loaded KV into the pages, and the other way for save(): all that cake does to them.
+  // Loaded KV into the pages, and the other way for save(): all that cake does to them. Of tokens
+  // that have no KV nothing is given out.
   cuda::Transfer insert(const Slice& slice, const KvView& from) {
+    there_.add(slice.tokens, slice.layers);
     return transfer_.insert(pages(), slice, from);
   }
   cuda::Transfer extract(const Slice& slice, const MutableKvView& to) {
+    if (auto missing = there_.missing(slice.tokens, slice.layers)) {
+      return cuda::Transfer(no_kv(*missing));
+    }
     return transfer_.extract(pages(), slice, to);
   }
   StagingMemory* staging_memory() { return &staging_; }  // the loader reads into pinned memory
@@ -110,6 +117,7 @@ class PagedEngine {
   cuda::PinnedBuffer tokens_;
   cuda::PinnedBuffer table_;
   std::vector<void*> k_, v_;
+  KvPresence there_;  // what was computed or inserted, or is enqueued to be
   cuda::PinnedStaging staging_;
   cuda::Stream stream_;
   cuda::KvTransfer transfer_;

@@ -21,17 +21,18 @@ using cake::examples::TinyEngine;
 int main(int argc, char** argv) try {
   const cake::examples::TemporaryFolder temporary;
   const std::filesystem::path directory = argc > 1 ? argv[1] : temporary.path() / "store";
-  std::vector<cake::TokenId> prompt(1500);
+  constexpr std::uint32_t kTokens = 1500;
+  std::vector<cake::TokenId> prompt(kTokens);
   for (std::size_t i = 0; i < prompt.size(); ++i) {
     prompt[i] = static_cast<cake::TokenId>(i * i % 31);
   }
 
   // Rules that a concept cannot say are tried out once, when an engine is new.
-  TinyEngine fresh(prompt.size());
+  TinyEngine fresh(kTokens);
   for (const std::string& broken : cake::testing::check(fresh, prompt)) std::puts(broken.c_str());
 
   // [loader]
-  TinyEngine engine(prompt.size());
+  TinyEngine engine(kTokens);
   cake::PosixStorage storage({.directory = directory});
   cake::Loader loader(engine, storage, {.chunk_tokens = 64, .max_step_tokens = 128});
   const cake::PrefillReport first = loader.prefill(prompt);
@@ -43,7 +44,7 @@ int main(int argc, char** argv) try {
               first.tokens_computed, first.tokens_loaded, saved.written,
               saved.written + saved.present);
 
-  TinyEngine restarted(prompt.size());
+  TinyEngine restarted(kTokens);
   const double kv_bytes =
       static_cast<double>(engine.layout().bytes_per_token()) * static_cast<double>(prompt.size());
   const double seconds = cake::PrefillReport::seconds_of(first.ttft);

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cake/concepts.hpp"
+#include "cake/kv_presence.hpp"
 
 namespace cake::examples {
 
@@ -59,8 +60,10 @@ class TinyModel {
 // [engine]
 class TinyEngine {
  public:
-  explicit TinyEngine(std::size_t max_tokens)
-      : side_(max_tokens * TinyModel::kWidth), kv_(2 * TinyModel::kLayers * side_) {}
+  explicit TinyEngine(std::uint32_t max_tokens)
+      : side_(max_tokens * TinyModel::kWidth),
+        kv_(2 * TinyModel::kLayers * side_),
+        there_(max_tokens, TinyModel::kLayers) {}
 
   // The shape of the KV, and a name for everything that changes its bytes.
   KvLayout layout() const {
@@ -76,6 +79,7 @@ class TinyEngine {
     for (std::uint32_t l = 0; l < TinyModel::kLayers; ++l) {
       if (!gate.wait(l)) return Error{Errc::superseded, 0, "prefill"};
       TinyModel::layer(l, range, x.data(), k(l), k(l) + side_);
+      there_.add(range, {l, l + 1});
     }
     logits_.assign(x.end() - TinyModel::kWidth, x.end());
     return {};
@@ -88,9 +92,12 @@ class TinyEngine {
       std::memcpy(at, from.k(l).data(), from.k(l).size());
       std::memcpy(at + side_, from.v(l).data(), from.v(l).size());
     }
+    there_.add(slice.tokens, slice.layers);
     return {};
   }
+  // What nobody has written is not given out, or save() would store it.
   Status extract(const Slice& slice, const MutableKvView& to) {
+    if (auto missing = there_.missing(slice.tokens, slice.layers)) return no_kv(*missing);
     for (std::uint32_t l = slice.layers.begin; l < slice.layers.end; ++l) {
       const float* const at = k(l) + slice.tokens.begin * TinyModel::kWidth;
       std::memcpy(to.k(l).data(), at, to.k(l).size());
@@ -106,6 +113,7 @@ class TinyEngine {
 
   std::size_t side_;           // floats of K, or of V, of one layer
   std::vector<float> kv_;      // [layer][K|V][max_tokens][kWidth]
+  KvPresence there_;           // which of it was computed or inserted
   std::vector<float> logits_;  // of the last token computed
 };
 static_assert(ComputeBackend<TinyEngine>);

@@ -82,7 +82,15 @@ TEST_CASE("the kit finds nothing wrong with a good engine") {
 namespace {
 
 /// An engine with one deliberate bug.
-enum class EngineBug { none, spills_tokens, spills_layers, ignores_void_gate, reads_ahead_of_gate };
+enum class EngineBug {
+  none,
+  spills_tokens,
+  spills_layers,
+  ignores_void_gate,
+  reads_ahead_of_gate,
+  gives_out_what_is_not_there,
+  notes_whole_pages
+};
 using Toy = testing::ToyEngine;
 struct BuggyEngine : Toy {
   EngineBug bug;
@@ -100,6 +108,18 @@ struct BuggyEngine : Toy {
       return status;
     }
     return Toy::prefill(prompt, range, gate);
+  }
+  /// As an engine that keeps no note of what was written, or one note for a page of 16 tokens.
+  Status extract(const Slice& slice, const MutableKvView& to) {
+    Status status = Toy::extract(slice, to);
+    if (bug == EngineBug::gives_out_what_is_not_there) return {};
+    if (bug == EngineBug::notes_whole_pages && !status) {
+      const Slice page{0, {slice.tokens.begin, slice.tokens.begin + 1}, slice.layers};
+      std::vector<std::byte> bytes(layout().bytes_per_token());
+      const MutableKvView view(bytes.data(), 0, layout().row_bytes(), layout().row_bytes());
+      if (slice.tokens.begin / 16 == (slice.tokens.end - 1) / 16) return Toy::extract(page, view);
+    }
+    return status;
   }
   Status insert(Slice slice, const KvView& from) {
     Status status = Toy::insert(slice, from);
@@ -123,12 +143,20 @@ static_assert(ComputeBackend<BuggyEngine>);
 
 TEST_CASE("the kit finds each deliberate bug of an engine") {
   const auto prompt = testing::toy_prompt(100);
-  for (const EngineBug bug : {EngineBug::spills_tokens, EngineBug::spills_layers,
-                              EngineBug::ignores_void_gate, EngineBug::reads_ahead_of_gate}) {
+  for (const EngineBug bug :
+       {EngineBug::spills_tokens, EngineBug::spills_layers, EngineBug::ignores_void_gate,
+        EngineBug::reads_ahead_of_gate, EngineBug::gives_out_what_is_not_there,
+        EngineBug::notes_whole_pages}) {
     BuggyEngine engine(100, bug);
     CAPTURE(static_cast<int>(bug));
     CHECK_FALSE(testing::check(engine, prompt).empty());
   }
+  BuggyEngine engine(100, EngineBug::gives_out_what_is_not_there);
+  const std::string told = joined(testing::check(engine, prompt));
+  CHECK(told.find("never computed is refused") != std::string::npos);
+  CHECK(told.find("cake::KvPresence") != std::string::npos);
+  BuggyEngine good(100, EngineBug::none);
+  CHECK(joined(testing::check(good, prompt)).empty());
 }
 
 TEST_CASE("the kit finds nothing wrong with our schedulers") {

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "cake/concepts.hpp"
+#include "cake/kv_presence.hpp"
 
 namespace cake::testing {
 
@@ -33,6 +34,7 @@ class ToyEngineT {
   explicit ToyEngineT(std::size_t n_tokens, ToyOptions options = {})
       : options_(options),
         kv_(n_tokens * options.layout.bytes_per_token()),
+        there_(static_cast<std::uint32_t>(n_tokens), options.layout.n_layers),
         owner_(std::this_thread::get_id()) {}
 
   KvLayout layout() const { return options_.layout; }
@@ -64,6 +66,7 @@ class ToyEngineT {
           }
         }
       }
+      there_.add(range, {layer, layer + 1});
       if (options_.per_token.count() > 0) {
         std::this_thread::sleep_for(options_.per_token * range.size() / l.n_layers);
       }
@@ -85,11 +88,13 @@ class ToyEngineT {
         std::memcpy(row(t, layer, 1), from.v(layer).data() + at, bytes);
       }
     }
+    there_.add(slice.tokens, slice.layers);
     ++inserts;
     return {};
   }
 
   Status extract(const Slice& slice, const MutableKvView& to) {
+    if (auto missing = there_.missing(slice.tokens, slice.layers)) return no_kv(*missing);
     const std::size_t bytes = options_.layout.row_bytes();
     for (std::uint32_t layer = slice.layers.begin; layer < slice.layers.end; ++layer) {
       for (std::uint32_t t = slice.tokens.begin; t < slice.tokens.end; ++t) {
@@ -103,6 +108,7 @@ class ToyEngineT {
 
   void clear() {
     std::memset(kv_.data(), 0xee, kv_.size());
+    there_.clear();
     logits_ = false;
     steps = 0;
     inserts = 0;
@@ -123,6 +129,7 @@ class ToyEngineT {
   }
   ToyOptions options_;
   std::vector<std::byte> kv_;
+  KvPresence there_;
   std::thread::id owner_;
   bool logits_ = false;
 };

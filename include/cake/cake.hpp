@@ -8,6 +8,7 @@
 #include "cake/concepts.hpp"
 #include "cake/identity.hpp"
 #include "cake/kv_layout.hpp"
+#include "cake/kv_presence.hpp"
 #include "cake/lanes.hpp"
 #include "cake/loader.hpp"
 #include "cake/plan.hpp"

@@ -276,9 +276,10 @@ Failures check_memory(M& memory, std::uint32_t n_tokens, std::uint64_t seed = 1)
 }
 
 /// Tries an engine: its memory as above, then that a prompt computed in steps, behind a gate or
-/// with a part of its KV inserted, leaves the same KV. The engine must be able to prefill `prompt`
-/// (at least 8 tokens) again and again. `same_bytes`: it gives equal bytes for equal steps, as
-/// deterministic kernels do.
+/// with a part of its KV inserted, leaves the same KV, and that KV of tokens that were neither
+/// computed nor inserted is not given out. Nothing may have been computed on the engine yet, and it
+/// must be able to prefill `prompt` (at least 8 tokens) again and again. `same_bytes`: it gives
+/// equal bytes for equal steps, as deterministic kernels do.
 template <ComputeBackend C>
 Failures check(C& engine, Tokens prompt, bool same_bytes = true) {
   const auto n = static_cast<std::uint32_t>(prompt.size());
@@ -300,8 +301,18 @@ Failures check(C& engine, Tokens prompt, bool same_bytes = true) {
   const Slice back{1, {cut, n}, {0, layout.n_layers}};
   detail::Runs front_kv(layout, front);
   detail::Runs back_kv(layout, back);
-  expect(prefill({0, cut}, {}).has_value() && prefill({cut, n}, {}).has_value(),
-         "a prompt is computed in two steps");
+  const bool first_step = prefill({0, cut}, {}).has_value();
+  const Slice across{0, {cut - 1, cut + 1}, {0, layout.n_layers}};
+  detail::Runs across_kv(layout, across);
+  expect(
+      !wait(engine.extract(across, across_kv.view())) &&
+          !wait(engine.extract(back, back_kv.view())),
+      "extract of tokens that were never computed is refused; save() would store what lies in "
+      "their memory. Note for each token when its KV is computed or inserted (cake::KvPresence "
+      "does), and return invalid_argument for others. The token that was sampled last has no KV "
+      "until it is decoded. If other prompts were computed on this engine before the check, hand "
+      "it a new one");
+  expect(first_step && prefill({cut, n}, {}).has_value(), "a prompt is computed in two steps");
   expect(wait(engine.extract(front, front_kv.view())).has_value() &&
              wait(engine.extract(back, back_kv.view())).has_value(),
          "KV that was computed can be extracted");

@@ -4,6 +4,7 @@
 // An engine whose KV lies in pages on the device, under the loader. Built twice, as
 // kv_transfer_test.cpp.
 #include "cake/cuda/pinned_staging.hpp"
+#include "cake/kv_presence.hpp"
 #include "cake/loader.hpp"
 #include "cake/scheduler/baselines.hpp"
 #include "cake/storage/memory.hpp"
@@ -19,7 +20,8 @@ namespace {
 /// token depends on all KV before it.
 class PagedEngine {
  public:
-  explicit PagedEngine(const Case& c) : case_(c), pools_(c), device_(pools_) {
+  explicit PagedEngine(const Case& c)
+      : case_(c), pools_(c), device_(pools_), there_(c.tokens.end, c.n_layers) {
     kv_ = pools_.paged(device_.bases());
   }
   KvLayout layout() const { return kv_.layout; }
@@ -28,9 +30,11 @@ class PagedEngine {
   }
   StagingMemory* staging_memory() { return &staging_; }
   Transfer insert(const Slice& slice, const KvView& view) {
+    there_.add(slice.tokens, slice.layers);
     return transfer_.insert(kv_, slice, view);
   }
   Transfer extract(const Slice& slice, const MutableKvView& view) {
+    if (auto missing = there_.missing(slice.tokens, slice.layers)) return Transfer(no_kv(*missing));
     return transfer_.extract(kv_, slice, view);
   }
   Status prefill(Tokens tokens, TokenRange range) {
@@ -58,6 +62,7 @@ class PagedEngine {
   Pools pools_;
   DevicePools device_;
   PagedKv kv_;
+  KvPresence there_;
   PinnedStaging staging_;
   KvTransfer transfer_;
 };
