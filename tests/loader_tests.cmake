@@ -4,6 +4,7 @@ cake_test(NAME session_test SOURCES session_test.cpp)
 cake_test(NAME loader_test SOURCES loader_test.cpp)
 cake_test(NAME save_test SOURCES save_test.cpp inputs_test.cpp tiers_test.cpp)
 cake_test(NAME loader_faults_test SOURCES fault/loader_faults_test.cpp)
+cake_test(NAME session_lifecycle_test SOURCES session_lifecycle_test.cpp)
 cake_test(NAME lanes_test SOURCES
   deadline_calls_test.cpp
   io_lanes_test.cpp)

@@ -6,6 +6,7 @@
 // own use that instead.
 #pragma once
 
+#include <algorithm>
 #include <concepts>
 #include <cstdint>
 #include <exception>
@@ -152,8 +153,7 @@ class Loader {
       } else if (!running.empty()) {
         // The scheduler may want to see more of the loads before it says what comes behind this
         // one.
-        const Time left = step.until - session_.now();
-        if (left > std::chrono::hours(1) || ready_within(running.front(), left)) settle(running);
+        if (ready_by(running.front(), step.until)) settle(running);
       } else if (step.kind == Step::Kind::finished) {
         return;
       } else {
@@ -182,11 +182,24 @@ class Loader {
     return detail::value_or([&] { return wait_for(running.pass, span); }, true);
   }
 
-  /// Waits for the oldest step. An engine that inserts on this thread may need that for the step.
-  void settle(std::vector<Running>& running) {
+  /// Whether the pass ends until then, or is to be waited for as long as it takes. It may need the
+  /// inserts of an engine that makes them on this thread.
+  bool ready_by(Running& running, Time until) {
+    const Time left = until - session_.now();
     if constexpr (inserts_on_caller<C>()) {
-      while (!ready_within(running.front(), std::chrono::microseconds(200))) session_.wait(Time{0});
+      while (!ready_within(running, std::min<Time>(left, std::chrono::microseconds(200)))) {
+        session_.wait(Time{0});
+        if (session_.now() >= until) return false;
+      }
+      return true;
+    } else {
+      return left > std::chrono::hours(1) || ready_within(running, left);
     }
+  }
+
+  /// Waits for the oldest step.
+  void settle(std::vector<Running>& running) {
+    (void)ready_by(running.front(), kNever);
     Running oldest = std::move(running.front());
     running.erase(running.begin());
     const Status status =
