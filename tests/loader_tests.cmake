@@ -7,7 +7,11 @@ cake_test(NAME loader_faults_test SOURCES fault/loader_faults_test.cpp)
 cake_test(NAME session_lifecycle_test SOURCES session_lifecycle_test.cpp)
 cake_test(NAME lanes_test SOURCES
   deadline_calls_test.cpp
-  io_lanes_test.cpp)
+  io_lanes_test.cpp
+  lookup_test.cpp)
+cake_test(NAME lane_memory_test SOURCES fault/lane_memory_test.cpp)
+cake_test(NAME lanes_threads_test SOURCES io_lanes_threads_test.cpp)
+target_link_libraries(lanes_threads_test PRIVATE ${CMAKE_DL_LIBS})
 cake_test(NAME loader_throws_test SOURCES fault/loader_throws_test.cpp)
 
 # The quickstart, from outside.
