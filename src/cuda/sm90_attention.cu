@@ -33,7 +33,10 @@ cudaError_t launch_sm90_attention(const AttentionParams& p, const Sm90Boxes& box
     return bf16 ? launch<__nv_bfloat16, 128, 2>(p, boxes, processors, stream)
                 : launch<__half, 128, 2>(p, boxes, processors, stream);
   }
-  (void)rows_of_tile;
+  if (rows_of_tile == 192) {
+    return bf16 ? launch<__nv_bfloat16, 64, 3>(p, boxes, processors, stream)
+                : launch<__half, 64, 3>(p, boxes, processors, stream);
+  }
   return bf16 ? launch<__nv_bfloat16, 64, 2>(p, boxes, processors, stream)
               : launch<__half, 64, 2>(p, boxes, processors, stream);
 }

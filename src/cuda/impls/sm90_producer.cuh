@@ -2,7 +2,7 @@
 // Copyright 2026 the cake authors
 //
 // The warpgroup that brings queries, keys and values. Whole blocks of keys come as boxes of the
-// bulk copy engine, issued by the first warp. The last keys of a sequence come row by row through
+// bulk copy engine; the four warps share them. The last keys of a sequence come row by row through
 // all four warps: rows beyond them become zeros, so that nothing which lies there is ever read. The
 // same way takes every block where pages are no multiple of eight tokens, and queries whose group
 // does not divide the rows of a tile.
@@ -18,8 +18,9 @@ template <class T, class Tile>
 class Sm90Producer {
  public:
   __device__ Sm90Producer(const AttentionParams& p, const Sm90Boxes& boxes,
-                          typename Tile::Barriers& barriers, std::uint32_t base)
-      : p_(p), boxes_(boxes), barriers_(barriers), base_(base) {}
+                          typename Tile::Barriers& barriers, std::uint32_t base,
+                          std::int64_t* offsets)
+      : p_(p), boxes_(boxes), barriers_(barriers), base_(base), offsets_(offsets) {}
 
   __device__ void run() {
     Sm90Schedule<Tile> schedule(p_);
@@ -55,52 +56,50 @@ class Sm90Producer {
     return boxes_.key_rows != 0 && (block + 1) * Tile::kKeys <= w_.keys;
   }
 
+  // All warps wait for every buffer, so none of them asks for a phase that is far ahead.
   __device__ void load_keys(int block) {
-    load_side(keys_, barriers_.k_full, barriers_.k_empty, Tile::kKeysAt, boxes_.k, p_.k, block);
+    const int stage = keys_.stage();
+    const std::uint32_t to = base_ + Tile::kKeysAt + stage * Tile::kSideBytes;
+    if (by_boxes(block)) {
+      issue_boxes(to, boxes_.k, block, &barriers_.k_full[stage], &barriers_.k_empty[stage],
+                  keys_.parity() ^ 1);
+    } else {
+      note_rows(block);
+      wait(&barriers_.k_empty[stage], keys_.parity() ^ 1);
+      gather_side(to, static_cast<const T*>(p_.k), block);
+      publish_later(&barriers_.k_full[stage]);
+    }
+    ++keys_.count;
   }
   __device__ void load_values(int block) {
-    load_side(values_, barriers_.v_full, barriers_.v_empty, Tile::kValuesAt, boxes_.v, p_.v, block);
-  }
-  __device__ __forceinline__ void load_side(SideRing& ring, std::uint64_t* full,
-                                            std::uint64_t* empty, std::uint32_t at,
-                                            const CUtensorMap& map, const void* pool, int block) {
-    const int stage = ring.stage();
-    const std::uint32_t to = base_ + at + static_cast<std::uint32_t>(stage) * Tile::kSideBytes;
+    const int stage = values_.stage();
+    const std::uint32_t to = base_ + Tile::kValuesAt + stage * Tile::kSideBytes;
     if (by_boxes(block)) {
-      if (tid_ < 32) issue_boxes(to, map, block, &full[stage], &empty[stage], ring.parity() ^ 1);
+      issue_boxes(to, boxes_.v, block, &barriers_.v_full[stage], &barriers_.v_empty[stage],
+                  values_.parity() ^ 1);
     } else {
-      gather_side(to, static_cast<const T*>(pool), block, &full[stage], &empty[stage],
-                  ring.parity() ^ 1);
+      wait(&barriers_.v_empty[stage], values_.parity() ^ 1);
+      gather_side(to, static_cast<const T*>(p_.v), block);
+      publish_later(&barriers_.v_full[stage]);
     }
-    ++ring.count;
+    ++values_.count;
   }
 
+  /// Box i is issued by warp i % 4, the bytes of all are announced by the first.
   __device__ __forceinline__ void issue_boxes(std::uint32_t to, const CUtensorMap& map, int block,
                                               std::uint64_t* full, std::uint64_t* empty,
                                               std::uint32_t parity) const {
-    const int row = lane_ / Tile::kPanels * boxes_.key_rows;  // of the block
-    const int panel = lane_ % Tile::kPanels;
+    const int box = lane_ * 4 + tid_ / 32;
+    const int row = box / Tile::kPanels * boxes_.key_rows;  // of the block
+    const int panel = box % Tile::kPanels;
     const bool mine = row < Tile::kKeys;
     const Page page = mine ? page_of(block * Tile::kKeys + row) : Page{};  // looked up meanwhile
     wait(empty, parity);
-    if (lane_ == 0) arrive_expecting(full, Tile::kSideBytes);
+    if (tid_ == 0) arrive_expecting(full, Tile::kSideBytes);
     __syncwarp();
     if (!mine) return;
     copy_box(to + static_cast<std::uint32_t>(panel * Tile::kKeys + row) * kPanelRowBytes, map, full,
              CacheHint::evict_last, panel * kPanelColumns, page.row, w_.head, page.number);
-  }
-
-  __device__ void gather_side(std::uint32_t to, const T* pool, int block, std::uint64_t* full,
-                              std::uint64_t* empty, std::uint32_t parity) {
-    sync_named(kProducerBarrier, 128);  // nobody waits for a phase that is far ahead
-    wait(empty, parity);
-    pool += w_.head * p_.head_stride;
-    gather<Tile::kKeys>(to, [&](int row) {
-      const int key = block * Tile::kKeys + row;
-      const Page page = page_of(min(key, w_.keys - 1));
-      return Row{pool + page.number * p_.page_stride + page.row * p_.token_stride, key < w_.keys};
-    });
-    publish_later(full);
   }
 
   __device__ void load_queries() {
@@ -110,8 +109,8 @@ class Sm90Producer {
     const std::uint32_t to = base_ + static_cast<std::uint32_t>(stage) * Tile::kQueryBytes;
     const int group = static_cast<int>(p_.group);
     if (boxes_.queries_by_box) {
+      wait(empty, queries_.parity() ^ 1);
       if (tid_ == 0) {
-        wait(empty, queries_.parity() ^ 1);
         arrive_expecting(full, Tile::kQueryBytes);
         for (int panel = 0; panel < Tile::kPanels; ++panel) {
           copy_box(to + static_cast<std::uint32_t>(panel * Tile::kRows) * kPanelRowBytes, boxes_.q,
@@ -121,7 +120,6 @@ class Sm90Producer {
       }
       __syncwarp();
     } else {
-      sync_named(kProducerBarrier, 128);
       wait(empty, queries_.parity() ^ 1);
       gather<Tile::kRows>(to, [&](int row) {
         const int packed = min(w_.row0 + row, w_.rows - 1);
@@ -141,6 +139,20 @@ class Sm90Producer {
     bool there;
   };
 
+  /// Notes where this block's rows of keys and values lie, one row by each thread.
+  __device__ void note_rows(int block) const {
+    const int key = min(block * Tile::kKeys + tid_, w_.keys - 1);
+    const Page page = page_of(key);
+    offsets_[block % 2 * Tile::kKeys + tid_] =
+        w_.head * p_.head_stride + page.number * p_.page_stride + page.row * p_.token_stride;
+    sync_named(kProducerBarrier, 128);
+  }
+  __device__ void gather_side(std::uint32_t to, const T* pool, int block) const {
+    const std::int64_t* const offsets = offsets_ + block % 2 * Tile::kKeys;
+    const int there = w_.keys - block * Tile::kKeys;
+    gather<Tile::kKeys>(to, [&](int row) { return Row{pool + offsets[row], row < there}; });
+  }
+
   /// Rows that are not there become zeros. All threads of the warpgroup take part.
   template <int kRows, class Find>
   __device__ void gather(std::uint32_t to, Find find) const {
@@ -148,7 +160,7 @@ class Sm90Producer {
     constexpr int kRowsAtOnce = 128 / kPieces;
     const int tid = opaque(tid_);
     const int piece = tid % kPieces;
-#pragma unroll 2
+#pragma unroll 1
     for (int row = tid / kPieces; row < kRows; row += kRowsAtOnce) {
       const Row found = find(row);
       copy_async(to + panel_place<kRows>(row, piece), found.from + piece * 8, found.there);
@@ -183,6 +195,7 @@ class Sm90Producer {
   const Sm90Boxes& boxes_;
   typename Tile::Barriers& barriers_;
   const std::uint32_t base_;
+  std::int64_t* const offsets_;
   const int tid_ = static_cast<int>(threadIdx.x);
   const int lane_ = tid_ & 31;
   Sm90Work w_{};
