@@ -53,8 +53,9 @@ class Sm90Producer {
   }
 
   __device__ bool by_boxes(int block) const {
-    return boxes_.key_rows != 0 && (block + 1) * Tile::kKeys <= w_.keys;
+    return !gathers_blocks() && (block + 1) * Tile::kKeys <= w_.keys;
   }
+  __device__ bool gathers_blocks() const { return Tile::kGathersBlocks && boxes_.key_rows == 0; }
 
   // All warps wait for every buffer, so none of them asks for a phase that is far ahead.
   __device__ void load_keys(int block) {
@@ -139,12 +140,16 @@ class Sm90Producer {
     bool there;
   };
 
-  /// Notes where this block's rows of keys and values lie, one row by each thread.
-  __device__ void note_rows(int block) const {
-    const int key = min(block * Tile::kKeys + tid_, w_.keys - 1);
-    const Page page = page_of(key);
+  /// Notes where this block's rows of keys and values lie, one row by each thread. Where every
+  /// block is gathered, looks up the next one's pages meanwhile.
+  __device__ void note_rows(int block) {
+    const bool known = gathers_blocks() && block != w_.end - 1;
+    const Page page = known ? ahead_ : page_of(min(block * Tile::kKeys + tid_, w_.keys - 1));
     offsets_[block % 2 * Tile::kKeys + tid_] =
         w_.head * p_.head_stride + page.number * p_.page_stride + page.row * p_.token_stride;
+    if (gathers_blocks() && block > w_.begin) {
+      ahead_ = page_of((block - 1) * Tile::kKeys + tid_);
+    }
     sync_named(kProducerBarrier, 128);
   }
   __device__ void gather_side(std::uint32_t to, const T* pool, int block) const {
@@ -158,9 +163,10 @@ class Sm90Producer {
   __device__ void gather(std::uint32_t to, Find find) const {
     constexpr int kPieces = Tile::kDim / 8;
     constexpr int kRowsAtOnce = 128 / kPieces;
+    constexpr int kUnroll = Tile::kGathersBlocks ? 8 : 1;
     const int tid = opaque(tid_);
     const int piece = tid % kPieces;
-#pragma unroll 1
+#pragma unroll kUnroll
     for (int row = tid / kPieces; row < kRows; row += kRowsAtOnce) {
       const Row found = find(row);
       copy_async(to + panel_place<kRows>(row, piece), found.from + piece * 8, found.there);
@@ -171,7 +177,7 @@ class Sm90Producer {
   /// Tells consumers that what was gathered last is there, once it is. Where every block is
   /// gathered that waits for the next one, which is then on its way meanwhile.
   __device__ void publish_later(std::uint64_t* full) {
-    if (boxes_.key_rows == 0) {
+    if (gathers_blocks()) {
       if (unpublished_ != nullptr) publish_all_but<1>();
       unpublished_ = full;
     } else {
@@ -202,6 +208,7 @@ class Sm90Producer {
   Ring<Tile::kQueryStages> queries_;
   SideRing keys_, values_;
   std::uint64_t* unpublished_ = nullptr;
+  Page ahead_{};
 };
 
 }  // namespace cake::cuda::device

@@ -36,6 +36,8 @@ struct Sm90Tile {
   static constexpr int kQueryStages = 2;
   // 65,536 registers, in units of 8 for each thread of a warpgroup.
   static constexpr int kProducerRegisters = kConsumers == 2 ? 56 : 32;
+  /// Takes pages that have no boxes: the producer of three consumers has no registers for that.
+  static constexpr bool kGathersBlocks = kConsumers == 2;
   static constexpr int kConsumerRegisters = kConsumers == 2 ? 224 : 160;
 
   static constexpr std::uint32_t kQueryBytes = kRows * kDim * 2;
