@@ -28,12 +28,17 @@ class Sm90Producer {
       if (w_.begin == w_.end) continue;
       load_queries();
       // Keys go one block ahead of values, as consumers want them.
-      load_keys(w_.end - 1);
+      Page page = find(w_.end - 1);
+      Page ahead = look_ahead(w_.end - 2);
+      load_keys(w_.end - 1, page);
       for (int block = w_.end - 1; block > w_.begin; --block) {
-        load_keys(block - 1);
-        load_values(block);
+        const Page next = Tile::kLooksAhead ? ahead : find(block - 1);
+        ahead = look_ahead(block - 2);
+        load_keys(block - 1, next);
+        load_values(block, page);
+        page = next;
       }
-      load_values(w_.begin);
+      load_values(w_.begin, page);
       publish();
     }
   }
@@ -57,12 +62,22 @@ class Sm90Producer {
   }
   __device__ bool gathers_blocks() const { return Tile::kGathersBlocks && boxes_.key_rows == 0; }
 
+  /// Where this thread's box of a block lies, if it has one.
+  __device__ Page find(int block) const {
+    const int row = (lane_ * 4 + tid_ / 32) / Tile::kPanels * boxes_.key_rows;
+    const bool mine = block >= w_.begin && by_boxes(block) && row < Tile::kKeys;
+    return mine ? page_of(block * Tile::kKeys + row) : Page{};
+  }
+
+  /// The same, well before it is needed.
+  __device__ Page look_ahead(int block) const { return Tile::kLooksAhead ? find(block) : Page{}; }
+
   // All warps wait for every buffer, so none of them asks for a phase that is far ahead.
-  __device__ void load_keys(int block) {
+  __device__ void load_keys(int block, Page page) {
     const int stage = keys_.stage();
     const std::uint32_t to = base_ + Tile::kKeysAt + stage * Tile::kSideBytes;
     if (by_boxes(block)) {
-      issue_boxes(to, boxes_.k, block, &barriers_.k_full[stage], &barriers_.k_empty[stage],
+      issue_boxes(to, boxes_.k, page, &barriers_.k_full[stage], &barriers_.k_empty[stage],
                   keys_.parity() ^ 1);
     } else {
       note_rows(block);
@@ -72,11 +87,11 @@ class Sm90Producer {
     }
     ++keys_.count;
   }
-  __device__ void load_values(int block) {
+  __device__ void load_values(int block, Page page) {
     const int stage = values_.stage();
     const std::uint32_t to = base_ + Tile::kValuesAt + stage * Tile::kSideBytes;
     if (by_boxes(block)) {
-      issue_boxes(to, boxes_.v, block, &barriers_.v_full[stage], &barriers_.v_empty[stage],
+      issue_boxes(to, boxes_.v, page, &barriers_.v_full[stage], &barriers_.v_empty[stage],
                   values_.parity() ^ 1);
     } else {
       wait(&barriers_.v_empty[stage], values_.parity() ^ 1);
@@ -87,14 +102,13 @@ class Sm90Producer {
   }
 
   /// Box i is issued by warp i % 4, the bytes of all are announced by the first.
-  __device__ __forceinline__ void issue_boxes(std::uint32_t to, const CUtensorMap& map, int block,
+  __device__ __forceinline__ void issue_boxes(std::uint32_t to, const CUtensorMap& map, Page page,
                                               std::uint64_t* full, std::uint64_t* empty,
                                               std::uint32_t parity) const {
     const int box = lane_ * 4 + tid_ / 32;
     const int row = box / Tile::kPanels * boxes_.key_rows;  // of the block
     const int panel = box % Tile::kPanels;
     const bool mine = row < Tile::kKeys;
-    const Page page = mine ? page_of(block * Tile::kKeys + row) : Page{};  // looked up meanwhile
     wait(empty, parity);
     if (tid_ == 0) arrive_expecting(full, Tile::kSideBytes);
     __syncwarp();

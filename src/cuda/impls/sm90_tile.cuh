@@ -38,6 +38,9 @@ struct Sm90Tile {
   static constexpr int kProducerRegisters = kConsumers == 2 ? 56 : 32;
   /// Takes pages that have no boxes: the producer of three consumers has no registers for that.
   static constexpr bool kGathersBlocks = kConsumers == 2;
+  static constexpr bool kLooksAhead = kConsumers == 2;  // for pages, a block before they are needed
+  /// Multiplying the output takes longer than asking whether it has to be.
+  static constexpr bool kRaisesSeldom = kDim == 128;
   static constexpr int kConsumerRegisters = kConsumers == 2 ? 224 : 160;
 
   static constexpr std::uint32_t kQueryBytes = kRows * kDim * 2;
