@@ -6,6 +6,7 @@ function(cake_cuda_test)
 endfunction()
 
 cake_cuda_test(NAME cuda_test SOURCES
+  cuda/attention_decode_test.cpp
   cuda/attention_test.cpp
   cuda/runtime_test.cpp)
 

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <string>
 
+#include "attention_decode.hpp"
 #include "attention_kernels.hpp"
 #include "cake/cuda/runtime.hpp"
 
@@ -157,6 +158,9 @@ Result<std::size_t> attention_workspace_bytes(const AttentionShape& shape) {
   if (auto status = check_tensor_cores(shape); !status) return status.error();
   const auto processors = multiprocessors();
   if (!processors) return processors.error();
+  if (const auto few = decode::plan(shape, *processors)) {
+    return decode::workspace_bytes(few, shape.head_dim);
+  }
   return workspace_of(shape, choose_splits(shape, *processors));
 }
 
@@ -167,13 +171,19 @@ Status attention(const AttentionArgs& args, cudaStream_t stream) {
   if (args.shape.max_queries == 0) return {};
   const auto processors = multiprocessors();
   if (!processors) return processors.error();
-  const std::uint32_t splits = choose_splits(args.shape, *processors);
-  const std::size_t needed = workspace_of(args.shape, splits);
+  const decode::Plan few = decode::plan(args.shape, *processors);
+  const std::uint32_t splits = few ? 1 : choose_splits(args.shape, *processors);
+  const std::size_t needed =
+      few ? decode::workspace_bytes(few, args.shape.head_dim) : workspace_of(args.shape, splits);
   if (needed != 0 && (args.workspace == nullptr || args.workspace_bytes < needed)) {
     return refused("workspace of " + std::to_string(args.workspace_bytes) + " bytes; it takes " +
                    std::to_string(needed));
   }
   const AttentionParams params = params_of(args, splits);
+  if (few) {
+    return to_status(launch_attention_decode(params, few, args.shape.dtype, stream),
+                     "attention of few queries");
+  }
   const cudaError_t code = args.shape.dtype == DType::bf16 ? launch_attention_bf16(params, stream)
                                                            : launch_attention_f16(params, stream);
   if (code != cudaSuccess) return to_status(code, "attention");

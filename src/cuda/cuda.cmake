@@ -3,6 +3,7 @@ add_library(cake_cuda STATIC
   cuda/attention.cpp
   cuda/attention_bf16.cu
   cuda/attention_combine.cu
+  cuda/attention_decode.cu
   cuda/attention_f16.cu
   cuda/attention_reference.cu
   cuda/device_staging.cpp
