@@ -3,11 +3,9 @@
 //
 // Every kernel for few queries that there is: bf16 and f16, head_dim 64 and 128, up to 16 rows and
 // up to 64.
-#include <algorithm>
-#include <atomic>
-
 #include "attention_decode.cuh"
 #include "attention_decode.hpp"
+#include "kernel_shared_memory.hpp"
 
 namespace cake::cuda {
 namespace {
@@ -15,22 +13,18 @@ namespace {
 template <class T, int kDim, int kRowWarps>
 cudaError_t launch(const AttentionParams& p, const decode::Plan& plan, cudaStream_t stream) {
   using Room = decode::Room<kDim>;
-  const auto kernel = decode::attention_decode<T, kDim, kRowWarps>;
-  static std::atomic<std::uint64_t> ready{0};  // bit set of devices that allow the shared memory
-  int device = 0;
-  if (const cudaError_t code = cudaGetDevice(&device); code != cudaSuccess) return code;
-  const std::uint64_t bit = std::uint64_t{1} << (device & 63);
-  if ((ready.load(std::memory_order_relaxed) & bit) == 0) {
-    const cudaError_t code = cudaFuncSetAttribute(
-        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(sizeof(Room)));
-    if (code != cudaSuccess) return code;
-    ready.fetch_or(bit, std::memory_order_relaxed);
+  constexpr auto kKernel = decode::attention_decode<T, kDim, kRowWarps>;
+  if (const cudaError_t code = allow_shared_memory<kKernel>(sizeof(Room)); code != cudaSuccess) {
+    return code;
   }
-  kernel<<<plan.blocks, Room::kThreads, sizeof(Room), stream>>>(p);
-  if (const cudaError_t code = cudaGetLastError(); code != cudaSuccess) return code;
+  if (const cudaError_t code =
+          launch_dependent(kKernel, dim3(plan.blocks), Room::kThreads, sizeof(Room), stream, p);
+      code != cudaSuccess) {
+    return code;
+  }
   const dim3 grid(p.n_kv_heads * p.n_sequences, p.max_queries * p.group);
-  return launch_dependent(decode::combine_parts<T, kDim>, grid, Room::kThreads, 0, stream, p,
-                          plan.blocks, static_cast<int>(plan.rows));
+  return launch_dependent(decode::combine_parts<T, kDim>, grid, decode::kCombineWarps * 32, 0,
+                          stream, p, plan.blocks, static_cast<int>(plan.rows));
 }
 
 template <class T>

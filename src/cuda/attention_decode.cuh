@@ -52,12 +52,19 @@ __device__ inline std::uint32_t place(int row, int chunk) {
 
 // ---- the row of tiles ----
 
+/// Past L1: a kernel that started early might find there what another step left.
+__device__ inline int keys_of(const AttentionParams& p, int sequence) {
+  return __ldcg(p.n_keys + sequence);
+}
+__device__ inline int first_query_of(const AttentionParams& p, int sequence) {
+  return p.query_begin == nullptr ? 0 : __ldcg(p.query_begin + sequence);
+}
 __device__ inline int queries_of(const AttentionParams& p, int sequence) {
   return p.query_begin == nullptr ? static_cast<int>(p.n_queries)
-                                  : p.query_begin[sequence + 1] - p.query_begin[sequence];
+                                  : first_query_of(p, sequence + 1) - first_query_of(p, sequence);
 }
 __device__ inline std::uint32_t tiles_of(const AttentionParams& p, int sequence) {
-  return tiles_of(queries_of(p, sequence), p.n_keys[sequence]);
+  return tiles_of(queries_of(p, sequence), keys_of(p, sequence));
 }
 
 /// Of sequences [0, end), all heads. Called by whole warps.
@@ -78,8 +85,8 @@ struct Cursor {
   int keys = 0;             // of the sequence
 
   __device__ void enter(const AttentionParams& p) {
-    keys = p.n_keys[sequence];
-    tiles = tiles_of(p, sequence);
+    keys = keys_of(p, sequence);
+    tiles = tiles_of(queries_of(p, sequence), keys);
   }
   /// To the next tile of the row.
   __device__ void advance(const AttentionParams& p) {
@@ -114,8 +121,9 @@ __device__ inline Cursor find(const AttentionParams& p, std::uint64_t at) {
       cursor.sequence = first + holder;
       cursor.enter(p);
       at -= __shfl_sync(~0u, end - own, holder);
-      cursor.head = static_cast<int>(at / cursor.tiles);
-      cursor.tile = static_cast<std::uint32_t>(at % cursor.tiles);
+      const std::uint64_t head = quotient(at, cursor.tiles);
+      cursor.head = static_cast<int>(head);
+      cursor.tile = static_cast<std::uint32_t>(at - head * cursor.tiles);
       return cursor;
     }
     at -= __shfl_sync(~0u, end, 31);
@@ -181,7 +189,7 @@ struct Rows {
     const int lane = static_cast<int>(threadIdx.x & 31);
     const int group = static_cast<int>(p.group);
     const int rows = queries_of(p, c.sequence) * group;
-    const int begin = p.query_begin == nullptr ? 0 : p.query_begin[c.sequence];
+    const int begin = first_query_of(p, c.sequence);
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int row = first_row + h * 8 + (lane >> 2);
@@ -316,7 +324,7 @@ __device__ inline void write(const AttentionParams& p, const Cursor& c, const Ta
     return;
   }
   const int group = static_cast<int>(p.group);
-  const int query = (p.query_begin == nullptr ? 0 : p.query_begin[c.sequence]) + row / group;
+  const int query = first_query_of(p, c.sequence) + row / group;
   T* const to = static_cast<T*>(p.out) + query * p.out_token_stride +
                 (c.head * group + row % group) * p.out_head_stride + column;
   *reinterpret_cast<uint2*>(to) =
@@ -328,7 +336,7 @@ __device__ inline void write_lse(const AttentionParams& p, const Cursor& c, cons
     p.partial_lse[target.part * rows_of_part + row] = lse;
   } else if (p.lse != nullptr) {
     const int group = static_cast<int>(p.group);
-    const int query = (p.query_begin == nullptr ? 0 : p.query_begin[c.sequence]) + row / group;
+    const int query = first_query_of(p, c.sequence) + row / group;
     p.lse[std::int64_t{c.head * group + row % group} * p.n_queries + query] = lse;
   }
 }
@@ -497,6 +505,7 @@ __global__ void __launch_bounds__(Room<kDim>::kThreads, kBlocksPerProcessor)
   const int first_row = warp % kRowWarps * 16;
   const int first_key = warp / kRowWarps * kOwnKeys;
 
+  device::wait_for_primary();
   const Shares shares(tiles_before(p, static_cast<int>(p.n_sequences)), gridDim.x);
   const std::uint64_t begin = shares.begin(blockIdx.x);
   const auto tiles = static_cast<std::uint32_t>(shares.begin(blockIdx.x + 1) - begin);
@@ -542,75 +551,107 @@ __global__ void __launch_bounds__(Room<kDim>::kThreads, kBlocksPerProcessor)
   device::wait_copies_but<0>();
 }
 
+inline constexpr int kCombineWarps = 8;
+
+/// Which parts a row has.
+struct Parts {
+  std::uint64_t holder = 0;  // block of the first one
+  std::uint32_t second = 0;  // whether that one's share began before the row's sequence and head
+  int count = 0;
+
+  __device__ Parts(const AttentionParams& p, const Cursor& c, std::uint32_t blocks) {
+    const Shares shares(tiles_before(p, static_cast<int>(p.n_sequences)), blocks);
+    if (c.tiles == 0) return;
+    const std::uint64_t first =
+        tiles_before(p, c.sequence) + static_cast<std::uint64_t>(c.head) * c.tiles;
+    holder = shares.holder(first);
+    second = shares.begin(holder) == first ? 0 : 1;
+    count = static_cast<int>(shares.holder(first + c.tiles - 1) - holder) + 1;
+  }
+  __device__ std::uint64_t number(int i) const {
+    return (holder + static_cast<std::uint64_t>(i)) * kPartsOfBlock + (i == 0 ? second : 0);
+  }
+};
+
+/// Parts of one row, put together in order.
+template <int kOwn>
+struct Sum {
+  float peak = -INFINITY;  // logarithm, natural
+  float weight = 0;
+  float value[kOwn] = {};
+
+  __device__ void add(float lse, float other_weight, const float (&other)[kOwn]) {
+    if (lse == -INFINITY) return;  // of no keys
+    const float top = fmaxf(peak, lse);
+    const float shrink = expf(peak - top);
+    const float grow = expf(lse - top);
+    peak = top;
+    weight = weight * shrink + other_weight * grow;
+#pragma unroll
+    for (int j = 0; j < kOwn; ++j) value[j] = value[j] * shrink + other[j] * grow;
+  }
+};
+
 /// Puts the parts of a row together: a block for each sequence, KV head and row. Rows that one
 /// block of attention_decode had to itself are finished.
 template <class T, int kDim>
-__global__ void __launch_bounds__(Room<kDim>::kThreads)
+__global__ void __launch_bounds__(kCombineWarps * 32)
     combine_parts(const __grid_constant__ AttentionParams p, std::uint32_t blocks, int part_rows) {
-  constexpr int kWarps = Room<kDim>::kWarps;
   constexpr int kOwn = kDim / 32;  // columns of a lane
-  __shared__ float sums[kWarps][kDim];
-  __shared__ float weights[kWarps];
+  constexpr int kAtOnce = 5;       // parts whose numbers are on their way
+  __shared__ float sums[kCombineWarps][kDim];
+  __shared__ float2 weights[kCombineWarps];
   const int warp = static_cast<int>(threadIdx.x >> 5);
   const int lane = static_cast<int>(threadIdx.x & 31);
+  device::let_dependents_start();
   Cursor c;
   c.sequence = static_cast<int>(blockIdx.x / p.n_kv_heads);
   c.head = static_cast<int>(blockIdx.x % p.n_kv_heads);
+  c.enter(p);
   const int row = static_cast<int>(blockIdx.y);
   const bool there = row < queries_of(p, c.sequence) * static_cast<int>(p.group);
-  c.enter(p);
-  const Shares shares(tiles_before(p, static_cast<int>(p.n_sequences)), blocks);
-  const std::uint64_t first =
-      tiles_before(p, c.sequence) + static_cast<std::uint64_t>(c.head) * c.tiles;
-  device::wait_for_primary();  // not before: whoever comes next waits for this kernel alone
-  if (!there) return;
-  const std::uint64_t holder = shares.holder(first);
-  const auto parts = static_cast<int>(shares.holder(first + c.tiles - 1) - holder) + 1;
-  if (parts == 1) return;
-  const std::uint64_t second = shares.begin(holder) == first ? 0 : 1;  // of the first holder
-  const auto part_at = [&](int i) {
-    return ((holder + static_cast<std::uint64_t>(i)) * kPartsOfBlock + (i == 0 ? second : 0)) *
-               static_cast<std::uint64_t>(part_rows) +
-           static_cast<std::uint64_t>(row);
-  };
-  float peak = -INFINITY;
-  for (int i = lane; i < parts; i += 32) peak = fmaxf(peak, p.partial_lse[part_at(i)]);
+  const Parts parts(p, c, blocks);
+  device::wait_for_primary();  // also where nothing is to be done
+  if (!there || parts.count <= 1) return;
+  Sum<kOwn> own;
+  for (int first = warp; first < parts.count; first += kAtOnce * kCombineWarps) {
+    float lse[kAtOnce];
+    float value[kAtOnce][kOwn];
 #pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) {
-    peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, offset));
-  }
-  float own[kOwn] = {};
-  float sum = 0;
-#pragma unroll 4
-  for (int i = warp; i < parts; i += kWarps) {
-    const float lse = p.partial_lse[part_at(i)];
-    const float weight = lse == -INFINITY ? 0.0f : expf(lse - peak);
-    const float* const from = p.partial_out + part_at(i) * kDim + lane * kOwn;
-    sum += weight;
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int part = first + i * kCombineWarps;
+      if (part < parts.count) {
+        const std::uint64_t at = parts.number(part) * static_cast<std::uint64_t>(part_rows) +
+                                 static_cast<std::uint64_t>(row);
+        lse[i] = p.partial_lse[at];
 #pragma unroll
-    for (int j = 0; j < kOwn; ++j) own[j] += weight * from[j];
-  }
-#pragma unroll
-  for (int j = 0; j < kOwn; ++j) sums[warp][lane * kOwn + j] = own[j];
-  if (lane == 0) weights[warp] = sum;
-  __syncthreads();
-  float all = 0;
-#pragma unroll
-  for (int w = 0; w < kWarps; ++w) all += weights[w];
-  const float inverse = all > 0 ? 1.0f / all : 0.0f;
-  const int column = static_cast<int>(threadIdx.x) * 4;
-  if (column < kDim) {
-    float4 value = make_float4(0, 0, 0, 0);
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
-      const float4 part = *reinterpret_cast<const float4*>(&sums[w][column]);
-      value.x += part.x, value.y += part.y, value.z += part.z, value.w += part.w;
+        for (int j = 0; j < kOwn; ++j) value[i][j] = p.partial_out[at * kDim + lane * kOwn + j];
+      } else {
+        lse[i] = -INFINITY;
+      }
     }
-    value.x *= inverse, value.y *= inverse, value.z *= inverse, value.w *= inverse;
-    write<T, kDim>(p, c, {true, 0}, part_rows, row, column, value);
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) own.add(lse[i], 1.0f, value[i]);
   }
+#pragma unroll
+  for (int j = 0; j < kOwn; ++j) sums[warp][lane * kOwn + j] = own.value[j];
+  if (lane == 0) weights[warp] = make_float2(own.peak, own.weight);
+  __syncthreads();
+  const int column = static_cast<int>(threadIdx.x) * 4;
+  if (column >= kDim) return;
+  Sum<4> all;
+#pragma unroll
+  for (int w = 0; w < kCombineWarps; ++w) {
+    const float4 part = *reinterpret_cast<const float4*>(&sums[w][column]);
+    all.add(weights[w].x, weights[w].y, {part.x, part.y, part.z, part.w});
+  }
+  const float inverse = all.weight > 0 ? 1.0f / all.weight : 0.0f;
+  write<T, kDim>(p, c, {true, 0}, part_rows, row, column,
+                 make_float4(all.value[0] * inverse, all.value[1] * inverse, all.value[2] * inverse,
+                             all.value[3] * inverse));
   if (threadIdx.x == 0) {
-    write_lse(p, c, {true, 0}, part_rows, row, all > 0 ? peak + logf(all) : -INFINITY);
+    write_lse(p, c, {true, 0}, part_rows, row,
+              all.weight > 0 ? all.peak + logf(all.weight) : -INFINITY);
   }
 }
 

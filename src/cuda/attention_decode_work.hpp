@@ -58,6 +58,12 @@ CAKE_DECODE_HOST_DEVICE inline std::uint32_t tiles_of(int queries, int keys) {
   return keys <= 0 ? 1 : (static_cast<std::uint32_t>(keys) + kTileKeys - 1) / kTileKeys;
 }
 
+/// a / b, by the division of 32-bit numbers where these are, which is much the faster one.
+CAKE_DECODE_HOST_DEVICE inline std::uint64_t quotient(std::uint64_t a, std::uint64_t b) {
+  return ((a | b) >> 32) == 0 ? static_cast<std::uint32_t>(a) / static_cast<std::uint32_t>(b)
+                              : a / b;
+}
+
 /// The row of tiles and its shares.
 struct Shares {
   std::uint64_t tiles = 0;
@@ -67,11 +73,11 @@ struct Shares {
       : tiles(all), blocks(all < most ? all : most) {}
   /// First tile of a block's share; at the end of the row for blocks that get none.
   CAKE_DECODE_HOST_DEVICE std::uint64_t begin(std::uint64_t block) const {
-    return block >= blocks ? tiles : tiles * block / blocks;
+    return block >= blocks ? tiles : quotient(tiles * block, blocks);
   }
   /// The block whose share holds a tile.
   CAKE_DECODE_HOST_DEVICE std::uint64_t holder(std::uint64_t tile) const {
-    return ((tile + 1) * blocks - 1) / tiles;
+    return quotient((tile + 1) * blocks - 1, tiles);
   }
 };
 

@@ -5,6 +5,7 @@ add_library(cake_cuda STATIC
   cuda/attention_combine.cu
   cuda/attention_decode.cu
   cuda/attention_f16.cu
+  cuda/attention_plan.cpp
   cuda/attention_reference.cu
   cuda/device_staging.cpp
   cuda/device_staging.cu
@@ -17,7 +18,16 @@ add_library(cake_cuda STATIC
   cuda/paged_kv.cpp
   cuda/pinned_staging.cpp
   cuda/runtime.cpp
+  cuda/sm90_attention.cpp
+  $<TARGET_OBJECTS:cake_cuda_sm90>
 )
+# Instructions that only sm_90a has, whatever else the library is built for.
+add_library(cake_cuda_sm90 OBJECT cuda/sm90_attention.cu)
+set_target_properties(cake_cuda_sm90 PROPERTIES CUDA_ARCHITECTURES 90a-real POSITION_INDEPENDENT_CODE ON)
+target_compile_options(cake_cuda_sm90 PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20>)
+target_include_directories(cake_cuda_sm90 PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/cuda)
+target_link_libraries(cake_cuda_sm90 PRIVATE cake::cake CUDA::cudart_static)
+cake_warnings(cake_cuda_sm90)
 add_library(cake::cuda ALIAS cake_cuda)
 set_target_properties(cake_cuda PROPERTIES EXPORT_NAME cuda POSITION_INDEPENDENT_CODE ON)
 # CMake 3.25 knows no C++20 of nvcc 13, so the flag is given by hand.

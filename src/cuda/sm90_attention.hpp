@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// The attention kernel for sm_90a as its launcher sees it.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+
+#include "attention_kernels.hpp"
+
+namespace cake::cuda {
+
+/// How the bulk copy engine sees queries, keys and values.
+struct Sm90Boxes {
+  CUtensorMap q, k, v;
+  std::int32_t key_rows;  // of a box of k and v, a divisor of 128; 0: they have none
+  bool queries_by_box;    // q has boxes
+};
+
+/// Keys that the kernel takes at once.
+inline constexpr std::uint32_t kSm90KeysOfBlock = 128;
+
+/// Describes what can be described; the rest is gathered row by row. Reads no device memory.
+Sm90Boxes sm90_boxes(const AttentionParams& params, DType dtype, std::uint32_t rows_of_tile);
+
+/// Enqueues the kernel. `rows_of_tile` is 128, or 192 where head_dim is 64.
+cudaError_t launch_sm90_attention(const AttentionParams& params, const Sm90Boxes& boxes,
+                                  DType dtype, std::uint32_t rows_of_tile, std::uint32_t processors,
+                                  cudaStream_t stream);
+
+}  // namespace cake::cuda
