@@ -7,6 +7,9 @@
 
 #include <cuda_runtime.h>
 
+#include <cstddef>
+#include <utility>
+
 namespace cake::cuda {
 namespace device {
 
@@ -31,9 +34,9 @@ __device__ inline void wait_for_primary() {
 
 /// Launches a kernel that calls wait_for_primary(), so that it may start before the one in front of
 /// it in the stream is over. As any other kernel where the code that runs does not wait.
-template <class... Args>
-cudaError_t launch_dependent(void (*kernel)(Args...), dim3 grid, unsigned threads,
-                             std::size_t shared_bytes, cudaStream_t stream, Args... args) {
+template <class... Parameters, class... Args>
+cudaError_t launch_dependent(void (*kernel)(Parameters...), dim3 grid, unsigned threads,
+                             std::size_t shared_bytes, cudaStream_t stream, Args&&... args) {
   cudaFuncAttributes attributes{};
   if (const auto code = cudaFuncGetAttributes(&attributes, kernel); code != cudaSuccess) {
     return code;
@@ -48,7 +51,7 @@ cudaError_t launch_dependent(void (*kernel)(Args...), dim3 grid, unsigned thread
   config.stream = stream;
   config.attrs = &early;
   config.numAttrs = attributes.ptxVersion >= 90 ? 1 : 0;
-  return cudaLaunchKernelEx(&config, kernel, args...);
+  return cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...);
 }
 
 }  // namespace cake::cuda

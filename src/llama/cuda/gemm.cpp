@@ -11,7 +11,6 @@
 namespace cake::llama::gpu {
 namespace {
 
-constexpr std::size_t kCandidates = 8;
 constexpr int kRounds = 3;
 // Shapes that are remembered; engines that meet more sizes than this start anew.
 constexpr std::size_t kMaxShapes = 8192;
@@ -164,10 +163,10 @@ Status Gemm::run(const Product& p, cudaStream_t stream) {
   }
 }
 
-Status Gemm::tune(const Product& p, cudaStream_t stream) {
+Status Gemm::tune(const Product& p, cudaStream_t stream, std::size_t candidates) {
   const auto choice = choice_for(p);
   if (!choice) return choice.error();
-  std::array<cublasLtMatmulHeuristicResult_t, kCandidates> found{};
+  std::vector<cublasLtMatmulHeuristicResult_t> found(candidates);
   const auto count = propose(p, **choice, found);
   if (!count) return count.error();
   const cuda::Event before(true);
