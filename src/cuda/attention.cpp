@@ -51,7 +51,8 @@ Status attribute(int& value, cudaDeviceAttr which, int device) {
   return to_status(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
 }
 
-Result<AttentionDevice> current_device() {
+/// As far as a shape may use it.
+Result<AttentionDevice> current_device(const AttentionShape& shape) {
   int device = 0;
   int processors = 0;
   int major = 0;
@@ -64,7 +65,9 @@ Result<AttentionDevice> current_device() {
                                attribute(minor, cudaDevAttrComputeCapabilityMinor, device)}) {
     if (!status) return status.error();
   }
-  return AttentionDevice{static_cast<std::uint32_t>(processors), major == 9 && minor == 0};
+  auto usable = static_cast<std::uint32_t>(processors);
+  if (shape.processors != 0) usable = std::min(usable, shape.processors);
+  return AttentionDevice{usable, major == 9 && minor == 0};
 }
 
 std::size_t workspace_of(const AttentionShape& s, std::uint32_t splits) {
@@ -143,7 +146,7 @@ AttentionParams params_of(const AttentionArgs& a, std::uint32_t splits) {
 Result<std::size_t> attention_workspace_bytes(const AttentionShape& shape) {
   if (auto status = check(shape); !status) return status.error();
   if (auto status = check_tensor_cores(shape); !status) return status.error();
-  const auto device = current_device();
+  const auto device = current_device(shape);
   if (!device) return device.error();
   const decode::Plan few = decode::plan(shape, device->processors);
   return std::max(few ? decode::workspace_bytes(few, shape.head_dim) : 0,
@@ -159,7 +162,7 @@ Status attention_by(AttentionKernel kernel, const AttentionArgs& args, cudaStrea
   if (auto status = check_tensor_cores(args.shape); !status) return status;
   if (auto status = check(args); !status) return status;
   if (args.shape.max_queries == 0) return {};
-  const auto device = current_device();
+  const auto device = current_device(args.shape);
   if (!device) return device.error();
   const decode::Plan few = kernel == AttentionKernel::chosen
                                ? decode::plan(args.shape, device->processors)
