@@ -28,18 +28,22 @@ except ImportError:
 HEADS, KV_HEADS = 32, 8
 
 
-def measure(function):
-    times = []
-    for i in range(12):
-        begin = torch.cuda.Event(enable_timing=True)
-        end = torch.cuda.Event(enable_timing=True)
-        begin.record()
+def timed(function, launches):
+    begin = torch.cuda.Event(enable_timing=True)
+    end = torch.cuda.Event(enable_timing=True)
+    begin.record()
+    for _ in range(launches):
         function()
-        end.record()
-        end.synchronize()
-        if i >= 2:
-            times.append(begin.elapsed_time(end) * 1e-3)
-    return statistics.median(times)
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) * 1e-3 / launches
+
+
+def measure(function):
+    """Seconds of one launch: several between two events, so that what the host takes for one does not count."""
+    timed(function, 1)
+    launches = 1 + int(4e-3 / timed(function, 2))
+    return statistics.median(timed(function, launches) for _ in range(9))
 
 
 def tensors(queries, keys, dim, heads_first):

@@ -183,8 +183,7 @@ Status attention_by(AttentionKernel kernel, const AttentionArgs& args, cudaStrea
   cudaError_t code = cudaSuccess;
   switch (kernel == AttentionKernel::chosen ? plan.kernel : kernel) {
     case AttentionKernel::sm90:
-      code = launch_sm90_attention(params, sm90_boxes(params, dtype, plan.rows_of_tile), dtype,
-                                   plan.rows_of_tile, device->processors, stream);
+      code = launch_sm90_attention(params, dtype, plan.rows_of_tile, device->processors, stream);
       break;
     default:
       code = dtype == DType::bf16 ? launch_attention_bf16(params, stream)

@@ -12,6 +12,15 @@ std::uint64_t tiles_of(const AttentionShape& s, std::uint32_t rows) {
   return (s.max_queries * group + rows - 1) / rows * s.n_kv_heads * s.n_sequences;
 }
 
+/// Rows of a tile for head_dim 64 on sm_90a: 192 do more beside each other, 128 may fill the device
+/// better.
+std::uint32_t choose_rows(const AttentionShape& s, std::uint64_t slots) {
+  const auto time = [&](std::uint32_t rows) {
+    return (tiles_of(s, rows) + slots - 1) / slots * rows;
+  };
+  return 10 * time(192) <= 11 * time(128) ? 192 : 128;
+}
+
 /// The fewest splits that keep the device about as busy as the best number would.
 std::uint32_t choose_splits(std::uint64_t tiles, std::uint64_t slots) {
   if (tiles == 0 || 10 * tiles >= 8 * slots) return 1;
@@ -34,6 +43,7 @@ AttentionPlan plan_attention(const AttentionShape& shape, const AttentionDevice&
   plan.kernel = device.sm90 ? AttentionKernel::sm90 : AttentionKernel::mma;
   const std::uint64_t slots =
       std::uint64_t{device.processors} * (device.sm90 ? 1 : kAttentionBlocksPerProcessor);
+  if (device.sm90 && shape.head_dim == 64) plan.rows_of_tile = choose_rows(shape, slots);
   plan.splits =
       shape.splits != 0 ? shape.splits : choose_splits(tiles_of(shape, plan.rows_of_tile), slots);
   return plan;

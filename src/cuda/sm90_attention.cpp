@@ -4,7 +4,6 @@
 // Tensor maps for the bulk copy engine: how boxes of queries, keys and values lie in global memory.
 #include "sm90_attention.hpp"
 
-#include <algorithm>
 #include <array>
 #include <numeric>
 
@@ -76,12 +75,16 @@ bool encode_side(CUtensorMap& map, DType dtype, const void* base, const Attentio
 
 }  // namespace
 
+std::uint32_t sm90_box_rows(std::uint32_t page_tokens) {
+  if (page_tokens == 0) return kSm90KeysOfBlock;
+  const std::uint32_t rows = std::gcd(page_tokens, kSm90KeysOfBlock);
+  return rows >= 8 ? rows : 0;
+}
+
 Sm90Boxes sm90_boxes(const AttentionParams& p, DType dtype, std::uint32_t rows_of_tile) {
   Sm90Boxes boxes{};
-  // A box lies in one page and in one block of keys, and in whole groups of eight rows.
-  const std::uint32_t rows =
-      p.page_tokens == 0 ? kSm90KeysOfBlock : std::gcd(p.page_tokens, kSm90KeysOfBlock);
-  if (rows >= 8 && encode_side(boxes.k, dtype, p.k, p, rows) &&
+  const std::uint32_t rows = sm90_box_rows(p.page_tokens);
+  if (rows != 0 && encode_side(boxes.k, dtype, p.k, p, rows) &&
       encode_side(boxes.v, dtype, p.v, p, rows)) {
     boxes.key_rows = static_cast<std::int32_t>(rows);
   }
@@ -91,6 +94,17 @@ Sm90Boxes sm90_boxes(const AttentionParams& p, DType dtype, std::uint32_t rows_o
                                   {p.n_kv_heads, p.q_head_stride * p.group, 1},
                                   {p.n_queries, p.q_token_stride, rows_of_tile / p.group}}});
   return boxes;
+}
+
+cudaError_t launch_sm90_attention(const AttentionParams& params, DType dtype,
+                                  std::uint32_t rows_of_tile, std::uint32_t processors,
+                                  cudaStream_t stream) {
+  Sm90Boxes boxes = sm90_boxes(params, dtype, rows_of_tile);
+  if (boxes.key_rows == 0 && rows_of_tile != kAttentionRows) {
+    rows_of_tile = kAttentionRows;
+    boxes = sm90_boxes(params, dtype, rows_of_tile);
+  }
+  return launch_sm90_kernel(params, boxes, dtype, rows_of_tile, processors, stream);
 }
 
 }  // namespace cake::cuda

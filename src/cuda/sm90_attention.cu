@@ -25,15 +25,18 @@ cudaError_t launch(const AttentionParams& p, const Sm90Boxes& boxes, std::uint32
 
 }  // namespace
 
-cudaError_t launch_sm90_attention(const AttentionParams& p, const Sm90Boxes& boxes, DType dtype,
-                                  std::uint32_t rows_of_tile, std::uint32_t processors,
-                                  cudaStream_t stream) {
+cudaError_t launch_sm90_kernel(const AttentionParams& p, const Sm90Boxes& boxes, DType dtype,
+                               std::uint32_t rows_of_tile, std::uint32_t processors,
+                               cudaStream_t stream) {
   const bool bf16 = dtype == DType::bf16;
   if (p.head_dim == 128) {
     return bf16 ? launch<__nv_bfloat16, 128, 2>(p, boxes, processors, stream)
                 : launch<__half, 128, 2>(p, boxes, processors, stream);
   }
-  (void)rows_of_tile;
+  if (rows_of_tile == 192) {
+    return bf16 ? launch<__nv_bfloat16, 64, 3>(p, boxes, processors, stream)
+                : launch<__half, 64, 3>(p, boxes, processors, stream);
+  }
   return bf16 ? launch<__nv_bfloat16, 64, 2>(p, boxes, processors, stream)
               : launch<__half, 64, 2>(p, boxes, processors, stream);
 }

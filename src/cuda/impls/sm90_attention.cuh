@@ -31,9 +31,10 @@ __global__ void __launch_bounds__(Sm90Tile<kDim, kConsumers>::kThreads, 1)
   if (threadIdx.x == 0) barriers.init();
   __syncthreads();
   const std::uint32_t base = shared_address(shared);
-  if (threadIdx.x < 128) {
+  if (uniform(static_cast<int>(threadIdx.x) / 128) == 0) {
     shrink_registers<Tile::kProducerRegisters>();
-    Sm90Producer<T, Tile>{p, boxes, barriers, base}.run();
+    auto* const offsets = reinterpret_cast<std::int64_t*>(shared + Tile::kOffsetsAt);
+    Sm90Producer<T, Tile>{p, boxes, barriers, base, offsets}.run();
   } else {
     grow_registers<Tile::kConsumerRegisters>();
     Sm90Consumer<T, Tile>{p, barriers, base, shared}.run();

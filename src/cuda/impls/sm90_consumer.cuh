@@ -11,18 +11,20 @@
 
 namespace cake::cuda::device {
 
-/// Softmax of rows that come a block of scores at a time, in powers of two. The maximum is only
-/// raised when it grew by more than 2^8, which leaves sums and weights well inside their ranges.
+/// Softmax of rows that come a block of scores at a time, in powers of two. With kRaisesSeldom the
+/// maximum is only raised when it grew by more than 2^8, which leaves sums and weights well inside
+/// their ranges.
 ///
 /// A thread has parts of two rows, which it shares with the three lanes beside it.
+template <bool kRaisesSeldom>
 struct OnlineSoftmax {
   float peak[2] = {-INFINITY, -INFINITY};
   float sum[2] = {0, 0};  // of this thread's columns
-  float shrink[2];        // what is summed up already has to be multiplied with, if `raised`
-  bool raised = false;    // the same in all lanes of a warp
+  float shrink[2];        // what is summed up already has to be multiplied with,
+  bool raised = true;     // unless this is false
 
   __device__ __forceinline__ void weigh(float (&scores)[64], float scale_log2) {
-    float top[2];
+    if constexpr (kRaisesSeldom) raised = false;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       float even = fmaxf(scores[2 * h], peak[h]);
@@ -32,16 +34,19 @@ struct OnlineSoftmax {
         even = fmaxf(even, scores[4 * j + 2 * h]);
         odd = fmaxf(odd, scores[4 * j + 2 * h + 1]);
       }
-      float t = fmaxf(even, odd);
-      t = fmaxf(t, __shfl_xor_sync(0xffffffffu, t, 1));
-      top[h] = fmaxf(t, __shfl_xor_sync(0xffffffffu, t, 2));
-    }
-    raise(top, scale_log2);
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const float base = peak[h] == -INFINITY ? 0.0f : peak[h] * scale_log2;
-      float even = 0;
-      float odd = 0;
+      float top = fmaxf(even, odd);
+      top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
+      top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
+      bool grown = true;
+      if constexpr (kRaisesSeldom) {
+        grown = (top - peak[h]) * scale_log2 > 8.0f;  // false for -inf - -inf
+        top = grown ? top : peak[h];
+        raised = raised || grown;
+      }
+      const float base = top == -INFINITY ? 0.0f : top * scale_log2;
+      shrink[h] = grown ? power_of_two(fmaf(peak[h], scale_log2, -base)) : 1.0f;
+      peak[h] = top;
+      even = odd = 0;
 #pragma unroll
       for (int j = 0; j < 16; ++j) {
         float& low = scores[4 * j + 2 * h];
@@ -51,21 +56,7 @@ struct OnlineSoftmax {
         even += low;
         odd += high;
       }
-      sum[h] += even + odd;
-    }
-  }
-
- private:
-  __device__ __forceinline__ void raise(const float (&top)[2], float scale_log2) {
-    const bool grown = (top[0] - peak[0]) * scale_log2 > 8.0f ||  // false for -inf - -inf
-                       (top[1] - peak[1]) * scale_log2 > 8.0f;
-    raised = __any_sync(0xffffffffu, grown);
-    if (!raised) return;
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      shrink[h] = top[h] == -INFINITY ? 1.0f : power_of_two((peak[h] - top[h]) * scale_log2);
-      peak[h] = top[h];
-      sum[h] *= shrink[h];
+      sum[h] = fmaf(sum[h], shrink[h], even + odd);
     }
   }
 };
@@ -82,7 +73,7 @@ class Sm90Consumer {
     Sm90Schedule<Tile> schedule(p_);
     while (schedule.next(w_)) {
       float out[Tile::kDim / 2] = {};
-      OnlineSoftmax softmax;
+      Softmax softmax;
       if (w_.begin < w_.end) attend(out, softmax);
       finish(out, softmax);
     }
@@ -90,8 +81,9 @@ class Sm90Consumer {
 
  private:
   using SideRing = Ring<Tile::kStages>;
+  using Softmax = OnlineSoftmax<Tile::kRaisesSeldom>;
 
-  __device__ __forceinline__ void attend(float (&out)[Tile::kDim / 2], OnlineSoftmax& softmax) {
+  __device__ __forceinline__ void attend(float (&out)[Tile::kDim / 2], Softmax& softmax) {
     float scores[64];
     std::uint32_t weights[8][4];
     const int group = static_cast<int>(p_.group);
@@ -132,7 +124,7 @@ class Sm90Consumer {
   /// Scores and softmax of `block`, and the output of the block after it, whose weights are there.
   template <bool kMasked>
   __device__ __forceinline__ void step(float (&out)[Tile::kDim / 2], float (&scores)[64],
-                                       std::uint32_t (&weights)[8][4], OnlineSoftmax& softmax,
+                                       std::uint32_t (&weights)[8][4], Softmax& softmax,
                                        std::uint32_t q, int block) {
     wait(&barriers_.k_full[keys_.stage()], keys_.parity());
     sync_named(kTurnBarrier + me_, 256);
@@ -151,7 +143,7 @@ class Sm90Consumer {
     pin(out);
     release(barriers_.v_empty, values_);
     pack_weights(weights, scores);
-    if (softmax.raised) {
+    if (!Tile::kRaisesSeldom || __any_sync(0xffffffffu, softmax.raised)) {
 #pragma unroll
       for (int i = 0; i < Tile::kDim / 2; ++i) out[i] *= softmax.shrink[i / 2 % 2];
     }
@@ -183,7 +175,7 @@ class Sm90Consumer {
   }
 
   // ---- the end of a tile: divide by the sum, and out ----
-  __device__ __forceinline__ void finish(float (&out)[Tile::kDim / 2], OnlineSoftmax& softmax) {
+  __device__ __forceinline__ void finish(float (&out)[Tile::kDim / 2], Softmax& softmax) {
     const int group = static_cast<int>(p_.group);
     const int lane = opaque(lane_);
     __syncwarp();
@@ -259,7 +251,7 @@ class Sm90Consumer {
   typename Tile::Barriers& barriers_;
   const std::uint32_t base_;
   unsigned char* const shared_;
-  const int me_ = static_cast<int>(threadIdx.x) / 128 - 1;  // which consumer
+  const int me_ = uniform(static_cast<int>(threadIdx.x) / 128 - 1);  // which consumer
   const int warp_ = static_cast<int>(threadIdx.x) / 32 % 4;
   const int lane_ = static_cast<int>(threadIdx.x) & 31;
   Sm90Work w_{};

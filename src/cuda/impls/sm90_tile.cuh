@@ -9,6 +9,7 @@
 
 #include "mma/sm90_operands.cuh"
 #include "ptx/mbarrier.cuh"
+#include "ptx/warpgroup.cuh"
 #include "scheduler/attention_tiles.hpp"
 #include "sm90_attention.hpp"
 
@@ -35,6 +36,11 @@ struct Sm90Tile {
   static constexpr int kQueryStages = 2;
   // 65,536 registers, in units of 8 for each thread of a warpgroup.
   static constexpr int kProducerRegisters = kConsumers == 2 ? 56 : 32;
+  /// Takes pages that have no boxes: the producer of three consumers has no registers for that.
+  static constexpr bool kGathersBlocks = kConsumers == 2;
+  static constexpr bool kLooksAhead = kConsumers == 2;  // for pages, a block before they are needed
+  /// Multiplying the output takes longer than asking whether it has to be.
+  static constexpr bool kRaisesSeldom = kDim == 128;
   static constexpr int kConsumerRegisters = kConsumers == 2 ? 224 : 160;
 
   static constexpr std::uint32_t kQueryBytes = kRows * kDim * 2;
@@ -64,7 +70,9 @@ struct Sm90Tile {
       fence_barrier_init();
     }
   };
-  static constexpr std::uint32_t kShared = kBarriersAt + sizeof(Barriers);
+  static constexpr std::uint32_t kOffsetsAt = kBarriersAt + 256;  // [2][kKeys], of gathered rows
+  static constexpr std::uint32_t kShared = kOffsetsAt + 2 * kKeys * sizeof(std::int64_t);
+  static_assert(sizeof(Barriers) <= 256 && kShared <= 227 * 1024);
 };
 
 /// Named barriers; 0 is __syncthreads().
@@ -86,54 +94,50 @@ struct Sm90Work {
 template <class Tile>
 class Sm90Schedule {
  public:
-  __device__ explicit Sm90Schedule(const AttentionParams& p)
-      : p_(p), pairs_of_section_(pairs_of_section(p)) {}
+  __device__ explicit Sm90Schedule(const AttentionParams& p) : p_(p) {}
 
   /// False: there is nothing more to do.
   __device__ bool next(Sm90Work& w) {
     const AttentionTiles tiles((p_.max_queries * p_.group + Tile::kRows - 1) / Tile::kRows,
-                               p_.n_sequences * p_.n_kv_heads, p_.splits, pairs_of_section_);
-    for (;;) {
-      const std::uint32_t index = AttentionTiles::turn_of(blockIdx.x, gridDim.x, turn_++);
-      if (index >= tiles.count()) return false;
-      const AttentionTile tile = tiles.at(index);
-      w.head = static_cast<int>(tile.pair % p_.n_kv_heads);
-      w.sequence = static_cast<int>(tile.pair / p_.n_kv_heads);
-      w.split = static_cast<int>(tile.split);
-      w.row0 = static_cast<int>(tile.row_tile) * Tile::kRows;
-      if (measure(w)) return true;
-    }
+                               p_.n_sequences * p_.n_kv_heads, p_.splits, pairs_of_section());
+    const std::uint32_t index = AttentionTiles::turn_of(blockIdx.x, gridDim.x, turn_++);
+    if (index >= tiles.count()) return false;
+    const AttentionTile tile = tiles.at(index);
+    w.head = static_cast<int>(tile.pair % p_.n_kv_heads);
+    w.sequence = static_cast<int>(tile.pair / p_.n_kv_heads);
+    w.split = static_cast<int>(tile.split);
+    w.row0 = static_cast<int>(tile.row_tile) * Tile::kRows;
+    measure(w);
+    return true;
   }
 
  private:
-  /// False: the sequence has no such rows.
-  __device__ bool measure(Sm90Work& w) const {
+  /// A tile beyond the rows of its sequence has no blocks.
+  __device__ void measure(Sm90Work& w) const {
     const int group = static_cast<int>(p_.group);
-    w.first_query = p_.query_begin == nullptr ? 0 : p_.query_begin[w.sequence];
-    const int queries = p_.query_begin == nullptr ? static_cast<int>(p_.n_queries)
-                                                  : p_.query_begin[w.sequence + 1] - w.first_query;
+    w.first_query = p_.query_begin == nullptr ? 0 : uniform(p_.query_begin[w.sequence]);
+    const int queries = p_.query_begin == nullptr
+                            ? static_cast<int>(p_.n_queries)
+                            : uniform(p_.query_begin[w.sequence + 1]) - w.first_query;
     w.rows = queries * group;
-    if (w.row0 >= w.rows) return false;
-    w.keys = p_.n_keys[w.sequence];
+    w.keys = uniform(p_.n_keys[w.sequence]);
     w.behind = w.keys - queries;
     const int last_seen = w.behind + (min(w.row0 + Tile::kRows, w.rows) - 1) / group;
-    const int blocks = last_seen < 0 ? 0 : last_seen / Tile::kKeys + 1;
+    const int blocks = w.row0 >= w.rows || last_seen < 0 ? 0 : last_seen / Tile::kKeys + 1;
     const int splits = static_cast<int>(p_.splits);
     const int share = (blocks + splits - 1) / splits;
     w.begin = min(blocks, w.split * share);
     w.end = min(blocks, w.begin + share);
-    return true;
   }
 
-  __device__ static std::uint32_t pairs_of_section(const AttentionParams& p) {
+  /// The first sequence stands for all of them here: this only decides an order.
+  __device__ std::uint32_t pairs_of_section() const {
     constexpr std::uint32_t kCached = 32u << 20;  // of an L2 cache of 50 MiB
-    std::int32_t most = 1;
-    for (std::uint32_t i = 0; i < p.n_sequences; ++i) most = max(most, p.n_keys[i]);
-    return kCached / (static_cast<std::uint32_t>(min(most, 1 << 20)) * Tile::kDim * 4);
+    const int keys = max(1, min(uniform(p_.n_keys[0]), 1 << 20));
+    return kCached / (static_cast<std::uint32_t>(keys) * Tile::kDim * 4);
   }
 
   const AttentionParams& p_;
-  const std::uint32_t pairs_of_section_;
   std::uint32_t turn_ = 0;
 };
 

@@ -25,19 +25,17 @@ __device__ inline std::uint32_t panel_place(int row, int piece) {
          static_cast<std::uint32_t>(((piece ^ row) & 7) << 4);
 }
 
-/// Describes 8-row groups 1,024 bytes apart from `address` on; `panel_bytes` lie between panels
-/// where the product runs across them.
-__device__ inline std::uint64_t describe(std::uint32_t address, std::uint32_t panel_bytes) {
-  constexpr std::uint64_t kSwizzle128 = std::uint64_t{1} << 62;
-  constexpr std::uint64_t kGroup = std::uint64_t{1024 >> 4} << 32;
-  return kSwizzle128 | kGroup | std::uint64_t{panel_bytes >> 4} << 16 | (address & 0x3ffff) >> 4;
+/// The lower half of the descriptor of groups of eight rows from `address` on; `panel_bytes` lie
+/// between panels where the product runs across them.
+__device__ inline std::uint32_t describe(std::uint32_t address, std::uint32_t panel_bytes) {
+  return panel_bytes >> 4 << 16 | (address & 0x3ffff) >> 4;
 }
 
 /// scores = Q K^T for 64 rows of Q and 128 of K, which is issued and not waited for.
 template <class T, int kDim, int kQueryRows>
 __device__ inline void issue_scores(float (&scores)[64], std::uint32_t q, std::uint32_t k) {
-  const std::uint64_t a = describe(q, 0);
-  const std::uint64_t b = describe(k, 0);
+  const std::uint32_t a = describe(q, 0);
+  const std::uint32_t b = describe(k, 0);
 #pragma unroll
   for (int d = 0; d < kDim / 16; ++d) {
     const std::uint32_t along = d % 4 * 32;  // 16 columns
@@ -53,7 +51,7 @@ template <class T, int kDim>
 __device__ inline void issue_output(float (&out)[kDim / 2], const std::uint32_t (&weights)[8][4],
                                     std::uint32_t v) {
   constexpr std::uint32_t kKeys = 128;
-  const std::uint64_t b = describe(v, kKeys * kPanelRowBytes);
+  const std::uint32_t b = describe(v, kKeys * kPanelRowBytes);
 #pragma unroll
   for (int n = 0; n < 8; ++n) {  // 16 keys
     product_registers<T>(out, weights[n], b + (n * 16 * kPanelRowBytes >> 4));

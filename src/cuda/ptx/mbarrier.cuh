@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <cuda/ptx>
 
+#include "mma.cuh"
+
 namespace cake::cuda::device {
 
 namespace ptx = ::cuda::ptx;
@@ -29,10 +31,18 @@ __device__ inline void arrive_expecting(std::uint64_t* barrier, std::uint32_t by
                                        bytes);
 }
 
-/// Returns when the phase of this parity is over.
+/// Returns when the phase of this parity is over. The loop is inside of the assembly: around
+/// libcu++'s instruction the compiler takes it for one that lanes leave at different times, and
+/// uses no uniform registers from there on.
 __device__ inline void wait(std::uint64_t* barrier, std::uint32_t parity) {
-  while (!ptx::mbarrier_try_wait_parity(barrier, parity)) {
-  }
+  asm volatile(
+      "{ .reg .pred over;\n"
+      "again: mbarrier.try_wait.parity.shared::cta.b64 over, [%0], %1;\n"
+      "@over bra done;\n"
+      "bra again;\n"
+      "done: }" ::"r"(shared_address(barrier)),
+      "r"(parity)
+      : "memory");
 }
 
 /// Orders this thread's ordinary writes to shared memory before what wgmma and bulk copies read.

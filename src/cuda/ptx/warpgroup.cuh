@@ -19,6 +19,10 @@ __device__ inline void grow_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kCount));
 }
 
+/// A number that all lanes of a warp have alike, said so that the compiler can keep it, and what is
+/// computed from it, in uniform registers: descriptors of products have to be there.
+__device__ inline int uniform(int x) { return __shfl_sync(0xffffffffu, x, 0); }
+
 /// The same number, of which the compiler knows nothing: what is computed from it is not moved out
 /// of loops, where it would take registers all the time.
 __device__ inline int opaque(int x) {

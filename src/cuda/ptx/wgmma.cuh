@@ -48,33 +48,39 @@ __device__ inline void pin(float (&registers)[kCount]) {
   CAKE_NAMES_8(d, i + 16), CAKE_NAMES_8(d, i + 24)
 #define CAKE_NAMES_64(d) CAKE_NAMES_32(d, 0), CAKE_NAMES_32(d, 32)
 
+// Descriptors are given as their lower halves. The upper halves are all alike: the 128-byte swizzle,
+// and 1,024 bytes between groups of eight rows.
+#define CAKE_UPPER "0x40000040"
 // c = a b, or c += a b: a is K-major and b [column][depth] in shared memory, both by descriptor.
 #define CAKE_PRODUCT_SHARED(name) \
-  asm volatile("{ .reg .pred p; setp.ne.b32 p, %66, 0; " \
+  asm volatile("{ .reg .pred p; .reg .b64 da, db; setp.ne.b32 p, %66, 0; " \
+    "mov.b64 da, {%64, " CAKE_UPPER "}; mov.b64 db, {%65, " CAKE_UPPER "}; " \
     "wgmma.mma_async.sync.aligned.m64n128k16.f32." name "." name " {" CAKE_NUMBERS_64 "}, " \
-    "%64, %65, p, 1, 1, 0, 0; }" : CAKE_NAMES_64(c) : "l"(a), "l"(b), "r"(add))
+    "da, db, p, 1, 1, 0, 0; }" : CAKE_NAMES_64(c) : "r"(a), "r"(b), "r"(add))
 // c += a b: a is in registers and b [depth][column] in shared memory.
 #define CAKE_PRODUCT_REGISTERS_64(name) \
-  asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." name "." name \
-    " {" CAKE_NUMBERS_32 "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 1;" \
-    : CAKE_NAMES_32(c, 0) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
+  asm volatile("{ .reg .b64 db; mov.b64 db, {%36, " CAKE_UPPER "}; " \
+    "wgmma.mma_async.sync.aligned.m64n64k16.f32." name "." name \
+    " {" CAKE_NUMBERS_32 "}, {%32, %33, %34, %35}, db, 1, 1, 1, 1; }" \
+    : CAKE_NAMES_32(c, 0) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b))
 #define CAKE_PRODUCT_REGISTERS_128(name) \
-  asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32." name "." name \
-    " {" CAKE_NUMBERS_64 "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 1;" \
-    : CAKE_NAMES_64(c) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
+  asm volatile("{ .reg .b64 db; mov.b64 db, {%68, " CAKE_UPPER "}; " \
+    "wgmma.mma_async.sync.aligned.m64n128k16.f32." name "." name \
+    " {" CAKE_NUMBERS_64 "}, {%64, %65, %66, %67}, db, 1, 1, 1, 1; }" \
+    : CAKE_NAMES_64(c) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b))
 // clang-format on
 
 /// c = a b where `add` is 0, c += a b otherwise: a is [row][depth] and b [column][depth], both in
 /// shared memory.
 template <class T>
-__device__ inline void product_shared(float (&c)[64], std::uint64_t a, std::uint64_t b, int add);
+__device__ inline void product_shared(float (&c)[64], std::uint32_t a, std::uint32_t b, int add);
 template <>
-__device__ inline void product_shared<__nv_bfloat16>(float (&c)[64], std::uint64_t a,
-                                                     std::uint64_t b, int add) {
+__device__ inline void product_shared<__nv_bfloat16>(float (&c)[64], std::uint32_t a,
+                                                     std::uint32_t b, int add) {
   CAKE_PRODUCT_SHARED("bf16");
 }
 template <>
-__device__ inline void product_shared<__half>(float (&c)[64], std::uint64_t a, std::uint64_t b,
+__device__ inline void product_shared<__half>(float (&c)[64], std::uint32_t a, std::uint32_t b,
                                               int add) {
   CAKE_PRODUCT_SHARED("f16");
 }
@@ -83,31 +89,32 @@ __device__ inline void product_shared<__half>(float (&c)[64], std::uint64_t a, s
 /// shared memory.
 template <class T>
 __device__ inline void product_registers(float (&c)[32], const std::uint32_t (&a)[4],
-                                         std::uint64_t b);
+                                         std::uint32_t b);
 template <class T>
 __device__ inline void product_registers(float (&c)[64], const std::uint32_t (&a)[4],
-                                         std::uint64_t b);
+                                         std::uint32_t b);
 template <>
 __device__ inline void product_registers<__nv_bfloat16>(float (&c)[32], const std::uint32_t (&a)[4],
-                                                        std::uint64_t b) {
+                                                        std::uint32_t b) {
   CAKE_PRODUCT_REGISTERS_64("bf16");
 }
 template <>
 __device__ inline void product_registers<__nv_bfloat16>(float (&c)[64], const std::uint32_t (&a)[4],
-                                                        std::uint64_t b) {
+                                                        std::uint32_t b) {
   CAKE_PRODUCT_REGISTERS_128("bf16");
 }
 template <>
 __device__ inline void product_registers<__half>(float (&c)[32], const std::uint32_t (&a)[4],
-                                                 std::uint64_t b) {
+                                                 std::uint32_t b) {
   CAKE_PRODUCT_REGISTERS_64("f16");
 }
 template <>
 __device__ inline void product_registers<__half>(float (&c)[64], const std::uint32_t (&a)[4],
-                                                 std::uint64_t b) {
+                                                 std::uint32_t b) {
   CAKE_PRODUCT_REGISTERS_128("f16");
 }
 
+#undef CAKE_UPPER
 #undef CAKE_PRODUCT_SHARED
 #undef CAKE_PRODUCT_REGISTERS_64
 #undef CAKE_PRODUCT_REGISTERS_128

@@ -43,7 +43,8 @@ class AttentionTiles {
   /// Needs:   index < count()
   CAKE_ANYWHERE AttentionTile at(std::uint32_t index) const {
     const std::uint32_t of_section = section_ * row_tiles_ * splits_;
-    const std::uint32_t first = index / of_section * section_;
+    const std::uint32_t section = index / of_section;
+    const std::uint32_t first = section * section_;
     const std::uint32_t rest = pairs_ - first;
     const std::uint32_t here = rest < section_ ? rest : section_;
     index %= of_section;
@@ -51,7 +52,9 @@ class AttentionTiles {
     tile.pair = first + index % here;
     index /= here;
     tile.split = index % splits_;
-    tile.row_tile = row_tiles_ - 1 - index / splits_;
+    const std::uint32_t later = (pairs_ + section_ - 1) / section_ - 1 - section;  // sections
+    const std::uint32_t place = index / splits_;
+    tile.row_tile = later % 2 == 0 ? row_tiles_ - 1 - place : place;
     return tile;
   }
 
