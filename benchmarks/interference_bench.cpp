@@ -5,7 +5,7 @@
 // prompts of 8,192 tokens in steps of 2,048, the shape of Llama-3.1-8B, while two of the loader's
 // lanes insert chunks into pages of another pool.
 //
-//     interference_bench
+//     interference_bench [nhd|hnd]
 //
 // Medians of some prefills; "slower by" is beside prefills alone, measured right before and after.
 #include <algorithm>
@@ -104,7 +104,7 @@ Move plain_copies(const cuda::PinnedBuffer& source, const cuda::DeviceBuffer& ta
   };
 }
 
-void run() {
+void run(const std::string& only) {
   const auto weights = llama::CudaWeights::random(llama::llama_3_1_8b(), 1).value();
   llama::CudaBackend engine(weights, {.max_tokens = kTokens, .max_step_tokens = kStep});
   llama::CudaBackend reserving(
@@ -135,9 +135,13 @@ void run() {
   for (const Kind& kind :
        {Kind{KvOrder::nhd, 16}, Kind{KvOrder::nhd, 64}, Kind{KvOrder::hnd, 16},
         Kind{KvOrder::hnd, 64}, Kind{KvOrder::hnd, 16, true}, Kind{KvOrder::hnd, 64, true}}) {
+    if (!only.empty() && only != to_string(kind.order)) continue;
     const InsertTarget pool(kind.order, kind.page);
     cuda::KvTransferOptions options;
-    if (kind.reserve) options.blocks = 2 * kReserved;
+    if (kind.reserve) {  // so that all kernels at once fit into what is free
+      options.streams = 2;
+      options.blocks = kReserved / options.streams;
+    }
     cuda::KvTransfer transfer(options);
     const double before = alone();
     const Beside inserts =
@@ -159,12 +163,12 @@ void run() {
 
 }  // namespace
 
-int main() try {
+int main(int argc, char** argv) try {
   if (const Status status = cuda::usable(); !status) {
     std::printf("interference_bench needs a GPU: %s\n", status.error().message().c_str());
     return 77;
   }
-  run();
+  run(argc > 1 ? argv[1] : "");
 } catch (const std::exception& e) {
   std::fprintf(stderr, "interference_bench: %s\n", e.what());
   return 1;

@@ -159,6 +159,20 @@ TEST_CASE("a ragged batch of few queries is as many single sequences") {
   }
 }
 
+TEST_CASE("attention on few multiprocessors is attention") {
+  CAKE_NEEDS_GPU();
+  for (const std::uint32_t processors : {1u, 3u, 100'000u}) {
+    for (const std::uint32_t queries : {1u, 16u, 150u}) {
+      AttentionSpec spec;
+      spec.sequences = {{queries, queries + 800}, {queries, queries}};
+      spec.n_heads = 8;
+      spec.n_kv_heads = 2;
+      spec.processors = processors;
+      expect_fp64(spec);
+    }
+  }
+}
+
 TEST_CASE("few queries that see no key give zeros") {
   CAKE_NEEDS_GPU();
   AttentionSpec spec;
@@ -202,8 +216,8 @@ TEST_CASE("few queries over long prefixes agree with the plain kernel") {
   struct {
     std::uint32_t queries, prefix, heads, kv_heads, dim, page;
   } const cases[] = {
-      {1, 32767, 32, 8, 128, 16}, {1, 131071, 32, 8, 128, 64}, {16, 32768, 32, 8, 128, 16},
-      {7, 130000, 8, 2, 64, 256}, {3, 9000, 28, 4, 128, 1},    {2, 40000, 9, 3, 64, 0},
+      {1, 32767, 8, 2, 128, 16}, {1, 131071, 4, 1, 128, 64}, {16, 32768, 8, 2, 128, 16},
+      {7, 65000, 8, 2, 64, 256}, {3, 9000, 28, 4, 128, 1},   {2, 40000, 9, 3, 64, 0},
   };
   for (const auto& c : cases) {
     AttentionSpec spec;

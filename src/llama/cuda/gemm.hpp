@@ -79,6 +79,10 @@ class Gemm {
   /// Fills `found` with algorithms, the most promising first; how many there are.
   Result<int> propose(const Product& product, const Choice& choice,
                       std::span<cublasLtMatmulHeuristicResult_t> found) const;
+  /// Of one launch, behind a write over `other`.
+  Result<double> seconds_of(const Product& product, const Choice& choice,
+                            const cublasLtMatmulAlgo_t& algorithm, const cuda::DeviceBuffer& other,
+                            cudaStream_t stream) const;
   cublasStatus_t launch(const Product& product, const Choice& choice,
                         const cublasLtMatmulAlgo_t& algorithm, cudaStream_t stream) const;
 
