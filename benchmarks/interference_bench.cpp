@@ -5,7 +5,7 @@
 // prompts of 8,192 tokens in steps of 2,048, the shape of Llama-3.1-8B, while two of the loader's
 // lanes insert chunks into pages of another pool.
 //
-//     interference_bench [nhd|hnd]
+//     interference_bench
 //
 // Medians of some prefills; "slower by" is beside prefills alone, measured right before and after.
 #include <algorithm>
@@ -31,7 +31,6 @@ using Clock = std::chrono::steady_clock;
 constexpr std::uint32_t kTokens = 8192;
 constexpr std::uint32_t kStep = 2048;
 constexpr int kTimes = 7;
-constexpr std::uint32_t kReserved = 4;  // multiprocessors, for inserts that need a kernel
 
 double since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
@@ -104,11 +103,9 @@ Move plain_copies(const cuda::PinnedBuffer& source, const cuda::DeviceBuffer& ta
   };
 }
 
-void run(const std::string& only) {
+void run() {
   const auto weights = llama::CudaWeights::random(llama::llama_3_1_8b(), 1).value();
   llama::CudaBackend engine(weights, {.max_tokens = kTokens, .max_step_tokens = kStep});
-  llama::CudaBackend reserving(
-      weights, {.max_tokens = kTokens, .max_step_tokens = kStep, .reserved_processors = kReserved});
   std::vector<TokenId> prompt(kTokens);
   for (std::size_t i = 0; i < prompt.size(); ++i) {
     prompt[i] = static_cast<TokenId>(i * 7919 % engine.config().n_vocab);
@@ -117,44 +114,33 @@ void run(const std::string& only) {
   const cuda::DeviceBuffer target(std::size_t{8} << 20);
   const auto alone = [&] { return beside(engine, prompt, {}).prefill; };
   const double first = alone();
-  std::printf("with %u multiprocessors reserved, alone: %.1f ms\n", kReserved,
-              beside(reserving, prompt, {}).prefill * 1e3);
   std::printf("prefill of %u tokens in steps of %u, alone: %.1f ms\n", kTokens, kStep, first * 1e3);
-  std::printf("%-34s %8s %12s %32s %8s\n", "beside it", "GB/s", "slower by",
+  std::printf("%-28s %8s %12s %32s %8s\n", "beside it", "GB/s", "slower by",
               "plain copies of the same rate", "points");
   const Beside full = beside(engine, prompt, plain_copies(source, target, 0));
   const double again = alone();
   const auto slower = [](const Beside& b, double base) { return 100 * (b.prefill / base - 1); };
-  std::printf("%-34s %8.1f %10.1f %%\n", "plain copies of 8 MiB", full.rate,
+  std::printf("%-28s %8.1f %10.1f %%\n", "plain copies of 8 MiB", full.rate,
               slower(full, (first + again) / 2));
   struct Kind {
     KvOrder order;
     std::uint32_t page;
-    bool reserve = false;
   };
-  for (const Kind& kind :
-       {Kind{KvOrder::nhd, 16}, Kind{KvOrder::nhd, 64}, Kind{KvOrder::hnd, 16},
-        Kind{KvOrder::hnd, 64}, Kind{KvOrder::hnd, 16, true}, Kind{KvOrder::hnd, 64, true}}) {
-    if (!only.empty() && only != to_string(kind.order)) continue;
+  for (const Kind& kind : {Kind{KvOrder::nhd, 16}, Kind{KvOrder::nhd, 64}, Kind{KvOrder::hnd, 16},
+                           Kind{KvOrder::hnd, 64}}) {
     const InsertTarget pool(kind.order, kind.page);
-    cuda::KvTransferOptions options;
-    if (kind.reserve) {  // so that all kernels at once fit into what is free
-      options.streams = 2;
-      options.blocks = kReserved / options.streams;
-    }
-    cuda::KvTransfer transfer(options);
+    cuda::KvTransfer transfer;
     const double before = alone();
-    const Beside inserts =
-        beside(kind.reserve ? reserving : engine, prompt, [&](const std::atomic<bool>& stop) {
-          const auto more = [&](std::uint32_t) { return !stop; };
-          const std::size_t chunks = insert_by_lanes(transfer, pool, source, 2, more);
-          return static_cast<double>(chunks * pool.chunk_bytes());
-        });
+    const Beside inserts = beside(engine, prompt, [&](const std::atomic<bool>& stop) {
+      const auto more = [&](std::uint32_t) { return !stop; };
+      const std::size_t chunks = insert_by_lanes(transfer, pool, source, 2, more);
+      return static_cast<double>(chunks * pool.chunk_bytes());
+    });
     const Beside plain = beside(engine, prompt, plain_copies(source, target, inserts.rate));
     const double base = (before + alone()) / 2;
     const std::string name = "inserts, " + std::string(to_string(kind.order)) + ", pages of " +
-                             std::to_string(kind.page) + (kind.reserve ? ", reserved" : "");
-    std::printf("%-34s %8.1f %10.1f %% %16.1f %% (%4.1f GB/s) %8.1f\n", name.c_str(), inserts.rate,
+                             std::to_string(kind.page);
+    std::printf("%-28s %8.1f %10.1f %% %16.1f %% (%4.1f GB/s) %8.1f\n", name.c_str(), inserts.rate,
                 slower(inserts, base), slower(plain, base), plain.rate,
                 slower(inserts, base) - slower(plain, base));
     std::fflush(stdout);
@@ -163,12 +149,12 @@ void run(const std::string& only) {
 
 }  // namespace
 
-int main(int argc, char** argv) try {
+int main() try {
   if (const Status status = cuda::usable(); !status) {
     std::printf("interference_bench needs a GPU: %s\n", status.error().message().c_str());
     return 77;
   }
-  run(argc > 1 ? argv[1] : "");
+  run();
 } catch (const std::exception& e) {
   std::fprintf(stderr, "interference_bench: %s\n", e.what());
   return 1;

@@ -51,8 +51,7 @@ Status attribute(int& value, cudaDeviceAttr which, int device) {
   return to_status(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
 }
 
-/// As far as a shape may use it.
-Result<AttentionDevice> current_device(const AttentionShape& shape) {
+Result<AttentionDevice> current_device() {
   int device = 0;
   int processors = 0;
   int major = 0;
@@ -65,9 +64,7 @@ Result<AttentionDevice> current_device(const AttentionShape& shape) {
                                attribute(minor, cudaDevAttrComputeCapabilityMinor, device)}) {
     if (!status) return status.error();
   }
-  auto usable = static_cast<std::uint32_t>(processors);
-  if (shape.processors != 0) usable = std::min(usable, shape.processors);
-  return AttentionDevice{usable, major == 9 && minor == 0};
+  return AttentionDevice{static_cast<std::uint32_t>(processors), major == 9 && minor == 0};
 }
 
 std::size_t workspace_of(const AttentionShape& s, std::uint32_t splits) {
@@ -146,7 +143,7 @@ AttentionParams params_of(const AttentionArgs& a, std::uint32_t splits) {
 Result<std::size_t> attention_workspace_bytes(const AttentionShape& shape) {
   if (auto status = check(shape); !status) return status.error();
   if (auto status = check_tensor_cores(shape); !status) return status.error();
-  const auto device = current_device(shape);
+  const auto device = current_device();
   if (!device) return device.error();
   const decode::Plan few = decode::plan(shape, device->processors);
   return std::max(few ? decode::workspace_bytes(few, shape.head_dim) : 0,
@@ -162,7 +159,7 @@ Status attention_by(AttentionKernel kernel, const AttentionArgs& args, cudaStrea
   if (auto status = check_tensor_cores(args.shape); !status) return status;
   if (auto status = check(args); !status) return status;
   if (args.shape.max_queries == 0) return {};
-  const auto device = current_device(args.shape);
+  const auto device = current_device();
   if (!device) return device.error();
   const decode::Plan few = kernel == AttentionKernel::chosen
                                ? decode::plan(args.shape, device->processors)

@@ -38,7 +38,6 @@ struct AttentionSpec {
   std::uint32_t page = 16;  // tokens; 0: contiguous
   KvOrder order = KvOrder::nhd;
   std::uint32_t splits = 0;
-  std::uint32_t processors = 0;
   double spread = 1;      // of the scores: standard deviation
   std::uint32_t pad = 0;  // elements between rows of q and out, a multiple of 8
   std::uint64_t seed = 1;
@@ -196,8 +195,7 @@ class AttentionCase {
                static_cast<std::uint32_t>(spec_.sequences.size()),
                static_cast<std::uint32_t>(query_begin_.back()),
                max_queries_,
-               spec_.splits,
-               spec_.processors};
+               spec_.splits};
     const std::int64_t row = spec_.dim + spec_.pad;
     a.q = q_device_.data();
     a.out = out_.data();

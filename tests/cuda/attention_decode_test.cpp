@@ -159,20 +159,6 @@ TEST_CASE("a ragged batch of few queries is as many single sequences") {
   }
 }
 
-TEST_CASE("attention on few multiprocessors is attention") {
-  CAKE_NEEDS_GPU();
-  for (const std::uint32_t processors : {1u, 3u, 100'000u}) {
-    for (const std::uint32_t queries : {1u, 16u, 150u}) {
-      AttentionSpec spec;
-      spec.sequences = {{queries, queries + 800}, {queries, queries}};
-      spec.n_heads = 8;
-      spec.n_kv_heads = 2;
-      spec.processors = processors;
-      expect_fp64(spec);
-    }
-  }
-}
-
 TEST_CASE("few queries that see no key give zeros") {
   CAKE_NEEDS_GPU();
   AttentionSpec spec;

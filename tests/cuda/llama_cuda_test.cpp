@@ -90,16 +90,6 @@ TEST_CASE("llama on the GPU: SwiGLU within its products agrees with the CPU back
   compare_with_cpu(shape, {.residual = DType::f32}, 380, 380);
 }
 
-TEST_CASE(
-    "llama on the GPU: multiprocessors that are left free change the answer by rounding only") {
-  CAKE_NEEDS_GPU();
-  const auto all = static_cast<std::uint32_t>(cuda::device_info().value().multiprocessors);
-  for (const std::uint32_t reserved : {4u, all - 1}) {
-    compare_with_cpu(small(), {.reserved_processors = reserved}, 301);
-    compare_with_cpu(small(), {.reserved_processors = reserved}, 3);  // few queries
-  }
-}
-
 TEST_CASE("llama on the GPU: step sizes change the answer by rounding only") {
   CAKE_NEEDS_GPU();
   const auto weights = upload();

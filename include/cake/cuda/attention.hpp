@@ -29,9 +29,6 @@ struct AttentionShape {
   /// prefix fills the device. 0: chosen by the other numbers, and for up to 64 query heads that
   /// share their keys (max_queries * n_heads / n_kv_heads) by the numbers of keys on the device.
   std::uint32_t splits = 0;
-  /// Multiprocessors to be used at most, where a kernel stays on them; 0: all. Others are left to
-  /// what runs beside it.
-  std::uint32_t processors = 0;
 };
 
 /// One launch. Addresses are the device's; the scalars in device memory are read when the kernel

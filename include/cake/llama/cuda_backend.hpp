@@ -32,10 +32,6 @@ struct CudaOptions {
   std::uint64_t shuffle_pages = 0;
   /// Step sizes whose graphs are kept, the latest ones used; 0: steps are launched kernel by kernel
   std::uint32_t max_graphs = 16;
-  /// Multiprocessors that products and attention leave free, for kernels beside them that should
-  /// not wait for a gap: KvTransfer's, where KV has to be dealt out row by row. Its `streams` times
-  /// `blocks` should not be more.
-  std::uint32_t reserved_processors = 0;
 };
 
 /// Where the device's time went in one range.

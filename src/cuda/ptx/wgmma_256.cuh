@@ -31,15 +31,16 @@ namespace cake::cuda::device {
 // clang-format on
 
 /// c = a b where `add` is 0, c += a b otherwise: a is [row][depth] and b [column][depth], bf16,
-/// both in shared memory by descriptor.
-__device__ inline void product_shared_256(float (&c)[128], std::uint64_t a, std::uint64_t b,
+/// both in shared memory by the lower halves of their descriptors, which describe() makes.
+__device__ inline void product_shared_256(float (&c)[128], std::uint32_t a, std::uint32_t b,
                                           int add) {
   asm volatile(
-      "{ .reg .pred p; setp.ne.b32 p, %130, 0; "
+      "{ .reg .pred p; .reg .b64 da, db; setp.ne.b32 p, %130, 0; "
+      "mov.b64 da, {%128, 0x40000040}; mov.b64 db, {%129, 0x40000040}; "
       "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" CAKE_NUMBERS_128
-      "}, %128, %129, p, 1, 1, 0, 0; }"
+      "}, da, db, p, 1, 1, 0, 0; }"
       : CAKE_NAMES_32(c, 0), CAKE_NAMES_32(c, 32), CAKE_NAMES_32(c, 64), CAKE_NAMES_32(c, 96)
-      : "l"(a), "l"(b), "r"(add));
+      : "r"(a), "r"(b), "r"(add));
 }
 
 #undef CAKE_NAMES_32

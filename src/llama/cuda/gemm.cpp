@@ -57,8 +57,7 @@ struct Gemm::Choice {
   cublasLtMatmulAlgo_t algorithm{};
 };
 
-Gemm::Gemm(std::uint32_t processors, std::size_t workspace_bytes)
-    : processors_(static_cast<std::int32_t>(processors)), workspace_(workspace_bytes) {
+Gemm::Gemm(std::size_t workspace_bytes) : workspace_(workspace_bytes) {
   if (const cublasStatus_t code = cublasLtCreate(&handle_); code != CUBLAS_STATUS_SUCCESS) {
     throw Exception(failed(code, "cublasLtCreate").error());
   }
@@ -87,12 +86,6 @@ Result<std::unique_ptr<Gemm::Choice>> Gemm::describe(const Product& p) const {
   then([&] {
     return cublasLtMatmulDescSetAttribute(choice->operation, CUBLASLT_MATMUL_DESC_TRANSA,
                                           &transposed, sizeof transposed);
-  });
-  then([&] {
-    return processors_ == 0 ? CUBLAS_STATUS_SUCCESS
-                            : cublasLtMatmulDescSetAttribute(choice->operation,
-                                                             CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET,
-                                                             &processors_, sizeof processors_);
   });
   then([&] {
     return cublasLtMatrixLayoutCreate(&choice->a, CUDA_R_16BF, p.inputs, p.outputs, p.inputs);

@@ -45,9 +45,7 @@ struct Product {
 class Gemm {
  public:
   /// Errors:  throws Exception(device, out_of_memory)
-  ///
-  /// processors: multiprocessors that products should use; 0: all
-  explicit Gemm(std::uint32_t processors = 0, std::size_t workspace_bytes = std::size_t{32} << 20);
+  explicit Gemm(std::size_t workspace_bytes = std::size_t{32} << 20);
   ~Gemm();
   Gemm(const Gemm&) = delete;
   Gemm& operator=(const Gemm&) = delete;
@@ -87,7 +85,6 @@ class Gemm {
                         const cublasLtMatmulAlgo_t& algorithm, cudaStream_t stream) const;
 
   cublasLtHandle_t handle_ = nullptr;
-  std::int32_t processors_;
   cuda::DeviceBuffer workspace_;
   std::map<Shape, std::unique_ptr<Choice>> choices_;
 };

@@ -15,8 +15,7 @@ namespace {
 
 constexpr std::size_t kBf16 = 2;
 
-cuda::AttentionShape attention_shape(const Config& c, std::uint32_t queries,
-                                     std::uint32_t processors) {
+cuda::AttentionShape attention_shape(const Config& c, std::uint32_t queries) {
   cuda::AttentionShape shape;
   shape.n_heads = c.n_heads;
   shape.n_kv_heads = c.n_kv_heads;
@@ -24,27 +23,16 @@ cuda::AttentionShape attention_shape(const Config& c, std::uint32_t queries,
   shape.dtype = DType::bf16;
   shape.n_queries = queries;
   shape.max_queries = queries;
-  shape.processors = processors;
   return shape;
 }
 
 /// Most workspace that attention takes for a step of any size.
-std::size_t attention_workspace(const Config& c, std::uint32_t max_rows, std::uint32_t processors) {
+std::size_t attention_workspace(const Config& c, std::uint32_t max_rows) {
   std::size_t most = 0;
   for (std::uint32_t rows = 1; rows <= max_rows; ++rows) {
-    most = std::max(most,
-                    cuda::attention_workspace_bytes(attention_shape(c, rows, processors)).value());
+    most = std::max(most, cuda::attention_workspace_bytes(attention_shape(c, rows)).value());
   }
   return most;
-}
-
-/// Multiprocessors that products and attention use.
-std::uint32_t processors_for(std::uint32_t reserved) {
-  const auto all = static_cast<std::uint32_t>(cuda::device_info().value().multiprocessors);
-  if (reserved < all) return all - reserved;
-  throw Exception({Errc::invalid_argument, 0,
-                   "reserved_processors: " + std::to_string(reserved) + " of " +
-                       std::to_string(all) + " multiprocessors leave none"});
 }
 
 cuda::DeviceBuffer scratch(std::size_t bytes, const char* what) {
@@ -65,12 +53,10 @@ Model::Model(const CudaWeights& weights, const KvPool& pool, const CudaOptions& 
       pool_(pool),
       f32_residual_(options.residual == DType::f32),
       max_rows_(options.max_step_tokens),
-      processors_(processors_for(options.reserved_processors)),
-      sm90_(sm90_processors().has_value()),
+      sm90_processors_(sm90_processors() ? *sm90_processors() : 0),
       q_size_(std::size_t{config_.n_heads} * config_.head_dim),
       kv_size_(std::size_t{config_.n_kv_heads} * config_.head_dim),
       qkv_stride_(q_size_ + 2 * kv_size_),
-      gemm_(options.reserved_processors == 0 ? 0 : processors_),
       tokens_(options.max_tokens * sizeof(std::int32_t)),
       host_logits_(config_.n_vocab * sizeof(float)),
       step_(scratch(sizeof(StepState), "a step")),
@@ -85,8 +71,7 @@ Model::Model(const CudaWeights& weights, const KvPool& pool, const CudaOptions& 
       gate_up_(scratch(std::size_t{max_rows_} * 2 * config_.n_ff * kBf16, "activations")),
       product_(scratch(std::size_t{max_rows_} * config_.n_ff * kBf16, "activations")),
       logits_(scratch(config_.n_vocab * sizeof(float), "logits")),
-      workspace_(scratch(attention_workspace(config_, max_rows_, processors_),
-                         "the workspace of attention")) {
+      workspace_(scratch(attention_workspace(config_, max_rows_), "the workspace of attention")) {
   const std::uint32_t half = config_.rope.dimensions / 2;
   std::vector<float> inverse_frequency(half);
   for (std::size_t i = 0; i < half; ++i) {  // as the CPU backend has them
@@ -157,7 +142,7 @@ Status Model::attend(std::uint32_t layer, std::uint32_t first, std::uint32_t row
                      cudaStream_t stream) {
   const cuda::PagedKv& kv = pool_.description();
   cuda::AttentionArgs args;
-  args.shape = attention_shape(config_, rows, processors_);
+  args.shape = attention_shape(config_, rows);
   args.q = qkv_at(first, 0);
   args.q_token_stride = static_cast<std::int64_t>(qkv_stride_);
   args.q_head_stride = config_.head_dim;
@@ -180,10 +165,9 @@ Status Model::attend(std::uint32_t layer, std::uint32_t first, std::uint32_t row
 Status Model::swiglu(const void* gate_up, std::uint32_t rows, cudaStream_t stream) {
   const std::uint32_t embd = config_.n_embd;
   const std::uint32_t ff = config_.n_ff;
-  if (sm90_ && swiglu_product_takes(ff, embd) && swiglu_product_suits(rows, ff, processors_)) {
+  if (swiglu_product_takes(ff, embd) && swiglu_product_suits(rows, ff, sm90_processors_)) {
     return did(Part::gemm,
-               swiglu_product(
-                   {normed_.data(), gate_up, product_.data(), rows, ff, embd, processors_}, stream),
+               swiglu_product({normed_.data(), gate_up, product_.data(), rows, ff, embd}, stream),
                stream);
   }
   if (auto s = product({rows, 2 * ff, embd, normed_.data(), embd, gate_up, gate_up_.data(),

@@ -73,8 +73,7 @@ class Model {
   const KvPool& pool_;
   const bool f32_residual_;
   const std::uint32_t max_rows_;
-  const std::uint32_t processors_;  // that products and attention use
-  const bool sm90_;
+  const std::uint32_t sm90_processors_;  // 0: this device is another one
   const std::size_t q_size_;
   const std::size_t kv_size_;
   const std::size_t qkv_stride_;

@@ -2,7 +2,6 @@
 // Copyright 2026 the cake authors
 #include "swiglu_product.hpp"
 
-#include <algorithm>
 #include <string>
 
 #include "../../cuda/tensor_map.hpp"
@@ -44,8 +43,7 @@ Status swiglu_product(const SwigluProduct& p, cudaStream_t stream) {
   if (!weight) return weight.error();
   const auto out = cuda::map_of_matrix(p.out, p.rows, p.n_ff, 64);
   if (!out) return out.error();
-  const std::uint32_t used = p.processors == 0 ? *processors : std::min(*processors, p.processors);
-  return cuda::to_status(launch_swiglu_product({*in, *weight, *out}, p, used, stream),
+  return cuda::to_status(launch_swiglu_product({*in, *weight, *out}, p, *processors, stream),
                          "SwiGLU within products");
 }
 

@@ -108,14 +108,13 @@ __device__ __forceinline__ void multiply(float (&sums)[128], Turn& turn, Barrier
   for (int slice = 0; slice < slices; ++slice) {
     device::wait(&barriers.full[turn.stage], turn.parity);
     const std::uint32_t at = base + turn.stage * kStageBytes;
-    const std::uint64_t a =
+    const std::uint32_t a =
         device::describe(at + static_cast<std::uint32_t>(warpgroup) * kPanelBytes, 0);
-    const std::uint64_t b = device::describe(at + kInBytes, 0);
+    const std::uint32_t b = device::describe(at + kInBytes, 0);
     device::fence_products();
 #pragma unroll
     for (int k = 0; k < kDepth / 16; ++k) {
-      device::product_shared_256(sums, a + static_cast<std::uint64_t>(k * 32 >> 4),
-                                 b + static_cast<std::uint64_t>(k * 32 >> 4), slice | k);
+      device::product_shared_256(sums, a + (k * 32 >> 4), b + (k * 32 >> 4), slice | k);
     }
     device::commit_products();
     device::wait_products_but<1>();

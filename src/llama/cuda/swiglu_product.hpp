@@ -26,7 +26,6 @@ struct SwigluProduct {
   std::uint32_t rows = 0;
   std::uint32_t n_ff = 0;
   std::uint32_t n_embd = 0;
-  std::uint32_t processors = 0;  // multiprocessors to be used at most; 0: all
 };
 
 /// Whether the kernel takes a shape: whole tiles of weights.
