@@ -26,6 +26,12 @@ add_library(cake_cuda STATIC
 add_library(cake_cuda_sm90 OBJECT cuda/sm90_attention.cu)
 set_target_properties(cake_cuda_sm90 PROPERTIES CUDA_ARCHITECTURES 90a-real POSITION_INDEPENDENT_CODE ON)
 target_compile_options(cake_cuda_sm90 PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20>)
+if(CAKE_WERROR)  # spilled registers and serialized products are errors, too
+  target_compile_options(cake_cuda_sm90 PRIVATE
+    "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Xptxas --warning-as-error,--warn-on-spills>")
+  set_target_properties(cake_cuda_sm90 PROPERTIES
+    RULE_LAUNCH_COMPILE "${PROJECT_SOURCE_DIR}/cmake/no_serialized_wgmma.sh")
+endif()
 target_include_directories(cake_cuda_sm90 PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/cuda)
 target_link_libraries(cake_cuda_sm90 PRIVATE cake::cake CUDA::cudart_static)
 cake_warnings(cake_cuda_sm90)
