@@ -12,13 +12,13 @@ std::uint64_t tiles_of(const AttentionShape& s, std::uint32_t rows) {
   return (s.max_queries * group + rows - 1) / rows * s.n_kv_heads * s.n_sequences;
 }
 
-/// Rows of a tile for head_dim 64 on sm_90a: 192 do more beside each other, 128 may fill the device
-/// better.
+/// Rows of a tile for head_dim 64 on sm_90a: three warpgroups get 1.19 times as far as two in the
+/// same time (measured, see benchmarks/NOTES.md), but 128 rows may fill the device better.
 std::uint32_t choose_rows(const AttentionShape& s, std::uint64_t slots) {
   const auto time = [&](std::uint32_t rows) {
     return (tiles_of(s, rows) + slots - 1) / slots * rows;
   };
-  return 10 * time(192) <= 11 * time(128) ? 192 : 128;
+  return 100 * time(192) <= 119 * time(128) ? 192 : 128;
 }
 
 /// The fewest splits that keep the device about as busy as the best number would.

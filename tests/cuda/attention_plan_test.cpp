@@ -150,7 +150,9 @@ TEST_CASE("splits stay within what a launch takes, on devices of any size") {
 TEST_CASE("head_dim 64 takes the taller tile where that fills the device") {
   CHECK(plan_attention(shape(8192, 64), kHopper).rows_of_tile == 192);
   CHECK(plan_attention(shape(32768, 64), kHopper).rows_of_tile == 192);
-  CHECK(plan_attention(shape(512, 64), kHopper).rows_of_tile == 128);  // 128 tiles, not 88
+  CHECK(plan_attention(shape(2048, 64), kHopper).rows_of_tile == 192);
+  CHECK(plan_attention(shape(512, 64), kHopper).rows_of_tile == 128);   // 128 tiles, not 88
+  CHECK(plan_attention(shape(1024, 64), kHopper).rows_of_tile == 128);  // 256, not 176
   CHECK(plan_attention(shape(8192, 128), kHopper).rows_of_tile == 128);
 }
 
