@@ -136,6 +136,11 @@ TEST_CASE("SwiGLU is taken within its products where tiles fill the multiprocess
   CHECK(swiglu_product_suits(2048, 14336, 132));
   CHECK(swiglu_product_suits(8192, 14336, 132));
   CHECK(swiglu_product_suits(1024, 14336, 132));
+  CHECK(swiglu_product_suits(128, 14336, 132));
+  CHECK(swiglu_product_suits(256, 14336, 132));
+  CHECK_FALSE(swiglu_product_suits(257, 14336, 132));
+  CHECK_FALSE(swiglu_product_suits(64, 14336, 132));
+  CHECK_FALSE(swiglu_product_suits(128, 1536, 132));  // 12 tiles
   CHECK_FALSE(swiglu_product_suits(1, 14336, 132));
   CHECK_FALSE(swiglu_product_suits(512, 14336, 132));  // 3.4 rounds of tiles take 4
   CHECK_FALSE(swiglu_product_suits(2048, 1536, 132));  // 1.5 take 2

@@ -33,15 +33,18 @@ constexpr bool swiglu_product_takes(std::uint32_t n_ff, std::uint32_t n_embd) {
   return n_ff != 0 && n_embd != 0 && n_ff % 128 == 0 && n_embd % 64 == 0;
 }
 
-/// Whether the kernel's tiles keep so many multiprocessors busy for nine tenths of the time. Where
-/// they do not, products with an algorithm for the number of rows are faster.
+/// Whether the kernel is the faster way: its tiles keep so many multiprocessors busy for nine
+/// tenths of the time; or there is little to multiply, reading weights is what takes time, and most
+/// multiprocessors read. Elsewhere products with an algorithm for the number of rows are faster.
 constexpr bool swiglu_product_suits(std::uint32_t rows, std::uint32_t n_ff,
                                     std::uint32_t processors) {
   if (rows == 0 || processors == 0) return false;
   const std::uint64_t columns = n_ff / 128;
   const std::uint64_t tiles = (std::uint64_t{rows} + 127) / 128 * columns;
-  const std::uint64_t room = (tiles + processors - 1) / processors * processors;
-  return 10 * (rows * columns) >= 9 * (room * 128);
+  const std::uint64_t rounds = (tiles + processors - 1) / processors;
+  const std::uint64_t room = rounds * processors;
+  if (10 * (rows * columns) >= 9 * (room * 128)) return true;
+  return rows > 64 && rounds <= 2 && 10 * tiles >= 8 * room;
 }
 
 /// Multiprocessors of the current device.
