@@ -6,6 +6,7 @@ function(cake_cuda_test)
 endfunction()
 
 cake_cuda_test(NAME cuda_test SOURCES
+  cuda/attention_decode_test.cpp
   cuda/attention_test.cpp
   cuda/runtime_test.cpp)
 
@@ -64,6 +65,7 @@ if(CAKE_HAVE_LLAMA_CUDA)
     cuda/llama_real_test.cpp
     cuda/llama_refusals_test.cpp
     cuda/llama_steps_test.cpp
+    cuda/llama_swiglu_test.cpp
     LIBRARIES cake::llama_cuda TIMEOUT 300)
   target_compile_definitions(llama_cuda_test PRIVATE
     CAKE_REFERENCE_DATA="${CMAKE_CURRENT_SOURCE_DIR}/reference/data")

@@ -4,10 +4,12 @@
 // Checks what it is given, decides how to deal the work out, and launches.
 #include "cake/cuda/attention.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <string>
 
+#include "attention_decode.hpp"
 #include "attention_kernels.hpp"
 #include "attention_plan.hpp"
 #include "cake/cuda/runtime.hpp"
@@ -143,7 +145,9 @@ Result<std::size_t> attention_workspace_bytes(const AttentionShape& shape) {
   if (auto status = check_tensor_cores(shape); !status) return status.error();
   const auto device = current_device();
   if (!device) return device.error();
-  return workspace_of(shape, plan_attention(shape, *device).splits);
+  const decode::Plan few = decode::plan(shape, device->processors);
+  return std::max(few ? decode::workspace_bytes(few, shape.head_dim) : 0,
+                  workspace_of(shape, plan_attention(shape, *device).splits));
 }
 
 Status attention(const AttentionArgs& args, cudaStream_t stream) {
@@ -157,14 +161,22 @@ Status attention_by(AttentionKernel kernel, const AttentionArgs& args, cudaStrea
   if (args.shape.max_queries == 0) return {};
   const auto device = current_device();
   if (!device) return device.error();
+  const decode::Plan few = kernel == AttentionKernel::chosen
+                               ? decode::plan(args.shape, device->processors)
+                               : decode::Plan();
   const AttentionPlan plan = plan_attention(args.shape, *device);
-  const std::size_t needed = workspace_of(args.shape, plan.splits);
+  const std::size_t needed = few ? decode::workspace_bytes(few, args.shape.head_dim)
+                                 : workspace_of(args.shape, plan.splits);
   if (needed != 0 && (args.workspace == nullptr || args.workspace_bytes < needed)) {
     return refused("workspace of " + std::to_string(args.workspace_bytes) + " bytes; it takes " +
                    std::to_string(needed));
   }
   const AttentionParams params = params_of(args, plan.splits);
   const DType dtype = args.shape.dtype;
+  if (few) {
+    return to_status(launch_attention_decode(params, few, dtype, stream),
+                     "attention of few queries");
+  }
   cudaError_t code = cudaSuccess;
   switch (kernel == AttentionKernel::chosen ? plan.kernel : kernel) {
     case AttentionKernel::sm90:

@@ -3,6 +3,7 @@ add_library(cake_cuda STATIC
   cuda/attention.cpp
   cuda/attention_bf16.cu
   cuda/attention_combine.cu
+  cuda/attention_decode.cu
   cuda/attention_f16.cu
   cuda/attention_plan.cpp
   cuda/attention_reference.cu
@@ -18,6 +19,7 @@ add_library(cake_cuda STATIC
   cuda/pinned_staging.cpp
   cuda/runtime.cpp
   cuda/sm90_attention.cpp
+  cuda/tensor_map.cpp
   $<TARGET_OBJECTS:cake_cuda_sm90>
 )
 # Instructions that only sm_90a has, whatever else the library is built for.
