@@ -50,7 +50,13 @@ struct World {
 /// layer.
 class GateAtOnce : public fault::LayerByLayer {
  public:
+  static inline std::atomic<int> asked{0};  // in this run
+  void begin(const PrefillPlan& plan) {
+    asked = 0;
+    LayerByLayer::begin(plan);
+  }
   Step next_step(const Board& board, std::uint32_t budget, Time now) {
+    ++asked;
     const PrefillPlan& plan = board.plan();
     if (board.front() >= plan.prefix_end() || !board.running().empty() || board.holes() > 0) {
       return LoadOnlyScheduler::next_step(board, budget, now);
@@ -74,6 +80,21 @@ void drive(Session& session, E& engine, const World& world) {
     }
   }
 }
+
+/// Each read takes some time, and none ends before GateAtOnce was asked for a step.
+struct SlowStorage {
+  MemoryStorage& inner;
+  Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
+    return inner.lookup(keys);
+  }
+  Status read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out) {
+    do std::this_thread::sleep_for(2ms);
+    while (GateAtOnce::asked == 0);
+    return inner.read(tier, key, offset, out);
+  }
+  Status write(const ChunkKey& key, ConstBytes bytes) { return inner.write(key, bytes); }
+  Status erase(const ChunkKey& key) { return inner.erase(key); }
+};
 
 /// The first step that compute gets.
 template <class Session>
@@ -204,7 +225,8 @@ TEST_CASE("superseded for a step whose gate was not void ends the run") {
 
 TEST_CASE("a gated step that never asked its gate is not done") {
   World world;
-  IoLanes lanes(world.storage);
+  SlowStorage storage{world.storage};
+  IoLanes lanes(storage);
   PrefillSession session(world.engine, lanes, GateAtOnce(), kPatient);
   session.begin(world.request());
   const Step step = session.next(64);
@@ -234,16 +256,16 @@ static_assert(ComputeBackend<Ungated> && !PrefillsGated<Ungated>);
 TEST_CASE("no scheduler gives a gated step to an engine, or a call, that takes none") {
   World world;
   Ungated ungated{world.engine};
+  SlowStorage storage{world.storage};
   {
-    Loader loader(ungated, world.storage, {.chunk_tokens = kChunk, .session = kPatient},
-                  GateAtOnce());
+    Loader loader(ungated, storage, {.chunk_tokens = kChunk, .session = kPatient}, GateAtOnce());
     const PrefillReport report = loader.prefill(world.prompt);
     CHECK(report.status.has_value());
     CHECK(report.scheduler_faults > 0);
     for (const StepReport& step : report.steps) CHECK_FALSE(step.gated);
     CHECK(world.engine.kv() == world.expected);
   }
-  IoLanes lanes(world.storage);
+  IoLanes lanes(storage);
   {  // An engine's own loop that leaves the question to its type.
     PrefillSession session(ungated, lanes, GateAtOnce(), kPatient);
     world.engine.clear();
@@ -313,6 +335,7 @@ TEST_CASE("a gate that outlives its session is void") {
       REQUIRE(step.gated);
       gate = session.gate(step);
       waiting = std::async(std::launch::async, [gate] { return gate.wait(0); });
+      while (storage.counts().hung == 0) std::this_thread::sleep_for(1ms);
     }
     CHECK_FALSE(waiting.get());
     CHECK_FALSE(gate.wait(0));
@@ -351,20 +374,6 @@ class Behind {
 
  private:
   std::shared_future<Status> last_;
-};
-
-/// Each read takes some time.
-struct SlowStorage {
-  MemoryStorage& inner;
-  Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
-    return inner.lookup(keys);
-  }
-  Status read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out) {
-    std::this_thread::sleep_for(2ms);
-    return inner.read(tier, key, offset, out);
-  }
-  Status write(const ChunkKey& key, ConstBytes bytes) { return inner.write(key, bytes); }
-  Status erase(const ChunkKey& key) { return inner.erase(key); }
 };
 
 }  // namespace

@@ -27,8 +27,14 @@ constexpr std::uint32_t kStored = 8;  // at first
 constexpr std::uint32_t kTokens = kChunk * kChunks + 10;
 constexpr Thrown kAll[] = {Thrown::runtime_error, Thrown::bad_alloc, Thrown::integer};
 
-/// Lookups that a busy machine delays are waited for.
-constexpr SessionOptions kPatient{.lookup_timeout = 1min};
+/// Lookups and lanes that a busy machine delays are waited for. A scheduler that threw in begin()
+/// offers no loads, and nobody waits for those.
+SessionOptions patient(const std::string& site = {}) {
+  SessionOptions options;
+  options.lookup_timeout = 10min;
+  if (site != "scheduler.begin" && site != "scheduler.predicted_meet") options.patience = 10min;
+  return options;
+}
 
 template <class Completion, bool OnCaller = false>
 struct World {
@@ -53,10 +59,10 @@ struct World {
 };
 
 template <class W>
-auto loader_of(W& world) {
+auto loader_of(W& world, const std::string& site) {
   return Loader<typename W::Engine, typename W::Storage, fault::ThrowingScheduler>(
       world.engine, world.storage,
-      {.chunk_tokens = kChunk, .max_step_tokens = kChunk, .session = kPatient},
+      {.chunk_tokens = kChunk, .max_step_tokens = kChunk, .session = patient(site)},
       fault::ThrowingScheduler(world.order));
 }
 
@@ -76,7 +82,7 @@ void throw_in_prefill(const std::string& site, bool ends, int before = 0) {
   for (const Thrown what : kAll) {
     CAPTURE(site, static_cast<int>(what), before);
     World<Completion, OnCaller> world;
-    auto loader = loader_of(world);
+    auto loader = loader_of(world, site);
     if (site == "erase" || site == "misread") world.storage.flips = 2;
     world.order.set(site, what, before);
     const PrefillReport report = prefill(world, loader);
@@ -151,7 +157,7 @@ TEST_CASE("a scheduler that throws is done without, and counted") {
     for (const Thrown what : kAll) {
       CAPTURE(site, static_cast<int>(what));
       World<Later> world;
-      auto loader = loader_of(world);
+      auto loader = loader_of(world, site);
       world.order.set(site, what);
       const PrefillReport report = prefill(world, loader);
       CHECK(report.status.has_value());
@@ -170,7 +176,7 @@ TEST_CASE("save() reports what extract(), lookup() and write() throw") {
     for (const Thrown what : kAll) {
       CAPTURE(site, static_cast<int>(what));
       World<Later> world;
-      auto loader = loader_of(world);
+      auto loader = loader_of(world, site);
       REQUIRE(prefill(world, loader).status.has_value());
       world.storage.inner.clear();
       world.order.set(site, what);
@@ -221,7 +227,7 @@ TEST_CASE("no exception of store or scheduler reaches an engine's own loop") {
       CAPTURE(site, static_cast<int>(what));
       W world;
       IoLanes lanes(world.storage, {.staging = world.engine.staging_memory()});
-      Session session(world.engine, lanes, fault::ThrowingScheduler(world.order), kPatient);
+      Session session(world.engine, lanes, fault::ThrowingScheduler(world.order), patient(site));
       if (std::string(site) == "erase" || std::string(site) == "misread") world.storage.flips = 1;
       world.order.set(site, what);
       PrefillReport report;
@@ -244,7 +250,7 @@ TEST_CASE("begin() passes on what the engine threw as an Exception, and the next
     for (const Thrown what : kAll) {
       W world;
       IoLanes lanes(world.storage);
-      Session session(world.engine, lanes, fault::ThrowingScheduler(world.order), kPatient);
+      Session session(world.engine, lanes, fault::ThrowingScheduler(world.order), patient(site));
       world.order.set(site, what);
       CHECK_THROWS_AS(session.begin({.tokens = world.prompt, .chunk_tokens = kChunk}), Exception);
       CHECK_THROWS_AS(session.finish(), Exception);
