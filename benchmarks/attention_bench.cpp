@@ -4,6 +4,12 @@
 // Speed of attention, for the table beside benchmarks/peers/attention.py: causal prefill and
 // append, paged and contiguous. Prints TFLOP/s with the causal area counted exactly; medians over
 // events.
+//
+//   attention_bench        the table
+//   attention_bench ask    reads lines "head_dim queries prefix page_tokens kernel" (kernel:
+//   chosen,
+//                          mma, sm90) and answers each with its rate: that way a script alternates
+//                          between this and its peers
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -11,12 +17,16 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <iostream>
 #include <numeric>
 #include <random>
+#include <sstream>
+#include <string>
 #include <vector>
 
 #include "cake/cuda/attention.hpp"
 #include "cake/cuda/runtime.hpp"
+#include "src/cuda/attention_kernels.hpp"
 
 namespace {
 
@@ -30,25 +40,31 @@ struct Problem {
   std::uint32_t page = 0;  // 0: contiguous
   std::uint32_t heads = 32;
   std::uint32_t kv_heads = 8;
+  AttentionKernel kernel = AttentionKernel::chosen;
 };
 
 void must(const Status& status) { status.value(); }
 void must(cudaError_t code) { must(to_status(code, "benchmark")); }
 
 DeviceBuffer random_numbers(std::size_t count, std::uint64_t seed) {
-  std::mt19937_64 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<std::uint16_t> some(1 << 20);
-  for (auto& x : some) {
-    const float f = normal(random);
-    std::uint32_t bits;
-    std::memcpy(&bits, &f, 4);
-    x = static_cast<std::uint16_t>(bits >> 16);
-  }
+  static const std::vector<std::uint16_t> some = [] {
+    std::mt19937_64 random(1);
+    std::normal_distribution<float> normal;
+    std::vector<std::uint16_t> numbers(1 << 20);
+    for (auto& x : numbers) {
+      const float f = normal(random);
+      std::uint32_t bits;
+      std::memcpy(&bits, &f, 4);
+      x = static_cast<std::uint16_t>(bits >> 16);
+    }
+    return numbers;
+  }();
   DeviceBuffer buffer(count * 2);
-  for (std::size_t at = 0; at < count; at += some.size() - 977) {  // no period of a row
-    const std::size_t n = std::min(count - at, some.size());
-    must(cudaMemcpy(buffer.as<std::uint16_t>() + at, some.data(), n * 2, cudaMemcpyDefault));
+  std::size_t skip = seed * 4099;
+  for (std::size_t at = 0; at < count; skip = 977) {  // no period of a row
+    const std::size_t n = std::min(count - at, some.size() - skip);
+    must(cudaMemcpy(buffer.as<std::uint16_t>() + at, some.data() + skip, n * 2, cudaMemcpyDefault));
+    at += n;
   }
   return buffer;
 }
@@ -89,18 +105,22 @@ double measure(const Problem& p) {
   args.workspace_bytes = workspace.size();
 
   const Stream stream;
-  std::vector<double> times;
-  for (int i = 0; i < 12; ++i) {
+  const auto timed = [&](int launches) {
     const Event begin(true);
     const Event end(true);
     must(begin.record(stream.get()));
-    must(attention(args, stream.get()));
+    for (int i = 0; i < launches; ++i) must(attention_by(p.kernel, args, stream.get()));
     must(end.record(stream.get()));
     must(end.wait());
-    if (i >= 2) times.push_back(Event::seconds_between(begin, end).value());
-  }
-  std::nth_element(times.begin(), times.begin() + 5, times.end());
-  return times[5];
+    return Event::seconds_between(begin, end).value() / launches;
+  };
+  (void)timed(1);
+  // Several launches between two events, so that what the host takes for one does not count.
+  const int launches = 1 + static_cast<int>(4e-3 / timed(2));
+  std::vector<double> times;
+  for (int i = 0; i < 9; ++i) times.push_back(timed(launches));
+  std::nth_element(times.begin(), times.begin() + 4, times.end());
+  return times[4];
 }
 
 double flops(const Problem& p) {
@@ -121,14 +141,33 @@ void line(const Problem& contiguous) {
   std::printf("\n");
 }
 
+/// Answers questions until there are no more. False: one was not understood.
+bool answer() {
+  for (std::string line; std::getline(std::cin, line);) {
+    Problem p;
+    std::string kernel;
+    if (!(std::istringstream(line) >> p.dim >> p.queries >> p.prefix >> p.page >> kernel)) {
+      std::fprintf(stderr, "attention_bench: no question: %s\n", line.c_str());
+      return false;
+    }
+    p.kernel = kernel == "mma"    ? AttentionKernel::mma
+               : kernel == "sm90" ? AttentionKernel::sm90
+                                  : AttentionKernel::chosen;
+    std::printf("%.1f\n", flops(p) / measure(p) * 1e-12);
+    std::fflush(stdout);
+  }
+  return true;
+}
+
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
   const Status gpu = usable();
   if (!gpu) {
     std::printf("attention_bench: %s\n", gpu.error().message().c_str());
     return 77;
   }
+  if (argc == 2 && std::string(argv[1]) == "ask") return answer() ? 0 : 1;
   std::printf(
       "TFLOP/s, bf16, 32 query heads over 8; for pages the rate and its ratio to contiguous\n");
   std::printf("   d queries prefix contig.    page 256     page 64     page 16      page 1\n");

@@ -77,8 +77,8 @@ class Tokenizer {
   Status load_patterns(const llama::GgufFile& file);
   Result<Chat> chat(std::string_view user_message) const;
   Result<Chat> chat_ml(std::string_view user_message) const;
-  /// Control tokens are recognised where they touch nothing of `plain`.
-  std::vector<TokenId> encode(std::string_view text, Span plain) const;
+  /// Control tokens are recognised where they touch nothing of `message`.
+  std::vector<TokenId> encode(std::string_view text, Span message) const;
   void encode_text(std::string_view text, std::vector<TokenId>& out) const;
   void encode_piece(std::string_view piece, std::vector<TokenId>& out) const;
 

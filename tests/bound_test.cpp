@@ -62,3 +62,25 @@ TEST_CASE("the first step of a long suffix hides less than all of it") {
   CHECK(whole.pipelined <= steps.pipelined);
   CHECK(steps.pipelined <= steps.published);
 }
+
+TEST_CASE(
+    "the least time of a run is the lower bound, with what cannot be loaded and what a pass "
+    "costs") {
+  for (const double gb : {0.1, 3.0, 80.0}) {
+    Rates r = llama(gb);
+    CHECK(least_time(r, 8192, 1024) == Approx(ttft_bounds(r, 8192, 1024).lower));
+    CHECK(least_time(r, 8192, 1024, 0, 8192) == Approx(r.compute(0, 9216)));
+    CHECK(least_time(r, 8192, 1024, 8192) == Approx(r.compute(8192, 9216)));
+    CHECK(least_time(r, 8192, 1024, 4096) <= least_time(r, 8192, 1024) * (1 + 1e-9));
+    double before = 0;
+    for (const double absent : {0.0, 1000.0, 5000.0, 8192.0, 1e9}) {
+      CHECK(least_time(r, 8192, 1024, 0, absent) >= before);
+      before = least_time(r, 8192, 1024, 0, absent);
+    }
+    r.overhead = 1e-3;
+    const double one_pass = least_time(r, 8192, 1024);
+    r.step_tokens = 256;
+    CHECK(least_time(r, 8192, 1024) > one_pass);
+    CHECK(least_time(r, 8192, 1024, 0, 8192) == Approx(r.compute(0, 9216) + 36 * 1e-3));
+  }
+}

@@ -6,8 +6,29 @@ function(cake_cuda_test)
 endfunction()
 
 cake_cuda_test(NAME cuda_test SOURCES
+  cuda/attention_decode_test.cpp
   cuda/attention_test.cpp
   cuda/runtime_test.cpp)
+
+# What decides how attention is dealt out; needs no GPU.
+cake_cuda_test(NAME attention_plan_test SOURCES
+  cuda/attention_plan_test.cpp)
+
+# The instructions of sm_90a, in kernels of the tests' own.
+add_library(hopper_kernels OBJECT cuda/hopper_kernels.cu)
+set_target_properties(hopper_kernels PROPERTIES CUDA_ARCHITECTURES 90a-real)
+target_compile_options(hopper_kernels PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20>)
+target_include_directories(hopper_kernels PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/src/cuda)
+target_link_libraries(hopper_kernels PRIVATE cake::cake CUDA::cudart_static)
+cake_warnings(hopper_kernels)
+cake_cuda_test(NAME hopper_test SOURCES
+  cuda/hopper_test.cpp
+  $<TARGET_OBJECTS:hopper_kernels>)
+
+# Its machine code, where cuobjdump is.
+add_test(NAME "cuda: machine code of the attention for sm_90a"
+  COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cuda/check_sass.sh $<TARGET_FILE:cake_cuda>)
+set_tests_properties("cuda: machine code of the attention for sm_90a" PROPERTIES SKIP_RETURN_CODE 77)
 
 # KV into pages and out of them; the same again over a CUDA runtime of the tests' own, without a GPU.
 cake_cuda_test(NAME kv_transfer_cuda_test SOURCES
@@ -44,6 +65,7 @@ if(CAKE_HAVE_LLAMA_CUDA)
     cuda/llama_real_test.cpp
     cuda/llama_refusals_test.cpp
     cuda/llama_steps_test.cpp
+    cuda/llama_swiglu_test.cpp
     LIBRARIES cake::llama_cuda TIMEOUT 300)
   target_compile_definitions(llama_cuda_test PRIVATE
     CAKE_REFERENCE_DATA="${CMAKE_CURRENT_SOURCE_DIR}/reference/data")

@@ -50,3 +50,22 @@ TEST_CASE("threads that add layers of the same tokens lose none") {
   for (std::thread& thread : threads) thread.join();
   CHECK(!presence.missing({0, 2000}));
 }
+
+TEST_CASE("what is forgotten from a token on stays so until it is added again") {
+  KvPresence presence(3000, 2);
+  presence.add({0, 2000});
+  presence.forget_from(1000);
+  presence.forget_from(1500);
+  CHECK(presence.missing({0, 2000})->token == 1000);
+  presence.add({1800, 1900});
+  CHECK(presence.missing({1000, 1900})->token == 1000);
+  CHECK(!presence.missing({1800, 1900}));
+  presence.forget_from(1850);
+  CHECK(presence.missing({1800, 1900})->token == 1850);
+  presence.add({1000, 1850});
+  CHECK(!presence.missing({0, 1850}));
+  CHECK(presence.missing({0, 3000})->token == 1850);
+  presence.clear();
+  presence.clear();
+  CHECK(presence.missing({0, 1})->token == 0);
+}

@@ -79,6 +79,79 @@ TEST_CASE("the bound comes from measured rates") {
   CHECK(r.bound_ratio() == Approx(10e-3 / r.bound_s));
 }
 
+TEST_CASE("a step that never ended and a read that never came count for nothing") {
+  PrefillReport r = sample();
+  r.set_bound();
+  const double bound = r.bound_s;
+  r.steps.push_back({{72, 80}, 9ms, 0ms, false, false});
+  r.loads.push_back({{0, {0, 16}, {0, 2}}, 0, 2000, 1ms, 9ms, 0ms, Errc::timeout});
+  r.loads.push_back({{0, {0, 16}, {0, 2}}, 0, 2000, 1ms, 0ms, 0ms, Errc::superseded});
+  r.loads.push_back({{0, {0, 16}, {0, 2}}, 0, 2000, 1ms, 90ms, 0ms, Errc::ok});  // after the end
+  r.set_bound();
+  CHECK(r.bound_s == Approx(bound));
+  CHECK(r.rates.per_token > 0);
+}
+
+TEST_CASE("there is no bound when nothing is known of a rate") {
+  PrefillReport r = sample();
+  CHECK_FALSE(r.has_bound());
+  CHECK(r.bound_ratio() == 0);
+  r.loads.clear();
+  r.set_bound();
+  CHECK_FALSE(r.has_bound());  // chunks are stored, and nobody knows how fast they can be read
+  for (ChunkReport& chunk : r.chunks) chunk.load_error = Errc::not_found;
+  r.set_bound();
+  CHECK(r.has_bound());  // computing everything
+  r = sample();
+  for (StepReport& step : r.steps) step.issued = step.ended;
+  r.steps[0].ended = r.steps[0].issued = 0ms;
+  r.set_bound();
+  CHECK_FALSE(r.has_bound());
+  r = sample();
+  r.status = Error{Errc::canceled, 0, "prefill"};
+  r.set_bound();
+  CHECK_FALSE(r.has_bound());
+}
+
+TEST_CASE("what a scheduler believes of compute does not make a bound absurd") {
+  for (const double per_token : {0.0, 1e-12, 6e-6, 1.0, 1e9}) {
+    for (const double per_position : {0.0, 1e-15, 4e-7, 1.0}) {
+      PrefillReport r = sample();
+      r.rates.per_token = per_token;
+      r.rates.per_position = per_position;
+      r.set_bound();
+      CAPTURE(per_token, per_position);
+      CHECK(r.bound_ratio() >= 1);
+      CHECK(r.bound_ratio() < 4);
+    }
+  }
+}
+
+TEST_CASE("a bound has the overhead of passes where they were of several sizes") {
+  PrefillReport r;
+  r.plan.n_tokens = 100;
+  r.plan.max_step_tokens = 50;
+  r.ttft = 30ms;
+  // 5 ms and 0.1 ms a token.
+  r.steps = {{{0, 50}, 0ms, 10ms, false, false},
+             {{50, 90}, 10ms, 19ms, false, false},
+             {{90, 100}, 19ms, 25ms, false, false}};
+  r.set_bound();
+  CHECK(r.rates.overhead == Approx(5e-3));
+  CHECK(r.rates.per_token == Approx(1e-4));
+  CHECK(r.bound_s == Approx(2 * 5e-3 + 100 * 1e-4));
+}
+
+TEST_CASE("steps that were enqueued behind each other count once") {
+  PrefillReport r;
+  r.plan.n_tokens = 100;
+  r.plan.max_step_tokens = 50;
+  r.ttft = 20ms;
+  r.steps = {{{0, 50}, 0ms, 10ms, false, false}, {{50, 100}, 1ms, 20ms, false, false}};
+  r.set_bound();
+  CHECK(r.bound_ratio() == Approx(1));
+}
+
 TEST_CASE("the timeline shows who worked when, and where tokens came from") {
   PrefillReport r = sample();
   const std::string text = r.timeline(40);

@@ -50,6 +50,9 @@ class KvPresence {
   ///
   /// Errors:  throws std::bad_alloc; what was noted so far stays
   void add(TokenRange tokens, LayerRange layers) {
+    std::uint32_t end = end_.load(std::memory_order_relaxed);
+    while (end < tokens.end && !end_.compare_exchange_weak(end, tokens.end)) {
+    }
     for (std::uint32_t t = tokens.begin; t < tokens.end; ++t) {
       Word* const words = block_of(t) + t % kBlock * words_;
       for (std::size_t w = 0; w < words_; ++w) {
@@ -76,8 +79,15 @@ class KvPresence {
     }
   }
   void forget(TokenRange tokens) { forget(tokens, all_layers()); }
-  /// Forgets all tokens from this one on.
-  void forget_from(std::uint32_t token) { forget({token, n_tokens_}); }
+  /// Forgets all tokens from this one on. Costs nothing where none of them was ever added.
+  ///
+  /// Needs:   nobody adds such tokens meanwhile
+  void forget_from(std::uint32_t token) {
+    const std::uint32_t end = end_.load();
+    if (token >= end) return;
+    forget({token, end});
+    end_ = token;
+  }
 
   /// The first token of the range without KV in one of the layers; none: all is there.
   ///
@@ -130,7 +140,8 @@ class KvPresence {
 
   const std::uint32_t n_tokens_;
   const std::uint32_t n_layers_;
-  const std::size_t words_;  // of a token
+  const std::size_t words_;            // of a token
+  std::atomic<std::uint32_t> end_{0};  // no token from here on was added
   std::vector<std::atomic<Word*>> blocks_;
   std::mutex mutex_;  // of owned_, and of new blocks
   std::vector<std::unique_ptr<Word[]>> owned_;

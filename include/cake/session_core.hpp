@@ -73,7 +73,7 @@ class SessionCore : public Claims {
       }
       ++scheduler_faults_;
     }
-    return fall_back(budget, step.kind == Step::Kind::wait ? step.until : now, now);
+    return fall_back(budget, step.kind == Step::Kind::wait ? step.until : kNever, now);
   }
 
   /// The next read for a lane that has room for `max_bytes`; none: ask again when something

@@ -9,13 +9,14 @@
 #include <cmath>
 #include <string>
 
+#include "attention_decode.hpp"
 #include "attention_kernels.hpp"
+#include "attention_plan.hpp"
 #include "cake/cuda/runtime.hpp"
+#include "sm90_attention.hpp"
 
 namespace cake::cuda {
 namespace {
-
-constexpr std::uint32_t kMaxSplits = 32;
 
 Error refused(std::string what) {
   return Error{Errc::invalid_argument, 0, "attention: " + std::move(what)};
@@ -29,7 +30,9 @@ Status check(const AttentionShape& s) {
   if (s.n_sequences == 0) return refused("no sequences");
   if (s.max_queries > s.n_queries) return refused("max_queries is above n_queries");
   if (std::uint64_t{s.n_queries} * s.n_heads > 0x7fff'ffffu) return refused("too many queries");
-  if (s.splits > kMaxSplits) return refused("at most " + std::to_string(kMaxSplits) + " splits");
+  if (s.splits > kMaxAttentionSplits) {
+    return refused("at most " + std::to_string(kMaxAttentionSplits) + " splits");
+  }
   return {};
 }
 
@@ -44,39 +47,24 @@ Status check_tensor_cores(const AttentionShape& s) {
   return {};
 }
 
-Result<std::uint32_t> multiprocessors() {
+Status attribute(int& value, cudaDeviceAttr which, int device) {
+  return to_status(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
+}
+
+Result<AttentionDevice> current_device() {
   int device = 0;
-  int count = 0;
+  int processors = 0;
+  int major = 0;
+  int minor = 0;
   if (auto status = to_status(cudaGetDevice(&device), "cudaGetDevice"); !status) {
     return status.error();
   }
-  if (auto status =
-          to_status(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
-                    "cudaDeviceGetAttribute");
-      !status) {
-    return status.error();
+  for (const Status& status : {attribute(processors, cudaDevAttrMultiProcessorCount, device),
+                               attribute(major, cudaDevAttrComputeCapabilityMajor, device),
+                               attribute(minor, cudaDevAttrComputeCapabilityMinor, device)}) {
+    if (!status) return status.error();
   }
-  return static_cast<std::uint32_t>(count);
-}
-
-/// The fewest splits that keep the device about as busy as the best number would.
-std::uint32_t choose_splits(const AttentionShape& s, std::uint32_t processors) {
-  if (s.splits != 0) return s.splits;
-  const std::uint32_t group = s.n_heads / s.n_kv_heads;
-  const std::uint64_t tiles = (std::uint64_t{s.max_queries} * group + kAttentionRows - 1) /
-                              kAttentionRows * s.n_kv_heads * s.n_sequences;
-  const std::uint64_t slots = std::uint64_t{processors} * kAttentionBlocksPerProcessor;
-  if (tiles == 0 || 10 * tiles >= 8 * slots) return 1;
-  const auto busy = [&](std::uint32_t splits) {
-    const std::uint64_t blocks = tiles * splits;
-    const std::uint64_t waves = (blocks + slots - 1) / slots;
-    return static_cast<double>(blocks) / static_cast<double>(waves * slots);
-  };
-  double best = 0;
-  for (std::uint32_t n = 1; n <= kMaxSplits; ++n) best = std::max(best, busy(n));
-  std::uint32_t n = 1;
-  while (n < kMaxSplits && busy(n) < 0.85 * best) ++n;
-  return n;
+  return AttentionDevice{static_cast<std::uint32_t>(processors), major == 9 && minor == 0};
 }
 
 std::size_t workspace_of(const AttentionShape& s, std::uint32_t splits) {
@@ -155,31 +143,52 @@ AttentionParams params_of(const AttentionArgs& a, std::uint32_t splits) {
 Result<std::size_t> attention_workspace_bytes(const AttentionShape& shape) {
   if (auto status = check(shape); !status) return status.error();
   if (auto status = check_tensor_cores(shape); !status) return status.error();
-  const auto processors = multiprocessors();
-  if (!processors) return processors.error();
-  return workspace_of(shape, choose_splits(shape, *processors));
+  const auto device = current_device();
+  if (!device) return device.error();
+  const decode::Plan few = decode::plan(shape, device->processors);
+  return std::max(few ? decode::workspace_bytes(few, shape.head_dim) : 0,
+                  workspace_of(shape, plan_attention(shape, *device).splits));
 }
 
 Status attention(const AttentionArgs& args, cudaStream_t stream) {
+  return attention_by(AttentionKernel::chosen, args, stream);
+}
+
+Status attention_by(AttentionKernel kernel, const AttentionArgs& args, cudaStream_t stream) {
   if (auto status = check(args.shape); !status) return status;
   if (auto status = check_tensor_cores(args.shape); !status) return status;
   if (auto status = check(args); !status) return status;
   if (args.shape.max_queries == 0) return {};
-  const auto processors = multiprocessors();
-  if (!processors) return processors.error();
-  const std::uint32_t splits = choose_splits(args.shape, *processors);
-  const std::size_t needed = workspace_of(args.shape, splits);
+  const auto device = current_device();
+  if (!device) return device.error();
+  const decode::Plan few = kernel == AttentionKernel::chosen
+                               ? decode::plan(args.shape, device->processors)
+                               : decode::Plan();
+  const AttentionPlan plan = plan_attention(args.shape, *device);
+  const std::size_t needed = few ? decode::workspace_bytes(few, args.shape.head_dim)
+                                 : workspace_of(args.shape, plan.splits);
   if (needed != 0 && (args.workspace == nullptr || args.workspace_bytes < needed)) {
     return refused("workspace of " + std::to_string(args.workspace_bytes) + " bytes; it takes " +
                    std::to_string(needed));
   }
-  const AttentionParams params = params_of(args, splits);
-  const cudaError_t code = args.shape.dtype == DType::bf16 ? launch_attention_bf16(params, stream)
-                                                           : launch_attention_f16(params, stream);
+  const AttentionParams params = params_of(args, plan.splits);
+  const DType dtype = args.shape.dtype;
+  if (few) {
+    return to_status(launch_attention_decode(params, few, dtype, stream),
+                     "attention of few queries");
+  }
+  cudaError_t code = cudaSuccess;
+  switch (kernel == AttentionKernel::chosen ? plan.kernel : kernel) {
+    case AttentionKernel::sm90:
+      code = launch_sm90_attention(params, dtype, plan.rows_of_tile, device->processors, stream);
+      break;
+    default:
+      code = dtype == DType::bf16 ? launch_attention_bf16(params, stream)
+                                  : launch_attention_f16(params, stream);
+  }
   if (code != cudaSuccess) return to_status(code, "attention");
-  if (splits == 1) return {};
-  return to_status(launch_attention_combine(params, args.shape.dtype, stream),
-                   "attention: combining splits");
+  if (plan.splits == 1) return {};
+  return to_status(launch_attention_combine(params, dtype, stream), "attention: combining splits");
 }
 
 Status attention_reference(const AttentionArgs& args, cudaStream_t stream) {

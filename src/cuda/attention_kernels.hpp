@@ -13,6 +13,17 @@
 
 namespace cake::cuda {
 
+enum class AttentionKernel {
+  chosen,  // by plan_attention()
+  mma,     // from compute capability 8.0 on
+  sm90,    // compute capability 9.0
+};
+
+/// attention() by a kernel of the caller's choice: one is a second opinion on the other.
+///
+/// Needs:   a device that the kernel runs on
+Status attention_by(AttentionKernel kernel, const AttentionArgs& args, cudaStream_t stream);
+
 /// Strides in elements, as in AttentionArgs.
 struct AttentionParams {
   const void* q;

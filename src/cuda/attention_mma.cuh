@@ -8,10 +8,10 @@
 // running sum.
 #pragma once
 
-#include <atomic>
 #include <cmath>
 
 #include "attention_kernels.hpp"
+#include "kernel_shared_memory.hpp"
 #include "mma.cuh"
 
 namespace cake::cuda::device {
@@ -322,20 +322,14 @@ __global__ void __launch_bounds__(Tile<kDim>::kThreads, kAttentionBlocksPerProce
 
 template <class T, int kDim>
 cudaError_t launch(const AttentionParams& p, cudaStream_t stream) {
-  const auto kernel = attention_mma<T, kDim>;
-  static std::atomic<std::uint64_t> ready{0};  // bit set of devices that allow the shared memory
-  int device = 0;
-  if (const cudaError_t code = cudaGetDevice(&device); code != cudaSuccess) return code;
-  const std::uint64_t bit = std::uint64_t{1} << (device & 63);
-  if ((ready.load(std::memory_order_relaxed) & bit) == 0) {
-    const cudaError_t code = cudaFuncSetAttribute(
-        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tile<kDim>::kShared);
-    if (code != cudaSuccess) return code;
-    ready.fetch_or(bit, std::memory_order_relaxed);
+  constexpr auto kKernel = attention_mma<T, kDim>;
+  if (const cudaError_t code = allow_shared_memory<kKernel>(Tile<kDim>::kShared);
+      code != cudaSuccess) {
+    return code;
   }
   const std::uint32_t tiles = (p.max_queries * p.group + kAttentionRows - 1) / kAttentionRows;
   const dim3 grid(p.n_kv_heads * p.n_sequences, tiles, p.splits);
-  kernel<<<grid, Tile<kDim>::kThreads, Tile<kDim>::kShared, stream>>>(p);
+  kKernel<<<grid, Tile<kDim>::kThreads, Tile<kDim>::kShared, stream>>>(p);
   return cudaGetLastError();
 }
 

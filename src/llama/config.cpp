@@ -3,7 +3,10 @@
 #include "cake/llama/config.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstdio>
+#include <functional>
 #include <string_view>
 #include <vector>
 
@@ -67,6 +70,12 @@ constexpr Key kKeys[] = {
     {"rope.scaling.attn_factor", Effect::off_at_1},
 };
 
+std::string short_text(double value) {
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%.6g", value);
+  return text.data();
+}
+
 /// Reads values and keeps the first error, so that the list of keys below reads as a list.
 class Reader {
  public:
@@ -125,7 +134,7 @@ class Reader {
     const auto value = file_.number(full(key));
     if (!value) return fail(value.error()), 1;
     if (!(*value > 0 && *value <= limit)) {
-      refuse(Errc::corrupt, "impossible " + full(key) + " " + std::to_string(*value));
+      refuse(Errc::corrupt, "impossible " + full(key) + " " + short_text(*value));
     }
     return *value;
   }
@@ -195,14 +204,12 @@ class Reader {
     }
     for (const double value : values) {
       if (std::find(off.begin(), off.end(), value) != off.end()) continue;
-      std::string text = std::to_string(value);
-      text.erase(text.find_last_not_of('0') + 1);
-      if (text.back() == '.') text.pop_back();
-      const bool experts = key.starts_with("llama.expert");
-      return refuse(Errc::unsupported,
-                    key + " is " + text +
-                        (experts ? ": mixtures of experts are not supported"
-                                 : ", which changes the answers and is not supported"));
+      std::string what = key;
+      what += " is ";
+      what += short_text(value);
+      what += key.starts_with("llama.expert") ? ": mixtures of experts are not supported"
+                                              : ", which changes the answers and is not supported";
+      return refuse(Errc::unsupported, what);
     }
   }
 
@@ -244,8 +251,8 @@ void check_attention(Reader& read, const Config& config) {
   const double scale = read.number_or("attention.scale", 0);
   const double usual = 1 / std::sqrt(static_cast<double>(config.head_dim));
   if (scale != 0 && !(std::abs(scale / usual - 1) < 1e-5)) {
-    read.refuse(Errc::unsupported, "llama.attention.scale is " + std::to_string(scale) + "; only " +
-                                       std::to_string(usual) +
+    read.refuse(Errc::unsupported, "llama.attention.scale is " + short_text(scale) + "; only " +
+                                       short_text(usual) +
                                        ", one over the root of the head's length, is supported");
   }
   const std::uint64_t window =

@@ -22,6 +22,7 @@ constexpr std::chrono::milliseconds kMostTime{10};
 constexpr std::size_t kMostEntries = 1024;  // files looked at
 constexpr std::size_t kMostHeaders = 64;    // headers read
 constexpr std::size_t kMostEvicted = 32;    // objects erased, unless the object needs more
+constexpr std::size_t kFewest = 8;          // erased at any rate, and twice as many headers read
 constexpr std::size_t kMostCandidates = 1024;
 
 std::uint32_t position_in(ConstBytes first_page) {
@@ -176,7 +177,8 @@ Evictor::Outcome Evictor::evict(const Aim& aim, Clock::time_point until) {
   const auto enough = [&] {
     const std::lock_guard lock(mutex_);
     if (in_use() <= aim.target) return true;
-    const bool long_enough = erased >= kMostEvicted || Clock::now() >= until;
+    // The first few go whatever the clock says, so that a small store is always left with room.
+    const bool long_enough = erased >= kMostEvicted || (erased >= kFewest && Clock::now() >= until);
     return long_enough && (in_use() <= aim.limit || outcome.freed >= 2 * aim.bytes);
   };
   {
@@ -186,7 +188,7 @@ Evictor::Outcome Evictor::evict(const Aim& aim, Clock::time_point until) {
   // A round in which nothing goes is the last one.
   for (bool going = true; going && !enough();) {
     going = false;
-    for (const Candidate& candidate : candidates(headers_left)) {
+    for (const Candidate& candidate : candidates(headers_left, until)) {
       if (enough()) return outcome;
       const std::uint64_t before = outcome.freed;
       going = remove(candidate, now, outcome) || going;
@@ -196,7 +198,8 @@ Evictor::Outcome Evictor::evict(const Aim& aim, Clock::time_point until) {
   return outcome;
 }
 
-std::vector<Evictor::Candidate> Evictor::candidates(std::size_t& headers_left) {
+std::vector<Evictor::Candidate> Evictor::candidates(std::size_t& headers_left,
+                                                    Clock::time_point until) {
   std::vector<Candidate> oldest;
   {
     const std::lock_guard lock(mutex_);
@@ -204,6 +207,7 @@ std::vector<Evictor::Candidate> Evictor::candidates(std::size_t& headers_left) {
   }
   std::vector<Candidate> known;
   for (Candidate& candidate : oldest) {
+    if (kMostHeaders - headers_left >= 2 * kFewest && Clock::now() >= until) headers_left = 0;
     if (!candidate.object.position_known && headers_left > 0) {
       --headers_left;
       candidate.object.position = position_of(store_, candidate.key);

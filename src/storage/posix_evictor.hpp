@@ -56,7 +56,7 @@ class Evictor {
   void look(Clock::time_point until);
   Outcome evict(const Aim& aim, Clock::time_point until);
   /// The next ones to go, the first of them first.
-  std::vector<Candidate> candidates(std::size_t& headers_left);
+  std::vector<Candidate> candidates(std::size_t& headers_left, Clock::time_point until);
   /// True: it is gone, or known to be younger. False: it cannot be erased.
   bool remove(const Candidate& candidate, std::int64_t now, Outcome& outcome);
   /// Needs:   the mutex. What is known may be wrong: a new look begins

@@ -4,6 +4,7 @@
 
 #include <cstdio>
 
+#include "src/cuda/attention_kernels.hpp"
 #include "tests/cuda/attention_case.hpp"
 #include "tests/cuda/gpu.hpp"
 
@@ -15,17 +16,25 @@ namespace {
 /// What rounding to 16 bits may cost; measured are about half of these.
 double tolerance(DType dtype) { return dtype == DType::bf16 ? 6e-3 : 1e-3; }
 
-void expect_fp64(const AttentionSpec& spec, AttentionCase::Launch launch = &cuda::attention) {
-  INFO(spec.text());
+/// The kernel that every device of 8.0 and later has, whatever the others are.
+Status by_mma(const cuda::AttentionArgs& args, cudaStream_t stream) {
+  return cuda::attention_by(cuda::AttentionKernel::mma, args, stream);
+}
+
+void expect_fp64(const AttentionSpec& spec, std::vector<AttentionCase::Launch> launches) {
   AttentionCase problem(spec);
-  (void)problem.run(launch);
   std::vector<float> out;
   std::vector<float> lse;
   problem.solve(out, lse);
-  const Distance d = AttentionCase::distance(problem.result(), problem.lse(), out, lse);
-  CHECK(d.relative < tolerance(spec.dtype));
-  CHECK(d.lse < 2e-3);
+  for (const AttentionCase::Launch launch : launches) {
+    INFO((launch == &by_mma ? "mma: " : "") << spec.text());
+    (void)problem.run(launch);
+    const Distance d = AttentionCase::distance(problem.result(), problem.lse(), out, lse);
+    CHECK(d.relative < tolerance(spec.dtype));
+    CHECK(d.lse < 2e-3);
+  }
 }
+void expect_fp64(const AttentionSpec& spec) { expect_fp64(spec, {&cuda::attention, &by_mma}); }
 
 void expect_reference(const AttentionSpec& spec) {
   INFO(spec.text());
@@ -33,10 +42,12 @@ void expect_reference(const AttentionSpec& spec) {
   (void)problem.run(&cuda::attention_reference);
   const std::vector<float> out = problem.result();
   const std::vector<float> lse = problem.lse();
-  (void)problem.run(&cuda::attention);
-  const Distance d = AttentionCase::distance(problem.result(), problem.lse(), out, lse);
-  CHECK(d.relative < tolerance(spec.dtype));
-  CHECK(d.lse < 2e-3);
+  for (const AttentionCase::Launch launch : {&cuda::attention, &by_mma}) {
+    (void)problem.run(launch);
+    const Distance d = AttentionCase::distance(problem.result(), problem.lse(), out, lse);
+    CHECK(d.relative < tolerance(spec.dtype));
+    CHECK(d.lse < 2e-3);
+  }
 }
 
 AttentionSpec one(std::uint32_t queries, std::uint32_t prefix) {
@@ -56,7 +67,7 @@ TEST_CASE("the plain kernel agrees with fp64 on the host") {
       spec.page = page;
       spec.order = page == 16 ? KvOrder::hnd : KvOrder::nhd;
       spec.dim = page == 24 ? 96 : 64;
-      expect_fp64(spec, &cuda::attention_reference);
+      expect_fp64(spec, {&cuda::attention_reference});
     }
   }
 }
@@ -174,22 +185,25 @@ TEST_CASE("attention over long prefixes agrees with the plain kernel") {
 TEST_CASE("which pages are used changes no bit, and neither does a second run") {
   CAKE_NEEDS_GPU();
   for (const std::uint32_t splits : {1u, 4u}) {
-    AttentionSpec spec = one(300, 1000);
-    spec.splits = splits;
-    spec.n_heads = 8;
-    spec.n_kv_heads = 2;
-    AttentionCase a(spec, 1);
-    AttentionCase b(spec, 2);
-    const auto first = a.run(&cuda::attention);
-    CHECK(a.run(&cuda::attention) == first);
-    CHECK(b.run(&cuda::attention) == first);
-    spec.page = 0;
-    AttentionCase contiguous(spec);
-    CHECK(contiguous.run(&cuda::attention) == first);
-    spec.page = 128;
-    spec.order = KvOrder::hnd;
-    AttentionCase other(spec);
-    CHECK(other.run(&cuda::attention) == first);
+    for (const std::uint32_t dim : {64u, 128u}) {
+      AttentionSpec spec = one(300, 1000);
+      spec.splits = splits;
+      spec.dim = dim;
+      spec.n_heads = 8;
+      spec.n_kv_heads = 2;
+      AttentionCase a(spec, 1);
+      AttentionCase b(spec, 2);
+      const auto first = a.run(&cuda::attention);
+      CHECK(a.run(&cuda::attention) == first);
+      CHECK(b.run(&cuda::attention) == first);
+      for (const std::uint32_t page : {0u, 1u, 8u, 12u, 48u, 64u, 128u, 256u}) {
+        INFO("page " << page << ", d " << dim << ", splits " << splits);
+        spec.page = page;
+        spec.order = page % 16 == 0 ? KvOrder::hnd : KvOrder::nhd;
+        AttentionCase other(spec);
+        CHECK(other.run(&cuda::attention) == first);
+      }
+    }
   }
 }
 
@@ -227,6 +241,85 @@ TEST_CASE("a prompt in steps attends as the whole prompt does") {
     std::vector<float> stepped(bits.size());
     for (std::size_t i = 0; i < bits.size(); ++i) stepped[i] = __bfloat162float(bits[i]);
     CHECK(AttentionCase::distance(stepped, {}, all.result(), {}).relative < tolerance(DType::bf16));
+  }
+}
+
+TEST_CASE("attention agrees with fp64 whether keys come by boxes or by rows") {
+  CAKE_NEEDS_GPU();
+  // Whole blocks of 128 keys and a tail of every kind, for pages with and without boxes, for heads
+  // whose group divides a tile and for others.
+  std::uint32_t turn = 0;
+  for (const std::uint32_t page : {0u, 1u, 2u, 4u, 8u, 12u, 16u, 24u, 48u, 64u, 100u, 128u, 192u}) {
+    for (const std::uint32_t keys : {1u, 127u, 128u, 129u, 256u, 391u}) {
+      AttentionSpec spec;
+      spec.sequences = {{std::min(keys, 50u), keys}};
+      spec.page = page;
+      spec.n_kv_heads = 2;
+      spec.n_heads = turn % 2 == 0 ? 8 : 14;
+      spec.dim = turn % 3 == 0 ? 64 : 128;
+      spec.order = turn % 4 < 2 ? KvOrder::nhd : KvOrder::hnd;
+      spec.splits = 1 + turn % 3;
+      spec.pad = turn % 5 == 0 ? 8 : 0;
+      spec.seed = ++turn;
+      expect_fp64(spec);
+    }
+  }
+}
+
+TEST_CASE("more tiles than multiprocessors: every tile is right, for both heights") {
+  CAKE_NEEDS_GPU();
+  for (const std::uint32_t dim : {64u, 128u}) {
+    for (const std::uint32_t page : {0u, 1u, 16u}) {
+      AttentionSpec spec = one(3000, 200);
+      spec.n_heads = 24;
+      spec.n_kv_heads = 8;
+      spec.dim = dim;
+      spec.page = page;
+      expect_reference(spec);
+    }
+  }
+}
+
+TEST_CASE("a captured graph serves every prefix length") {
+  CAKE_NEEDS_GPU();
+  for (const std::uint32_t splits : {1u, 4u}) {
+    for (const std::uint32_t page : {0u, 1u, 16u}) {
+      AttentionSpec spec = one(100, 900);
+      spec.page = page;
+      spec.splits = splits;
+      AttentionCase problem(spec);
+      cuda::AttentionArgs args = problem.args();
+      const cuda::DeviceBuffer workspace(cuda::attention_workspace_bytes(args.shape).value());
+      const cuda::DeviceBuffer keys(sizeof(std::int32_t));
+      args.workspace = workspace.data();
+      args.workspace_bytes = workspace.size();
+      args.n_keys = keys.as<std::int32_t>();
+      const cuda::Stream stream;
+      cudaGraph_t graph = nullptr;
+      cudaGraphExec_t instance = nullptr;
+      REQUIRE(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeThreadLocal) ==
+              cudaSuccess);
+      REQUIRE(cuda::attention(args, stream.get()));
+      REQUIRE(cudaStreamEndCapture(stream.get(), &graph) == cudaSuccess);
+      REQUIRE(cudaGraphInstantiate(&instance, graph, 0) == cudaSuccess);
+      const std::size_t bytes = std::size_t{100} * spec.n_heads * spec.dim * 2;
+      for (const std::int32_t n : {100, 128, 513, 1000, 64}) {
+        REQUIRE(cudaMemcpy(keys.data(), &n, sizeof n, cudaMemcpyDefault) == cudaSuccess);
+        std::vector<std::uint16_t> direct(bytes / 2);
+        std::vector<std::uint16_t> replayed(bytes / 2);
+        REQUIRE(cuda::attention(args, stream.get()));
+        REQUIRE(stream.wait());
+        REQUIRE(cudaMemcpy(direct.data(), args.out, bytes, cudaMemcpyDefault) == cudaSuccess);
+        REQUIRE(cudaMemset(args.out, 0xff, bytes) == cudaSuccess);
+        REQUIRE(cudaDeviceSynchronize() == cudaSuccess);
+        REQUIRE(cudaGraphLaunch(instance, stream.get()) == cudaSuccess);
+        REQUIRE(stream.wait());
+        REQUIRE(cudaMemcpy(replayed.data(), args.out, bytes, cudaMemcpyDefault) == cudaSuccess);
+        CHECK(replayed == direct);
+      }
+      REQUIRE(cudaGraphExecDestroy(instance) == cudaSuccess);
+      REQUIRE(cudaGraphDestroy(graph) == cudaSuccess);
+    }
   }
 }
 

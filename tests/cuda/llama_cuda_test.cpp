@@ -9,23 +9,25 @@
 #include <string>
 
 #include "llama_cuda_engine.hpp"
+#include "src/llama/cuda/swiglu_product.hpp"
 
 using namespace tiny;
 
 namespace {
 
-void compare_with_cpu(const tiny::Shape& shape, const CudaOptions& options, std::uint32_t step) {
+void compare_with_cpu(const tiny::Shape& shape, const CudaOptions& options, std::uint32_t step,
+                      std::uint32_t tokens = 301) {
   const auto weights = load(shape);
   CpuBackend cpu(weights, {.threads = 2, .kv_dtype = DType::bf16, .kv_order = options.kv_order});
   CudaBackend gpu(CudaWeights::upload(*weights).value(), options);
-  const auto prompt = prompt_of(301);
-  REQUIRE(prefill_in_steps(cpu, prompt, 301).has_value());
+  const auto prompt = prompt_of(tokens);
+  REQUIRE(prefill_in_steps(cpu, prompt, tokens).has_value());
   REQUIRE(run_in_steps(gpu, prompt, step).has_value());
   CAPTURE(shape.heads, shape.kv_heads, shape.head_dim, shape.rope_dimensions, shape.rope_freqs,
           shape.linear_factor, shape.tied, to_string(options.kv_order), options.page_tokens,
           to_string(options.residual), options.shuffle_pages, step);
-  const Buffer expected = kv_of(cpu, 301);
-  const Buffer got = kv_of(gpu, 301);
+  const Buffer expected = kv_of(cpu, tokens);
+  const Buffer got = kv_of(gpu, tokens);
   double worst = 0;
   for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
     const double k = distance(got.read().k(layer), expected.read().k(layer));
@@ -77,6 +79,15 @@ TEST_CASE("llama on the GPU: KV and logits agree with the CPU backend") {
   shape = small();
   shape.type = tiny::Q4_1;  // rounded to bf16
   compare_with_cpu(shape, {}, 301);
+}
+
+TEST_CASE("llama on the GPU: SwiGLU within its products agrees with the CPU backend, too") {
+  CAKE_NEEDS_GPU();
+  tiny::Shape shape = small();
+  shape.ff = 44 * 128;  // three tiles of rows fill 132 multiprocessors
+  REQUIRE(gpu::swiglu_product_suits(380, shape.ff, 132));
+  compare_with_cpu(shape, {}, 380, 380);
+  compare_with_cpu(shape, {.residual = DType::f32}, 380, 380);
 }
 
 TEST_CASE("llama on the GPU: step sizes change the answer by rounding only") {

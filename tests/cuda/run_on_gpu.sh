@@ -93,7 +93,7 @@ fi
 
 if wanted sanitize && command -v compute-sanitizer > /dev/null; then
   # Small cases of each kernel: a run under these tools takes some ten to a hundred times as long.
-  for tool in memcheck synccheck; do
+  for tool in memcheck synccheck racecheck; do
     check() {  # check(program test...)
       local program=$1
       shift
@@ -101,28 +101,34 @@ if wanted sanitize && command -v compute-sanitizer > /dev/null; then
         "$build/tests/$program" "$@"
       say "  $program" "$(grep -h 'ERROR SUMMARY' "$out/$tool.$program.log" | tail -1)"
     }
+    check cuda_test "queries that see no key give zeros,large scores neither*,few queries take*,few queries that see no key*"
+    check hopper_test "*"
+    [ $tool = racecheck ] && continue  # a hundred times as long; attention is what has races to lose
     check cuda_test "attention takes every group of query heads,a ragged batch is as many single sequences"
     check kv_transfer_cuda_test "*short pages*"
     check gds_cuda_test "digests on the device*"
-    check llama_cuda_test "*RMSNorm*,*RoPE turns*,*SwiGLU*,*gated*,chunks that are corrupt*"
+    check llama_cuda_test "*RMSNorm*,*RoPE turns*,SwiGLU*,*gated*,chunks that are corrupt*"
   done
 fi
 
 if wanted measure; then
-  for bench in attention insert interference prefill; do
+  for bench in attention decode gemm insert interference prefill; do
     [ -x "$build/benchmarks/${bench}_bench" ] &&
       step "${bench}_bench" "$bench.txt" 120 "$build/benchmarks/${bench}_bench"
   done
-  for peer in attention prefill; do
+  for peer in attention decode prefill; do
+    beside=
+    [ $peer = attention ] && beside="--bench $build/benchmarks/attention_bench --pages 64,16,1 --svg $out/attention.svg"
+    # shellcheck disable=SC2086
     [ -f "$root/benchmarks/peers/$peer.py" ] && step "peers/$peer.py" "peer_$peer.txt" 150 \
-      python3 "$root/benchmarks/peers/$peer.py"
+      python3 "$root/benchmarks/peers/$peer.py" $beside
   done
   with_record step "read_bench" read.txt 120 "$build/benchmarks/read_bench" "$disk" "$fast"
   [ -x "$build/benchmarks/ttft_bench" ] &&
     step "ttft_bench" ttft.txt 300 "$build/benchmarks/ttft_bench" "$disk" "$fast"
 fi
 
-for table in attention.txt peer_attention.txt insert.txt interference.txt prefill.txt peer_prefill.txt read.txt ttft.txt; do
+for table in attention.txt peer_attention.txt decode.txt peer_decode.txt gemm.txt insert.txt interference.txt prefill.txt peer_prefill.txt read.txt ttft.txt; do
   [ -s "$out/$table" ] && { echo; echo "== $table"; cat "$out/$table"; }
 done
 echo

@@ -17,6 +17,12 @@ using namespace cake;
 using sample::Directory;
 using sample::says;
 
+#ifdef __SANITIZE_THREAD__
+constexpr bool kThreadsAfterFork = false;  // ThreadSanitizer ends a process that starts some
+#else
+constexpr bool kThreadsAfterFork = true;
+#endif
+
 /// What a child process says of every call of a store that its parent made.
 template <class S>
 void expect_refused(S& store) {
@@ -54,10 +60,13 @@ TEST_CASE("in a child process a store is refused by name, and a new one works") 
   CHECK(in_child([&] {
           expect_refused(*store);
           static_cast<void>(store->stats());
-          PosixStorage own({.directory = directory.path()});
-          sample::expect(sample::read_code(own, sample::key_of(1), 8192) == Errc::ok, "its own");
-          PosixStorage moved(std::move(*store));
-          moved = std::move(own);
+          if (kThreadsAfterFork) {
+            PosixStorage own({.directory = directory.path()});
+            sample::expect(sample::read_code(own, sample::key_of(1), 8192) == Errc::ok, "its own");
+            PosixStorage moved(std::move(*store));
+            moved = std::move(own);
+            store.emplace(std::move(moved));
+          }
           store.reset();
         }) == 0);
   CHECK(sample::read_code(*store, sample::key_of(1), 8192) == Errc::ok);

@@ -101,6 +101,7 @@ TEST_CASE("every key that changes answers is refused by its name") {
       {"llama.attention.scale is", [](Writer& f) { f.f32("llama.attention.scale", NAN); }},
       {"llama.logit_scale is 0.0625", [](Writer& f) { f.f32("llama.logit_scale", 0.0625f); }},
       {"llama.logit_scale is nan", [](Writer& f) { f.f32("llama.logit_scale", NAN); }},
+      {"llama.logit_scale is 1e-08", [](Writer& f) { f.f32("llama.logit_scale", 1e-8f); }},
       {"llama.embedding_scale is 12", [](Writer& f) { f.f32("llama.embedding_scale", 12); }},
       {"llama.residual_scale is 0.22", [](Writer& f) { f.f32("llama.residual_scale", 0.22f); }},
       {"llama.final_logit_softcapping is 30",

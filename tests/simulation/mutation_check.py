@@ -22,6 +22,7 @@ GATE = "cake/gate.hpp"
 BOARD = "cake/board.hpp"
 CORE = "cake/session_core.hpp"
 MEET = "cake/scheduler/meet_in_the_middle.hpp"
+LANE = "cake/lane_model.hpp"
 
 # What it breaks, and (file, exact old text, new text) for each edit.
 MUTANTS = [
@@ -49,8 +50,8 @@ MUTANTS = [
         (CLAIMS, "if (lane >= board_.n_lanes() || board_.lane(lane).down() == down) return;",
          "if (lane >= board_.n_lanes() || board_.lane(lane).down() == down || down) return;")]),
     ("a gate opens one layer early", [
-        (GATE, "    return missing_ == have_[std::min<std::size_t>(layer, have_.size() - 1)] ?",
-         "    return missing_ == have_[layer == 0 ? 0 : layer - 1] ?")]),
+        (GATE, "return missing_ == have_[std::min<std::size_t>(layer, have_.size() - 1)] ? GateState::open",
+         "return missing_ == have_[layer == 0 ? 0 : layer - 1] ? GateState::open")]),
     ("a lost chunk does not void the gate", [
         (CLAIMS, "      gate_.lost(chunk);\n", "")]),
     ("a second slice before the tables are parsed", [
@@ -68,14 +69,21 @@ MUTANTS = [
         (CLAIMS, "    board_.flags_[chunk] |= Board::kDoomed;\n    chunks_[chunk].load_error = why;\n",
          "    chunks_[chunk].load_error = why;\n")]),
     ("a late landing counts as a failure again", [
-        (CLAIMS, "    const bool wanted = slot->live;\n    if (wanted) {",
-         "    const bool wanted = true;\n    if (wanted) {")]),
+        (CLAIMS, "    const bool wanted = slot->live;\n    if (wanted) {\n      count_failure(*slot);\n      loads_[slot->report].landed = now;",
+         "    const bool wanted = slot->live;\n    {\n      count_failure(*slot);\n      loads_[slot->report].landed = now;")]),
     ("the rest of a short step is kept as computed", [
         (CLAIMS, "      give_back(end, ran.tokens.end);\n    }\n    record.tokens",
          "    }\n    record.tokens")]),
     ("a failed insert counts as good", [
         (CLAIMS, "    if (!ok) {\n      count_failure(*slot);\n      doom(chunk, Errc::device);\n    } else if",
          "    if (!ok) count_failure(*slot);\n    if")]),
+    ("an engine without gates gets gated steps", [
+        (GATE, "if (!step.gated || !board.may_gate() || step.tokens.begin", "if (!step.gated || step.tokens.begin")]),
+    ("a stalled lane keeps its rate", [
+        (LANE, "return std::max(1.0, age * rate_", "return std::max(1.0, 0 * age * rate_")]),
+    ("a read without a deadline is waited for", [
+        (CLAIMS, "const Time limit = now > kNever - options_.read_timeout ? kNever : now + options_.read_timeout;",
+         "const Time limit = kNever;")]),
     ("a chunk becomes a hole while it is inserted", [
         (CLAIMS, "if (board_.inserting_[chunk] != 0 ||\n", "if (false ||\n")]),
     ("the front passes over chunks that are being inserted", [

@@ -132,6 +132,80 @@ TEST_CASE("every baseline keeps every rule in wild prefills") {
   CHECK(events > 20'000);
 }
 
+TEST_CASE("no run is below its bound, and the default scheduler is not far from it") {
+  std::uint64_t bounds = 0;
+  std::uint64_t runs = 0;
+  for (std::uint64_t seed = 0; seed < 3'000; ++seed) {
+    Random r(seed);
+    const bool wild = seed % 2 == 0;
+    const SimulationSpec spec = wild ? wild_spec(seed) : steady_spec(r);
+    MeetOptions options = wild_options(seed, spec);
+    if (!wild) options.cost = spec.cost;
+    const PrefillReport meet = simulate(spec, MeetInTheMiddleScheduler(options)).report;
+    CAPTURE(seed);
+    for (const PrefillReport& report : {meet, simulate(spec, LoadOnlyScheduler{}).report,
+                                        simulate(spec, PublishedScheduler{}).report,
+                                        simulate(spec, ComputeOnlyScheduler{}).report,
+                                        simulate(spec, FixedSplitScheduler{0.3}).report}) {
+      ++runs;
+      bounds += report.has_bound();
+      if (report.has_bound()) REQUIRE(report.bound_ratio() >= 1);
+    }
+    if (meet.has_bound()) REQUIRE(meet.bound_ratio() < (wild ? 50 : 8));
+  }
+  CHECK(bounds > runs / 2);
+}
+
+TEST_CASE("a read without a deadline is given up by the session") {
+  std::uint64_t failed = 0;
+  for (std::uint64_t seed = 0; seed < 2'000; ++seed) {
+    SimulationSpec spec = wild_spec(seed);
+    spec.faulty_scheduler = true;
+    const auto result = simulate(spec, WaitsForEver{});
+    if (!result.violation.empty()) FAIL("seed " << seed << ": " << result.violation);
+    failed += result.report.failed_loads;
+    CHECK(result.longest_deadline <= spec.session.read_timeout);
+    CHECK(result.longest_deadline < std::chrono::minutes(10));
+  }
+  CHECK(failed > 0);
+}
+
+TEST_CASE("an engine without gates gets no gated step from any scheduler") {
+  std::uint64_t faults = 0;
+  for (std::uint64_t seed = 0; seed < 2'000; ++seed) {
+    SimulationSpec spec = wild_spec(seed);
+    spec.faulty_scheduler = true;
+    spec.plan.may_gate = spec.has_gates = false;
+    const auto result = simulate(spec, AlwaysGates{});
+    if (!result.violation.empty()) FAIL("seed " << seed << ": " << result.violation);
+    for (const StepReport& step : result.report.steps) CHECK_FALSE(step.gated);
+    faults += result.report.scheduler_faults;
+    const auto nonsense = simulate(spec, OrdersNonsense{seed});
+    if (!nonsense.violation.empty()) FAIL("nonsense, seed " << seed << ": " << nonsense.violation);
+  }
+  CHECK(faults > 0);
+}
+
+TEST_CASE("any number of tokens may be the most that a step takes") {
+  for (std::uint64_t seed = 0; seed < 1'000; ++seed) {
+    SimulationSpec spec = wild_spec(seed);
+    spec.plan.max_step_tokens = ~0u - static_cast<std::uint32_t>(seed % 3);
+    if (seed % 4 == 0) spec.budget = nullptr;
+    if (seed % 4 == 1) spec.budget = [](std::uint32_t n) { return std::pair(~0u - n % 2, ~0u); };
+    if (spec.plan.resident_tokens == 0)
+      spec.plan.resident_tokens = static_cast<std::uint32_t>(seed) % spec.plan.n_tokens;
+    const auto meet = simulate(spec, MeetInTheMiddleScheduler(wild_options(seed, spec)));
+    if (!meet.violation.empty()) FAIL("seed " << seed << ": " << meet.violation);
+    spec.faulty_scheduler = true;
+    for (const SimulationResult& result :
+         {simulate(spec, LoadOnlyScheduler{}), simulate(spec, FixedSplitScheduler{0.4}),
+          simulate(spec, PublishedScheduler{}), simulate(spec, ComputeOnlyScheduler{}),
+          simulate(spec, AlwaysWaits{})}) {
+      if (!result.violation.empty()) FAIL("seed " << seed << ": " << result.violation);
+    }
+  }
+}
+
 TEST_CASE("no scheduler can hang or spoil a run") {
   std::uint64_t faults = 0;
   for (std::uint64_t seed = 0; seed < 5'000; ++seed) {

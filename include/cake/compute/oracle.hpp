@@ -111,7 +111,8 @@ class KvOracle {
     }
     const std::uint32_t computed =
         end < plan_.end_chunk ? chunks_[end].computed_to : suffix_computed_;
-    if (computed < step.tokens.begin && step.tokens.begin > std::min(end * plan_.chunk_tokens, plan_.prefix_end())) {
+    if (computed < step.tokens.begin &&
+        step.tokens.begin > std::min(end * plan_.chunk_tokens, plan_.prefix_end())) {
       fail("a step began behind tokens that were not computed");
     }
   }

@@ -60,6 +60,8 @@ struct SimulationSpec {
   std::function<std::pair<std::uint32_t, std::uint32_t>(std::uint32_t n)> budget;
   std::function<bool(std::uint32_t n)> may_gate;
   SessionOptions session;
+  bool has_gates = true;  // the engine honours a gate; one that cannot is never to be given a gated
+                          // step (may_gate is false for it)
   bool faulty_scheduler = false;  // it may break rules and dawdle: the session copes
 };
 

@@ -170,7 +170,7 @@ class Simulation {
     // A hung read comes back long after everybody has stopped waiting for it.
     if (done == kNever) done = now_ + std::chrono::hours(1);
     at(done, [this, order] { read_done(order); });
-    if (order.deadline == kNever) return;
+    if (order.deadline == kNever) return fail("a read without a deadline");
     result_.longest_deadline = std::max(result_.longest_deadline, order.deadline - now_);
     at(order.deadline, [this, order] { abandon(order); });
   }
@@ -258,7 +258,7 @@ class Simulation {
 
   void start_pass() {
     Pass& pass = passes_.front();
-    if (pass.step.gated) {
+    if (pass.step.gated && spec_.has_gates) {
       pass.waiting = true;
       return poke_gate();
     }

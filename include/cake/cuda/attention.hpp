@@ -26,7 +26,8 @@ struct AttentionShape {
   std::uint32_t n_queries = 0;    // of all sequences together
   std::uint32_t max_queries = 0;  // of any one sequence
   /// Parts that the keys of each sequence are dealt out in, so that a short chunk over a long
-  /// prefix fills the device; 0: chosen by the other numbers.
+  /// prefix fills the device. 0: chosen by the other numbers, and for up to 64 query heads that
+  /// share their keys (max_queries * n_heads / n_kv_heads) by the numbers of keys on the device.
   std::uint32_t splits = 0;
 };
 

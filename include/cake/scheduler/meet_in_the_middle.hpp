@@ -46,7 +46,7 @@ class MeetInTheMiddleScheduler {
     tried_ = 0;
     idle_ = 0;
     waits_since_ = kNever;
-    step_ = plan.max_step_tokens;
+    step_ = std::min(plan.max_step_tokens, plan.n_tokens);
     computes_.assign(plan.end_chunk, 1);
     orders_.resize(plan.n_lanes);
   }
@@ -65,7 +65,7 @@ class MeetInTheMiddleScheduler {
     learn(board);
     const PrefillPlan& plan = board.plan();
     const std::uint32_t front = board.front();
-    budget = std::min(budget, plan.max_step_tokens);
+    budget = std::min({budget, plan.max_step_tokens, plan.n_tokens});
     const std::uint32_t limit = front + std::min(budget, plan.n_tokens - front);
     if (front >= plan.prefix_end()) return compute(front, limit);
     step_ += (budget - step_) / 4;

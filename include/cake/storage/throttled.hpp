@@ -149,7 +149,7 @@ class ThrottledStorage {
   /// Lets writes take their time on this tier's link too; none: writes are not slowed down.
   ///
   /// Thread:  before other threads use the store
-  void throttle_writes(std::optional<std::uint32_t> tier) { write_link_ = tier; }
+  void throttle_writes(std::optional<std::uint32_t> tier) { write_link_ = tier.value_or(kNoLink); }
 
   std::uint32_t tiers() { return tiers_of(*inner_); }
   static constexpr bool lookup_never_blocks = cake::lookup_never_blocks<S>();
@@ -219,18 +219,17 @@ class ThrottledStorage {
     std::mutex mutex;
     LinkSchedule schedule;
   };
-  LinkSchedule::TimePoint write_due(std::uint64_t bytes) {
-    return write_link_ ? reserve(*write_link_, bytes) : LinkSchedule::TimePoint();
-  }
+  LinkSchedule::TimePoint write_due(std::uint64_t bytes) { return reserve(write_link_, bytes); }
   LinkSchedule::TimePoint reserve(std::uint32_t tier, std::uint64_t bytes) {
-    if (tier >= links_.size()) return {};  // the inner store refuses it
+    if (tier >= links_.size()) return {};  // no link; the inner store refuses what it has not
     std::lock_guard lock(links_[tier].mutex);
     return links_[tier].schedule.reserve(std::chrono::steady_clock::now(), bytes);
   }
 
   S* inner_;
   std::vector<Link> links_;
-  std::optional<std::uint32_t> write_link_;
+  static constexpr std::uint32_t kNoLink = ~std::uint32_t{0};
+  std::uint32_t write_link_ = kNoLink;
 };
 
 }  // namespace cake

@@ -15,7 +15,16 @@ add_library(cake_llama_cuda STATIC
   llama/cuda/kv_pool.cpp
   llama/cuda/model.cpp
   llama/cuda/numbers.cu
+  llama/cuda/swiglu_product.cpp
+  $<TARGET_OBJECTS:cake_llama_cuda_sm90>
 )
+# Instructions that only sm_90a has, whatever else the library is built for.
+add_library(cake_llama_cuda_sm90 OBJECT llama/cuda/swiglu_product.cu)
+set_target_properties(cake_llama_cuda_sm90 PROPERTIES CUDA_ARCHITECTURES 90a-real POSITION_INDEPENDENT_CODE ON)
+target_compile_options(cake_llama_cuda_sm90 PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20>)
+target_include_directories(cake_llama_cuda_sm90 PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/cuda)
+target_link_libraries(cake_llama_cuda_sm90 PRIVATE cake::cake CUDA::cudart_static)
+cake_warnings(cake_llama_cuda_sm90)
 add_library(cake::llama_cuda ALIAS cake_llama_cuda)
 set_target_properties(cake_llama_cuda PROPERTIES EXPORT_NAME llama_cuda POSITION_INDEPENDENT_CODE ON)
 target_compile_options(cake_llama_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20>)

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <new>
 #include <string>
 #include <vector>
@@ -11,8 +12,10 @@
 namespace cake::llama::gpu {
 namespace {
 
-constexpr std::size_t kCandidates = 8;
-constexpr int kRounds = 3;
+constexpr int kRounds = 5;
+constexpr std::size_t kCacheBytes = std::size_t{64} << 20;  // more than the device's L2 cache
+// What cuBLASLt proposes first is kept unless another one takes at most this part of its time.
+constexpr double kClearlyFaster = 0.97;
 // Shapes that are remembered; engines that meet more sizes than this start anew.
 constexpr std::size_t kMaxShapes = 8192;
 
@@ -164,32 +167,53 @@ Status Gemm::run(const Product& p, cudaStream_t stream) {
   }
 }
 
-Status Gemm::tune(const Product& p, cudaStream_t stream) {
-  const auto choice = choice_for(p);
-  if (!choice) return choice.error();
-  std::array<cublasLtMatmulHeuristicResult_t, kCandidates> found{};
-  const auto count = propose(p, **choice, found);
-  if (!count) return count.error();
+Result<double> Gemm::seconds_of(const Product& p, const Choice& choice,
+                                const cublasLtMatmulAlgo_t& algorithm,
+                                const cuda::DeviceBuffer& other, cudaStream_t stream) const {
   const cuda::Event before(true);
   const cuda::Event after(true);
-  double best = -1;
-  for (int i = 0; i < *count; ++i) {
-    const cublasLtMatmulAlgo_t& algorithm = found[static_cast<std::size_t>(i)].algo;
-    double fastest = -1;
-    for (int round = 0; round <= kRounds; ++round) {  // the first one only warms up
-      if (auto status = before.record(stream); !status) return status;
-      if (launch(p, **choice, algorithm, stream) != CUBLAS_STATUS_SUCCESS) break;
-      if (auto status = after.record(stream); !status) return status;
-      if (auto status = after.wait(); !status) return status;
-      const auto seconds = cuda::Event::seconds_between(before, after);
-      if (!seconds) return seconds.error();
-      if (round > 0 && (fastest < 0 || *seconds < fastest)) fastest = *seconds;
-    }
-    if (fastest >= 0 && (best < 0 || fastest < best)) {
-      best = fastest;
-      (*choice)->algorithm = algorithm;
+  // In use, other layers' weights went through the cache since the last time.
+  const cudaError_t code = cudaMemsetAsync(other.data(), 0x5a, other.size(), stream);
+  if (code != cudaSuccess) return cuda::to_status(code, "cudaMemsetAsync").error();
+  if (auto status = before.record(stream); !status) return status.error();
+  if (const auto launched = launch(p, choice, algorithm, stream);
+      launched != CUBLAS_STATUS_SUCCESS) {
+    return failed(launched, text(p)).error();
+  }
+  if (auto status = after.record(stream); !status) return status.error();
+  if (auto status = after.wait(); !status) return status.error();
+  return cuda::Event::seconds_between(before, after);
+}
+
+Status Gemm::tune(const Product& p, cudaStream_t stream, std::size_t candidates) {
+  const auto choice = choice_for(p);
+  if (!choice) return choice.error();
+  std::vector<cublasLtMatmulHeuristicResult_t> found(candidates);
+  const auto count = propose(p, **choice, found);
+  if (!count) return count.error();
+  const cuda::DeviceBuffer other(kCacheBytes);
+  std::vector<std::vector<double>> times(static_cast<std::size_t>(*count));
+  for (int round = 0; round <= kRounds; ++round) {    // the first one only warms up
+    for (std::size_t i = 0; i < times.size(); ++i) {  // by turns: the clock changes meanwhile
+      const auto seconds = seconds_of(p, **choice, found[i].algo, other, stream);
+      if (round != 0 || !seconds) times[i].push_back(seconds ? *seconds : HUGE_VAL);
     }
   }
+  const auto median = [](std::vector<double>& of) {
+    const auto middle = of.begin() + static_cast<std::ptrdiff_t>(of.size() / 2);
+    std::nth_element(of.begin(), middle, of.end());
+    return *middle;
+  };
+  std::size_t best = 0;
+  double least = median(times[0]);
+  for (std::size_t i = 1; i < times.size(); ++i) {
+    const double seconds = median(times[i]);
+    if (seconds >= kClearlyFaster * least) continue;
+    best = i;
+    least = seconds;
+  }
+  if (std::isinf(least)) return failed(CUBLAS_STATUS_NOT_SUPPORTED, text(p));
+  (*choice)->algorithm = found[best].algo;
   return {};
 }
 

@@ -55,9 +55,9 @@ class Gemm {
   /// Errors:  device, naming the shape
   Status run(const Product& product, cudaStream_t stream);
 
-  /// Times the algorithms that cuBLASLt proposes, and keeps the fastest for this shape. Waits for
-  /// the stream and overwrites the product's output; not inside a capture.
-  Status tune(const Product& product, cudaStream_t stream);
+  /// Times algorithms that cuBLASLt proposes, at most so many, and keeps the fastest for this
+  /// shape. Waits for the stream and overwrites the product's output; not inside a capture.
+  Status tune(const Product& product, cudaStream_t stream, std::size_t candidates = 8);
 
   /// Shapes that an algorithm was chosen for.
   std::size_t shapes() const { return choices_.size(); }
@@ -77,6 +77,10 @@ class Gemm {
   /// Fills `found` with algorithms, the most promising first; how many there are.
   Result<int> propose(const Product& product, const Choice& choice,
                       std::span<cublasLtMatmulHeuristicResult_t> found) const;
+  /// Of one launch, behind a write over `other`.
+  Result<double> seconds_of(const Product& product, const Choice& choice,
+                            const cublasLtMatmulAlgo_t& algorithm, const cuda::DeviceBuffer& other,
+                            cudaStream_t stream) const;
   cublasStatus_t launch(const Product& product, const Choice& choice,
                         const cublasLtMatmulAlgo_t& algorithm, cudaStream_t stream) const;
 

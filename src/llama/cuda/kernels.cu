@@ -4,10 +4,14 @@
 
 #include <algorithm>
 
+#include "../../cuda/dependent_launch.cuh"
 #include "kernels.hpp"
 
 namespace cake::llama::gpu {
 namespace {
+
+namespace device = cuda::device;
+using cuda::launch_dependent;
 
 constexpr unsigned kThreads = 256;
 constexpr unsigned kVector = 8;  // elements that a thread moves at once
@@ -81,6 +85,8 @@ template <class X, unsigned kParts>
 __global__ void __launch_bounds__(kThreads)
     rms_norm_kernel(__nv_bfloat16* out, const X* x, const float* weight, std::uint32_t n_embd,
                     float epsilon) {
+  device::let_dependents_start();
+  device::wait_for_primary();
   const std::size_t row = blockIdx.x;
   float values[kParts][kVector];
   float squares = 0;
@@ -108,24 +114,21 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class X>
-void launch_norm(void* out, const void* x, const float* weight, std::uint32_t rows,
-                 std::uint32_t n_embd, float epsilon, cudaStream_t stream) {
-  auto* const to = static_cast<__nv_bfloat16*>(out);
-  const auto* const from = static_cast<const X*>(x);
+cudaError_t launch_norm(void* out, const void* x, const float* weight, std::uint32_t rows,
+                        std::uint32_t n_embd, float epsilon, cudaStream_t stream) {
   const std::uint32_t parts = (n_embd + kThreads * kVector - 1) / (kThreads * kVector);
-  if (parts <= 1) {
-    rms_norm_kernel<X, 1><<<rows, kThreads, 0, stream>>>(to, from, weight, n_embd, epsilon);
-  } else if (parts <= 2) {
-    rms_norm_kernel<X, 2><<<rows, kThreads, 0, stream>>>(to, from, weight, n_embd, epsilon);
-  } else if (parts <= 4) {
-    rms_norm_kernel<X, 4><<<rows, kThreads, 0, stream>>>(to, from, weight, n_embd, epsilon);
-  } else {
-    rms_norm_kernel<X, 8><<<rows, kThreads, 0, stream>>>(to, from, weight, n_embd, epsilon);
-  }
+  const auto kernel = parts <= 1   ? rms_norm_kernel<X, 1>
+                      : parts <= 2 ? rms_norm_kernel<X, 2>
+                      : parts <= 4 ? rms_norm_kernel<X, 4>
+                                   : rms_norm_kernel<X, 8>;
+  return launch_dependent(kernel, dim3(rows), kThreads, 0, stream, static_cast<__nv_bfloat16*>(out),
+                          static_cast<const X*>(x), weight, n_embd, epsilon);
 }
 
 /// One block for a row; a thread takes 8 elements of one head at a time.
 __global__ void __launch_bounds__(kThreads) rope_kernel(RopeArgs a) {
+  device::let_dependents_start();
+  device::wait_for_primary();
   const std::uint32_t row = blockIdx.x;
   const std::uint32_t t = static_cast<std::uint32_t>(a.step->begin) + row;
   const std::uint32_t groups = a.head_dim / kVector;  // of a head
@@ -167,6 +170,8 @@ __global__ void __launch_bounds__(kThreads) rope_kernel(RopeArgs a) {
 
 __global__ void silu_product_kernel(__nv_bfloat16* out, const __nv_bfloat16* gate_up,
                                     std::size_t vectors, std::uint32_t n_ff) {
+  device::let_dependents_start();
+  device::wait_for_primary();
   const std::size_t i = std::size_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i >= vectors) return;
   const std::uint32_t per_row = n_ff / kVector;
@@ -217,26 +222,21 @@ cudaError_t embed(const std::int32_t* tokens, const StepState* step, const void*
 cudaError_t rms_norm(void* out, const void* x, bool f32, const float* weight, std::uint32_t rows,
                      std::uint32_t n_embd, float epsilon, cudaStream_t stream) {
   if (n_embd % kVector != 0 || n_embd > kMaxNormWidth) return cudaErrorInvalidValue;
-  if (f32) {
-    launch_norm<float>(out, x, weight, rows, n_embd, epsilon, stream);
-  } else {
-    launch_norm<__nv_bfloat16>(out, x, weight, rows, n_embd, epsilon, stream);
-  }
-  return cudaGetLastError();
+  return f32 ? launch_norm<float>(out, x, weight, rows, n_embd, epsilon, stream)
+             : launch_norm<__nv_bfloat16>(out, x, weight, rows, n_embd, epsilon, stream);
 }
 
 cudaError_t rope_and_store(const RopeArgs& args, cudaStream_t stream) {
-  rope_kernel<<<args.rows, kThreads, 0, stream>>>(args);
-  return cudaGetLastError();
+  return launch_dependent(rope_kernel, dim3(args.rows), kThreads, 0, stream, args);
 }
 
 cudaError_t silu_product(void* out, const void* gate_up, std::uint32_t rows, std::uint32_t n_ff,
                          cudaStream_t stream) {
   const std::size_t vectors = std::size_t{rows} * (n_ff / kVector);
   const auto blocks = static_cast<unsigned>((vectors + kThreads - 1) / kThreads);
-  silu_product_kernel<<<blocks, kThreads, 0, stream>>>(
-      static_cast<__nv_bfloat16*>(out), static_cast<const __nv_bfloat16*>(gate_up), vectors, n_ff);
-  return cudaGetLastError();
+  return launch_dependent(silu_product_kernel, dim3(blocks), kThreads, 0, stream,
+                          static_cast<__nv_bfloat16*>(out),
+                          static_cast<const __nv_bfloat16*>(gate_up), vectors, n_ff);
 }
 
 cudaError_t copy_floats(float* to, const float* from, std::size_t count, cudaStream_t stream) {

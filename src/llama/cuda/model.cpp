@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "cake/cuda/attention.hpp"
+#include "swiglu_product.hpp"
 
 namespace cake::llama::gpu {
 namespace {
@@ -52,6 +53,7 @@ Model::Model(const CudaWeights& weights, const KvPool& pool, const CudaOptions& 
       pool_(pool),
       f32_residual_(options.residual == DType::f32),
       max_rows_(options.max_step_tokens),
+      sm90_processors_(sm90_processors() ? *sm90_processors() : 0),
       q_size_(std::size_t{config_.n_heads} * config_.head_dim),
       kv_size_(std::size_t{config_.n_kv_heads} * config_.head_dim),
       qkv_stride_(q_size_ + 2 * kv_size_),
@@ -159,6 +161,27 @@ Status Model::attend(std::uint32_t layer, std::uint32_t first, std::uint32_t row
   return did(Part::attention, cuda::attention(args, stream), stream);
 }
 
+/// Of the first rows of normed_, into product_.
+Status Model::swiglu(const void* gate_up, std::uint32_t rows, cudaStream_t stream) {
+  const std::uint32_t embd = config_.n_embd;
+  const std::uint32_t ff = config_.n_ff;
+  if (swiglu_product_takes(ff, embd) && swiglu_product_suits(rows, ff, sm90_processors_)) {
+    return did(Part::gemm,
+               swiglu_product({normed_.data(), gate_up, product_.data(), rows, ff, embd}, stream),
+               stream);
+  }
+  if (auto s = product({rows, 2 * ff, embd, normed_.data(), embd, gate_up, gate_up_.data(),
+                        std::int64_t{2} * ff, false, false},
+                       stream);
+      !s) {
+    return s;
+  }
+  return did(
+      Part::elementwise,
+      cuda::to_status(silu_product(product_.data(), gate_up_.data(), rows, ff, stream), "SwiGLU"),
+      stream);
+}
+
 Status Model::layer(std::uint32_t index, const StepShape& step, cudaStream_t stream) {
   const CudaLayerWeights& w = weights_.layer(index);
   const std::uint32_t rows = step.rows;
@@ -238,20 +261,7 @@ Status Model::layer(std::uint32_t index, const StepShape& step, cudaStream_t str
     return s;
   }
   if (auto s = norm(w.ffn_norm, skipped, queries, stream); !s) return s;
-  if (auto s = product({queries, 2 * ff, embd, normed_.data(), embd, w.gate_up, gate_up_.data(),
-                        std::int64_t{2} * ff, false, false},
-                       stream);
-      !s) {
-    return s;
-  }
-  if (auto s =
-          did(Part::elementwise,
-              cuda::to_status(silu_product(product_.data(), gate_up_.data(), queries, ff, stream),
-                              "SwiGLU"),
-              stream);
-      !s) {
-    return s;
-  }
+  if (auto s = swiglu(w.gate_up, queries, stream); !s) return s;
   return product(
       {queries, embd, ff, product_.data(), ff, w.down, x_row(skipped), embd, f32_residual_, true},
       stream);

@@ -63,6 +63,7 @@ class Model {
   Status norm(const float* weight, std::uint32_t first, std::uint32_t rows, cudaStream_t stream);
   Status attend(std::uint32_t layer, std::uint32_t first, std::uint32_t rows, cudaStream_t stream);
   Status product(const Product& product, cudaStream_t stream);
+  Status swiglu(const void* gate_up, std::uint32_t rows, cudaStream_t stream);
   Status did(Part part, Status status, cudaStream_t stream);
   void* x_row(std::uint32_t row) const;
   void* qkv_at(std::uint32_t row, std::size_t column) const;
@@ -72,6 +73,7 @@ class Model {
   const KvPool& pool_;
   const bool f32_residual_;
   const std::uint32_t max_rows_;
+  const std::uint32_t sm90_processors_;  // 0: this device is another one
   const std::size_t q_size_;
   const std::size_t kv_size_;
   const std::size_t qkv_stride_;

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "hopper_kernels.hpp"
+#include "src/cuda/impls/sm90_tile.cuh"
+#include "src/cuda/ptx/tma.cuh"
+
+namespace cake::testing {
+namespace {
+
+using namespace cake::cuda::device;
+
+__global__ void __launch_bounds__(128)
+    box(const __grid_constant__ CUtensorMap map, int4 at, std::uint16_t* out) {
+  __shared__ __align__(1024) std::uint16_t buffer[128 * 64];
+  __shared__ std::uint64_t barrier;
+  for (int i = static_cast<int>(threadIdx.x); i < 128 * 64; i += 128) buffer[i] = 0xffff;
+  if (threadIdx.x == 0) {
+    prefetch_map(map);
+    init_barrier(&barrier, 1);
+    fence_barrier_init();
+  }
+  fence_async_proxy();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    arrive_expecting(&barrier, sizeof buffer);
+    copy_box(shared_address(buffer), map, &barrier, CacheHint::evict_first, at.x, at.y, at.z, at.w);
+  }
+  wait(&barrier, 0);
+  for (int i = static_cast<int>(threadIdx.x); i < 128 * 64; i += 128) {
+    const std::uint32_t place = panel_place<128>(i / 64, i % 64 / 8) / 2;
+    out[i] = buffer[place + static_cast<std::uint32_t>(i % 8)];
+  }
+}
+
+/// Rows of kDim elements to panels.
+template <int kRows, int kDim>
+__device__ void to_panels(unsigned char* to, const void* from) {
+  for (int i = static_cast<int>(threadIdx.x); i < kRows * kDim / 8; i += 128) {
+    const int row = i / (kDim / 8);
+    const int piece = i % (kDim / 8);
+    *reinterpret_cast<uint4*>(to + panel_place<kRows>(row, piece)) =
+        static_cast<const uint4*>(from)[i];
+  }
+}
+
+template <class T, int kDim>
+__global__ void __launch_bounds__(128)
+    products(const void* q, const void* k, const void* v, float* scores_out, float* out_out) {
+  extern __shared__ __align__(1024) unsigned char shared[];
+  unsigned char* const k_at = shared + 64 * kDim * 2;
+  unsigned char* const v_at = k_at + 128 * kDim * 2;
+  to_panels<64, kDim>(shared, q);
+  to_panels<128, kDim>(k_at, k);
+  to_panels<128, kDim>(v_at, v);
+  fence_async_proxy();
+  __syncthreads();
+  float scores[64];
+  fence_products();
+  issue_scores<T, kDim, 64>(scores, shared_address(shared), shared_address(k_at));
+  wait_products_but<0>();
+  pin(scores);
+  float out[kDim / 2] = {};
+  std::uint32_t weights[8][4];
+#pragma unroll
+  for (int i = 0; i < 32; ++i) weights[i / 4][i % 4] = pack<T>(scores[2 * i], scores[2 * i + 1]);
+  fence_products();
+  issue_output<T, kDim>(out, weights, shared_address(v_at));
+  wait_products_but<0>();
+  pin(out);
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int row = static_cast<int>(threadIdx.x) / 32 * 16 + lane / 4;
+#pragma unroll
+  for (int i = 0; i < 64; ++i) {
+    scores_out[(row + i / 2 % 2 * 8) * 128 + i / 4 * 8 + lane % 4 * 2 + i % 2] = scores[i];
+  }
+#pragma unroll
+  for (int i = 0; i < kDim / 2; ++i) {
+    out_out[(row + i / 2 % 2 * 8) * kDim + i / 4 * 8 + lane % 4 * 2 + i % 2] = out[i];
+  }
+}
+
+template <class T, int kDim>
+cudaError_t launch_products(const void* q, const void* k, const void* v, float* scores,
+                            float* out) {
+  constexpr int kShared = (64 + 128 + 128) * kDim * 2;
+  const cudaError_t code =
+      cudaFuncSetAttribute(products<T, kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
+  if (code != cudaSuccess) return code;
+  products<T, kDim><<<1, 128, kShared>>>(q, k, v, scores, out);
+  return cudaGetLastError();
+}
+
+__global__ void __launch_bounds__(256, 1) ring(int count, int* out) {
+  __shared__ int places[2];
+  __shared__ std::uint64_t full[2], empty[2];
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < 2; ++i) {
+      init_barrier(&full[i], 1);
+      init_barrier(&empty[i], 128);
+    }
+    fence_barrier_init();
+  }
+  __syncthreads();
+  Ring<2> at;
+  if (uniform(static_cast<int>(threadIdx.x) / 128) == 0) {
+    shrink_registers<40>();
+    for (int i = 0; i < count; ++i) {
+      wait(&empty[at.stage()], at.parity() ^ 1);
+      if (threadIdx.x == 0) {
+        places[at.stage()] = i;
+        arrive(&full[at.stage()]);
+      }
+      ++at.count;
+    }
+  } else {
+    grow_registers<232>();
+    for (int i = 0; i < count; ++i) {
+      wait(&full[at.stage()], at.parity());
+      if (threadIdx.x == 128 + static_cast<unsigned>(i) % 128) out[i] = places[at.stage()];
+      arrive(&empty[at.stage()]);
+      ++at.count;
+    }
+  }
+}
+
+__global__ void __launch_bounds__(384) turns(int rounds, int* out) {
+  __shared__ int next;
+  if (threadIdx.x == 0) next = 0;
+  __syncthreads();
+  const int me = uniform(static_cast<int>(threadIdx.x) / 128);
+  if (me == 2) arrive_named(1, 256);
+  for (int i = 0; i < rounds; ++i) {
+    sync_named(1 + me, 256);
+    if (threadIdx.x % 128 == 0) {
+      out[next] = me;
+      next = next + 1;
+      __threadfence_block();
+    }
+    arrive_named(1 + (me + 1) % 3, 256);
+  }
+}
+
+}  // namespace
+
+cudaError_t run_box(const CUtensorMap& map, const int (&at)[4], std::uint16_t* out) {
+  box<<<1, 128>>>(map, make_int4(at[0], at[1], at[2], at[3]), out);
+  return cudaGetLastError();
+}
+
+cudaError_t run_products(bool bf16, int dim, const void* q, const void* k, const void* v,
+                         float* scores, float* out) {
+  if (dim == 64) {
+    return bf16 ? launch_products<__nv_bfloat16, 64>(q, k, v, scores, out)
+                : launch_products<__half, 64>(q, k, v, scores, out);
+  }
+  return bf16 ? launch_products<__nv_bfloat16, 128>(q, k, v, scores, out)
+              : launch_products<__half, 128>(q, k, v, scores, out);
+}
+
+cudaError_t run_ring(int count, int* out) {
+  ring<<<1, 256>>>(count, out);
+  return cudaGetLastError();
+}
+
+cudaError_t run_turns(int rounds, int* out) {
+  turns<<<1, 384>>>(rounds, out);
+  return cudaGetLastError();
+}
+
+}  // namespace cake::testing
