@@ -296,12 +296,27 @@ TEST_CASE("no scheduler gives a gated step to an engine, or a call, that takes n
   CHECK(world.engine.kv() == world.expected);
 }
 
+namespace {
+
+/// Every step is gated, one behind the other.
+struct GateEvery : GateAtOnce {
+  Step next_step(const Board& board, std::uint32_t, Time) {
+    Step step;
+    step.kind = Step::Kind::compute;
+    step.gated = true;
+    step.tokens = {board.suffix_front(), board.plan().n_tokens};
+    return step;
+  }
+};
+
+}  // namespace
+
 TEST_CASE("nothing is issued behind a gate that is shut") {
   World world;
   fault::FaultyStorage storage(world.storage);
   storage.on_every_read({.kind = fault::Kind::hang});
   IoLanes lanes(storage);
-  PrefillSession session(world.engine, lanes, GateAtOnce(), kPatient);
+  PrefillSession session(world.engine, lanes, GateEvery(), kPatient);
   session.begin(world.request());
   const Step step = session.next(8);
   REQUIRE(step.gated);
