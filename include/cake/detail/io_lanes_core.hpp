@@ -97,8 +97,9 @@ struct IoLanes<S>::Core {
 
   bool down(LaneId id, std::uint64_t bytes) {
     Lane& lane = lanes[id];
-    const bool all_busy = lane.busy.load(std::memory_order_relaxed) >= lane.threads;
-    if (!all_busy && !any_quarantined.load(std::memory_order_relaxed)) return false;
+    const unsigned busy = lane.busy.load(std::memory_order_relaxed);
+    const bool all_busy = busy >= lane.threads;
+    if (busy == 0 && !any_quarantined.load(std::memory_order_relaxed)) return false;
     std::lock_guard lock(mutex);
     const auto stuck = [](const Active& a) { return a.reading && !a.client->wanted(a.read); };
     const auto all_stuck = [&](const Lane& l) {
@@ -106,7 +107,7 @@ struct IoLanes<S>::Core {
     };
     if (!all_stuck(lane)) return false;
     if (all_busy) return true;
-    if (quarantine.empty() || room_for(lane) >= bytes) return false;
+    if (room_for(lane) >= bytes) return false;
     if (lane.quarantined_bytes != 0 && share_left(lane) < bytes) return true;
     // Memory that a read in progress, or a session, gives back soon.
     return std::all_of(lanes.begin(), lanes.end(), all_stuck) && lent.empty();
