@@ -174,6 +174,7 @@ class IoLanes {
   struct Active {
     std::shared_ptr<LaneClient> client;
     std::uint64_t read = 0;
+    std::uint64_t bytes = 0;  // of staging memory
     bool reading = true;
   };
   struct Lane {

@@ -366,9 +366,10 @@ class PrefillSession {
 
     void failed(const LaneRead& read, const Error& why) noexcept override {
       // What is there is of no use to anybody: gone, so that the next save can put it right, and
-      // gone before the run can end.
-      if (why.code == Errc::corrupt || why.code == Errc::mismatch)
+      // gone before the run can end. Once nobody waits for the read, a save may have done so.
+      if ((why.code == Errc::corrupt || why.code == Errc::mismatch) && wanted(read.id)) {
         lanes.discard(read.lane, read.key);
+      }
       {
         std::lock_guard lock(mutex);
         if (core.failed(read.id, why.code, now()) && core.first_failure() == read.id) {

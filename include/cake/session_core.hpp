@@ -104,6 +104,17 @@ class SessionCore : public Claims {
     return claim(*load, lane, now);
   }
 
+  /// As Claims::returned(); a scheduler does not ask for it again, so that is done here.
+  void returned(std::uint64_t id, Time now) {
+    const LoadSlot* slot = find(id);
+    if (slot == nullptr) return;
+    const Rest again{slot->lane, slot->slice.chunk, slot->slice.layers.end, slot->deadline};
+    const bool wanted = slot->live;
+    Claims::returned(id, now);
+    // Without room to note it, the chunk is compute's.
+    if (wanted && rest_.size() < rest_.capacity()) rest_.push_back(again);
+  }
+
   PrefillReport report(Time now) const {
     PrefillReport r = Claims::report(now);
     r.predicted_meet_token = predicted_meet_;
@@ -119,7 +130,8 @@ class SessionCore : public Claims {
  private:
   static constexpr std::uint32_t kRestReserve = 64;
 
-  /// Layers of a chunk that a load asked for and that did not fit into one read.
+  /// Layers of a chunk that a load asked for and that did not fit into one read, or that found no
+  /// memory.
   struct Rest {
     LaneId lane = 0;
     std::uint32_t chunk = 0;
@@ -133,8 +145,10 @@ class SessionCore : public Claims {
       const std::uint32_t issued = board_.layers_issued(rest->chunk);
       const Slice slice{
           rest->chunk, board_.plan().object_range(rest->chunk), {issued, rest->end_layer}};
-      if (issued >= rest->end_layer || board_.doomed(rest->chunk) || issued == 0) {
-        rest = rest_.erase(rest);  // all asked for, or taken over, or given back
+      const ChunkState state = board_.state(rest->chunk);
+      if (issued >= rest->end_layer || board_.doomed(rest->chunk) ||
+          state == ChunkState::computing || state == ChunkState::resident) {
+        rest = rest_.erase(rest);  // all asked for, or compute's
       } else if (rest->lane == lane && may_load(board_, {slice, rest->deadline}, lane)) {
         return Load{slice, rest->deadline};
       } else {

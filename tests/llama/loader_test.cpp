@@ -5,6 +5,7 @@
 // loads.
 #include "cake/loader.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <string>
 
@@ -25,7 +26,7 @@ constexpr cake::SessionOptions kPatient{.patience = std::chrono::minutes(1)};
 bool round_trip(const std::shared_ptr<const Weights>& weights, const CpuOptions& options,
                 std::uint32_t chunk, std::uint32_t n_tokens) {
   const auto prompt = prompt_of(n_tokens);
-  const std::uint32_t prefix = (n_tokens - 1) / chunk * chunk;
+  const std::uint32_t prefix = std::min(n_tokens - 1, n_tokens / chunk * chunk);
   cake::MemoryStorage storage;
   CpuBackend first(weights, options);
   cake::Loader saver(first, storage,

@@ -98,19 +98,23 @@ struct IoLanes<S>::Core {
   bool down(LaneId id, std::uint64_t bytes) {
     Lane& lane = lanes[id];
     const unsigned busy = lane.busy.load(std::memory_order_relaxed);
-    const bool all_busy = busy >= lane.threads;
     if (busy == 0 && !any_quarantined.load(std::memory_order_relaxed)) return false;
     std::lock_guard lock(mutex);
     const auto stuck = [](const Active& a) { return a.reading && !a.client->wanted(a.read); };
-    const auto all_stuck = [&](const Lane& l) {
-      return std::all_of(l.active.begin(), l.active.end(), stuck);
+    if (!std::all_of(lane.active.begin(), lane.active.end(), stuck)) return false;
+    if (lane.active.size() >= lane.threads) return true;
+    // All other memory comes back soon; what abandoned reads hold does not.
+    const auto held_by = [&](const Lane& l) {
+      std::uint64_t held = l.quarantined_bytes;
+      for (const Active& a : l.active) held += stuck(a) ? a.bytes : 0;
+      return held;
     };
-    if (!all_stuck(lane)) return false;
-    if (all_busy) return true;
-    if (room_for(lane) >= bytes) return false;
-    if (lane.quarantined_bytes != 0 && share_left(lane) < bytes) return true;
-    // Memory that a read in progress, or a session, gives back soon.
-    return std::all_of(lanes.begin(), lanes.end(), all_stuck) && lent.empty();
+    std::uint64_t held = 0;
+    for (const Lane& l : lanes) held += held_by(l);
+    const std::uint64_t own = held_by(lane);
+    const std::uint64_t share = pool.budget() / lanes.size();
+    if (lanes.size() > 1 && own != 0 && share - std::min(share, own) < bytes) return true;
+    return held != 0 && pool.budget() - held < bytes;
   }
 
   void give_back(const LaneClient& client, std::uint64_t read) noexcept {
@@ -294,8 +298,10 @@ struct IoLanes<S>::Core {
         job.buffer = pool.lend(read->bytes, dropped);
         // Of an arena nobody else may take what was just seen to be free.
         if (device != nullptr) allocate(job);
-        lane.used_bytes += pool.cost(job.buffer.size() != 0 ? job.buffer.size() : read->bytes);
-        lane.active.push_back({client, read->id, true});
+        const std::uint64_t taken =
+            pool.cost(job.buffer.size() != 0 ? job.buffer.size() : read->bytes);
+        lane.used_bytes += taken;
+        lane.active.push_back({client, read->id, taken, true});
         lane.busy.fetch_add(1, std::memory_order_relaxed);
         return true;
       }
