@@ -415,6 +415,33 @@ TEST_CASE("a completion that throws keeps its buffer until its read has ended") 
   }
 }
 
+namespace {
+
+/// Says nothing of loads before a step has ended.
+class LoadsAfterStep : public LoadOnlyScheduler {
+ public:
+  Step next_step(const Board& board, std::uint32_t budget, Time now) {
+    if (board.finished().sequence > 0) return LoadOnlyScheduler::next_step(board, budget, now);
+    Step step;
+    step.kind = Step::Kind::compute;
+    step.tokens = {0, kChunk};
+    return step;
+  }
+  std::optional<Load> next_load(const Board& board, LaneId lane, Time now) {
+    if (board.finished().sequence == 0) return std::nullopt;
+    return LoadOnlyScheduler::next_load(board, lane, now);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("lanes are woken when the end of a step gives them something to do") {
+  Stored stored;
+  IoLanes lanes(stored.inner);
+  const PrefillReport report = run(stored, lanes, LoadsAfterStep());
+  CHECK(report.tokens_loaded == kChunk * (kChunks - 1));
+}
+
 TEST_CASE("the two ends meet in the middle behind real threads") {
   Stored stored;
   struct Slow {  // each read takes its time

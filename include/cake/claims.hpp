@@ -87,6 +87,7 @@ class Claims {
     const RunningStep ran = *step;
     board_.running_.erase(step);
     if (!board_.running_.empty()) board_.running_.front().begins = now;
+    changed();
     StepReport& record = steps_[ran.id - 1];
     record.ended = now;
     const bool passed = gate_.passed(id);
