@@ -18,8 +18,8 @@ namespace cake {
 constexpr double seconds(Time t) { return static_cast<double>(t.count()) * 1e-9; }
 /// kNever for what does not fit, and for what is no number.
 constexpr Time from_seconds(double s) {
-  if (s < -9e9) return -kNever;
-  return s < 9e9 ? Time(static_cast<Time::rep>(s * 1e9)) : kNever;
+  if (s > -9e9 && s < 9e9) return Time(static_cast<Time::rep>(s * 1e9));
+  return s < 0 ? -kNever : kNever;
 }
 
 /// No read is waited for longer than this.
@@ -29,9 +29,9 @@ inline constexpr Time kLongestRead = std::chrono::minutes(10);
 /// rate which `measured` reads have shown. Before the first one nobody knows it, and a read may
 /// take 64 floors; each one that lands halves that. Compute takes over what it reaches meanwhile.
 constexpr Time read_deadline(Time now, Time floor, double allowed, std::uint32_t measured) {
+  constexpr double longest = seconds(kLongestRead);
   floor = std::clamp(floor, Time{0}, kLongestRead);
-  Time most = kLongestRead;
-  if (allowed < seconds(kLongestRead)) most = floor + from_seconds(std::max(0.0, allowed));
+  Time most = floor + from_seconds(allowed > 0 ? std::min(allowed, longest) : 0);
   if (measured < 6) most = std::max(most, floor * (64 >> measured));
   return now + std::min(most, kLongestRead);
 }
@@ -216,7 +216,7 @@ class LaneModel {
 
   Time transfer(double bytes) const {
     const double s = bytes / rate_.bytes_per_second;
-    return s < 2e9 ? from_seconds(s) : kFar;
+    return s < 2e9 ? Time(static_cast<Time::rep>(s * 1e9)) : kFar;
   }
   Time transfer(std::uint64_t bytes) const { return transfer(static_cast<double>(bytes)); }
 

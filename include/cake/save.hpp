@@ -170,7 +170,7 @@ class SaveRun {
 
 /// The prompt that a session ran last: what an engine is known to hold.
 struct LastPrompt {
-  std::vector<TokenId> tokens;
+  std::shared_ptr<const std::vector<TokenId>> tokens;  // set once there was one
   std::vector<ExtraKey> extra;
   ModelFingerprint fingerprint;
   std::uint32_t chunk_tokens = 0;
@@ -195,9 +195,9 @@ inline Status may_save(const LastPrompt& last, Tokens tokens, std::span<const Ex
   if (last.fingerprint != fingerprint) {
     return refuse("the engine's fingerprint is another one than at the last prefill");
   }
-  const std::size_t both = std::min(tokens.size(), last.tokens.size());
+  const std::size_t both = std::min(tokens.size(), last.tokens->size());
   const auto differ = std::mismatch(
-      tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(both), last.tokens.begin());
+      tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(both), last.tokens->begin());
   if (differ.first != tokens.begin() + static_cast<std::ptrdiff_t>(both)) {
     return refuse("token " + std::to_string(differ.first - tokens.begin()) +
                   " is another one than in the last prefill");

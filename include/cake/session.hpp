@@ -273,7 +273,8 @@ class PrefillSession {
           core(scheduler, options_in) {}
 
     void begin(const PrefillRequest& request) {
-      tokens.assign(request.tokens.begin(), request.tokens.end());
+      tokens = std::make_shared<const std::vector<TokenId>>(request.tokens.begin(),
+                                                            request.tokens.end());
       PrefillRequest mine = request;
       if (!mine.may_gate) mine.may_gate = PrefillsGated<M>;
       if (PrefillsWhole<M> && !PrefillsGated<M>) mine.may_gate = false;
@@ -331,7 +332,7 @@ class PrefillSession {
               fingerprint,
               tenant,
               range.begin,
-              Tokens(tokens).subspan(range.begin, range.size()),
+              Tokens(*tokens).subspan(range.begin, range.size()),
               layout};
     }
 
@@ -532,7 +533,7 @@ class PrefillSession {
     IoLanes<S>& lanes;
     const SessionOptions options;
     const Clock::time_point start = Clock::now();
-    std::vector<TokenId> tokens;
+    std::shared_ptr<const std::vector<TokenId>> tokens;  // of the prompt
     KvLayout layout;
     ModelFingerprint fingerprint;
     std::array<std::byte, 16> tenant{};

@@ -94,21 +94,20 @@ class MeetInTheMiddleScheduler {
   std::optional<Load> next_load(const Board& board, LaneId lane, Time now) {
     if (board.open_chunks() == 0 && orders_[lane].empty()) return std::nullopt;
     refresh(board, now, false);
-    const std::uint32_t layers = slice_layers(board, lane);
-    auto slice = orders_[lane].next(board, lane, layers);
-    if (!slice && idle_lane(board, lane)) {
+    auto slice = next_slice(board, lane);
+    if (slice.layers.empty() && idle_lane(board, lane)) {
       refresh(board, now, true);
-      slice = orders_[lane].next(board, lane, layers);
+      slice = next_slice(board, lane);
     }
-    if (!slice) slice = trial(board, lane);
-    if (!slice) return std::nullopt;
-    const auto bytes = static_cast<double>(board.plan().read_bytes(slice->layers));
+    if (slice.layers.empty()) slice = trial(board, lane);
+    if (slice.layers.empty()) return std::nullopt;
+    const auto bytes = static_cast<double>(board.plan().read_bytes(slice.layers));
     const double expected = seconds(board.lane(lane).ready_at(bytes, now) - now);
     // A gated step may wait for what follows a first slice, and that has measured the lane.
     const std::uint32_t measured =
-        slice->layers.begin != 0 ? LaneRate::kSure : board.lane(lane).rate().measured;
-    return Load{*slice, read_deadline(now, options_.deadline_floor,
-                                      options_.deadline_factor * expected, measured)};
+        slice.layers.begin != 0 ? LaneRate::kSure : board.lane(lane).rate().measured;
+    return Load{slice, read_deadline(now, options_.deadline_floor,
+                                     options_.deadline_factor * expected, measured)};
   }
 
  private:
@@ -125,25 +124,30 @@ class MeetInTheMiddleScheduler {
       layered.clear();
       at = at_layer = 0;
     }
-    std::optional<Slice> next(const Board& board, LaneId lane, std::uint32_t layers) {
+    /// No layers: nothing can be read now.
+    Slice next(const Board& board, LaneId lane, std::uint32_t layers) {
       for (; at < whole.size(); ++at) {
-        if (const auto slice = rest(board, lane, whole[at], board.plan().n_layers)) return slice;
+        const LayerRange all = rest(board, lane, whole[at], board.plan().n_layers);
+        if (!all.empty()) return {whole[at], board.plan().object_range(whole[at]), all};
       }
       // The lowest layers that have not been asked for, among the next few chunks.
-      std::optional<Slice> best;
+      Slice best;
       const std::size_t first = at_layer;
       const std::size_t n = layered.size();
-      for (std::size_t i = 0; i < n && (!best || i < 8); ++i) {
+      for (std::size_t i = 0; i < n && (best.layers.empty() || i < 8); ++i) {
         const std::size_t index = (first + i) % n;
-        const auto slice = rest(board, lane, layered[index], layers);
-        if (!slice || (best && slice->layers.begin >= best->layers.begin)) continue;
-        best = slice;
+        const std::uint32_t chunk = layered[index];
+        const LayerRange some = rest(board, lane, chunk, layers);
+        if (some.empty()) continue;
+        if (!best.layers.empty() && some.begin >= best.layers.begin) continue;
+        best = {chunk, board.plan().object_range(chunk), some};
         at_layer = (index + 1) % n;
       }
       return best;
     }
-    static std::optional<Slice> rest(const Board& board, LaneId lane, std::uint32_t chunk,
-                                     std::uint32_t layers) {
+    /// Layers of the chunk that may be read next; none: it is not to be read now.
+    static LayerRange rest(const Board& board, LaneId lane, std::uint32_t chunk,
+                           std::uint32_t layers) {
       const PrefillPlan& plan = board.plan();
       const std::uint32_t issued = board.layers_issued(chunk);
       const ChunkState state = board.state(chunk);
@@ -151,24 +155,28 @@ class MeetInTheMiddleScheduler {
           issued == 0 ? state == ChunkState::open
                       : issued < plan.n_layers && board.parsed(chunk) && !board.doomed(chunk) &&
                             (state == ChunkState::loading || state == ChunkState::inserting);
-      if (!ready || !board.on_lane(chunk, lane)) return std::nullopt;
-      return Slice{
-          chunk, plan.chunk_range(chunk), {issued, std::min(plan.n_layers, issued + layers)}};
+      if (!ready || !board.on_lane(chunk, lane)) return {};
+      return {issued, std::min(plan.n_layers, issued + layers)};
     }
   };
+
+  Slice next_slice(const Board& board, LaneId lane) {
+    Orders& orders = orders_[lane];
+    return orders.next(board, lane, orders.layered.empty() ? 1 : slice_layers(board, lane));
+  }
 
   /// A lane that was never measured, or not for some prompts, may be better than thought: when
   /// nothing is to be read on it, it gets one read of what compute has anyway. The last of it, and
   /// nothing that the next step takes or whose loss would make a pass more.
-  std::optional<Slice> trial(const Board& board, LaneId lane) {
+  Slice trial(const Board& board, LaneId lane) {
     const LaneModel& model = board.lane(lane);
     const LaneRate& rate = model.rate();
     if ((tried_ >> lane & 1) != 0 || model.measured() || !model.in_flight().empty() ||
         rate.unused < std::min(kTrialAfter, rate.measured)) {
-      return std::nullopt;
+      return {};
     }
     const PrefillPlan& plan = board.plan();
-    if (plan.prefix_end() <= board.front() + step_) return std::nullopt;
+    if (plan.prefix_end() <= board.front() + step_) return {};
     tried_ |= 1u << lane;
     const std::uint32_t layers = plan.may_gate ? slice_layers(board, lane) : plan.n_layers;
     for (std::uint32_t c = plan.end_chunk; c-- > board.front_chunk();) {
@@ -178,9 +186,10 @@ class MeetInTheMiddleScheduler {
                             std::ceil((plan.n_tokens - tokens.end) / step_);
       if (computes_[c] == 0 || passes > std::ceil((plan.n_tokens - board.front()) / step_))
         continue;
-      if (const auto slice = Orders::rest(board, lane, c, layers)) return slice;
+      const LayerRange first = Orders::rest(board, lane, c, layers);
+      if (!first.empty()) return {c, plan.object_range(c), first};
     }
-    return std::nullopt;
+    return {};
   }
 
   /// Compute waits for lanes that do not begin what is theirs, for want of memory or of threads:
