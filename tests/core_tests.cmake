@@ -1,5 +1,5 @@
 # Whole runs in virtual time. `simulate SEED 1 trace` replays one that failed.
-cake_test(NAME simulation_test TIMEOUT 300 SOURCES simulation/simulation_test.cpp simulation/learning_test.cpp)
+cake_test(NAME simulation_test TIMEOUT 300 SOURCES simulation/simulation_test.cpp simulation/coverage_test.cpp simulation/learning_test.cpp)
 target_include_directories(simulation_test PRIVATE simulation)
 
 add_executable(simulate simulation/simulate.cpp)
