@@ -162,9 +162,6 @@ MUTANTS = [
     ("the planner never looks again", [
         ("    if (planned_ && (now < next_look_ || !drifted(board, now, idle ? 0.005 : 0.03))) {",
          "    if (planned_) {")]),
-    ("a failed load is no reason to look again", [
-        ("    if (board.lost_chunks() != lost_ || far(step_",
-         "    if (far(step_")]),
     ("a step is always enqueued at once", [
         ("      if (const Time ask = when_needed(board, end); ask > now) return wait_until(ask);\n",
          "")],
