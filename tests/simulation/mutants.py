@@ -210,6 +210,18 @@ MUTANTS = [
         ("    if (tokens.empty() || !(took > 0) || !std::isfinite(took)) return;",
          "    if (tokens.empty()) return;")],
      "scheduler/cost_model_test.cpp", "nonsense is not learned from"),
+    ("compute leaves the whole prefix to the lanes", [
+        ("      if (chunk >= plan.end_chunk) return limit;\n",
+         "      if (chunk >= plan.end_chunk) return limit;\n"
+         "      if (board.state(chunk) == ChunkState::open) break;\n")],
+     "io_lanes_test.cpp", "the two ends meet in the middle behind real threads"),
+    ("a read that compute took over is inserted all the same", [
+        ("    if (!slot->live || status_ != Errc::ok) {\n"
+         "      slot->busy = false;",
+         "    if (status_ != Errc::ok) {\n"
+         "      slot->busy = false;")],
+     "simulation/exhaustive_test.cpp",
+     "up to six chunks are right for every pattern of holes and every order of events"),
     # ---- link estimator ----
     ("a failed read tells the rate", [
         ("    if (ok) {\n"
@@ -269,8 +281,8 @@ MUTANTS = [
          "    return false;")],
      "io_lanes_test.cpp", "a lane whose memory is held by abandoned reads is down, and comes back with them"),
     ("a dead tier takes all memory", [
-        ("    if (lane.quarantined_bytes != 0) return std::min(room, share_left(lane));\n",
-         "")],
+        ("    if (lane.used_bytes == 0 || lanes.size() == 1) return room;\n",
+         "    return room;\n")],
      "io_lanes_test.cpp", "a dead tier keeps neither memory nor threads of another"),
     ("a read that throws gives its buffer back at once", [
         ("      const Error why = detail::caught(Errc::io, \"read of a chunk\");\n",
