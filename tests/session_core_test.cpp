@@ -124,3 +124,27 @@ TEST_CASE("a load of more layers than one read may take goes on where its last p
   core.inserted(second->id, true, Time(4));
   CHECK(core.board().state(0) == ChunkState::resident);
 }
+
+namespace {
+
+/// One step, and then loads alone.
+struct StepThenWaits : Waits {
+  Step next_step(const Board& board, std::uint32_t budget, Time now) {
+    if (board.finished().sequence > 0) return Waits::next_step(board, budget, now);
+    Step step;
+    step.kind = Step::Kind::compute;
+    step.tokens = {0, 16};
+    return step;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a lane that was refused work during a step is asked again after it") {
+  auto core = core_of<StepThenWaits>(Prompt("1111"));
+  const Step step = core.next_step(16, true, Time{0});
+  REQUIRE(step.kind == Step::Kind::compute);
+  REQUIRE_FALSE(core.next_load(0, ~0ull, Time{0}));
+  core.done(step.id, 16, Errc::ok, Time(1));
+  CHECK(core.next_step(16, true, Time(2)).kind == Step::Kind::wait);
+}

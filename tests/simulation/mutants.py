@@ -210,11 +210,6 @@ MUTANTS = [
         ("    if (tokens.empty() || !(took > 0) || !std::isfinite(took)) return;",
          "    if (tokens.empty()) return;")],
      "scheduler/cost_model_test.cpp", "nonsense is not learned from"),
-    ("compute leaves the whole prefix to the lanes", [
-        ("      if (chunk >= plan.end_chunk) return limit;\n",
-         "      if (chunk >= plan.end_chunk) return limit;\n"
-         "      if (board.state(chunk) == ChunkState::open) break;\n")],
-     "io_lanes_test.cpp", "the two ends meet in the middle behind real threads"),
     ("a read that compute took over is inserted all the same", [
         ("    if (!slot->live || status_ != Errc::ok) {\n"
          "      slot->busy = false;",
@@ -294,7 +289,7 @@ MUTANTS = [
         ("    if (!board_.running_.empty()) board_.running_.front().begins = now;\n"
          "    changed();\n",
          "    if (!board_.running_.empty()) board_.running_.front().begins = now;\n")],
-     "io_lanes_test.cpp", "lanes are woken when the end of a step gives them something to do"),
+     "session_core_test.cpp", "a lane that was refused work during a step is asked again after it"),
     ("an engine that does not come to insert keeps all memory", [
         ("        if (!pending.empty() && 2 * pending_bytes >= lanes.staging_bytes()) return std::nullopt;\n",
          "")],
