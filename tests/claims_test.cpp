@@ -109,3 +109,24 @@ TEST_CASE("a step that was issued behind another has the device once that one ha
   REQUIRE(claims.board().running().size() == 1);
   CHECK(claims.board().running()[0].begins == Time(70));
 }
+
+TEST_CASE("a read that was dropped counts on its lane until it has ended") {
+  OwnClaims claims(Prompt("111"));
+  const LoadOrder dropped = claims.load(1);
+  claims.step(0, 32);  // takes chunk 1 over
+  const LoadOrder next = claims.load(2);
+  CHECK(claims.board().lane(0).in_flight().size() == 2);
+  CHECK_FALSE(claims.failed(dropped.id, Errc::io, Time(1)));
+  REQUIRE(claims.board().lane(0).in_flight().size() == 1);
+  CHECK(claims.board().lane(0).in_flight().front().load == next.id);
+}
+
+TEST_CASE("the next deadline is that of the read that is due first") {
+  OwnClaims claims(Prompt("111"));
+  claims.load(2, {0, 4}, 0, Time{0}, Time(50));
+  claims.load(1, {0, 4}, 0, Time{0}, Time(20));
+  claims.load(0, {0, 4}, 0, Time{0}, Time(40));
+  CHECK(claims.next_deadline() == Time(20));
+  claims.expire(Time(20));
+  CHECK(claims.next_deadline() == Time(40));
+}

@@ -1,5 +1,9 @@
 # Whole runs in virtual time. `simulate SEED 1 trace` replays one that failed.
-cake_test(NAME simulation_test TIMEOUT 300 SOURCES simulation/simulation_test.cpp simulation/learning_test.cpp)
+cake_test(NAME simulation_test TIMEOUT 300 SOURCES
+  simulation/simulation_test.cpp
+  simulation/coverage_test.cpp
+  simulation/exhaustive_test.cpp
+  simulation/learning_test.cpp)
 target_include_directories(simulation_test PRIVATE simulation)
 
 add_executable(simulate simulation/simulate.cpp)
@@ -7,7 +11,7 @@ target_include_directories(simulate PRIVATE simulation)
 target_link_libraries(simulate PRIVATE cake::cake)
 cake_warnings(simulate)
 
-# Puts deliberate bugs into copies of the code and requires that the simulation finds each. ctest -L mutation
+# Puts deliberate bugs into copies of the code and requires that the simulation or a named test finds each. ctest -L mutation
 find_package(Python3 COMPONENTS Interpreter)
 if(Python3_FOUND)
   add_test(NAME mutation_check COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/simulation/mutation_check.py

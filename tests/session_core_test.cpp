@@ -85,3 +85,66 @@ TEST_CASE("a budget larger than any step is cut") {
   auto core = core_of<ComputeOnlyScheduler>(Prompt("11111111"));
   CHECK(core.next_step(~0u, true, Time{0}).tokens == TokenRange{0, 64});
 }
+
+namespace {
+
+/// Orders all that is left in one step, whatever the budget.
+struct OrdersAll : Waits {
+  Step next_step(const Board& board, std::uint32_t, Time) {
+    Step step;
+    step.kind = Step::Kind::compute;
+    step.tokens = {board.front(), board.plan().n_tokens};
+    return step;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a step that is larger than its budget is cut") {
+  auto core = core_of<OrdersAll>(Prompt("1111"));
+  const Step step = core.next_step(24, true, Time{0});
+  CHECK(step.tokens == TokenRange{0, 24});
+  core.done(step.id, 24, Errc::ok, Time(1));
+  CHECK(core.next_step(24, true, Time(1)).tokens == TokenRange{24, 48});
+}
+
+TEST_CASE("a load of more layers than one read may take goes on where its last part ended") {
+  auto core = core_of<LoadOnlyScheduler>(Prompt("1"));
+  core.set_read_layers(3);
+  const auto first = core.next_load(0, ~0ull, Time{0});
+  REQUIRE(first);
+  CHECK(first->slice.layers == LayerRange{0, 3});
+  CHECK_FALSE(core.next_load(0, ~0ull, Time{0}));  // its tables are not known yet
+  REQUIRE(core.begin_insert(first->id, Time(1)));
+  const auto second = core.next_load(0, ~0ull, Time(1));
+  REQUIRE(second);
+  CHECK(second->slice.layers == LayerRange{3, 4});
+  core.inserted(first->id, true, Time(2));
+  REQUIRE(core.begin_insert(second->id, Time(3)));
+  core.inserted(second->id, true, Time(4));
+  CHECK(core.board().state(0) == ChunkState::resident);
+}
+
+namespace {
+
+/// One step, and then loads alone.
+struct StepThenWaits : Waits {
+  Step next_step(const Board& board, std::uint32_t budget, Time now) {
+    if (board.finished().sequence > 0) return Waits::next_step(board, budget, now);
+    Step step;
+    step.kind = Step::Kind::compute;
+    step.tokens = {0, 16};
+    return step;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a lane that was refused work during a step is asked again after it") {
+  auto core = core_of<StepThenWaits>(Prompt("1111"));
+  const Step step = core.next_step(16, true, Time{0});
+  REQUIRE(step.kind == Step::Kind::compute);
+  REQUIRE_FALSE(core.next_load(0, ~0ull, Time{0}));
+  core.done(step.id, 16, Errc::ok, Time(1));
+  CHECK(core.next_step(16, true, Time(2)).kind == Step::Kind::wait);
+}

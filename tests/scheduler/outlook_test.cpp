@@ -107,3 +107,15 @@ TEST_CASE("compute is free when the steps that were handed out end, the second a
   outlook.look(claims.board(), kCost, 64, false, from_seconds(41e-3));
   CHECK(outlook.compute_free() == Approx(72e-3));
 }
+
+TEST_CASE("only layers of a chunk that were not asked for are still to be read") {
+  const Prompt prompt = prompt_of("11", {16e-3});
+  OwnClaims claims(prompt);
+  claims.land(claims.load(1, {0, 3}));
+  Outlook outlook;
+  outlook.look(claims.board(), kCost, 64, false, Time{0});
+  outlook.choose();
+  REQUIRE(outlook.items().size() == 2);
+  const auto left = static_cast<double>(prompt.plan.read_bytes({3, 4}));
+  CHECK(static_cast<double>(outlook.items()[1].bytes) == Approx(left));
+}

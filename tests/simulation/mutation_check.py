@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the cake authors
-"""Shows that the simulation's oracle bites: puts one deliberate bug at a time into a copy of the
-scheduler and session code, and requires that a wild seed breaks a rule.
+"""Shows that the tests find bugs: puts one deliberate bug of mutants.py at a time into a copy of
+the code, and requires that a wild seed of the simulation breaks a rule, or that the named test case
+fails. Without a bug both must pass.
 
     mutation_check.py --source DIR [--cxx COMPILER] [--seeds N] [--jobs N] [--only TEXT]
 
-Exits with 1 when a bug goes unnoticed, does not compile, or its text is not found exactly once.
+Exits with 1 when a bug goes unnoticed, does not compile, or its text is not found exactly once in
+include/cake and src.
 """
 import argparse
 import concurrent.futures
@@ -16,114 +18,145 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 
-CLAIMS = "cake/claims.hpp"
-GATE = "cake/gate.hpp"
-BOARD = "cake/board.hpp"
-CORE = "cake/session_core.hpp"
-MEET = "cake/scheduler/meet_in_the_middle.hpp"
-LANE = "cake/lane_model.hpp"
+sys.dont_write_bytecode = True  # leaves nothing in the source tree
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from mutants import MUTANTS  # noqa: E402
 
-# What it breaks, and (file, exact old text, new text) for each edit.
-MUTANTS = [
-    ("a step drops the claim on a chunk", [
-        (CLAIMS, "      board_.set_state(c, ChunkState::computing);\n",
-         "      if (c % 5 != 3) board_.set_state(c, ChunkState::computing);\n")]),
-    ("insert after take-over", [
-        (CLAIMS, "if (!slot->live || status_ != Errc::ok) {", "if (status_ != Errc::ok) {")]),
-    ("a take-over leaves the read its claim", [
-        (CLAIMS, "    slots_.drop_reads(chunk);\n  }\n\n  /// No slice of this chunk", "  }\n\n  /// No slice of this chunk")]),
-    ("take over while inserting", [
-        (GATE, "if (state == ChunkState::inserting || state == ChunkState::resident ||",
-         "if (state == ChunkState::resident ||"),
-        (MEET, "computes_[chunk] != 0 && (state == ChunkState::open || state == ChunkState::loading);",
-         "(state == ChunkState::inserting ||\n           (computes_[chunk] != 0 && (state == ChunkState::open || state == ChunkState::loading)));")]),
-    ("off by one at the meet: a chunk is taken for whole one token early", [
-        (CLAIMS, "if (range.end <= end) board_.set_state", "if (range.end <= end + 1) board_.set_state")]),
-    ("off by one at the meet: a step runs one token into the loads", [
-        (MEET, "      end = std::min(limit, plan.chunk_range(chunk).end);\n    }\n    return end;",
-         "      end = std::min(limit, plan.chunk_range(chunk).end);\n    }\n    if (end > board.front() && end < plan.prefix_end()) ++end;\n    return end;")]),
-    ("no wake-up time", [
-        (CORE, "step.until = std::max(std::min(until, next_deadline()), now + Time(1));", "step.until = kNever;\n    (void)until;\n    (void)now;"),
-        (CLAIMS, "    Time earliest = slots_.next_deadline();\n", "    return kNever;\n    Time earliest = slots_.next_deadline();\n")]),
-    ("a dead lane is never declared down", [
-        (CLAIMS, "if (lane >= board_.n_lanes() || board_.lane(lane).down() == down) return;",
-         "if (lane >= board_.n_lanes() || board_.lane(lane).down() == down || down) return;")]),
-    ("a gate opens one layer early", [
-        (GATE, "return missing_ == have_[std::min<std::size_t>(layer, have_.size() - 1)] ? GateState::open",
-         "return missing_ == have_[layer == 0 ? 0 : layer - 1] ? GateState::open")]),
-    ("a lost chunk does not void the gate", [
-        (CLAIMS, "      gate_.lost(chunk);\n", "")]),
-    ("a second slice before the tables are parsed", [
-        (GATE, "return board.parsed(s.chunk) && (state", "return (state"),
-        (MEET, "issued < plan.n_layers && board.parsed(chunk) && !board.doomed(chunk) &&",
-         "issued < plan.n_layers && !board.doomed(chunk) &&")]),
-    ("deadlines are ignored", [
-        (CLAIMS, "if (!slot.live || slot.inserting || slot.deadline > now) continue;",
-         "if (slot.deadline > Time{0}) continue;")]),
-    ("give_back forgets the front", [
-        (CLAIMS, "    board_.front_ = std::min(board_.front_, begin);\n", "")]),
-    ("give_back forgets the suffix", [
-        (CLAIMS, "    if (end > plan.prefix_end()) board_.suffix_front_ = std::max(begin, plan.prefix_end());\n", "")]),
-    ("a chunk whose load failed stays loadable", [
-        (CLAIMS, "    board_.flags_[chunk] |= Board::kDoomed;\n    chunks_[chunk].load_error = why;\n",
-         "    chunks_[chunk].load_error = why;\n")]),
-    ("a late landing counts as a failure again", [
-        (CLAIMS, "    const bool wanted = slot->live;\n    if (wanted) {\n      count_failure(*slot);\n      loads_[slot->report].landed = now;",
-         "    const bool wanted = slot->live;\n    {\n      count_failure(*slot);\n      loads_[slot->report].landed = now;")]),
-    ("the rest of a short step is kept as computed", [
-        (CLAIMS, "      give_back(end, ran.tokens.end);\n    }\n    record.tokens",
-         "    }\n    record.tokens")]),
-    ("a failed insert counts as good", [
-        (CLAIMS, "    if (!ok) {\n      count_failure(*slot);\n      doom(chunk, Errc::device);\n    } else if",
-         "    if (!ok) count_failure(*slot);\n    if")]),
-    ("an engine without gates gets gated steps", [
-        (GATE, "if (!step.gated || !board.may_gate() || step.tokens.begin", "if (!step.gated || step.tokens.begin")]),
-    ("a stalled lane keeps its rate", [
-        (LANE, "return std::max(1.0, age * rate_", "return std::max(1.0, 0 * age * rate_")]),
-    ("a read without a deadline is waited for", [
-        (CLAIMS, "const Time limit = now > kNever - options_.read_timeout ? kNever : now + options_.read_timeout;",
-         "const Time limit = kNever;")]),
-    ("a chunk becomes a hole while it is inserted", [
-        (CLAIMS, "if (board_.inserting_[chunk] != 0 ||\n", "if (false ||\n")]),
-    ("the front passes over chunks that are being inserted", [
-        (BOARD, "} else if (state_[chunk] != ChunkState::resident) {",
-         "} else if (state_[chunk] != ChunkState::resident && state_[chunk] != ChunkState::inserting) {")]),
-    ("a session that waits for nobody goes on waiting", [
-        (CORE, "if (!declined && !impatient_ && now < idle_since_ + options_.patience) {",
-         "if (!impatient_) {")]),
-]
+# What the test programs need of the compiled part of the library.
+LIBRARY = ["report.cpp", "identity.cpp", "chunk/digest.cpp", "chunk/format.cpp", "chunk/reader.cpp",
+           "chunk/writer.cpp"]
+SIMULATE = "simulation/simulate.cpp"
+# A test that passes takes seconds, and a mutant that hangs is found.
+SECONDS = 45
 
 
-def build(cxx, source, include, out):
-    command = [cxx, "-std=c++20", "-O1", f"-I{include}", f"-I{source}/tests/simulation",
-               f"{source}/tests/simulation/simulate.cpp", out.parent / "report.o", "-o", out]
-    return subprocess.run(command, capture_output=True, text=True)
+class CheckError(Exception):
+    """What is wrong with a mutant, in words."""
 
 
-def try_mutant(args, folder, index):
-    what, edits = MUTANTS[index]
-    include = folder / f"include{index}"
-    shutil.copytree(args.source / "include", include)
-    for name, old, new in edits:
-        path = include / name
-        text = path.read_text()
-        if text.count(old) != 1:
-            return False, f"{what}: its text occurs {text.count(old)} times in {name}"
-        path.write_text(text.replace(old, new))
-    program = folder / f"simulate{index}"
-    built = build(args.cxx, args.source, include, program)
-    if built.returncode != 0:
-        return False, f"{what}: does not compile\n{built.stderr[:2000]}"
-    try:
-        run = subprocess.run([program, "0", str(args.seeds)], capture_output=True, text=True,
-                             timeout=100)
-    except subprocess.TimeoutExpired:
-        return True, f"{what}: does not end"
-    if run.returncode == 0:
-        return False, f"{what}: NOT FOUND within {args.seeds} seeds"
-    found = run.stdout.splitlines()[0] if run.stdout else f"ended by signal {-run.returncode}"
-    return True, f"{what}: {found}"
+class Check:
+    def __init__(self, args, folder):
+        self.args = args
+        self.source = args.source
+        self.folder = folder
+        self.objects = {}
+        self.locks = {}
+        self.lock = threading.Lock()
+        self.files = {path: path.read_text() for top in ("include/cake", "src")
+                      for path in sorted((self.source / top).rglob("*.[ch]pp"))}
+        self.catch = ["-lCatch2WithMain"]
+        if any(pathlib.Path(p, "catch2/catch_test_macros.hpp").exists()
+               for p in ("/usr/include", "/usr/local/include")):
+            self.catch = ["-lCatch2Main", "-lCatch2"]
+
+    def run_compiler(self, arguments):
+        done = subprocess.run([self.args.cxx, "-std=c++20", *arguments], capture_output=True,
+                              text=True)
+        if done.returncode != 0:
+            raise CheckError(f"does not compile\n{done.stderr[:2000]}")
+
+    def compile(self, tree, file, out):
+        """`file` with the headers of `tree`."""
+        tests = self.source / "tests"
+        # Only the simulation computes for long; other tests are compiled longer than they run.
+        runs_long = file.parent.name == "simulation" or tests not in file.parents
+        self.run_compiler(["-O1" if runs_long else "-O0", f"-I{tree}/include", f"-I{tests}",
+                           f"-I{tests}/simulation", f"-I{self.source}", "-c", file, "-o", out])
+        return out
+
+    def unmutated(self, file):
+        """The object of a file of the tree as it is; made once."""
+        with self.lock:
+            lock = self.locks.setdefault(file, threading.Lock())
+        with lock:
+            if file not in self.objects:
+                out = self.folder / f"unmutated{len(self.locks)}-{len(self.objects)}-{file.stem}.o"
+                self.objects[file] = self.compile(self.source, file, out)
+        return self.objects[file]
+
+    def build(self, tree, changed, test, out):
+        """The program `test` (a source below tests/) with the headers of `tree`. `changed`: what
+        differs from the tree as it is, as paths below `tree`."""
+        headers_changed = any(path.parts[0] == "include" for path in changed)
+        main = self.source / "tests" / test
+        objects = [self.compile(tree, main, out.with_suffix(".o")) if headers_changed
+                   else self.unmutated(main)]
+        for name in ["report.cpp"] if test == SIMULATE else LIBRARY:
+            path = pathlib.Path("src", name)
+            objects.append(self.compile(tree, tree / path, out.with_suffix(f".{path.stem}.o"))
+                           if path in changed else self.unmutated(self.source / path))
+        libraries = [] if test == SIMULATE else [*self.catch, "-lcrypto", "-lisal", "-ldl"]
+        self.run_compiler([*objects, "-o", out, *libraries, "-pthread"])
+
+    def run(self, program, test, case):
+        """None when all is well; else what was found."""
+        command = [program, "0", str(self.args.seeds)]
+        if test != SIMULATE:
+            # Catch splits names at commas.
+            command = [program, case.replace(",", "\\,"), "--abort"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            return "does not end"
+        if "No test cases matched" in done.stdout:
+            raise CheckError(f"{test} has no test case \"{case}\"")
+        if done.returncode == 0:
+            return None
+        if test != SIMULATE and done.returncode > 0:
+            return f"\"{case}\" fails"
+        return done.stdout.splitlines()[0] if done.stdout else f"ended by signal {-done.returncode}"
+
+    def mutate(self, edits, tree):
+        """Copies the code to `tree` with the edits made; the changed files, as paths below it."""
+        changed = {}
+        for old, new in edits:
+            found = [(path, text) for path, text in self.files.items() if old in text]
+            times = sum(text.count(old) for _, text in found)
+            if times != 1:
+                raise CheckError(f"its text occurs {times} times in include/cake and src: {old!r}")
+            path, text = found[0]
+            changed[path] = changed.get(path, text).replace(old, new)
+        for top in ("include", "src/chunk"):
+            shutil.copytree(self.source / top, tree / top)
+        names = []
+        for path, text in changed.items():
+            names.append(path.relative_to(self.source))
+            target = tree / names[-1]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text)
+        return names
+
+    def try_mutant(self, index):
+        what, edits, *by = MUTANTS[index]
+        test, case = by if by else (SIMULATE, "")
+        tree = self.folder / f"tree{index}"
+        program = self.folder / f"program{index}"
+        try:
+            self.build(tree, self.mutate(edits, tree), test, program)
+            found = self.run(program, test, case)
+        except CheckError as error:
+            return False, f"{what}: {error}"
+        if found is None:
+            by_whom = f"within {self.args.seeds} seeds" if test == SIMULATE else f"by \"{case}\""
+            return False, f"{what}: NOT FOUND {by_whom}"
+        shutil.rmtree(tree)
+        program.unlink()
+        return True, f"{what}: {found}"
+
+    def try_unmutated(self, test, cases):
+        """Every test that is to find a mutant passes without one."""
+        program = self.folder / f"unmutated-{test.replace('/', '-')}.run"
+        try:
+            self.build(self.source, [], test, program)
+            for case in cases:
+                found = self.run(program, test, case)
+                if found is not None:
+                    return False, f"{test}, unmutated: {found}"
+        except CheckError as error:
+            return False, f"{test}, unmutated: {error}"
+        return True, f"nothing in {test} without a bug"
 
 
 def main():
@@ -135,17 +168,24 @@ def main():
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", default="", help="mutants whose description has this text")
     args = parser.parse_args()
-    chosen = [i for i, (what, _) in enumerate(MUTANTS) if args.only in what]
+    args.source = args.source.resolve()
+    chosen = [i for i, mutant in enumerate(MUTANTS) if args.only in mutant[0]]
+    programs = {}
+    for i in chosen:
+        test, case = MUTANTS[i][2:] if len(MUTANTS[i]) > 2 else (SIMULATE, "")
+        programs.setdefault(test, set()).add(case)
     failures = 0
     with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
-        subprocess.run([args.cxx, "-std=c++20", "-O1", f"-I{args.source}/include", "-c",
-                        f"{args.source}/src/report.cpp", "-o", folder / "report.o"], check=True)
+        check = Check(args, pathlib.Path(name))
         with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-            for good, line in pool.map(lambda i: try_mutant(args, folder, i), chosen):
+            results = [pool.submit(check.try_unmutated, test, sorted(cases))
+                       for test, cases in programs.items()]
+            results += [pool.submit(check.try_mutant, i) for i in chosen]
+            for result in results:
+                good, line = result.result()
                 print(("found  " if good else "MISSED ") + line, flush=True)
                 failures += not good
-    print(f"{len(chosen) - failures} of {len(chosen)} bugs found")
+    print(f"{len(chosen)} bugs, {failures} failures")
     return 1 if failures or not chosen else 0
 
 

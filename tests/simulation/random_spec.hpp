@@ -128,6 +128,8 @@ inline SimulationSpec wild_spec(std::uint64_t seed) {
     };
     spec.may_gate = [engine](std::uint32_t n) { return Random(engine * 3 + n).chance(0.7); };
   }
+  // A fault may begin behind the first layers, while earlier slices of the chunk are inserted.
+  if (r.chance(0.5)) spec.sound_layers = r.below(plan.n_layers);
   return spec;
 }
 

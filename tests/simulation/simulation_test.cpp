@@ -13,14 +13,18 @@ using namespace cake::testing;
 
 void run_wild_seeds(std::uint64_t first, std::uint64_t count) {
   std::uint64_t events = 0;
+  MeanTime mean;
   for (std::uint64_t seed = first; seed < first + count; ++seed) {
-    const SimulationResult result = wild_run(seed);
+    Against against;
+    const SimulationResult result = wild_run(seed, &against);
     events += result.events;
+    mean.add(against);
     if (result.violation.empty()) continue;
     FAIL("seed " << seed << ": " << result.violation << "; replay: simulate " << seed
                  << " 1 trace");
   }
-  CHECK(events > count);  // they did something
+  CHECK(events > 10 * count);  // they did something
+  if (first == 0 && count == MeanTime::kSeedsOfMean) CHECK(mean.check() == "");
 }
 
 /// Nothing comes from the scheduler.

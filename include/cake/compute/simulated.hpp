@@ -46,6 +46,7 @@ struct SimulationSpec {
   PrefillPlan plan;
   std::vector<StoredChunk> stored;     // [plan.end_chunk]
   std::vector<SimulatedFault> faults;  // [plan.end_chunk], or empty
+  std::uint32_t sound_layers = 0;      // reads that end at or below this layer have no fault
   ComputeCost cost;                    // what the device really takes
   std::vector<SimulatedLink> links;    // [plan.n_lanes]
   std::vector<LaneRate> priors;        // [plan.n_lanes]
@@ -69,9 +70,12 @@ struct SimulationResult {
   PrefillReport report;
   std::string violation;  // empty: every rule was kept
   std::uint64_t events = 0;
-  Time longest_deadline{0};     // of a read, from its issue
-  std::vector<LaneRate> rates;  // [n_lanes] what the next prompt starts from
-  Time idle{0};                 // while neither compute nor any lane had anything to do
+  Time longest_deadline{0};         // of a read, from its issue
+  std::vector<LaneRate> rates;      // [n_lanes] what the next prompt starts from
+  Time idle{0};                     // while neither compute nor any lane had anything to do
+  std::uint32_t late_landings = 0;  // reads that came back after their claim was lost
+  std::uint32_t dead_lanes = 0;     // lanes whose workers were all stuck, each time anew
+  std::uint32_t lost_inserts = 0;   // inserts whose chunk was lost while they ran
 };
 
 }  // namespace cake

@@ -138,6 +138,7 @@ class Simulation {
     for (LaneId l = 0; l < lanes_.size(); ++l) {
       LaneState& lane = lanes_[l];
       const bool down = lane.busy >= spec_.workers && lane.stuck >= spec_.workers;
+      result_.dead_lanes += down && !core_.board().lane(l).down();
       core_.set_lane_down(l, down);
       while (lane.busy < spec_.workers) {
         const auto order = core_.next_load(l, free_staging_, now_);
@@ -159,7 +160,7 @@ class Simulation {
     oracle_.read_begins(order.slice);
     free_staging_ -= order.bytes;
     ++lane.busy;
-    const SimulatedFault fault = fault_of(order.slice.chunk);
+    const SimulatedFault fault = fault_of(order.slice);
     const SimulatedLink& link = spec_.links[order.lane];
     Time done = kNever;
     if (fault != SimulatedFault::hang) {
@@ -198,26 +199,30 @@ class Simulation {
     ended_[order.id] = true;
     const bool abandoned = abandoned_.count(order.id) != 0;
     if (abandoned && spec_.workers_block) --lane.stuck;
-    const SimulatedFault fault = fault_of(order.slice.chunk);
+    const SimulatedFault fault = fault_of(order.slice);
     const bool bad = fault == SimulatedFault::read_error || fault == SimulatedFault::corrupt ||
                      fault == SimulatedFault::hang;
     if (bad && !closed_) oracle_.read_failed(order.slice);
     if (bad || closed_) {
-      core_.failed(order.id, fault == SimulatedFault::corrupt ? Errc::corrupt : Errc::io, now_);
+      const Errc why = fault == SimulatedFault::corrupt ? Errc::corrupt : Errc::io;
+      result_.late_landings += !core_.failed(order.id, why, now_) && !closed_;
     } else if (core_.begin_insert(order.id, now_)) {
       if (abandoned) fail("an insert of a read that nobody waited for");
       oracle_.insert_begins(order.slice);
       writing_[order.id] = true;
       at(now_ + spec_.insert, [this, order] { end_write(order); });
       return;
+    } else {
+      ++result_.late_landings;
     }
     free_staging_ += order.bytes;
     if (!abandoned || spec_.workers_block) --lane.busy;
   }
 
   void end_write(const LoadOrder& order) {
-    const bool ok = fault_of(order.slice.chunk) != SimulatedFault::insert_error;
+    const bool ok = fault_of(order.slice) != SimulatedFault::insert_error;
     oracle_.insert_ends(order.slice, ok);
+    result_.lost_inserts += core_.board().doomed(order.slice.chunk);
     core_.inserted(order.id, ok, now_);
     free_staging_ += order.bytes;
     if (abandoned_.count(order.id) == 0 || spec_.workers_block) --lanes_[order.lane].busy;
@@ -303,8 +308,9 @@ class Simulation {
 
   // ---- checks ----
 
-  SimulatedFault fault_of(std::uint32_t chunk) const {
-    return spec_.faults.empty() ? SimulatedFault::none : spec_.faults[chunk];
+  SimulatedFault fault_of(const Slice& slice) const {
+    const bool sound = spec_.faults.empty() || slice.layers.end <= spec_.sound_layers;
+    return sound ? SimulatedFault::none : spec_.faults[slice.chunk];
   }
   void check_end() {
     if (!closed_) fail("the run hangs");

@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 the cake authors
+"""The deliberate bugs of mutation_check.py.
+
+A mutant is what it breaks, its edits (exact old text, new text), and what must find it: nothing for
+the simulation, else a test source below tests/ and the name of a test case in it. The old text must
+occur exactly once in all of include/cake and src, in whatever file.
+"""
+
+MUTANTS = [
+    ("a step drops the claim on a chunk", [
+        ("      board_.set_state(c, ChunkState::computing);\n",
+         "      if (c % 5 != 3) board_.set_state(c, ChunkState::computing);\n")]),
+    ("insert after take-over", [
+        ("if (!slot->live || status_ != Errc::ok) {",
+         "if (status_ != Errc::ok) {")]),
+    ("a take-over leaves the read its claim", [
+        ("    slots_.drop_reads(chunk);\n"
+         "  }\n"
+         "\n"
+         "  /// No slice of this chunk",
+         "  }\n"
+         "\n"
+         "  /// No slice of this chunk")]),
+    ("take over while inserting", [
+        ("if (state == ChunkState::inserting || state == ChunkState::resident ||",
+         "if (state == ChunkState::resident ||"),
+        ("computes_[chunk] != 0 && (state == ChunkState::open || state == ChunkState::loading);",
+         "(state == ChunkState::inserting ||\n"
+         "           (computes_[chunk] != 0 && (state == ChunkState::open || state == ChunkState::loading)));")]),
+    ("off by one at the meet: a chunk is taken for whole one token early", [
+        ("if (range.end <= end) board_.set_state",
+         "if (range.end <= end + 1) board_.set_state")]),
+    ("off by one at the meet: a step runs one token into the loads", [
+        ("      end = std::min(limit, plan.chunk_range(chunk).end);\n"
+         "    }\n"
+         "    return end;",
+         "      end = std::min(limit, plan.chunk_range(chunk).end);\n"
+         "    }\n"
+         "    if (end > board.front() && end < plan.prefix_end()) ++end;\n"
+         "    return end;")]),
+    ("no wake-up time", [
+        ("step.until = std::max(std::min(until, next_deadline()), now + Time(1));",
+         "step.until = kNever;\n"
+         "    (void)until;\n"
+         "    (void)now;"),
+        ("    Time earliest = slots_.next_deadline();\n",
+         "    return kNever;\n"
+         "    Time earliest = slots_.next_deadline();\n")]),
+    ("a dead lane is never declared down", [
+        ("if (lane >= board_.n_lanes() || board_.lane(lane).down() == down) return;",
+         "if (lane >= board_.n_lanes() || board_.lane(lane).down() == down || down) return;")]),
+    ("a gate opens one layer early", [
+        ("return missing_ == have_[std::min<std::size_t>(layer, have_.size() - 1)] ? GateState::open",
+         "return missing_ == have_[layer == 0 ? 0 : layer - 1] ? GateState::open")]),
+    ("a lost chunk does not void the gate", [
+        ("      gate_.lost(chunk);\n",
+         "")]),
+    ("a second slice before the tables are parsed", [
+        ("return board.parsed(s.chunk) && (state",
+         "return (state"),
+        ("issued < plan.n_layers && board.parsed(chunk) && !board.doomed(chunk) &&",
+         "issued < plan.n_layers && !board.doomed(chunk) &&")]),
+    ("deadlines are ignored", [
+        ("if (!slot.live || slot.inserting || slot.deadline > now) continue;",
+         "if (slot.deadline > Time{0}) continue;")]),
+    ("give_back forgets the front", [
+        ("    board_.front_ = std::min(board_.front_, begin);\n",
+         "")]),
+    ("give_back forgets the suffix", [
+        ("    if (end > plan.prefix_end()) board_.suffix_front_ = std::max(begin, plan.prefix_end());\n",
+         "")]),
+    ("a chunk whose load failed stays loadable", [
+        ("    board_.flags_[chunk] |= Board::kDoomed;\n"
+         "    chunks_[chunk].load_error = why;\n",
+         "    chunks_[chunk].load_error = why;\n")]),
+    ("a late landing counts as a failure again", [
+        ("    const bool wanted = slot->live;\n"
+         "    if (wanted) {\n"
+         "      count_failure(*slot);\n"
+         "      loads_[slot->report].landed = now;",
+         "    const bool wanted = slot->live;\n"
+         "    {\n"
+         "      count_failure(*slot);\n"
+         "      loads_[slot->report].landed = now;")]),
+    ("the rest of a short step is kept as computed", [
+        ("      give_back(end, ran.tokens.end);\n"
+         "    }\n"
+         "    record.tokens",
+         "    }\n"
+         "    record.tokens")]),
+    ("a failed insert counts as good", [
+        ("    if (!ok) {\n"
+         "      count_failure(*slot);\n"
+         "      doom(chunk, Errc::device);\n"
+         "    } else if",
+         "    if (!ok) count_failure(*slot);\n"
+         "    if")]),
+    ("an engine without gates gets gated steps", [
+        ("if (!step.gated || !board.may_gate() || step.tokens.begin",
+         "if (!step.gated || step.tokens.begin")]),
+    ("a stalled lane keeps its rate", [
+        ("return std::max(1.0, age * rate_",
+         "return std::max(1.0, 0 * age * rate_")]),
+    ("a read without a deadline is waited for", [
+        ("const Time limit = now > kNever - options_.read_timeout ? kNever : now + options_.read_timeout;",
+         "const Time limit = kNever;")]),
+    ("a chunk becomes a hole while it is inserted", [
+        ("if (board_.inserting_[chunk] != 0 ||\n",
+         "if (false ||\n")]),
+    ("the front passes over chunks that are being inserted", [
+        ("} else if (state_[chunk] != ChunkState::resident) {",
+         "} else if (state_[chunk] != ChunkState::resident && state_[chunk] != ChunkState::inserting) {")]),
+    ("a session that waits for nobody goes on waiting", [
+        ("if (!declined && !impatient_ && now < idle_since_ + options_.patience) {",
+         "if (!impatient_) {")]),
+    # ---- planner ----
+    ("compute is thought free while steps run", [
+        ("      compute_free_ = std::max(compute_free_, seconds(running.begins)) +\n"
+         "                      cost.pass(running.tokens.begin, running.tokens.end);\n",
+         "      compute_free_ = std::max(compute_free_, seconds(running.begins));\n")],
+     "scheduler/outlook_test.cpp", "compute is free when the steps that were handed out end, the second after the first"),
+    ("the suffix costs nothing", [
+        ("    course.end = std::max(t, below) + suffix_;\n",
+         "    course.end = std::max(t, below);\n")],
+     "scheduler/outlook_test.cpp", "a link that is much faster loads everything"),
+    ("chunks are dealt to the lane that is done last", [
+        ("        if (done < soonest) {",
+         "        if (done > soonest || soonest > 1e17) {")],
+     "scheduler/outlook_test.cpp", "lanes share by their speed"),
+    ("compute does not wait for loads below it", [
+        ("        t = std::max(t, below);\n",
+         "")],
+     "scheduler/outlook_test.cpp", "a chunk that only a slow lane holds is computed, and waits for what lies below it"),
+    ("no lane is ever left out", [
+        ("      lanes &= ~(1u << slowest);",
+         "      lanes = 0;")],
+     "scheduler/outlook_test.cpp", "a chunk that only a slow lane holds is computed, and waits for what lies below it"),
+    ("a gated pass hides all of its loads", [
+        ("end[l] - took[l] * (1 - 1 / groups), end[l] - left[l] + fresh[l]});",
+         "end[l] - took[l] * (1 - 1 / groups)});")],
+     "scheduler/outlook_test.cpp", "a gated suffix hides all but one layer of the last loads"),
+    ("loads go from the front", [
+        ("      for (std::uint32_t i = end; i-- > begin;) {\n"
+         "        if (items_[i].owner != kNobody) visit(items_[i]);",
+         "      for (std::uint32_t i = begin; i < end; ++i) {\n"
+         "        if (items_[i].owner != kNobody) visit(items_[i]);")],
+     "scheduler/outlook_test.cpp", "a hole waits for the segment below it, which is loaded first"),
+    ("the search for the meeting point goes the wrong way", [
+        ("(course.computed + (gated_ ? first_ : 0) < course.loaded ? low : high) = middle;",
+         "(course.computed + (gated_ ? first_ : 0) > course.loaded ? low : high) = middle;")]),
+    ("reads in flight are thought resident", [
+        ("        at->coming = std::max(at->coming, seconds(board.lane(l).resident_at(flight, now)));\n",
+         "")]),
+    ("loads are not considered", [
+        ("    if (first_landing() < best_.end) choose_lanes();\n",
+         "    if (first_landing() < 0) choose_lanes();\n")]),
+    ("layers that were asked for are counted again", [
+        ("          item.bytes = static_cast<float>(plan_->read_bytes({issued, n_layers}));",
+         "          item.bytes = static_cast<float>(plan_->read_bytes({0, n_layers}));")],
+     "scheduler/outlook_test.cpp", "only layers of a chunk that were not asked for are still to be read"),
+    ("the planner never looks again", [
+        ("    if (planned_ && (now < next_look_ || !drifted(board, now, idle ? 0.005 : 0.03))) {",
+         "    if (planned_) {")]),
+    ("a step is always enqueued at once", [
+        ("      if (const Time ask = when_needed(board, end); ask > now) return wait_until(ask);\n",
+         "")],
+     "scheduler/meet_in_the_middle_test.cpp", "a step that loads may make needless is enqueued when the one before it is nearly done"),
+    ("a gated pass begins before the first layers are there", [
+        ("if (board.doomed(ready_) || !board.layer_resident(ready_, 0)) return false;",
+         "if (board.doomed(ready_)) return false;")],
+     "scheduler/meet_in_the_middle_test.cpp", "the last loads come layer by layer, and the suffix pass follows them gated"),
+    ("passes are not learned from", [
+        ("if (options_.learn && !last.gated)",
+         "if (options_.learn && last.gated)")]),
+    ("a lane that looks too slow is never tried", [
+        ("    if ((tried_ >> lane & 1) != 0 || model.measured()",
+         "    if (tried_ != ~0u || model.measured()")],
+     "scheduler/meet_in_the_middle_test.cpp", "a lane that looks too slow gets one read of what compute has, as long as nobody measured it"),
+    ("a read may take no longer than expected", [
+        ("options_.deadline_factor * expected, measured)",
+         "expected, measured)")],
+     "scheduler/meet_in_the_middle_test.cpp", "a read may take a multiple of what it should on a lane that was measured, else much more"),
+    ("compute runs over the chunks of the lanes", [
+        ("          computes_[chunk] != 0 && (state == ChunkState::open || state == ChunkState::loading);\n"
+         "      if (!own",
+         "          (state == ChunkState::open || state == ChunkState::loading);\n"
+         "      if (!own")]),
+    ("a lane takes chunks that it does not hold", [
+        ("        if (board.on_lane(at, lane)) return at;",
+         "        return at;")],
+     "scheduler/load_order_test.cpp", "a lane takes only chunks that it holds"),
+    ("what lies below the first segment is forgotten", [
+        ("      position_ = first_low_;",
+         "      position_ = 0;")],
+     "scheduler/load_order_test.cpp", "what lies below the first segment comes last"),
+    ("the last pass of several does not pay for the smallest", [
+        ("    const double last = y - x - (n - 1) * step;",
+         "    const double last = step;")],
+     "scheduler/cost_model_test.cpp", "the last pass of several pays for the smallest step, too"),
+    ("one slow pass is believed", [
+        ("      weight[i] = like >= 2 && like > unlike ? 1 : 0;",
+         "      weight[i] = 1;")],
+     "scheduler/cost_model_test.cpp", "one slow pass does not move what is known"),
+    ("a device of another speed is never believed", [
+        ("      if (++odd_in_a_row_ > (odd_known_ ? 1u : 2u)) change_speed(by);",
+         "      ++odd_in_a_row_;")],
+     "scheduler/cost_model_test.cpp", "a device that has another speed from now on is followed after some passes"),
+    ("nonsense is learned from", [
+        ("    if (tokens.empty() || !(took > 0) || !std::isfinite(took)) return;",
+         "    if (tokens.empty()) return;")],
+     "scheduler/cost_model_test.cpp", "nonsense is not learned from"),
+    ("the prefix is computed whole or loaded whole", [
+        ("      } else if (holders == 0 || (i < stop && item.computable)) {",
+         "      } else if (holders == 0) {")],
+     "io_lanes_test.cpp", "the two ends meet in the middle behind real threads"),
+    ("a read that compute took over is inserted all the same", [
+        ("    if (!slot->live || status_ != Errc::ok) {\n"
+         "      slot->busy = false;",
+         "    if (status_ != Errc::ok) {\n"
+         "      slot->busy = false;")],
+     "simulation/exhaustive_test.cpp",
+     "up to six chunks are right for every pattern of holes and every order of events"),
+    # ---- link estimator ----
+    ("a failed read tells the rate", [
+        ("    if (ok) {\n"
+         "      learn(*flight, now);",
+         "    {\n"
+         "      learn(*flight, now);")],
+     "lane_model_test.cpp", "a failed read says nothing about the rate"),
+    ("a read that is given up in time tells a limit", [
+        ("    if (slowdown(now) > 1) {\n"
+         "      limit(now);\n"
+         "      last_given_up_",
+         "    {\n"
+         "      limit(now);\n"
+         "      last_given_up_")],
+     "lane_model_test.cpp", "a read that is given up in time tells nothing"),
+    ("the latency counts as bandwidth", [
+        ("      took -= std::min(rate_.measured != 0 ? took : 0.999 * took, seconds(rate_.latency));\n",
+         "")],
+     "lane_model_test.cpp", "a steady link with the right prior keeps its rate"),
+    ("a session that only gave up denies what others measured", [
+        ("    if (mine.measured == 0) return others;  // they saw it work meanwhile\n",
+         "")],
+     "lane_model_test.cpp", "two sessions that ran at once both count, by the reads that each has seen"),
+    ("one stalled read is believed", [
+        ("    if (took <= most) {\n"
+         "      if (++since_slow_",
+         "    if (took <= 1e18) {\n"
+         "      if (++since_slow_")],
+     "lane_model_test.cpp", "one stalled or one cached read does not throw the rate off, two of a kind do"),
+    ("bytes stay in flight for ever", [
+        ("    bytes_in_flight_ -= flight->bytes;\n",
+         "")],
+     "lane_model_test.cpp", "a failed read says nothing about the rate"),
+    ("reads at once are never doubled", [
+        ("      rate_.depth *= 2;",
+         "      rate_.depth *= 1;")],
+     "lane_model_test.cpp", "the search for the right number of reads at once goes on with the next prompt"),
+    ("a lane that was not used is forgotten", [
+        ("      same.unused = std::min(same.unused + 1, 1u << 20);\n",
+         "")],
+     "lane_model_test.cpp", "a session that measured nothing leaves what others have learned"),
+    # ---- lanes ----
+    ("kept buffers are not dropped for new ones", [
+        ("    while (!kept_.empty() && lent_ + leaving_ + kept_bytes_ > budget_) drop_oldest(dropped);\n",
+         "")],
+     "io_lanes_test.cpp", "lent, kept and leaving buffers together never take more than the budget"),
+    ("buffers on their way back count as free", [
+        ("  std::uint64_t room() const { return budget_ - lent_ - leaving_; }",
+         "  std::uint64_t room() const { return budget_ - lent_; }")],
+     "io_lanes_test.cpp", "lent, kept and leaving buffers together never take more than the budget"),
+    ("what abandoned reads hold never comes back", [
+        ("      if (!quarantine[i]->ended()) {",
+         "      if (quarantine[i] != nullptr) {")],
+     "io_lanes_test.cpp", "a lane whose memory is held by abandoned reads is down, and comes back with them"),
+    ("a lane without memory is not down", [
+        ("    return held != 0 && pool.budget() - held < bytes;",
+         "    return false;")],
+     "io_lanes_test.cpp", "a lane whose memory is held by abandoned reads is down, and comes back with them"),
+    ("a dead tier takes all memory", [
+        ("    if (lane.used_bytes == 0 || lanes.size() == 1) return room;\n",
+         "    return room;\n")],
+     "io_lanes_test.cpp", "a dead tier keeps neither memory nor threads of another"),
+    ("a read that throws gives its buffer back at once", [
+        ("      const Error why = detail::caught(Errc::io, \"read of a chunk\");\n",
+         "      const Error why = detail::caught(Errc::io, \"read of a chunk\");\n"
+         "      (void)job.parked.release();\n")],
+     "io_lanes_test.cpp", "a completion that throws keeps its buffer until its read has ended"),
+    # ---- session ----
+    ("the end of a step is no change", [
+        ("    if (!board_.running_.empty()) board_.running_.front().begins = now;\n"
+         "    changed();\n",
+         "    if (!board_.running_.empty()) board_.running_.front().begins = now;\n")],
+     "session_core_test.cpp", "a lane that was refused work during a step is asked again after it"),
+    ("an engine that does not come to insert keeps all memory", [
+        ("        if (!pending.empty() && 2 * pending_bytes >= lanes.staging_bytes()) return std::nullopt;\n",
+         "")],
+     "io_lanes_test.cpp", "a session that does not come to insert leaves the lanes to the others"),
+    ("later layers are read without the head", [
+        ("layers.begin == 0 ? 0 : plan.head_bytes + layers.begin * plan.layer_bytes;",
+         "layers.begin == 0 ? 0 : layers.begin * plan.layer_bytes;")],
+     "io_lanes_test.cpp", "whole chunks and layers are loaded through staging memory of exactly the budget"),
+    ("a lane gets any number of reads", [
+        ("    if (model.in_flight().empty() || model.in_flight().size() < model.rate().depth) return true;\n",
+         "    return true;\n")]),
+    ("a step is not cut to its budget", [
+        ("      if (step.tokens.size() > budget) step.tokens.end = step.tokens.begin + budget;\n",
+         "")],
+     "session_core_test.cpp", "a step that is larger than its budget is cut"),
+    ("compute waits for lanes that have nothing to read", [
+        ("      declined = declined && (board_.lane(l).down() || declined_[l] == version_);",
+         "      declined = false;")],
+     "session_core_test.cpp", "a session computes the front itself when the scheduler waits for nobody"),
+    ("the rest of a load that was cut is forgotten", [
+        ("    if (cut && !rest) rest_.push_back(",
+         "    if (cut && rest) rest_.push_back(")],
+     "session_core_test.cpp", "a load of more layers than one read may take goes on where its last part ended"),
+    ("the slot of a dropped read is used again while its lane reads", [
+        ("      if (!free.busy) return free = slot;",
+         "      if (!free.live) return free = slot;")],
+     "claims_test.cpp", "a read that was dropped counts on its lane until it has ended"),
+    ("the next deadline is that of the latest read", [
+        ("earliest = std::min(earliest, slot.deadline);",
+         "earliest = earliest == kNever ? slot.deadline : std::max(earliest, slot.deadline);")],
+     "claims_test.cpp", "the next deadline is that of the read that is due first"),
+    # ---- reader ----
+    ("the footer is not checked", [
+        ("  slice.has_footer = layers.end == n_layers;",
+         "  slice.has_footer = false;")],
+     "chunk/reader_test.cpp", "a flipped bit in the footer is a miss"),
+    ("only the first block of a run is checked", [
+        ("      if (crc32c({run + at, size}) != *digest++) return corrupt(kDamagedBlock);",
+         "      const std::uint32_t right = *digest++;\n"
+         "      if (at == 0 && crc32c({run + at, size}) != right) return corrupt(kDamagedBlock);")],
+     "chunk/reader_test.cpp", "a flipped byte of payload or padding is a miss, in whole objects and in slices"),
+    ("every slice is checked by the digests of the first", [
+        ("  slice.first_digest = 2 * std::uint64_t{layers.begin} * parsed->digests_per_extent();",
+         "  slice.first_digest = 0;")],
+     "chunk/reader_test.cpp", "a flipped byte of payload or padding is a miss, in whole objects and in slices"),
+    ("the tenant is not compared", [
+        ("  if (header.tenant != expected.tenant) return mismatch(\"the object is another tenant's\");\n",
+         "")],
+     "chunk/reader_test.cpp", "each field of the identity is compared"),
+    ("the parent is not compared", [
+        ("  if (header.parent != expected.parent.bytes) return mismatch(\"the object has another parent\");\n",
+         "")],
+     "chunk/reader_test.cpp", "each field of the identity is compared"),
+    ("the token ids are not compared", [
+        ("  if (std::memcmp(head.data() + geometry.tokens_offset(), expected.tokens.data(),",
+         "  if (head.empty() && std::memcmp(head.data() + geometry.tokens_offset(), expected.tokens.data(),")],
+     "chunk/hostile_header_test.cpp", "well-sealed tables with other tokens or bytes behind them are refused"),
+    ("extents may lie anywhere", [
+        ("      if (extent.offset != geometry.extent(layer, side).begin) {",
+         "      if (extent.offset < geometry.head_bytes()) {")],
+     "chunk/hostile_header_test.cpp", "well-sealed tables with a wrong extent are refused"),
+    ("a header of another major version is read", [
+        ("  if (header.major != wire::kMajor) return unsupported(\"the object is of another major version\");\n",
+         "")],
+     "chunk/hostile_header_test.cpp", "a well-sealed header with a wrong field is refused"),
+    ("the size of the object is not compared", [
+        ("  if (object_size != header.object_bytes) return corrupt(\"the object is truncated or has grown\");\n",
+         "")],
+     "chunk/reader_test.cpp", "an object that is truncated at a page, or has grown, is a miss"),
+    ("a footer of another object is taken", [
+        ("  if (footer.key != key.bytes || footer.object_bytes",
+         "  if (footer.object_bytes")],
+     "chunk/hostile_header_test.cpp", "a well-sealed footer of another object is refused"),
+]
