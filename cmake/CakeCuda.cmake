@@ -1,5 +1,7 @@
 # Sets CAKE_HAVE_CUDA, and CAKE_CUDA_WHY_NOT where there is none. Included at top level: it enables a language.
+# Sets CAKE_HAVE_LLAMA_CUDA as well, so that it comes after CakeBlas.
 set(CAKE_HAVE_CUDA OFF)
+set(CAKE_HAVE_LLAMA_CUDA OFF)
 set(CAKE_CUDA_WHY_NOT "CAKE_CUDA is OFF")
 if(CAKE_CUDA STREQUAL "OFF")
   return()
@@ -33,4 +35,12 @@ if(CMAKE_CUDA_COMPILER)
 endif()
 if(CAKE_CUDA STREQUAL "ON" AND NOT CAKE_HAVE_CUDA)
   message(FATAL_ERROR "CAKE_CUDA is ON, but ${CAKE_CUDA_WHY_NOT}")
+endif()
+
+if(CAKE_HAVE_LLAMA AND CAKE_HAVE_CUDA)
+  if(TARGET CUDA::cublasLt)
+    set(CAKE_HAVE_LLAMA_CUDA ON)
+  else()
+    message(STATUS "cake::llama_cuda is not built: no cuBLASLt was found beside the CUDA runtime")
+  endif()
 endif()
