@@ -10,7 +10,7 @@
 #include "cake/concepts.hpp"
 #include "cake/export.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 /// Bytes that one digest covers; the last block of an extent may be shorter.
 inline constexpr std::size_t kDigestBlock = std::size_t{64} * 1024;
@@ -21,4 +21,4 @@ inline constexpr std::size_t kDigestBlock = std::size_t{64} * 1024;
 /// Source:  RFC 3720 section 12.1 (check value of "123456789": 0xE3069283); computed by ISA-L
 CAKE_API std::uint32_t crc32c(ConstBytes bytes, std::uint32_t seed = 0);
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI
