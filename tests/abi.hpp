@@ -2,6 +2,8 @@
 // Copyright 2026 the cake authors
 //
 // What abi_test.cpp and abi_other_version.cpp define under the same names, each for its own version.
+#pragma once
+
 #include <string>
 
 #include "cake/version.hpp"
