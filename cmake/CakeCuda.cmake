@@ -1,5 +1,7 @@
 # Sets CAKE_HAVE_CUDA, and CAKE_CUDA_WHY_NOT where there is none. Included at top level: it enables a language.
+# Sets CAKE_HAVE_LLAMA_CUDA as well, so that it comes after CakeBlas, and CAKE_CUDA_RUNTIME, the target to link.
 set(CAKE_HAVE_CUDA OFF)
+set(CAKE_HAVE_LLAMA_CUDA OFF)
 set(CAKE_CUDA_WHY_NOT "CAKE_CUDA is OFF")
 if(CAKE_CUDA STREQUAL "OFF")
   return()
@@ -33,4 +35,33 @@ if(CMAKE_CUDA_COMPILER)
 endif()
 if(CAKE_CUDA STREQUAL "ON" AND NOT CAKE_HAVE_CUDA)
   message(FATAL_ERROR "CAKE_CUDA is ON, but ${CAKE_CUDA_WHY_NOT}")
+endif()
+
+# The CUDA runtime is the one that whoever builds this has chosen for their own targets. The default is the shared one:
+# an engine has a CUDA runtime already, and a static one inside a library would be a second.
+if(CAKE_HAVE_CUDA)
+  if(NOT CMAKE_CUDA_RUNTIME_LIBRARY)
+    set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
+  endif()
+  if(CMAKE_CUDA_RUNTIME_LIBRARY STREQUAL "Shared")
+    set(CAKE_CUDA_RUNTIME CUDA::cudart)
+  elseif(CMAKE_CUDA_RUNTIME_LIBRARY STREQUAL "Static")
+    set(CAKE_CUDA_RUNTIME CUDA::cudart_static)
+  elseif(CMAKE_CUDA_RUNTIME_LIBRARY STREQUAL "None")
+    set(CAKE_CUDA_RUNTIME CUDA::toolkit)  # its headers; whoever links cake::cuda brings the library
+  else()
+    message(FATAL_ERROR "CMAKE_CUDA_RUNTIME_LIBRARY is '${CMAKE_CUDA_RUNTIME_LIBRARY}'; it takes Shared, Static or None")
+  endif()
+  if(NOT TARGET ${CAKE_CUDA_RUNTIME})
+    message(FATAL_ERROR "CMAKE_CUDA_RUNTIME_LIBRARY is ${CMAKE_CUDA_RUNTIME_LIBRARY}, and the CUDA toolkit in "
+      "${CUDAToolkit_LIBRARY_DIR} has no such library. Shared needs libcudart.so, Static needs libcudart_static.a")
+  endif()
+endif()
+
+if(CAKE_HAVE_LLAMA AND CAKE_HAVE_CUDA)
+  if(TARGET CUDA::cublasLt)
+    set(CAKE_HAVE_LLAMA_CUDA ON)
+  else()
+    message(STATUS "cake::llama_cuda is not built: no cuBLASLt was found beside the CUDA runtime")
+  endif()
 endif()

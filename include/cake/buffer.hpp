@@ -11,6 +11,7 @@
 #include <span>
 #include <utility>
 
+#include "cake/export.hpp"
 #include "cake/version.hpp"
 
 namespace cake {
@@ -26,7 +27,7 @@ constexpr std::size_t align_up(std::size_t value, std::size_t alignment = kIoAli
 /// device copies from at full speed, or memory of the device itself.
 ///
 /// Thread:  any number of threads at once
-class StagingMemory {
+class CAKE_API StagingMemory {
  public:
   virtual ~StagingMemory() = default;
   /// At least `bytes` bytes at a 4 KiB boundary.

@@ -16,6 +16,7 @@
 #include <span>
 
 #include "cake/buffer.hpp"
+#include "cake/export.hpp"
 #include "cake/result.hpp"
 
 namespace cake {
@@ -94,7 +95,7 @@ class ArenaMap {
 ///
 /// Errors:  device
 /// Thread:  any number of threads at once
-class DeviceStaging : public StagingMemory {
+class CAKE_API DeviceStaging : public StagingMemory {
  public:
   /// The whole of it; its address is the base that parts are named by to a driver.
   virtual std::span<std::byte> arena() const = 0;

@@ -20,6 +20,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cake/export.hpp"
 #include "cake/kv_layout.hpp"
 #include "cake/plan.hpp"
 #include "cake/result.hpp"
@@ -29,7 +30,7 @@ namespace cake {
 using Sha256Digest = std::array<std::byte, 32>;
 
 /// Names one stored chunk.
-struct ChunkKey {
+struct CAKE_API ChunkKey {
   Sha256Digest bytes{};
   std::string hex() const;
   friend auto operator<=>(const ChunkKey&, const ChunkKey&) = default;
@@ -37,7 +38,7 @@ struct ChunkKey {
 
 /// Everything that changes the KV bytes of given tokens, as one digest. Built with
 /// FingerprintBuilder.
-struct ModelFingerprint {
+struct CAKE_API ModelFingerprint {
   Sha256Digest bytes{};
   std::string hex() const;
   friend auto operator<=>(const ModelFingerprint&, const ModelFingerprint&) = default;
@@ -49,7 +50,7 @@ struct ModelFingerprint {
 /// Thread:  one thread at a time
 /// Errors:  throws Exception(unsupported) where OpenSSL offers no SHA-256, or refuses to go on with
 /// it Source:  FIPS 180-4, by OpenSSL's EVP
-class Sha256 {
+class CAKE_API Sha256 {
  public:
   Sha256();
   ~Sha256();
@@ -81,7 +82,7 @@ class Sha256 {
 ///
 /// An engine is asked for its fingerprint at every begin() and save(): one that serves several LoRA
 /// adapters names the one in force.
-class FingerprintBuilder {
+class CAKE_API FingerprintBuilder {
  public:
   FingerprintBuilder();
   FingerprintBuilder& add(std::string_view tag, std::string_view value);
@@ -124,11 +125,11 @@ struct ExtraKey {
 };
 
 /// The root of all chains of one model, layout, chunk size and tenant. Two salts share nothing.
-ChunkKey root_key(const ModelFingerprint& fingerprint, const KvLayout& layout,
-                  std::uint32_t chunk_tokens, std::string_view tenant_salt);
+CAKE_API ChunkKey root_key(const ModelFingerprint& fingerprint, const KvLayout& layout,
+                           std::uint32_t chunk_tokens, std::string_view tenant_salt);
 
 /// 16 bytes that tell tenants apart in a stored object without storing the salt.
-std::array<std::byte, 16> tenant_tag(std::string_view tenant_salt);
+CAKE_API std::array<std::byte, 16> tenant_tag(std::string_view tenant_salt);
 
 /// One key per full chunk: tokens.size() / chunk_tokens keys, each over all tokens before it and
 /// over the extra keys whose ranges touch it or a chunk before it. The order of `extra` does not
@@ -136,8 +137,9 @@ std::array<std::byte, 16> tenant_tag(std::string_view tenant_salt);
 ///
 /// Errors:  throws Exception(invalid_argument) when chunk_tokens is 0, or an extra key has an empty
 ///          range or digest
-std::vector<ChunkKey> prefix_chain(const ChunkKey& root, Tokens tokens, std::uint32_t chunk_tokens,
-                                   std::span<const ExtraKey> extra = {});
+CAKE_API std::vector<ChunkKey> prefix_chain(const ChunkKey& root, Tokens tokens,
+                                            std::uint32_t chunk_tokens,
+                                            std::span<const ExtraKey> extra = {});
 
 }  // namespace cake
 

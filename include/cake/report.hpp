@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cake/bound.hpp"
+#include "cake/export.hpp"
 #include "cake/plan.hpp"
 #include "cake/result.hpp"
 
@@ -46,7 +47,7 @@ struct LoadReport {
 
 /// Units: tokens, bytes, nanoseconds since the run began. TTFT is the time from begin() to the end
 /// of the last step.
-struct PrefillReport {
+struct CAKE_API PrefillReport {
   Status status;
   Status lookup;      // why nothing is known of the store, if so; the run went on without it
   Status load_error;  // the first failure of a read or insert, in words; its chunk was computed

@@ -14,6 +14,7 @@
 #include <utility>
 #include <variant>
 
+#include "cake/export.hpp"
 #include "cake/version.hpp"
 
 namespace cake {
@@ -80,7 +81,7 @@ struct Error {
 };
 
 /// What value() throws, and what constructors of this library throw.
-class Exception : public std::runtime_error {
+class CAKE_API Exception : public std::runtime_error {
  public:
   explicit Exception(Error error) : std::runtime_error(error.message()), error_(std::move(error)) {}
   const Error& error() const { return error_; }

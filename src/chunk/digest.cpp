@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 std::uint32_t crc32c(ConstBytes bytes, std::uint32_t seed) {
   // ISA-L leaves out the inversion before and after, takes a mutable pointer that it does not write
@@ -22,4 +22,4 @@ std::uint32_t crc32c(ConstBytes bytes, std::uint32_t seed) {
   return ~state;
 }
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// How the bulk copy engine sees a matrix.
+// How the bulk copy engine sees a matrix. Exported for cake::llama_cuda, which is a library of its own.
 #pragma once
 
 #include <cuda.h>
 
 #include <cstdint>
 
+#include "cake/export.hpp"
 #include "cake/result.hpp"
 
 namespace cake::cuda {
@@ -16,7 +17,7 @@ namespace cake::cuda {
 ///
 /// Needs:   rows that are a multiple of 16 bytes apart, an address that is a multiple of 16
 /// Errors:  unsupported where the driver has no such maps; invalid_argument, naming the shape
-Result<CUtensorMap> map_of_matrix(const void* base, std::uint64_t rows, std::uint64_t columns,
-                                  std::uint32_t box_rows);
+CAKE_API Result<CUtensorMap> map_of_matrix(const void* base, std::uint64_t rows,
+                                           std::uint64_t columns, std::uint32_t box_rows);
 
 }  // namespace cake::cuda

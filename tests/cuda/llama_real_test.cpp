@@ -59,7 +59,7 @@ TEST_CASE("llama on the GPU: the real model gives the CPU's top tokens wherever 
   CAKE_NEEDS_GPU();
   const char* const path = std::getenv("CAKE_TEST_MODEL");
   if (path == nullptr || !std::ifstream(path)) {
-    std::printf("[no GPU] skipped: CAKE_TEST_MODEL is not set, or names no file\n");
+    std::printf("[no model] skipped: CAKE_TEST_MODEL is not set, or names no file\n");
     return;
   }
   const auto weights = Weights::load(path).value();

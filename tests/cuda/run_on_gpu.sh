@@ -61,7 +61,7 @@ if wanted build; then
   step "build" build.log 400 cmake --build "$build" || exit 1
   if command -v cuobjdump > /dev/null; then
     # Kernels that keep registers in memory.
-    find "$build/src" -name 'libcake_*.a' -exec cuobjdump -res-usage {} \; 2> /dev/null |
+    find "$build/src" \( -name 'libcake_*.a' -o -name 'libcake_*.so' \) -exec cuobjdump -res-usage {} \; 2> /dev/null |
       awk '/Function/ { name = $2 } /STACK:/ { if ($0 !~ /STACK:0 / || $0 !~ /LOCAL:0/) { print name, $0; bad++; last = name } kernels++ }
            END { printf "%d of %d kernels with a stack or local memory%s\n", bad, kernels, bad == 1 ? ": " last : "" }' > "$out/spills.log"
     say "register spills" "$(tail -1 "$out/spills.log")"

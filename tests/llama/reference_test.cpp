@@ -5,6 +5,7 @@
 // (tests/reference/make_reference.py made the data).
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -29,14 +30,21 @@ std::filesystem::path model_path() {
          ".cache/cake/SmolLM2-135M-Instruct.Q4_1.gguf";
 }
 
-/// Opened once; a test without the model fails and says what to do.
+/// Ends the test case as skipped (ctest looks for the word in brackets) where nobody has fetched the
+/// model. One that CAKE_TEST_MODEL names has to be there.
+#define CAKE_NEEDS_MODEL()                                                                   \
+  if (std::getenv("CAKE_TEST_MODEL") == nullptr && !std::filesystem::exists(model_path())) { \
+    std::printf(                                                                             \
+        "[no model] skipped: run tests/run.sh, which fetches the model, or name one in "     \
+        "CAKE_TEST_MODEL\n");                                                                \
+    return;                                                                                  \
+  }                                                                                          \
+  static_assert(true)
+
+/// Opened once.
 const GgufFile& model_file() {
   static const Result<GgufFile> file = GgufFile::open(model_path());
-  if (!file) {
-    FAIL("the test model is missing: " << file.error().message()
-                                       << "\nrun tests/run.sh, which fetches it, or name it in "
-                                          "CAKE_TEST_MODEL");
-  }
+  if (!file) FAIL("the test model cannot be read: " << file.error().message());
   return *file;
 }
 
@@ -87,6 +95,7 @@ Expected expected(const std::string& name) {
 }
 
 void compare(const std::string& name) {
+  CAKE_NEEDS_MODEL();
   const Expected reference = expected(name);
   const auto tokens = model_tokenizer().encode(read(name + ".txt"));
   CHECK(tokens == reference.prompt);
@@ -132,11 +141,13 @@ TEST_CASE("a raw prompt gives the reference's continuation") { compare("raw"); }
 TEST_CASE("special tokens in a raw prompt are recognised") { compare("raw_special"); }
 
 TEST_CASE("the chat template gives the reference's prompt") {
+  CAKE_NEEDS_MODEL();
   const auto& tokenizer = model_tokenizer();
   CHECK(tokenizer.chat_prompt("What is the capital of France?").value() == read("short.txt"));
 }
 
 TEST_CASE("an answer does not depend on step size, order, pages or threads") {
+  CAKE_NEEDS_MODEL();
   const Expected reference = expected("mixed");
   const auto size = static_cast<std::uint32_t>(reference.prompt.size());
   const CpuOptions options[] = {
@@ -156,6 +167,7 @@ TEST_CASE("an answer does not depend on step size, order, pages or threads") {
 }
 
 TEST_CASE("16-bit KV stays near fp32") {
+  CAKE_NEEDS_MODEL();
   const Expected reference = expected("mixed");
   const auto size = static_cast<std::uint32_t>(reference.prompt.size());
   const std::pair<DType, double> margins[] = {{DType::f16, 0.05}, {DType::bf16, 0.5}};
@@ -178,6 +190,7 @@ TEST_CASE("16-bit KV stays near fp32") {
 
 #if defined(__linux__) && !defined(CAKE_SANITIZED)  // sanitizers keep memory of their own
 TEST_CASE("memory stays within fp32 weights, KV and 300 MB") {
+  CAKE_NEEDS_MODEL();
   const Expected reference = expected("license");
   const auto size = static_cast<std::uint32_t>(reference.prompt.size());
   CpuBackend engine(model_weights());

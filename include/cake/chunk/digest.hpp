@@ -8,8 +8,9 @@
 #include <cstdint>
 
 #include "cake/concepts.hpp"
+#include "cake/export.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 /// Bytes that one digest covers; the last block of an extent may be shorter.
 inline constexpr std::size_t kDigestBlock = std::size_t{64} * 1024;
@@ -18,6 +19,6 @@ inline constexpr std::size_t kDigestBlock = std::size_t{64} * 1024;
 /// crc32c(b, crc32c(a)) is the digest of a followed by b.
 ///
 /// Source:  RFC 3720 section 12.1 (check value of "123456789": 0xE3069283); computed by ISA-L
-std::uint32_t crc32c(ConstBytes bytes, std::uint32_t seed = 0);
+CAKE_API std::uint32_t crc32c(ConstBytes bytes, std::uint32_t seed = 0);
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

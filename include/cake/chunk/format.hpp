@@ -53,6 +53,7 @@
 #include <cstdint>
 
 #include "cake/buffer.hpp"
+#include "cake/export.hpp"
 #include "cake/identity.hpp"
 #include "cake/kv_layout.hpp"
 #include "cake/plan.hpp"
@@ -85,7 +86,7 @@ struct ByteRange {
 ///
 /// Units:   bytes of the object
 /// Errors:  the constructor throws Exception(invalid_argument) unless fits(layout, chunk_tokens)
-class ChunkGeometry {
+class CAKE_API ChunkGeometry {
  public:
   static constexpr std::size_t kPage = kIoAlignment;
   static constexpr std::uint32_t kMaxLayers = 2048;

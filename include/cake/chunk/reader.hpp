@@ -11,6 +11,7 @@
 #include "cake/chunk/format.hpp"
 #include "cake/concepts.hpp"
 #include "cake/device_staging.hpp"
+#include "cake/export.hpp"
 #include "cake/result.hpp"
 
 namespace cake {
@@ -42,23 +43,23 @@ class ChunkTables {
 ///          `expected`; unsupported: a newer major version, an unknown incompatible feature, digest
 ///          or codec; invalid_argument: `expected` is no chunk that can be stored, or `head` is
 ///          shorter than a whole head although the object is not
-Result<ChunkTables> parse_chunk(ConstBytes head, std::uint64_t object_size,
-                                const ChunkIdentity& expected);
+CAKE_API Result<ChunkTables> parse_chunk(ConstBytes head, std::uint64_t object_size,
+                                         const ChunkIdentity& expected);
 
 /// Digests every block of these layers, padding included, and with the last layer the footer.
 ///
 /// Needs:   `bytes` is exactly what geometry().read_range(layers) names, and outlives the view
 /// Errors:  corrupt; invalid_argument: wrong size of `bytes`, layers outside the model, tables of
 ///          another geometry
-Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expected,
-                            LayerRange layers, ConstBytes bytes);
+CAKE_API Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expected,
+                                     LayerRange layers, ConstBytes bytes);
 
 /// The same for bytes that lie in `device`; the digests are computed there, and of the footer alone
 /// a copy is made.
 ///
 /// Errors:  as above, and device
-Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expected,
-                            LayerRange layers, ConstBytes bytes, DeviceStaging& device);
+CAKE_API Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expected,
+                                     LayerRange layers, ConstBytes bytes, DeviceStaging& device);
 
 /// What an object says of itself.
 struct ChunkSummary {
@@ -71,6 +72,6 @@ struct ChunkSummary {
 
 /// Reads the first 4 KiB of an object without expecting anything. Empty when they are no undamaged
 /// header of a version that this build reads. For tools and for eviction, never for loading.
-std::optional<ChunkSummary> peek_chunk(ConstBytes first_page);
+CAKE_API std::optional<ChunkSummary> peek_chunk(ConstBytes first_page);
 
 }  // namespace cake

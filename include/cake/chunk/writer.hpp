@@ -9,6 +9,7 @@
 #include "cake/buffer.hpp"
 #include "cake/chunk/format.hpp"
 #include "cake/concepts.hpp"
+#include "cake/export.hpp"
 #include "cake/result.hpp"
 
 namespace cake {
@@ -22,7 +23,7 @@ namespace cake {
 /// Thread:  one thread at a time
 /// Errors:  the constructor throws Exception(invalid_argument) unless ChunkGeometry::fits, and
 ///          std::bad_alloc
-class ChunkWriter {
+class CAKE_API ChunkWriter {
  public:
   ChunkWriter(const KvLayout& layout, std::uint32_t chunk_tokens);
 

@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "cake/cuda/paged_kv.hpp"
+#include "cake/export.hpp"
 #include "cake/kv_layout.hpp"
 #include "cake/result.hpp"
 
@@ -64,7 +65,7 @@ struct AttentionArgs {
 /// Bytes of workspace that a launch of this shape needs on the current device; 0 when none.
 ///
 /// Errors:  unsupported (head_dim, dtype), invalid_argument; device as device_info()
-Result<std::size_t> attention_workspace_bytes(const AttentionShape& shape);
+CAKE_API Result<std::size_t> attention_workspace_bytes(const AttentionShape& shape);
 
 /// Enqueues the kernel that suits device and shape. Keys beyond n_keys are never read as numbers:
 /// unused rows of a page may hold anything. The result does not depend on which pages are used, and
@@ -73,10 +74,10 @@ Result<std::size_t> attention_workspace_bytes(const AttentionShape& shape);
 /// Errors:  as attention_workspace_bytes(); invalid_argument for missing pointers, strides or
 ///          workspace
 /// Thread:  any
-Status attention(const AttentionArgs& args, cudaStream_t stream);
+CAKE_API Status attention(const AttentionArgs& args, cudaStream_t stream);
 
 /// The same in the plainest way, fp32 throughout, one block for each query and head: what tests of
 /// large shapes compare with. Takes f32 as well, and any head_dim up to 256.
-Status attention_reference(const AttentionArgs& args, cudaStream_t stream);
+CAKE_API Status attention_reference(const AttentionArgs& args, cudaStream_t stream);
 
 }  // namespace cake::cuda

@@ -10,6 +10,7 @@
 #include <span>
 
 #include "cake/device_staging.hpp"
+#include "cake/export.hpp"
 
 namespace cake::cuda {
 
@@ -23,7 +24,7 @@ namespace cake::cuda {
 ///
 /// Needs:   a device that usable() says yes of; it outlives the store and all that was allocated
 /// Thread:  any number of threads at once
-class DeviceArena final : public DeviceStaging {
+class CAKE_API DeviceArena final : public DeviceStaging {
  public:
   /// Errors:  throws Exception: out_of_memory, or device
   explicit DeviceArena(std::size_t bytes);

@@ -15,13 +15,14 @@
 #include "cake/concepts.hpp"
 #include "cake/cuda/paged_kv.hpp"
 #include "cake/cuda/runtime.hpp"
+#include "cake/export.hpp"
 #include "cake/plan.hpp"
 #include "cake/result.hpp"
 
 namespace cake::cuda {
 
 /// A transfer that may still run; an AsyncCompletion. Dropping it waits for it.
-class Transfer {
+class CAKE_API Transfer {
  public:
   Transfer() = default;  // done
   explicit Transfer(Error error) : status_(std::move(error)) {}
@@ -86,7 +87,7 @@ struct KvTransferOptions {
 /// memory.
 ///
 /// Thread:  any number of threads at once
-class KvTransfer {
+class CAKE_API KvTransfer {
  public:
   /// For the device that is current. All memory that it needs is allocated here.
   ///

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <span>
 
+#include "cake/export.hpp"
 #include "cake/kv_layout.hpp"
 #include "cake/result.hpp"
 
@@ -40,7 +41,7 @@ struct PageStrides {
 /// Shape:   k[layer], v[layer]: device addresses of the pools; block_table[i], in host memory: the
 ///          page of tokens i * page_tokens onwards
 /// Needs:   the spans outlive the description, pools and pages outlive what uses it
-struct PagedKv {
+struct CAKE_API PagedKv {
   KvLayout layout;                 // dtype bf16 or f16; order is that of pages and of stored runs
   std::uint32_t page_tokens = 16;  // 1 to 256
   std::uint32_t n_pages = 0;       // of a pool

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cake/buffer.hpp"
+#include "cake/export.hpp"
 
 namespace cake::cuda {
 
@@ -25,7 +26,7 @@ struct PinnedSource {
   int (*device)();
 };
 /// cudaHostAlloc.
-PinnedSource cuda_pinned_source();
+CAKE_API PinnedSource cuda_pinned_source();
 
 /// Page-locked memory at 4 KiB boundaries. An engine returns one from staging_memory(), so that a
 /// Loader reads into it:
@@ -34,7 +35,7 @@ PinnedSource cuda_pinned_source();
 ///
 /// Needs:   outlives what was allocated from it
 /// Thread:  any number of threads at once
-class PinnedStaging final : public StagingMemory {
+class CAKE_API PinnedStaging final : public StagingMemory {
  public:
   /// For the device that is current. `keep_bytes`: most that is kept for reuse; the longest unused
   /// goes first.

@@ -14,21 +14,22 @@
 #include <utility>
 
 #include "cake/buffer.hpp"
+#include "cake/export.hpp"
 #include "cake/result.hpp"
 
 namespace cake::cuda {
 
 /// A CUDA error as a Status: out_of_memory for want of memory, device otherwise; `native` is the
 /// cudaError_t, the context says what was being done.
-Status to_status(cudaError_t code, const char* doing);
+CAKE_API Status to_status(cudaError_t code, const char* doing);
 /// The same as an Exception, for constructors.
-void throw_unless_ok(cudaError_t code, const char* doing);
+CAKE_API void throw_unless_ok(cudaError_t code, const char* doing);
 
 /// Ok when this process can run cake's kernels: a driver, a device of compute capability 8.0 at
 /// least, and code for it in this build.
 ///
 /// Errors:  unsupported; the context says which of these is missing and what to do
-Status usable();
+CAKE_API Status usable();
 
 /// What attention and the model choose kernels by; of the current device.
 struct DeviceInfo {
@@ -41,10 +42,10 @@ struct DeviceInfo {
   std::size_t memory_bytes = 0;
 };
 /// Errors:  as usable()
-Result<DeviceInfo> device_info();
+CAKE_API Result<DeviceInfo> device_info();
 
 /// A stream that does not wait for the legacy default stream.
-class Stream {
+class CAKE_API Stream {
  public:
   /// priority: 0 is the lowest; negative ones go first where the device has them.
   explicit Stream(int priority = 0);
@@ -63,7 +64,7 @@ class Stream {
 };
 
 /// A point in a stream; without time stamps unless asked for.
-class Event {
+class CAKE_API Event {
  public:
   explicit Event(bool timed = false);
   ~Event();
@@ -89,7 +90,7 @@ class Event {
 /// Device memory, not initialised. Movable.
 ///
 /// Errors:  throws Exception(out_of_memory)
-class DeviceBuffer {
+class CAKE_API DeviceBuffer {
  public:
   DeviceBuffer() = default;
   explicit DeviceBuffer(std::size_t bytes);
@@ -116,7 +117,7 @@ class DeviceBuffer {
 /// Page-locked host memory that kernels can read and write as well, at device(). Movable.
 ///
 /// Errors:  throws Exception(out_of_memory)
-class PinnedBuffer {
+class CAKE_API PinnedBuffer {
  public:
   PinnedBuffer() = default;
   explicit PinnedBuffer(std::size_t bytes);

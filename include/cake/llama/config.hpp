@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string>
 
+#include "cake/export.hpp"
 #include "cake/llama/gguf.hpp"
 #include "cake/result.hpp"
 
@@ -40,7 +41,7 @@ struct Config {
 ///
 /// Errors:  unsupported (one part of a split file, an adapter, another architecture or quantisation
 ///          version), corrupt (no architecture); the context says what to do
-Status check_model(const GgufFile& file);
+CAKE_API Status check_model(const GgufFile& file);
 
 /// Reads and checks the configuration. A value that may differ from layer to layer may be an array
 /// of equal ones. Every `llama.` key is understood, or known to change nothing with the value that
@@ -49,6 +50,6 @@ Status check_model(const GgufFile& file);
 /// Errors:  those of check_model(); unsupported (mixture of experts, sliding windows, YaRN and
 ///          other scaling that is not implemented, layers that differ, unknown keys), corrupt
 ///          (missing or impossible values); the context names file and key
-Result<Config> read_config(const GgufFile& file);
+CAKE_API Result<Config> read_config(const GgufFile& file);
 
 }  // namespace cake::llama

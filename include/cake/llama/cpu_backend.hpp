@@ -10,6 +10,7 @@
 #include <span>
 
 #include "cake/concepts.hpp"
+#include "cake/export.hpp"
 #include "cake/llama/weights.hpp"
 
 namespace cake::llama {
@@ -51,7 +52,7 @@ struct CpuProfile {
 ///
 /// Thread:  one thread at a time, except that insert and extract may run on other threads, beside
 ///          prefill and each other, on tokens that nobody else writes meanwhile
-class CpuBackend {
+class CAKE_API CpuBackend {
  public:
   /// Errors:  throws Exception(invalid_argument) for options that make no sense
   explicit CpuBackend(std::shared_ptr<const Weights> weights, CpuOptions options = {});
@@ -119,6 +120,6 @@ class CpuBackend {
 static_assert(ComputeBackend<CpuBackend>);
 
 /// What the BLAS calls itself and the kernels it runs, for reports: "OpenBLAS, SkylakeX kernels".
-const char* blas_description();
+CAKE_API const char* blas_description();
 
 }  // namespace cake::llama

@@ -13,6 +13,7 @@
 
 #include "cake/concepts.hpp"
 #include "cake/cuda/paged_kv.hpp"
+#include "cake/export.hpp"
 #include "cake/llama/cuda_weights.hpp"
 
 namespace cake::llama {
@@ -48,7 +49,7 @@ struct CudaProfile {
 /// leaves no logits.
 ///
 /// Thread:  the one that called prefill()
-class CudaPass {
+class CAKE_API CudaPass {
  public:
   struct Work;
   CudaPass(Error error);  // failed already
@@ -82,7 +83,7 @@ class CudaPass {
 ///
 /// Thread:  one thread at a time, except that insert and extract may run on other threads, beside
 ///          prefill and each other, on tokens that nobody else writes meanwhile
-class CudaBackend {
+class CAKE_API CudaBackend {
  public:
   static constexpr bool inserts_from_device = true;  // insert takes views of device memory as well
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cake/cuda/runtime.hpp"
+#include "cake/export.hpp"
 #include "cake/identity.hpp"
 #include "cake/llama/config.hpp"
 #include "cake/llama/weights.hpp"
@@ -35,7 +36,7 @@ struct CudaLayerWeights {
 /// Immutable once made.
 ///
 /// Thread:  any number of threads at once
-class CudaWeights {
+class CAKE_API CudaWeights {
  public:
   /// Copies weights to the current device, rounded to bf16 (nearest, ties to even).
   ///
@@ -84,6 +85,6 @@ class CudaWeights {
 /// 14336 in the feed-forward part, 128256 tokens of vocabulary, 131072 of context.
 ///
 /// Source:  config.json of meta-llama/Llama-3.1-8B
-Config llama_3_1_8b();
+CAKE_API Config llama_3_1_8b();
 
 }  // namespace cake::llama

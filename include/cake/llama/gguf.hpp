@@ -18,6 +18,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "cake/export.hpp"
 #include "cake/identity.hpp"
 #include "cake/result.hpp"
 
@@ -41,21 +42,21 @@ enum class GgufType : std::uint32_t {
 };
 
 /// "u32", "string" and so on.
-std::string_view to_string(GgufType type);
+CAKE_API std::string_view to_string(GgufType type);
 
 /// "F32", "Q4_1", "Q6_K" and so on, by the number in the file, supported or not; "type 99" when no
 /// such number is known.
-std::string tensor_type_name(std::uint32_t type);
+CAKE_API std::string tensor_type_name(std::uint32_t type);
 
 /// True for what dequantise() takes: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, and of the types
 /// with blocks of 256 Q4_K, Q5_K and Q6_K.
-bool tensor_type_supported(std::uint32_t type);
+CAKE_API bool tensor_type_supported(std::uint32_t type);
 /// Their names, for messages.
-std::string supported_tensor_types();
+CAKE_API std::string supported_tensor_types();
 
 /// A name or value out of a file, fit for a message: what is no printable ASCII as \xNN, and only
 /// the beginning of what is long.
-std::string printable(std::string_view text);
+CAKE_API std::string printable(std::string_view text);
 
 /// One tensor's entry.
 ///
@@ -76,7 +77,7 @@ struct GgufTensor {
 ///
 /// Thread:  const members from any number of threads
 /// Source:  the GGUF specification of the ggml project (docs/gguf.md)
-class GgufFile {
+class CAKE_API GgufFile {
  public:
   /// Opens the file, reads its metadata and keeps it open; tensors are read when they are asked
   /// for.

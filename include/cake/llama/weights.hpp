@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cake/buffer.hpp"
+#include "cake/export.hpp"
 #include "cake/identity.hpp"
 #include "cake/llama/config.hpp"
 #include "cake/llama/gguf.hpp"
@@ -34,7 +35,7 @@ struct LayerWeights {
 /// Immutable once loaded.
 ///
 /// Thread:  any number of threads at once
-class Weights {
+class CAKE_API Weights {
  public:
   /// Reads the file, turns every tensor into fp32 and hashes the file. Takes 4 bytes a parameter;
   /// the file is closed again.

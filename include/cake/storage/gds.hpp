@@ -18,6 +18,7 @@
 
 #include "cake/concepts.hpp"
 #include "cake/device_staging.hpp"
+#include "cake/export.hpp"
 #include "cake/storage/posix.hpp"
 
 namespace cake {
@@ -37,7 +38,7 @@ enum class GdsRung : std::uint8_t {
   pattern,     // known bytes of that file arrive in device memory
   statistics,  // the library's own counters say which way they went
 };
-std::string_view to_string(GdsRung rung);
+CAKE_API std::string_view to_string(GdsRung rung);
 
 /// One rung as it was found.
 struct GdsFinding {
@@ -54,10 +55,10 @@ enum class GdsMode : std::uint8_t {
   compat,   // POSIX reads and copies of its own
   native,   // straight to the device
 };
-std::string_view to_string(GdsMode mode);
+CAKE_API std::string_view to_string(GdsMode mode);
 
 /// Which path reads into device memory take, and why.
-struct GdsReport {
+struct CAKE_API GdsReport {
   std::vector<GdsFinding> ladder;  // in order; after one that failed no more were tried
   GdsMode mode = GdsMode::none;
   bool device = false;          // reads go through cuFile now
@@ -87,7 +88,7 @@ struct GdsOptions {
 };
 
 /// A read that may still run: one into device memory is over when read() returns.
-class GdsRead {
+class CAKE_API GdsRead {
  public:
   explicit GdsRead(Status status) : state_(std::move(status)) {}
   explicit GdsRead(PosixRead read) : state_(std::move(read)) {}
@@ -113,7 +114,7 @@ class GdsRead {
 /// Source:  cuFile API reference, CUDA 13
 /// Thread:  any number of threads at once; not in the child of a fork(), where all calls fail with
 ///          `unsupported`, and the destructor does nothing
-class GdsStorage {
+class CAKE_API GdsStorage {
  public:
   /// Needs:   `staging` outlives the store, and is registered by no other; null: reads on the host
   /// Errors:  throws Exception as PosixStorage's constructor, and invalid_argument for options out

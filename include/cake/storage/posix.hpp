@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cake/concepts.hpp"
+#include "cake/export.hpp"
 
 namespace cake {
 
@@ -73,7 +74,7 @@ struct PosixStats {
 
 /// A read that may still run. `out` stays valid until it is ready, also when this object is gone:
 /// destroying it neither stops the read nor waits for it.
-class PosixRead {
+class CAKE_API PosixRead {
  public:
   explicit PosixRead(std::shared_ptr<detail::PendingRead> pending);
   PosixRead(PosixRead&&) noexcept;
@@ -124,7 +125,7 @@ class PosixRead {
 ///
 /// Thread:  any number of threads at once; not in the child of a fork(), where all calls fail with
 ///          `unsupported`, and the destructor does nothing
-class PosixStorage {
+class CAKE_API PosixStorage {
  public:
   /// Stores an object, reads it back and erases it, to find out what the file system can do.
   ///
