@@ -26,7 +26,7 @@
 
 #include "cake/cuda/attention.hpp"
 #include "cake/cuda/runtime.hpp"
-#include "src/cuda/attention_kernels.hpp"
+#include "src/cuda/attention/attention_kernels.hpp"
 
 namespace {
 
@@ -98,9 +98,9 @@ double measure(const Problem& p) {
   args.v = v.data();
   args.strides = PageStrides::packed({1, p.kv_heads, p.dim, DType::bf16, KvOrder::nhd}, page);
   args.page_tokens = p.page;
-  args.block_table = table_device.as<std::int32_t>();
+  args.page_table = table_device.as<std::int32_t>();
   args.table_stride = pages;
-  args.n_keys = keys_device.as<std::int32_t>();
+  args.seqlens_k = keys_device.as<std::int32_t>();
   args.workspace = workspace.data();
   args.workspace_bytes = workspace.size();
 

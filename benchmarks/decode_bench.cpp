@@ -34,7 +34,7 @@ struct Problem {
   std::uint32_t dim = 128;
   std::uint32_t page = 0;  // 0: contiguous
   KvOrder order = KvOrder::nhd;
-  std::uint32_t splits = 0;
+  std::uint32_t num_splits = 0;
   std::uint32_t heads = 32;
   std::uint32_t kv_heads = 8;
 
@@ -99,7 +99,7 @@ double measure(const Problem& p, const DeviceBuffer& pool, std::uint32_t layers)
   const DeviceBuffer q = normal_numbers(std::size_t{p.queries} * p.heads * p.dim * 2);
   const DeviceBuffer out(q.size());
   AttentionArgs args;
-  args.shape = {p.heads, p.kv_heads, p.dim, DType::bf16, 1, p.queries, p.queries, p.splits};
+  args.shape = {p.heads, p.kv_heads, p.dim, DType::bf16, 1, p.queries, p.queries, p.num_splits};
   const DeviceBuffer workspace(attention_workspace_bytes(args.shape).value());
   args.q = q.data();
   args.out = out.data();
@@ -107,9 +107,9 @@ double measure(const Problem& p, const DeviceBuffer& pool, std::uint32_t layers)
   args.q_token_stride = args.out_token_stride = std::int64_t{p.heads} * p.dim;
   args.strides = PageStrides::packed({1, p.kv_heads, p.dim, DType::bf16, p.order}, page);
   args.page_tokens = p.page;
-  args.block_table = table_device.as<std::int32_t>();
+  args.page_table = table_device.as<std::int32_t>();
   args.table_stride = pages;
-  args.n_keys = keys.as<std::int32_t>();
+  args.seqlens_k = keys.as<std::int32_t>();
   args.workspace = workspace.data();
   args.workspace_bytes = workspace.size();
   const std::size_t fit = kPoolBytes / (2 * p.side());
@@ -149,7 +149,7 @@ void line(Problem p, const DeviceBuffer& pool, double copy) {
   std::printf("  %5.2f", rate(std::max(16u, layers)) / copy);
   p.page = 0;
   p.order = KvOrder::nhd;
-  p.splits = 32;
+  p.num_splits = 32;
   std::printf("  %5.2f\n", rate(std::max(16u, layers)) / copy);
   std::fflush(stdout);
 }

@@ -17,15 +17,15 @@
 #include <vector>
 
 #include "cake/cuda/runtime.hpp"
-#include "src/llama/cuda/gemm.hpp"
-#include "src/llama/cuda/kernels.hpp"
-#include "src/llama/cuda/swiglu_product.hpp"
+#include "src/reference/cuda/gemm.hpp"
+#include "src/reference/cuda/kernels.hpp"
+#include "src/reference/cuda/swiglu_product.hpp"
 
 namespace {
 
 using namespace cake;
 using namespace cake::cuda;
-using namespace cake::llama::gpu;
+using namespace cake::reference::cuda_impl;
 
 constexpr std::uint32_t kEmbd = 4096;
 constexpr std::uint32_t kFf = 14336;

@@ -15,8 +15,8 @@
 #include <vector>
 
 #include "cake/cuda/kv_transfer.hpp"
-#include "cuda/kv_transfer_plan.hpp"
 #include "insert_target.hpp"
+#include "src/cuda/kv_transfer/kv_transfer_plan.hpp"
 
 namespace {
 

@@ -19,7 +19,7 @@
 #include <thread>
 #include <vector>
 
-#include "cake/llama/cuda_backend.hpp"
+#include "cake/reference/cuda_backend.hpp"
 #include "insert_target.hpp"
 
 namespace {
@@ -37,9 +37,9 @@ double since(Clock::time_point begin) {
 }
 
 /// Seconds of one prompt, two steps in flight.
-double prefill(llama::CudaBackend& engine, Tokens prompt) {
+double prefill(reference::CudaBackend& engine, Tokens prompt) {
   const auto begin = Clock::now();
-  std::deque<llama::CudaPass> running;
+  std::deque<reference::CudaPass> running;
   for (std::uint32_t at = 0; at < kTokens; at += kStep) {
     running.push_back(engine.prefill(prompt, {at, at + kStep}));
     if (running.size() == 2) {
@@ -47,7 +47,7 @@ double prefill(llama::CudaBackend& engine, Tokens prompt) {
       running.pop_front();
     }
   }
-  for (llama::CudaPass& pass : running) pass.wait().value();
+  for (reference::CudaPass& pass : running) pass.wait().value();
   return since(begin);
 }
 
@@ -58,7 +58,7 @@ struct Beside {
 
 /// Prefills while `move` goes on in a thread of its own until it is stopped; it returns its bytes.
 using Move = std::function<double(const std::atomic<bool>& stop)>;
-Beside beside(llama::CudaBackend& engine, Tokens prompt, const Move& move) {
+Beside beside(reference::CudaBackend& engine, Tokens prompt, const Move& move) {
   std::vector<double> times;
   std::atomic<bool> stop{false};
   double rate = 0;
@@ -104,8 +104,8 @@ Move plain_copies(const cuda::PinnedBuffer& source, const cuda::DeviceBuffer& ta
 }
 
 void run() {
-  const auto weights = llama::CudaWeights::random(llama::llama_3_1_8b(), 1).value();
-  llama::CudaBackend engine(weights, {.max_tokens = kTokens, .max_step_tokens = kStep});
+  const auto weights = reference::CudaWeights::random(reference::llama_3_1_8b(), 1).value();
+  reference::CudaBackend engine(weights, {.max_tokens = kTokens, .max_step_tokens = kStep});
   std::vector<TokenId> prompt(kTokens);
   for (std::size_t i = 0; i < prompt.size(); ++i) {
     prompt[i] = static_cast<TokenId>(i * 7919 % engine.config().n_vocab);

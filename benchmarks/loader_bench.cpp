@@ -95,13 +95,13 @@ void plan_a_million_tokens(benchmark::State& state) {
   FreeEngine engine;
   FreeStorage storage(prompt_of(257), 256);
   const ChunkKey root = root_key(engine.fingerprint(), engine.layout(), 256, {});
-  const LaneRate prior[] = {{}};
+  const LinkEstimate prior[] = {{}};
   for (auto _ : state) {
-    PrefillLookup found =
-        look_up({.tokens = prompt, .chunk_tokens = 256}, root, engine.layout(), storage, 1);
-    SessionCore<MeetInTheMiddleScheduler> core;
-    core.begin(found.plan, std::move(found.stored), prior);
-    benchmark::DoNotOptimize(core.board().front());
+    detail::PrefillLookup found =
+        detail::look_up({.tokens = prompt, .chunk_tokens = 256}, root, engine.layout(), storage, 1);
+    detail::SessionCore<MeetInTheMiddleScheduler> core;
+    core.begin(found.spec, std::move(found.stored), prior);
+    benchmark::DoNotOptimize(core.view().front());
   }
 }
 BENCHMARK(plan_a_million_tokens)->Unit(benchmark::kMillisecond);

@@ -20,12 +20,12 @@
 #include <string_view>
 #include <vector>
 
-#include "cake/llama/cuda_backend.hpp"
+#include "cake/reference/cuda_backend.hpp"
 
 namespace {
 
 using namespace cake;
-using namespace cake::llama;
+using namespace cake::reference;
 using Clock = std::chrono::steady_clock;
 
 struct Case {

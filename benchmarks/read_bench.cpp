@@ -15,12 +15,12 @@
 #include <thread>
 #include <vector>
 
-#include "cake/buffer.hpp"
-#include "cake/cuda/device_staging.hpp"
+#include "cake/cuda/device_arena.hpp"
 #include "cake/cuda/pinned_staging.hpp"
 #include "cake/cuda/runtime.hpp"
 #include "cake/loader.hpp"
 #include "cake/scheduler/baselines.hpp"
+#include "cake/staging.hpp"
 #include "cake/storage/gds.hpp"
 #include "cake/storage/posix.hpp"
 

@@ -14,9 +14,9 @@
 #include <optional>
 #include <vector>
 
-#include "cake/compute/simulation.hpp"
 #include "cake/scheduler/baselines.hpp"
 #include "cake/scheduler/meet_in_the_middle.hpp"
+#include "cake/testing/simulation.hpp"
 
 namespace {
 
@@ -35,20 +35,20 @@ template <Scheduler S>
 class Timed {
  public:
   Timed(S scheduler, Spent& spent) : scheduler_(std::move(scheduler)), spent_(&spent) {}
-  void begin(const PrefillPlan& plan) {
+  void begin(const PrefillSpec& prefill) {
     const auto start = Clock::now();
-    scheduler_.begin(plan);
+    scheduler_.begin(prefill);
     spent_->begin += Clock::now() - start;
   }
-  Step next_step(const Board& board, std::uint32_t budget, Time now) {
+  Step next_step(const RunView& view, std::uint32_t budget, Time now) {
     const auto start = Clock::now();
-    const Step step = scheduler_.next_step(board, budget, now);
+    const Step step = scheduler_.next_step(view, budget, now);
     note(start);
     return step;
   }
-  std::optional<Load> next_load(const Board& board, LaneId lane, Time now) {
+  std::optional<LoadRequest> next_load(const RunView& view, LaneId lane, Time now) {
     const auto start = Clock::now();
-    const auto load = scheduler_.next_load(board, lane, now);
+    const auto load = scheduler_.next_load(view, lane, now);
     note(start);
     return load;
   }
@@ -74,18 +74,18 @@ class Timed {
 /// absent if `half`.
 SimulationSpec spec_of(std::uint32_t chunks, bool half, std::uint32_t lanes) {
   SimulationSpec spec;
-  PrefillPlan& plan = spec.plan;
-  plan.chunk_tokens = 16;
-  plan.n_chunks = plan.end_chunk = chunks;
-  plan.n_tokens = chunks * plan.chunk_tokens + 7;
-  plan.n_layers = 32;
-  plan.n_lanes = lanes;
-  plan.max_step_tokens = 2048;
-  plan.head_bytes = 8192;
-  plan.layer_bytes = 65536;
-  plan.foot_bytes = 4096;
+  PrefillSpec& prefill = spec.prefill;
+  prefill.chunk_tokens = 16;
+  prefill.n_chunks = prefill.end_chunk = chunks;
+  prefill.n_tokens = chunks * prefill.chunk_tokens + 7;
+  prefill.n_layers = 32;
+  prefill.n_lanes = lanes;
+  prefill.max_step_tokens = 2048;
+  prefill.head_bytes = 8192;
+  prefill.layer_bytes = 65536;
+  prefill.foot_bytes = 4096;
   spec.cost = {1e-3, 4e-5, 2e-10};
-  const std::uint64_t size = plan.read_bytes({0, plan.n_layers});
+  const std::uint64_t size = prefill.read_bytes({0, prefill.n_layers});
   for (std::uint32_t c = 0; c < chunks; ++c) {
     // Runs of absent chunks are one to four long.
     const bool absent = half && (c * 2654435761u >> 16 & 7) < 4 && c + 1 != chunks;
@@ -94,7 +94,7 @@ SimulationSpec spec_of(std::uint32_t chunks, bool half, std::uint32_t lanes) {
   const double bytes = static_cast<double>(size) * chunks * (half ? 0.5 : 1);
   for (std::uint32_t l = 0; l < lanes; ++l) {
     const double rate =
-        bytes / spec.cost.passes(0, plan.n_tokens, plan.max_step_tokens) / lanes * (l + 1.0);
+        bytes / spec.cost.passes(0, prefill.n_tokens, prefill.max_step_tokens) / lanes * (l + 1.0);
     spec.links.push_back({{{Time{0}, rate}}, std::chrono::microseconds(100)});
     spec.priors.push_back({rate, std::chrono::microseconds(100), Time{0}});
   }

@@ -9,10 +9,10 @@
 #include <cstdlib>
 #include <vector>
 
-#include "cake/bound.hpp"
-#include "cake/compute/simulation.hpp"
 #include "cake/scheduler/baselines.hpp"
 #include "cake/scheduler/meet_in_the_middle.hpp"
+#include "cake/testing/simulation.hpp"
+#include "cake/ttft_bound.hpp"
 
 namespace {
 
@@ -24,20 +24,20 @@ constexpr std::uint32_t kLayers = 32;
 
 SimulationSpec spec_of(std::uint32_t n, std::uint32_t s, double gigabytes, std::uint32_t step) {
   SimulationSpec spec;
-  PrefillPlan& plan = spec.plan;
-  plan.n_tokens = n + s;
-  plan.chunk_tokens = 256;
-  plan.n_chunks = (plan.n_tokens - 1) / plan.chunk_tokens;
-  plan.end_chunk = n / plan.chunk_tokens;
-  plan.n_layers = kLayers;
-  plan.max_step_tokens = step;
-  plan.head_bytes = 8192;
-  plan.layer_bytes = 256ull * 4096;
-  plan.foot_bytes = 4096;
+  PrefillSpec& prefill = spec.prefill;
+  prefill.n_tokens = n + s;
+  prefill.chunk_tokens = 256;
+  prefill.n_chunks = (prefill.n_tokens - 1) / prefill.chunk_tokens;
+  prefill.end_chunk = n / prefill.chunk_tokens;
+  prefill.n_layers = kLayers;
+  prefill.max_step_tokens = step;
+  prefill.head_bytes = 8192;
+  prefill.layer_bytes = 256ull * 4096;
+  prefill.foot_bytes = 4096;
   spec.cost = {1e-3, kPerToken, kPerPosition};
   spec.links = {{{{Time{0}, gigabytes * 1e9}}, std::chrono::microseconds(50)}};
   spec.priors = {{gigabytes * 1e9, std::chrono::microseconds(50), Time{0}}};
-  spec.stored.assign(plan.end_chunk, {plan.read_bytes({0, kLayers}), 1});
+  spec.stored.assign(prefill.end_chunk, {prefill.read_bytes({0, kLayers}), 1});
   spec.workers = 8;
   return spec;
 }
@@ -49,7 +49,7 @@ double ttft(const SimulationSpec& spec, S scheduler) {
     std::fprintf(stderr, "%s\n", result.violation.c_str());
     std::exit(1);
   }
-  return seconds(result.report.ttft);
+  return to_seconds(result.report.ttft);
 }
 
 }  // namespace

@@ -14,8 +14,8 @@
 #include <string>
 #include <vector>
 
-#include "cake/llama/cuda_backend.hpp"
 #include "cake/loader.hpp"
+#include "cake/reference/cuda_backend.hpp"
 #include "cake/scheduler/baselines.hpp"
 #include "cake/storage/posix.hpp"
 #include "cake/storage/throttled.hpp"
@@ -40,7 +40,7 @@ struct Outcome {
 };
 
 struct Bench {
-  llama::CudaBackend& engine;
+  reference::CudaBackend& engine;
   std::vector<float> logits;  // of compute only
   unsigned runs = 3;
   std::filesystem::path traces;  // folder for the median runs' traces; may be empty
@@ -139,11 +139,11 @@ struct Medium {
 
 int run(const std::filesystem::path& disk, const std::filesystem::path& fast, unsigned runs,
         const std::filesystem::path& traces) {
-  const auto weights = llama::CudaWeights::random(llama::llama_3_1_8b(), 1).value();
-  llama::CudaBackend engine(weights, {.max_tokens = kLongest + kSuffix,
-                                      .max_step_tokens = kStep,
-                                      .shuffle_pages = 1,
-                                      .max_graphs = 64});
+  const auto weights = reference::CudaWeights::random(reference::llama_3_1_8b(), 1).value();
+  reference::CudaBackend engine(weights, {.max_tokens = kLongest + kSuffix,
+                                          .max_step_tokens = kStep,
+                                          .shuffle_pages = 1,
+                                          .max_graphs = 64});
   Medium on_disk(disk, 8);
   Medium in_memory(fast, 16);
   const std::vector<TokenId> prefix = random_tokens(kLongest, 1);

@@ -1,7 +1,7 @@
 # Sets CAKE_HAVE_CUDA, and CAKE_CUDA_WHY_NOT where there is none. Included at top level: it enables a language.
-# Sets CAKE_HAVE_LLAMA_CUDA as well, so that it comes after CakeBlas, and CAKE_CUDA_RUNTIME, the target to link.
+# Sets CAKE_HAVE_REFERENCE_CUDA as well, so that it comes after CakeBlas, and CAKE_CUDA_RUNTIME, the target to link.
 set(CAKE_HAVE_CUDA OFF)
-set(CAKE_HAVE_LLAMA_CUDA OFF)
+set(CAKE_HAVE_REFERENCE_CUDA OFF)
 set(CAKE_CUDA_WHY_NOT "CAKE_CUDA is OFF")
 if(CAKE_CUDA STREQUAL "OFF")
   return()
@@ -58,10 +58,10 @@ if(CAKE_HAVE_CUDA)
   endif()
 endif()
 
-if(CAKE_HAVE_LLAMA AND CAKE_HAVE_CUDA)
+if(CAKE_HAVE_REFERENCE AND CAKE_HAVE_CUDA)
   if(TARGET CUDA::cublasLt)
-    set(CAKE_HAVE_LLAMA_CUDA ON)
+    set(CAKE_HAVE_REFERENCE_CUDA ON)
   else()
-    message(STATUS "cake::llama_cuda is not built: no cuBLASLt was found beside the CUDA runtime")
+    message(STATUS "cake::reference_cuda is not built: no cuBLASLt was found beside the CUDA runtime")
   endif()
 endif()

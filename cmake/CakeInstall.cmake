@@ -67,9 +67,9 @@ endfunction()
 cake_link_flags(dl ${CMAKE_DL_LIBS})
 cake_component(cake_core cakeTargets cake DESCRIPTION "${PROJECT_DESCRIPTION}"
   PRIVATE_REQUIRES "libcrypto >= 3, libisal" CFLAGS -pthread LIBS -pthread PRIVATE_LIBS ${dl})
-if(CAKE_HAVE_LLAMA)
+if(CAKE_HAVE_REFERENCE)
   cake_link_flags(blas ${BLAS_LIBRARIES})
-  cake_component(cake_llama cakeLlamaTargets cake-llama DESCRIPTION "The reference model of cake on the CPU"
+  cake_component(cake_reference cakeReferenceTargets cake-reference DESCRIPTION "The reference model of cake on the CPU"
     REQUIRES "cake = ${PROJECT_VERSION}" PRIVATE_LIBS ${blas})
 endif()
 if(CAKE_HAVE_CUDA)
@@ -83,9 +83,9 @@ if(CAKE_HAVE_CUDA)
   cake_component(cake_cuda cakeCudaTargets cake-cuda DESCRIPTION "Parts of cake for an engine on a GPU"
     REQUIRES "cake = ${PROJECT_VERSION}" CFLAGS ${cuda_cflags} LIBS ${cuda_libs})
 endif()
-if(CAKE_HAVE_LLAMA_CUDA)
-  cake_component(cake_llama_cuda cakeLlamaCudaTargets cake-llama-cuda DESCRIPTION "The reference model of cake on a GPU"
-    REQUIRES "cake-llama = ${PROJECT_VERSION}, cake-cuda = ${PROJECT_VERSION}"
+if(CAKE_HAVE_REFERENCE_CUDA)
+  cake_component(cake_reference_cuda cakeReferenceCudaTargets cake-reference-cuda DESCRIPTION "The reference model of cake on a GPU"
+    REQUIRES "cake-reference = ${PROJECT_VERSION}, cake-cuda = ${PROJECT_VERSION}"
     PRIVATE_LIBS -L${CUDAToolkit_LIBRARY_DIR} -lcublasLt)
 endif()
 

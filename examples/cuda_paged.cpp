@@ -17,7 +17,7 @@
 #include "cake/cuda/pinned_staging.hpp"
 #include "cake/storage/posix.hpp"
 #include "cake/storage/throttled.hpp"
-#include "cake/testing.hpp"
+#include "cake/testing/check_engine.hpp"
 #include "temporary_folder.hpp"
 
 using namespace cake;

@@ -13,7 +13,7 @@
 #include "cake/cake.hpp"
 #include "cake/storage/posix.hpp"
 #include "cake/storage/throttled.hpp"
-#include "cake/testing.hpp"
+#include "cake/testing/check_engine.hpp"
 #include "temporary_folder.hpp"
 
 using cake::examples::TinyEngine;

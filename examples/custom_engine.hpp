@@ -12,7 +12,7 @@
 #include <cstring>
 #include <vector>
 
-#include "cake/concepts.hpp"
+#include "cake/engine.hpp"
 #include "cake/kv_presence.hpp"
 
 namespace cake::examples {

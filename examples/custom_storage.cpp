@@ -12,8 +12,8 @@
 #include <utility>
 #include <vector>
 
-#include "cake/concepts.hpp"
-#include "cake/testing.hpp"
+#include "cake/engine.hpp"
+#include "cake/testing/check_storage.hpp"
 #include "temporary_folder.hpp"
 
 namespace {

@@ -18,8 +18,8 @@
 #include "cake/storage/memory.hpp"
 #include "cake/storage/throttled.hpp"
 #include "custom_engine.hpp"
-#ifdef CAKE_EXAMPLE_LLAMA
-#include "cake/llama/cpu_backend.hpp"
+#ifdef CAKE_EXAMPLE_REFERENCE
+#include "cake/reference/cpu_backend.hpp"
 #endif
 
 namespace {
@@ -164,17 +164,17 @@ int main(int argc, char** argv) try {
     std::fprintf(stderr, "usage: engine_driven [--model FILE.gguf]\n");
     return 2;
   }
-#ifdef CAKE_EXAMPLE_LLAMA
-  const auto weights = llama::Weights::load(argv[2]);
+#ifdef CAKE_EXAMPLE_REFERENCE
+  const auto weights = reference::Weights::load(argv[2]);
   if (!weights) {
     std::fprintf(stderr, "engine_driven: %s\n", weights.error().message().c_str());
     return 2;
   }
-  const llama::Config config = llama::CpuBackend(*weights).config();
-  return run([&] { return std::make_unique<llama::CpuBackend>(*weights); }, config.n_vocab,
+  const reference::Config config = reference::CpuBackend(*weights).config();
+  return run([&] { return std::make_unique<reference::CpuBackend>(*weights); }, config.n_vocab,
              std::min(config.n_context, 1024u));
 #else
-  std::fprintf(stderr, "engine_driven: built without cake::llama, so without --model\n");
+  std::fprintf(stderr, "engine_driven: built without cake::reference, so without --model\n");
   return 2;
 #endif
 } catch (const std::exception& e) {

@@ -18,7 +18,7 @@
 #include <vector>
 
 #include "cake/cake.hpp"
-#include "cake/llama/cpu_backend.hpp"
+#include "cake/reference/cpu_backend.hpp"
 #include "cake/storage/posix.hpp"
 #include "cake/storage/throttled.hpp"
 #include "quickstart_engines.hpp"
@@ -82,9 +82,9 @@ class Quickstart {
                        " (bash examples/run.sh fetches one; or --model FILE)"};
     }
     progress("reading " + options_.model.filename().string());
-    const auto file = llama::GgufFile::open(options_.model);
+    const auto file = reference::GgufFile::open(options_.model);
     if (!file) return file.error();
-    const auto config = llama::read_config(*file);
+    const auto config = reference::read_config(*file);
     if (!config) return config.error();
     auto tokenizer = Tokenizer::load(*file);
     if (!tokenizer) return tokenizer.error();
@@ -97,7 +97,7 @@ class Quickstart {
                        ", but the model's context is " + std::to_string(room) +
                        " tokens: shorten the document"};
     }
-    auto weights = llama::Weights::load(*file);
+    auto weights = reference::Weights::load(*file);
     if (!weights) return weights.error();
     tokenizer_ = std::make_unique<Tokenizer>(std::move(*tokenizer));
     auto engine = On::make(*weights, options_, step_sizes());
@@ -250,7 +250,7 @@ class Quickstart {
   /// Some short passes, so that the cost model starts from this machine and not from a guess.
   Status measure() {
     progress("measuring the engine");
-    CostModel model(cost_);
+    ComputeCostEstimator model(cost_);
     const auto n = static_cast<std::uint32_t>(result_.prompt_tokens.size());
     engine_->clear();
     std::uint32_t begin = 0;
@@ -258,7 +258,8 @@ class Quickstart {
       const std::uint32_t end = std::min(n, begin + tokens);
       if (end == begin) break;
       const auto start = std::chrono::steady_clock::now();
-      if (Status status = wait(engine_->prefill(result_.prompt_tokens, {begin, end})); !status)
+      if (Status status = await_completion(engine_->prefill(result_.prompt_tokens, {begin, end}));
+          !status)
         return status;
       const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
       model.observe({begin, end}, took.count());
@@ -300,7 +301,8 @@ class Quickstart {
     for (std::size_t i = 0; i < keys.size() && i < 6; ++i) {
       AlignedBuffer object((*stored)[i].size);
       const auto start = std::chrono::steady_clock::now();
-      if (object.size() == 0 || !wait(store_->read(0, keys[i], 0, object.bytes()))) continue;
+      if (object.size() == 0 || !await_completion(store_->read(0, keys[i], 0, object.bytes())))
+        continue;
       const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
       bytes = static_cast<double>(object.size());
       best = std::min(best, took.count());

@@ -11,10 +11,10 @@
 #include <utility>
 #include <vector>
 
-#include "cake/llama/cpu_backend.hpp"
-#include "cake/scheduler/cost_model.hpp"
+#include "cake/reference/cpu_backend.hpp"
+#include "cake/scheduler/compute_cost.hpp"
 #ifdef CAKE_EXAMPLE_CUDA
-#include "cake/llama/cuda_backend.hpp"
+#include "cake/reference/cuda_backend.hpp"
 #endif
 #include "quickstart_options.hpp"
 
@@ -22,7 +22,7 @@ namespace cake::examples {
 
 /// What a pass costs before any was measured: the model's operations at a guessed rate. Only the
 /// proportions matter much; the rest is learned from the first passes.
-inline ComputeCost guess_cost(const llama::Config& c, double flops) {
+inline ComputeCost guess_cost(const reference::Config& c, double flops) {
   const double linear =
       2.0 * c.n_layers *
       (double{2} * c.n_embd * c.n_heads * c.head_dim +
@@ -33,37 +33,38 @@ inline ComputeCost guess_cost(const llama::Config& c, double flops) {
 
 /// What differs between the engines: how one is made, made ready for measuring, and named.
 struct OnCpu {
-  using Engine = llama::CpuBackend;
+  using Engine = reference::CpuBackend;
   static constexpr const char* kName = "cpu";
   static constexpr bool kExact = true;  // the answer does not depend on the size of steps
   static constexpr double kFlops = 1e11;
-  static Result<std::unique_ptr<Engine>> make(std::shared_ptr<const llama::Weights> weights,
+  static Result<std::unique_ptr<Engine>> make(std::shared_ptr<const reference::Weights> weights,
                                               const QuickstartOptions& options,
                                               const std::vector<std::uint32_t>&) {
     return std::make_unique<Engine>(std::move(weights),
-                                    llama::CpuOptions{.threads = options.threads});
+                                    reference::CpuOptions{.threads = options.threads});
   }
   static std::string describe(const Engine& engine) {
-    return std::to_string(engine.options().threads) + " threads (" + llama::blas_description() +
+    return std::to_string(engine.options().threads) + " threads (" + reference::blas_description() +
            ")";
   }
 };
 
 #ifdef CAKE_EXAMPLE_CUDA
 struct OnCuda {
-  using Engine = llama::CudaBackend;
+  using Engine = reference::CudaBackend;
   static constexpr const char* kName = "cuda";
   static constexpr bool kExact = false;  // bf16 is rounded in another order for other steps
   static constexpr double kFlops = 1e14;
-  static Result<std::unique_ptr<Engine>> make(const std::shared_ptr<const llama::Weights>& weights,
-                                              const QuickstartOptions&,
-                                              const std::vector<std::uint32_t>& steps) {
-    auto on_device = llama::CudaWeights::upload(*weights);
+  static Result<std::unique_ptr<Engine>> make(
+      const std::shared_ptr<const reference::Weights>& weights, const QuickstartOptions&,
+      const std::vector<std::uint32_t>& steps) {
+    auto on_device = reference::CudaWeights::upload(*weights);
     if (!on_device) return on_device.error();
     try {
       auto engine = std::make_unique<Engine>(
-          *on_device, llama::CudaOptions{.max_step_tokens = steps.back(),
-                                         .max_graphs = static_cast<std::uint32_t>(steps.size())});
+          *on_device,
+          reference::CudaOptions{.max_step_tokens = steps.back(),
+                                 .max_graphs = static_cast<std::uint32_t>(steps.size())});
       if (Status status = engine->prepare(steps); !status) return status.error();
       return engine;
     } catch (const Exception& e) {

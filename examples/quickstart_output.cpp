@@ -161,7 +161,7 @@ std::string to_json(const QuickstartResult& result) {
            ",\"tokens_loaded\":" + std::to_string(r.tokens_loaded) +
            ",\"meet_token\":" + std::to_string(r.meet_token) +
            ",\"bytes_read\":" + std::to_string(r.bytes_read) +
-           ",\"holes\":" + std::to_string(r.holes) +
+           ",\"chunks_recomputed\":" + std::to_string(r.chunks_recomputed) +
            ",\"bound_s\":" + (bound ? number(*bound) : "null") +
            ",\"answer_tokens\":" + ids(run.answer_tokens) +
            ",\"answer\":" + quoted(whole_utf8(run.answer)) + ",\"first_logits\":[";

@@ -10,9 +10,9 @@
 #include <utility>
 #include <vector>
 
-#include "cake/plan.hpp"
 #include "cake/report.hpp"
 #include "cake/result.hpp"
+#include "cake/types.hpp"
 
 namespace cake::examples {
 

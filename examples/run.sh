@@ -20,7 +20,7 @@ if [ $need_model = yes ]; then fetch_model "bash examples/run.sh --model FILE"; 
 
 # build WERROR: the same folder and flags as tests/run.sh, so that neither has to compile again what the other did.
 build() {
-  local options=(-DCAKE_WERROR="$1" -DCAKE_LLAMA=ON -DCAKE_BUILD_EXAMPLES=ON)
+  local options=(-DCAKE_WERROR="$1" -DCAKE_REFERENCE=ON -DCAKE_BUILD_EXAMPLES=ON)
   # Tests that are there already stay there; else nothing that they need has to be installed.
   [ "$(cached CAKE_BUILD_TESTS)" = ON ] || options+=(-DCAKE_BUILD_TESTS=OFF -DCAKE_BUILD_BENCHMARKS=OFF)
   quietly cmake -S "$root" --preset release "${options[@]}" || return

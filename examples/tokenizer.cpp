@@ -10,7 +10,7 @@
 #include <tuple>
 #include <utility>
 
-#include "cake/llama/config.hpp"
+#include "cake/reference/config.hpp"
 
 namespace cake::examples {
 namespace {
@@ -81,7 +81,7 @@ std::array<std::string, 256> byte_alphabet() {
   return alphabet;
 }
 
-Error refused(const llama::GgufFile& file, Errc code, const std::string& what) {
+Error refused(const reference::GgufFile& file, Errc code, const std::string& what) {
   return {code, 0, file.name() + ": " + what};
 }
 
@@ -132,14 +132,14 @@ constexpr Key kKeys[] = {
     {"tokenizer.chat_templates", Effect::none},
 };
 
-Status check_keys(const llama::GgufFile& file) {
+Status check_keys(const reference::GgufFile& file) {
   for (const std::string& key : file.keys("tokenizer.")) {
     if (key.starts_with("tokenizer.chat_template.")) continue;  // others beside the usual one
     const auto* const known = std::find_if(std::begin(kKeys), std::end(kKeys),
                                            [&](const Key& k) { return k.name == key; });
     if (known == std::end(kKeys)) {
       return refused(file, Errc::unsupported,
-                     "metadata \"" + llama::printable(key) +
+                     "metadata \"" + reference::printable(key) +
                          "\" is not known; ignoring it could give wrong tokens");
     }
     if (known->effect != Effect::off_when_false) continue;
@@ -164,16 +164,16 @@ struct Tokenizer::Patterns {
   std::vector<Pattern> steps;
 };
 
-Result<Tokenizer> Tokenizer::load(const llama::GgufFile& file) {
+Result<Tokenizer> Tokenizer::load(const reference::GgufFile& file) {
   // A file that is no Llama model says that first, and not which tokenizer it lacks.
   if (file.has("general.architecture") || file.has("split.count")) {
-    if (auto status = llama::check_model(file); !status) return status.error();
+    if (auto status = reference::check_model(file); !status) return status.error();
   }
   const auto kind = file.string("tokenizer.ggml.model");
   if (!kind) return kind.error();
   if (*kind != "gpt2") {
     return refused(file, Errc::unsupported,
-                   "the tokenizer is of the kind \"" + llama::printable(*kind) +
+                   "the tokenizer is of the kind \"" + reference::printable(*kind) +
                        "\"; only byte-level BPE (\"gpt2\") is supported");
   }
   if (auto status = check_keys(file); !status) return status.error();
@@ -190,7 +190,7 @@ Result<Tokenizer> Tokenizer::load(const llama::GgufFile& file) {
   return tokenizer;
 }
 
-Status Tokenizer::load_vocabulary(const llama::GgufFile& file) {
+Status Tokenizer::load_vocabulary(const reference::GgufFile& file) {
   const auto tokens = file.strings("tokenizer.ggml.tokens");
   if (!tokens) return tokens.error();
   if (const auto* embedding = file.tensor("token_embd.weight");
@@ -252,7 +252,7 @@ Status Tokenizer::load_vocabulary(const llama::GgufFile& file) {
 }
 
 /// Needs load_patterns(): some pre-tokenizers begin a text with a token unless the file forbids it.
-Status Tokenizer::load_token_ids(const llama::GgufFile& file) {
+Status Tokenizer::load_token_ids(const reference::GgufFile& file) {
   Status status;
   const auto id_of = [&](const char* key) {
     if (!file.has(key)) return kNone;
@@ -290,7 +290,7 @@ Status Tokenizer::load_token_ids(const llama::GgufFile& file) {
   return {};
 }
 
-Status Tokenizer::load_merges(const llama::GgufFile& file) {
+Status Tokenizer::load_merges(const reference::GgufFile& file) {
   const auto merges = file.strings("tokenizer.ggml.merges");
   if (!merges) return merges.error();
   for (std::size_t rank = 0; rank < merges->size(); ++rank) {
@@ -307,12 +307,12 @@ Status Tokenizer::load_merges(const llama::GgufFile& file) {
       }
     }
     return refused(file, Errc::corrupt,
-                   "merge \"" + llama::printable(merge) + "\" joins no two tokens to a third");
+                   "merge \"" + reference::printable(merge) + "\" joins no two tokens to a third");
   }
   return {};
 }
 
-Status Tokenizer::load_patterns(const llama::GgufFile& file) {
+Status Tokenizer::load_patterns(const reference::GgufFile& file) {
   if (!file.has("tokenizer.ggml.pre")) {
     return refused(file, Errc::unsupported,
                    "metadata \"tokenizer.ggml.pre\" is missing, so it is not known how text is "
@@ -335,7 +335,7 @@ Status Tokenizer::load_patterns(const llama::GgufFile& file) {
     add_begin_ = true;
   } else {
     return refused(file, Errc::unsupported,
-                   "the pre-tokenizer \"" + llama::printable(name) +
+                   "the pre-tokenizer \"" + reference::printable(name) +
                        "\" is not supported; smollm, gpt-2 and llama-bpe are");
   }
   patterns_ = std::move(patterns);

@@ -12,9 +12,9 @@
 #include <unordered_map>
 #include <vector>
 
-#include "cake/llama/gguf.hpp"
-#include "cake/plan.hpp"
+#include "cake/reference/gguf.hpp"
 #include "cake/result.hpp"
+#include "cake/types.hpp"
 
 namespace cake::examples {
 
@@ -29,10 +29,10 @@ class Tokenizer {
   /// Copies what it needs out of the file. Every `tokenizer.` key is understood, or known to change
   /// nothing with the value that it has; any other is refused by name.
   ///
-  /// Errors:  those of llama::check_model(); unsupported, by name (another kind of tokenizer,
+  /// Errors:  those of reference::check_model(); unsupported, by name (another kind of tokenizer,
   ///          missing or unknown pre-tokenizer, an unknown key); corrupt, not_found,
   ///          invalid_argument (damaged tables)
-  static Result<Tokenizer> load(const llama::GgufFile& file);
+  static Result<Tokenizer> load(const reference::GgufFile& file);
 
   /// Special tokens that stand in the text are recognised. Starts with the begin-of-text token
   /// where the model wants one.
@@ -71,10 +71,10 @@ class Tokenizer {
     Span message;  // where the user's message stands in it
   };
   Tokenizer() = default;
-  Status load_vocabulary(const llama::GgufFile& file);
-  Status load_token_ids(const llama::GgufFile& file);
-  Status load_merges(const llama::GgufFile& file);
-  Status load_patterns(const llama::GgufFile& file);
+  Status load_vocabulary(const reference::GgufFile& file);
+  Status load_token_ids(const reference::GgufFile& file);
+  Status load_merges(const reference::GgufFile& file);
+  Status load_patterns(const reference::GgufFile& file);
   Result<Chat> chat(std::string_view user_message) const;
   Result<Chat> chat_ml(std::string_view user_message) const;
   /// Control tokens are recognised where they touch nothing of `message`.

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "cake/claims.hpp"
+#include "cake/detail/prefill_state.hpp"
 
 namespace cake::testing {
 
@@ -17,31 +17,31 @@ namespace cake::testing {
 struct Prompt {
   explicit Prompt(const std::string& tiers, std::uint32_t suffix = 8, std::uint32_t n_lanes = 1,
                   std::uint32_t n_layers = 4) {
-    plan.chunk_tokens = 16;
-    plan.n_chunks = plan.end_chunk = static_cast<std::uint32_t>(tiers.size());
-    plan.n_tokens = plan.n_chunks * 16 + suffix;
-    plan.n_layers = n_layers;
-    plan.n_lanes = n_lanes;
-    plan.max_step_tokens = 64;
-    plan.head_bytes = 8192;
-    plan.layer_bytes = 4096;
-    plan.foot_bytes = 4096;
+    spec.chunk_tokens = 16;
+    spec.n_chunks = spec.end_chunk = static_cast<std::uint32_t>(tiers.size());
+    spec.n_tokens = spec.n_chunks * 16 + suffix;
+    spec.n_layers = n_layers;
+    spec.n_lanes = n_lanes;
+    spec.max_step_tokens = 64;
+    spec.head_bytes = 8192;
+    spec.layer_bytes = 4096;
+    spec.foot_bytes = 4096;
     for (const char c : tiers) {
       StoredChunk chunk;
-      if (c != '0') chunk = {plan.read_bytes({0, n_layers}), static_cast<std::uint32_t>(c - '0')};
+      if (c != '0') chunk = {spec.read_bytes({0, n_layers}), static_cast<std::uint32_t>(c - '0')};
       stored.push_back(chunk);
     }
-    priors.assign(n_lanes, LaneRate{1e6, Time{0}, Time{0}});
+    priors.assign(n_lanes, LinkEstimate{1e6, Time{0}, Time{0}});
   }
-  PrefillPlan plan;
+  PrefillSpec spec;
   std::vector<StoredChunk> stored;
-  std::vector<LaneRate> priors;
+  std::vector<LinkEstimate> priors;
 };
 
 /// Claims that a test makes itself.
-class OwnClaims : public Claims {
+class OwnState : public detail::PrefillState {
  public:
-  explicit OwnClaims(const Prompt& prompt) { begin(prompt.plan, prompt.stored, prompt.priors); }
+  explicit OwnState(const Prompt& prompt) { begin(prompt.spec, prompt.stored, prompt.priors); }
   void next_step_may_gate() { set_may_gate(true); }
   Step step(std::uint32_t begin, std::uint32_t end, bool gated = false, Time now = Time{0}) {
     Step s;
@@ -50,13 +50,14 @@ class OwnClaims : public Claims {
     s.gated = gated;
     return claim(s, now);
   }
-  LoadOrder load(std::uint32_t chunk, LayerRange layers = {0, 4}, LaneId lane = 0,
-                 Time now = Time{0}, Time deadline = kNever) {
-    return claim(Load{{chunk, board().plan().chunk_range(chunk), layers}, deadline}, lane, now);
+  detail::ReadTicket load(std::uint32_t chunk, LayerRange layers = {0, 4}, LaneId lane = 0,
+                          Time now = Time{0}, Time deadline = kNever) {
+    return claim(LoadRequest{{chunk, view().spec().chunk_range(chunk), layers}, deadline}, lane,
+                 now);
   }
   /// The load lands and becomes resident.
-  void land(const LoadOrder& order, Time now = Time{0}) {
-    if (begin_insert(order.id, now)) inserted(order.id, true, now);
+  void land(const detail::ReadTicket& ticket, Time now = Time{0}) {
+    if (begin_insert(ticket.id, now)) inserted(ticket.id, true, now);
   }
 };
 

@@ -9,7 +9,7 @@
 #include "cake/loader.hpp"
 #include "cake/scheduler/baselines.hpp"
 #include "cake/storage/memory.hpp"
-#include "cake/testing.hpp"
+#include "cake/testing/check_engine.hpp"
 #include "catch.hpp"
 #include "toy_engine.hpp"
 
@@ -58,7 +58,7 @@ std::vector<TokenId> prompt_with_image() {
 std::vector<ExtraKey> key_of(int image) { return {{kImage, "image " + std::to_string(image)}}; }
 
 auto loader_of(ImageEngine& engine, MemoryStorage& storage) {
-  return Loader(engine, storage, {.chunk_tokens = kChunk, .session = {.patience = 1min}},
+  return Loader(engine, storage, {.chunk_tokens = kChunk, .session = {.idle_timeout = 1min}},
                 LoadOnlyScheduler());
 }
 
@@ -113,9 +113,9 @@ TEST_CASE("a session takes extra keys, too") {
   IoLanes lanes(storage);
   PrefillSession session(engine, lanes, LoadOnlyScheduler());
   session.begin({.tokens = prompt, .extra = key_of(2), .chunk_tokens = kChunk});
-  CHECK(session.finish().plan.end_chunk == 1);
+  CHECK(session.finish().spec.end_chunk == 1);
   session.begin({.tokens = prompt, .extra = key_of(1), .chunk_tokens = kChunk});
-  CHECK(session.finish().plan.end_chunk == 8);
+  CHECK(session.finish().spec.end_chunk == 8);
 }
 
 TEST_CASE("extra keys tell apart by range and digest, in any order, and change nothing before") {

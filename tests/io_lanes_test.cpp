@@ -30,7 +30,7 @@ namespace {
 constexpr std::uint32_t kChunk = 64;
 constexpr std::uint32_t kChunks = 12;
 constexpr std::uint32_t kTokens = kChunk * kChunks + 20;
-constexpr SessionOptions kPatient{.patience = 10min, .lookup_timeout = 10min};
+constexpr SessionOptions kPatient{.idle_timeout = 10min, .lookup_timeout = 10min};
 
 /// A prompt, stored whole, and the KV that it must have.
 struct Stored {
@@ -244,15 +244,15 @@ namespace {
 /// Loads what there is a lane for, and computes the rest.
 class AroundDownLanes : public LoadOnlyScheduler {
  public:
-  Step next_step(const Board& board, std::uint32_t budget, Time now) {
-    Step step = LoadOnlyScheduler::next_step(board, budget, now);
-    const std::uint32_t front = board.front_chunk();
-    if (step.kind == Step::Kind::compute || front >= board.plan().end_chunk) return step;
-    const bool up = (board.on_lane(front, 0) && !board.lane(0).down()) ||
-                    (board.on_lane(front, 1) && !board.lane(1).down());
-    if (up || board.state(front) != ChunkState::open) return step;
+  Step next_step(const RunView& view, std::uint32_t budget, Time now) {
+    Step step = LoadOnlyScheduler::next_step(view, budget, now);
+    const std::uint32_t front = view.front_chunk();
+    if (step.kind == Step::Kind::compute || front >= view.spec().end_chunk) return step;
+    const bool up = (view.on_lane(front, 0) && !view.lane(0).down()) ||
+                    (view.on_lane(front, 1) && !view.lane(1).down());
+    if (up || view.state(front) != ChunkState::open) return step;
     step.kind = Step::Kind::compute;
-    step.tokens = {board.front(), board.plan().chunk_range(front).end};
+    step.tokens = {view.front(), view.spec().chunk_range(front).end};
     return step;
   }
 };
@@ -267,7 +267,7 @@ TEST_CASE("a dead tier keeps neither memory nor threads of another") {
   IoLanes lanes(storage, {.threads = 4, .staging_bytes = 4 * stored.object_bytes});
   SessionOptions options = kPatient;
   options.read_timeout = 1s;
-  options.patience = 2s;
+  options.idle_timeout = 2s;
   for (int i = 0; i < 3; ++i) {
     const PrefillReport report = run(stored, lanes, AroundDownLanes(), options);
     std::uint32_t loaded = 0;
@@ -294,7 +294,7 @@ TEST_CASE("a lane whose memory is held by abandoned reads is down, and comes bac
   eventually([&] { return lanes.quarantined() == 2; });
   CHECK(lanes.free_staging_bytes() == 0);
   CHECK(lanes.down(0, stored.object_bytes));
-  // Nobody waits for the patience of these.
+  // Nobody waits for the idle_timeout of these.
   for (int i = 0; i < 3; ++i) {
     CHECK(run(stored, lanes, LoadOnlyScheduler(), options).tokens_loaded == 0);
   }
@@ -420,16 +420,16 @@ namespace {
 /// Says nothing of loads before a step has ended.
 class LoadsAfterStep : public LoadOnlyScheduler {
  public:
-  Step next_step(const Board& board, std::uint32_t budget, Time now) {
-    if (board.finished().sequence > 0) return LoadOnlyScheduler::next_step(board, budget, now);
+  Step next_step(const RunView& view, std::uint32_t budget, Time now) {
+    if (view.finished().sequence > 0) return LoadOnlyScheduler::next_step(view, budget, now);
     Step step;
     step.kind = Step::Kind::compute;
     step.tokens = {0, kChunk};
     return step;
   }
-  std::optional<Load> next_load(const Board& board, LaneId lane, Time now) {
-    if (board.finished().sequence == 0) return std::nullopt;
-    return LoadOnlyScheduler::next_load(board, lane, now);
+  std::optional<LoadRequest> next_load(const RunView& view, LaneId lane, Time now) {
+    if (view.finished().sequence == 0) return std::nullopt;
+    return LoadOnlyScheduler::next_load(view, lane, now);
   }
 };
 
@@ -456,7 +456,7 @@ TEST_CASE("the two ends meet in the middle behind real threads") {
   } storage{stored.inner};
   ToyEngine engine(kTokens, {.per_token = 300us});  // a chunk takes about as long
   const auto met = [](const PrefillReport& report) {
-    return 0 < report.meet_token && report.meet_token < report.plan.prefix_end() &&
+    return 0 < report.meet_token && report.meet_token < report.spec.prefix_end() &&
            report.chunks.front().source == Source::computed &&
            report.chunks.back().source == Source::loaded;
   };

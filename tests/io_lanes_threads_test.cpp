@@ -44,7 +44,7 @@ namespace {
 
 constexpr std::uint32_t kChunk = 64;
 constexpr std::uint32_t kTokens = 8 * kChunk + 20;
-constexpr SessionOptions kPatient{.patience = 1h, .lookup_timeout = 1h};
+constexpr SessionOptions kPatient{.idle_timeout = 1h, .lookup_timeout = 1h};
 
 /// Reads block while it is stuck; lookups are not made on the caller's thread.
 struct Storage {

@@ -24,7 +24,7 @@ using testing::ToyEngine;
 namespace {
 
 /// A busy machine may let the lanes' threads wait: compute does not step in meanwhile.
-constexpr SessionOptions kPatient{.patience = std::chrono::minutes(1)};
+constexpr SessionOptions kPatient{.idle_timeout = std::chrono::minutes(1)};
 
 /// The bytes that a prompt's KV must have.
 std::vector<std::byte> expected_kv(const std::vector<TokenId>& prompt, std::size_t capacity) {
@@ -340,7 +340,7 @@ TEST_CASE("a failing insert costs only its chunks") {
   CHECK(report.status.has_value());
   CHECK(report.tokens_loaded == 0);
   CHECK(report.failed_loads == 15);
-  CHECK(report.holes == 15);
+  CHECK(report.chunks_recomputed == 15);
   CHECK(engine.kv() == expected_kv(prompt, 1000));
 }
 

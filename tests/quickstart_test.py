@@ -122,7 +122,7 @@ class Quickstart(unittest.TestCase):
         for run in result["runs"]:
             self.assertEqual(run["tokens_computed"] + run["tokens_loaded"], n)
             self.assertEqual(run["answer_tokens"], result["runs"][0]["answer_tokens"])
-            self.assertEqual(run["holes"], 0)
+            self.assertEqual(run["chunks_recomputed"], 0)
             self.assertGreater(run["ttft_s"], 0)
             # A bound comes from the run's own rates, so a run that loaded or computed nothing has none.
             if run["bound_s"] is not None:

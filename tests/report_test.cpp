@@ -12,12 +12,12 @@ namespace {
 /// 4 chunks of 16 tokens, 2 computed in one step, 2 loaded, one load dropped; 8 tokens of suffix.
 PrefillReport sample() {
   PrefillReport r;
-  r.plan.n_tokens = 72;
-  r.plan.chunk_tokens = 16;
-  r.plan.n_chunks = r.plan.end_chunk = 4;
-  r.plan.n_layers = 2;
-  r.plan.n_lanes = 1;
-  r.plan.layer_bytes = 1000;
+  r.spec.n_tokens = 72;
+  r.spec.chunk_tokens = 16;
+  r.spec.n_chunks = r.spec.end_chunk = 4;
+  r.spec.n_layers = 2;
+  r.spec.n_lanes = 1;
+  r.spec.layer_bytes = 1000;
   r.ttft = 10ms;
   r.chunks.resize(4);
   for (std::uint32_t c = 0; c < 4; ++c) {
@@ -66,7 +66,7 @@ TEST_CASE("sums of a report") {
   CHECK(r.tokens_loaded == 32);
   CHECK(r.bytes_read == 6000);
   CHECK(r.meet_token == 32);
-  CHECK(r.holes == 1);
+  CHECK(r.chunks_recomputed == 1);
 }
 
 TEST_CASE("the bound comes from measured rates") {
@@ -129,8 +129,8 @@ TEST_CASE("what a scheduler believes of compute does not make a bound absurd") {
 
 TEST_CASE("a bound has the overhead of passes where they were of several sizes") {
   PrefillReport r;
-  r.plan.n_tokens = 100;
-  r.plan.max_step_tokens = 50;
+  r.spec.n_tokens = 100;
+  r.spec.max_step_tokens = 50;
   r.ttft = 30ms;
   // 5 ms and 0.1 ms a token.
   r.steps = {{{0, 50}, 0ms, 10ms, false, false},
@@ -144,8 +144,8 @@ TEST_CASE("a bound has the overhead of passes where they were of several sizes")
 
 TEST_CASE("steps that were enqueued behind each other count once") {
   PrefillReport r;
-  r.plan.n_tokens = 100;
-  r.plan.max_step_tokens = 50;
+  r.spec.n_tokens = 100;
+  r.spec.max_step_tokens = 50;
   r.ttft = 20ms;
   r.steps = {{{0, 50}, 0ms, 10ms, false, false}, {{50, 100}, 1ms, 20ms, false, false}};
   r.set_bound();

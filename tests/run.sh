@@ -17,6 +17,6 @@ if [ -z "${CAKE_TEST_MODEL:-}" ]; then
 fi
 
 cd "$root"
-quietly cmake --preset release -DCAKE_WERROR=ON -DCAKE_LLAMA=ON
+quietly cmake --preset release -DCAKE_WERROR=ON -DCAKE_REFERENCE=ON
 cmake --build --preset release
 ctest --preset release --parallel "$(nproc)" "$@"

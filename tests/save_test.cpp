@@ -58,7 +58,7 @@ static_assert(StorageBackend<WatchedStorage>);
 
 template <class C, class S>
 auto loader_of(C& engine, S& storage) {
-  return Loader(engine, storage, {.chunk_tokens = kChunk, .session = {.patience = 1min}},
+  return Loader(engine, storage, {.chunk_tokens = kChunk, .session = {.idle_timeout = 1min}},
                 LoadOnlyScheduler());
 }
 

@@ -29,7 +29,7 @@ namespace {
 
 constexpr std::uint32_t kChunk = 64;
 constexpr std::uint32_t kTokens = 8 * kChunk + 20;
-constexpr SessionOptions kPatient{.patience = 1h, .read_timeout = 30min, .lookup_timeout = 1h};
+constexpr SessionOptions kPatient{.idle_timeout = 1h, .read_timeout = 30min, .lookup_timeout = 1h};
 
 struct World {
   World() : prompt(toy_prompt(kTokens)) {
@@ -51,20 +51,20 @@ struct World {
 class GateAtOnce : public fault::LayerByLayer {
  public:
   static inline std::atomic<int> asked{0};  // in this run
-  void begin(const PrefillPlan& plan) {
+  void begin(const PrefillSpec& spec) {
     asked = 0;
-    LayerByLayer::begin(plan);
+    LayerByLayer::begin(spec);
   }
-  Step next_step(const Board& board, std::uint32_t budget, Time now) {
+  Step next_step(const RunView& view, std::uint32_t budget, Time now) {
     ++asked;
-    const PrefillPlan& plan = board.plan();
-    if (board.front() >= plan.prefix_end() || !board.running().empty() || board.holes() > 0) {
-      return LoadOnlyScheduler::next_step(board, budget, now);
+    const PrefillSpec& spec = view.spec();
+    if (view.front() >= spec.prefix_end() || !view.running().empty() || view.holes() > 0) {
+      return LoadOnlyScheduler::next_step(view, budget, now);
     }
     Step step;
     step.kind = Step::Kind::compute;
     step.gated = true;
-    step.tokens = {plan.prefix_end(), plan.n_tokens};
+    step.tokens = {spec.prefix_end(), spec.n_tokens};
     return step;
   }
 };
@@ -168,8 +168,9 @@ TEST_CASE("a step size without limit is cut to the prompt, with resident tokens 
 TEST_CASE("waits that are as long as can be are taken") {
   World world;
   IoLanes lanes(world.storage);
-  PrefillSession session(world.engine, lanes, LoadOnlyScheduler(),
-                         {.patience = kNever, .read_timeout = kNever, .lookup_timeout = kNever});
+  PrefillSession session(
+      world.engine, lanes, LoadOnlyScheduler(),
+      {.idle_timeout = kNever, .read_timeout = kNever, .lookup_timeout = kNever});
   session.begin(world.request());
   drive(session, world.engine, world);
   const PrefillReport report = session.finish();
@@ -300,11 +301,11 @@ namespace {
 
 /// Every step is gated, one behind the other.
 struct GateEvery : GateAtOnce {
-  Step next_step(const Board& board, std::uint32_t, Time) {
+  Step next_step(const RunView& view, std::uint32_t, Time) {
     Step step;
     step.kind = Step::Kind::compute;
     step.gated = true;
-    step.tokens = {board.suffix_front(), board.plan().n_tokens};
+    step.tokens = {view.suffix_front(), view.spec().n_tokens};
     return step;
   }
 };
@@ -429,8 +430,8 @@ TEST_CASE(
 namespace {
 
 struct NoDeadlines : LoadOnlyScheduler {
-  std::optional<Load> next_load(const Board& board, LaneId lane, Time now) {
-    auto load = LoadOnlyScheduler::next_load(board, lane, now);
+  std::optional<LoadRequest> next_load(const RunView& view, LaneId lane, Time now) {
+    auto load = LoadOnlyScheduler::next_load(view, lane, now);
     if (load) load->deadline = kNever;
     return load;
   }
@@ -444,7 +445,7 @@ TEST_CASE("a hung read of a scheduler without deadlines is given up all the same
   storage.on_read(3, {.kind = fault::Kind::hang});
   {
     Loader loader(world.engine, storage,
-                  {.chunk_tokens = kChunk, .session = {.patience = 1h, .read_timeout = 500ms}},
+                  {.chunk_tokens = kChunk, .session = {.idle_timeout = 1h, .read_timeout = 500ms}},
                   NoDeadlines());
     const PrefillReport report = loader.prefill(world.prompt);
     CHECK(report.status.has_value());

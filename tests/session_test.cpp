@@ -204,7 +204,7 @@ TEST_CASE("when every thread of a lane is stuck, compute does everything") {
   storage.stuck = false;
   while (lanes.down(0) || storage.waiting != 0) std::this_thread::yield();
   engine.clear();
-  PrefillSession again(engine, lanes, LoadOnlyScheduler(), {.patience = 1min});
+  PrefillSession again(engine, lanes, LoadOnlyScheduler(), {.idle_timeout = 1min});
   CHECK(drive(again, engine, prompt, true).tokens_loaded == 960);
   CHECK(engine.kv() == computed(prompt));
 }
@@ -223,7 +223,7 @@ TEST_CASE("little staging memory slows a run down but loses nothing") {
     engine.clear();
     const bool fits = room >= one_layer;
     CAPTURE(room);
-    PrefillSession session(engine, lanes, LoadOnlyScheduler(), {.patience = 1min});
+    PrefillSession session(engine, lanes, LoadOnlyScheduler(), {.idle_timeout = 1min});
     const PrefillReport report = drive(session, engine, prompt, true);
     REQUIRE(report.status.has_value());
     CHECK(report.tokens_loaded == (fits ? 960 : 0));

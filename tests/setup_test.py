@@ -162,11 +162,11 @@ class Setup(unittest.TestCase):
             self.assertEqual(run.returncode, 0, run.stderr)
             configured = [line for line in self.commands.split("\n") if "--preset release" in line and "-D" in line]
             self.output = run.stdout
-            return [{word for word in line.split() if word.startswith(("-DCAKE_WERROR", "-DCAKE_LLAMA", "-DCMAKE"))}
+            return [{word for word in line.split() if word.startswith(("-DCAKE_WERROR", "-DCAKE_REFERENCE", "-DCMAKE"))}
                     for line in configured]
 
         tests = flags("tests/run.sh")
-        self.assertEqual(tests, [{"-DCAKE_WERROR=ON", "-DCAKE_LLAMA=ON"}])
+        self.assertEqual(tests, [{"-DCAKE_WERROR=ON", "-DCAKE_REFERENCE=ON"}])
         self.assertEqual(flags("examples/run.sh --model x"), tests)
         self.assertIn("ran --model x", self.output)
         # Tests that were configured before stay so, and a compiler with new warnings stops nobody.

@@ -62,7 +62,7 @@ struct Prompt {
     REQUIRE(engine.prefill(tokens, {0, 200}).has_value());
     REQUIRE(save(engine, storage, tokens, {.chunk_tokens = kChunk}).status.has_value());
   }
-  PrefillReport run(auto& storage, SessionOptions session = {.patience = 1min}) {
+  PrefillReport run(auto& storage, SessionOptions session = {.idle_timeout = 1min}) {
     engine.clear();
     Loader loader(engine, storage, {.chunk_tokens = kChunk, .session = session},
                   LoadOnlyScheduler());
@@ -85,9 +85,10 @@ TEST_CASE("a tier whose lookup hangs leaves what the others hold, and is not wai
   remote.hangs = true;
   prompt.engine.clear();
   {
-    Loader loader(prompt.engine, store,
-                  {.chunk_tokens = kChunk, .session = {.patience = 1min, .lookup_timeout = 50ms}},
-                  LoadOnlyScheduler());
+    Loader loader(
+        prompt.engine, store,
+        {.chunk_tokens = kChunk, .session = {.idle_timeout = 1min, .lookup_timeout = 50ms}},
+        LoadOnlyScheduler());
     for (int i = 0; i < 3; ++i) {
       prompt.engine.clear();
       const PrefillReport report = loader.prefill(prompt.tokens);
@@ -144,11 +145,11 @@ TEST_CASE("a damaged object of one tier leaves the good one of another") {
 
 TEST_CASE("a throttled store is asked in the way that its inner store can be") {
   using Both = TieredStorage<MemoryStorage, HangingStorage>;
-  CHECK(HasLookupTier<Both>);
-  CHECK(HasLookupTier<ThrottledStorage<Both>>);
-  CHECK(HasEraseTier<ThrottledStorage<Both>>);
-  CHECK_FALSE(HasLookupTier<ThrottledStorage<MemoryStorage>>);
-  CHECK(lookup_never_blocks<ThrottledStorage<MemoryStorage>>());
-  CHECK(lookup_never_blocks<TieredStorage<MemoryStorage, MemoryStorage>>());
-  CHECK_FALSE(lookup_never_blocks<Both>());
+  CHECK(detail::HasLookupTier<Both>);
+  CHECK(detail::HasLookupTier<ThrottledStorage<Both>>);
+  CHECK(detail::HasEraseTier<ThrottledStorage<Both>>);
+  CHECK_FALSE(detail::HasLookupTier<ThrottledStorage<MemoryStorage>>);
+  CHECK(detail::lookup_never_blocks<ThrottledStorage<MemoryStorage>>());
+  CHECK(detail::lookup_never_blocks<TieredStorage<MemoryStorage, MemoryStorage>>());
+  CHECK_FALSE(detail::lookup_never_blocks<Both>());
 }

@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include "cake/concepts.hpp"
+#include "cake/engine.hpp"
 #include "cake/kv_presence.hpp"
 
 namespace cake::testing {

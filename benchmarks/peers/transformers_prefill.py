@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the cake authors
-"""Prefill time of transformers (fp32, sdpa) on the same GGUF, by turns with llama_bench.
+"""Prefill time of transformers (fp32, sdpa) on the same GGUF, by turns with reference_bench.
 
     pip install torch transformers accelerate gguf
-    python3 benchmarks/peers/transformers_prefill.py MODEL.gguf --ours build/benchmarks/llama_bench
+    python3 benchmarks/peers/transformers_prefill.py MODEL.gguf --ours build/benchmarks/reference_bench
 
 Both sides prefill the same number of tokens on the same number of threads. Turns are short, so that
 whatever else the machine does meets both alike. Without --ours it measures transformers alone.
@@ -41,7 +41,7 @@ def ours(program, model, tokens, step, threads):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=pathlib.Path)
-    parser.add_argument("--ours", help="path of llama_bench")
+    parser.add_argument("--ours", help="path of reference_bench")
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--step", type=int, default=2048, help="tokens a pass on our side")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -62,11 +62,11 @@ def main():
         if args.ours:
             seconds, peak, share = ours(args.ours, str(args.model), args.tokens, args.step, args.threads)
             b.append(seconds)
-            line += f", cake::llama {seconds:.3f} s (GEMMs {share:.0%} of it, at {peak:.2f} of the BLAS peak)"
+            line += f", cake::reference {seconds:.3f} s (GEMMs {share:.0%} of it, at {peak:.2f} of the BLAS peak)"
         print(line, flush=True)
     print(f"transformers {torch.__version__}: median {statistics.median(a):.3f} s, best {min(a):.3f} s")
     if b:
-        print(f"cake::llama: median {statistics.median(b):.3f} s, best {min(b):.3f} s; "
+        print(f"cake::reference: median {statistics.median(b):.3f} s, best {min(b):.3f} s; "
               f"ratio of medians {statistics.median(b) / statistics.median(a):.2f}")
 
 

@@ -4,17 +4,17 @@
 // All of the core. Storage and compute backends have headers of their own.
 #pragma once
 
-#include "cake/bound.hpp"
-#include "cake/concepts.hpp"
+#include "cake/engine.hpp"
 #include "cake/identity.hpp"
+#include "cake/io_lanes.hpp"
 #include "cake/kv_layout.hpp"
 #include "cake/kv_presence.hpp"
-#include "cake/lanes.hpp"
 #include "cake/loader.hpp"
-#include "cake/plan.hpp"
 #include "cake/report.hpp"
 #include "cake/result.hpp"
 #include "cake/scheduler/baselines.hpp"
 #include "cake/scheduler/meet_in_the_middle.hpp"
 #include "cake/session.hpp"
+#include "cake/ttft_bound.hpp"
+#include "cake/types.hpp"
 #include "cake/version.hpp"

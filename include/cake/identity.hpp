@@ -22,8 +22,8 @@
 
 #include "cake/export.hpp"
 #include "cake/kv_layout.hpp"
-#include "cake/plan.hpp"
 #include "cake/result.hpp"
+#include "cake/types.hpp"
 
 namespace cake {
 

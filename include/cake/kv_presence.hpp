@@ -16,8 +16,8 @@
 #include <string>
 #include <vector>
 
-#include "cake/plan.hpp"
 #include "cake/result.hpp"
+#include "cake/types.hpp"
 
 namespace cake {
 

@@ -17,10 +17,11 @@
 #include <utility>
 #include <vector>
 
-#include "cake/concepts.hpp"
 #include "cake/detail/guarded.hpp"
-#include "cake/lanes.hpp"
+#include "cake/engine.hpp"
+#include "cake/io_lanes.hpp"
 #include "cake/save.hpp"
+#include "cake/scheduler.hpp"
 #include "cake/scheduler/meet_in_the_middle.hpp"
 #include "cake/session.hpp"
 
@@ -95,7 +96,7 @@ class Loader {
     } catch (...) {
       failure = detail::caught(Errc::device, "prefill");
     }
-    while (!running.empty()) settle(running);
+    while (!running.empty()) finish_oldest(running);
     PrefillReport report = session_.finish();
     if (!failure) report.status = failure;
     return report;
@@ -129,7 +130,7 @@ class Loader {
                   }) {
       if (options.staging == nullptr) options.staging = compute.staging_memory();
     }
-    options.device = options.device || inserts_from_device<C>();
+    options.device = options.device || detail::inserts_from_device<C>();
     return options;
   }
   static auto issue(C& compute, Tokens tokens, const Step& step, LayerGate gate) {
@@ -153,7 +154,7 @@ class Loader {
       } else if (!running.empty()) {
         // The scheduler may want to see more of the loads before it says what comes behind this
         // one.
-        if (ready_by(running.front(), step.until)) settle(running);
+        if (ready_by(running.front(), step.until)) finish_oldest(running);
       } else if (step.kind == Step::Kind::finished) {
         return;
       } else {
@@ -179,14 +180,14 @@ class Loader {
 
   /// Whether the pass ends within that time. One whose completion throws is taken to have ended.
   bool ready_within(Running& running, Time span) {
-    return detail::value_or([&] { return wait_for(running.pass, span); }, true);
+    return detail::value_or([&] { return completed_within(running.pass, span); }, true);
   }
 
   /// Whether the pass ends until then, or is to be waited for as long as it takes. It may need the
   /// inserts of an engine that makes them on this thread.
   bool ready_by(Running& running, Time until) {
     const Time left = until - session_.now();
-    if constexpr (inserts_on_caller<C>()) {
+    if constexpr (detail::inserts_on_caller<C>()) {
       while (!ready_within(running, std::min<Time>(left, std::chrono::microseconds(200)))) {
         session_.wait(Time{0});
         if (session_.now() >= until) return false;
@@ -198,12 +199,12 @@ class Loader {
   }
 
   /// Waits for the oldest step.
-  void settle(std::vector<Running>& running) {
+  void finish_oldest(std::vector<Running>& running) {
     (void)ready_by(running.front(), kNever);
     Running oldest = std::move(running.front());
     running.erase(running.begin());
-    const Status status =
-        detail::guarded(Errc::device, "prefill", [&] { return wait(std::move(oldest.pass)); });
+    const Status status = detail::guarded(Errc::device, "prefill",
+                                          [&] { return await_completion(std::move(oldest.pass)); });
     session_.done(oldest.step, status ? oldest.step.tokens.size() : 0, status);
   }
 

@@ -9,10 +9,11 @@
 #include <string>
 #include <vector>
 
-#include "cake/bound.hpp"
 #include "cake/export.hpp"
-#include "cake/plan.hpp"
 #include "cake/result.hpp"
+#include "cake/scheduler.hpp"
+#include "cake/ttft_bound.hpp"
+#include "cake/types.hpp"
 
 namespace cake {
 
@@ -51,18 +52,18 @@ struct CAKE_API PrefillReport {
   Status status;
   Status lookup;      // why nothing is known of the store, if so; the run went on without it
   Status load_error;  // the first failure of a read or insert, in words; its chunk was computed
-  PrefillPlan plan;   // `stored` is empty here: it lived in the session
+  PrefillSpec spec;   // `stored` is empty here: it lived in the session
   Time ttft{0};
   Time planning{0};  // identity and lookup, part of TTFT
   std::uint32_t tokens_resident = 0;
   std::uint32_t tokens_computed = 0;
   std::uint32_t tokens_loaded = 0;
   std::uint64_t bytes_read = 0;
-  std::uint32_t holes =
+  std::uint32_t chunks_recomputed =
       0;  // chunks below the last stored one that had to be computed for want of a load
   std::uint32_t failed_loads =
       0;  // reads that ended with an error, a bad digest or a missed deadline
-  std::uint32_t taken_over = 0;  // loads that compute overtook
+  std::uint32_t reads_superseded = 0;  // loads that compute overtook
   std::uint32_t meet_token =
       0;  // actual: where the first loaded chunk begins (the prefix's end if none was)
   std::uint32_t predicted_meet_token = 0;  // as the scheduler saw it at the start
@@ -72,7 +73,7 @@ struct CAKE_API PrefillReport {
   /// The least time of any schedule at these rates, seconds; 0: nothing is known of the store's or
   /// of the device's rate, so that there is none.
   double bound_s = 0;
-  std::vector<ChunkReport> chunks;  // [plan.end_chunk]
+  std::vector<ChunkReport> chunks;  // [spec.end_chunk]
   std::vector<StepReport> steps;
   std::vector<LoadReport> loads;
 

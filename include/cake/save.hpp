@@ -14,8 +14,8 @@
 #include <vector>
 
 #include "cake/chunk/writer.hpp"
-#include "cake/concepts.hpp"
 #include "cake/detail/guarded.hpp"
+#include "cake/engine.hpp"
 #include "cake/identity.hpp"
 
 namespace cake {
@@ -115,7 +115,8 @@ class SaveRun {
     const std::uint32_t begin = c * options_.chunk_tokens;
     const TokenRange range{begin, begin + options_.chunk_tokens};
     const Status extracted = guarded(Errc::device, "save: extract", [&] {
-      return wait(memory_.extract(Slice{c, range, {0, layout_.n_layers}}, writer.payload()));
+      return await_completion(
+          memory_.extract(Slice{c, range, {0, layout_.n_layers}}, writer.payload()));
     });
     if (!extracted) return note(extracted.error()), false;
     const auto object = guarded(Errc::io, "save", [&] {
@@ -124,8 +125,9 @@ class SaveRun {
                             tokens_.subspan(range.begin, range.size()), layout_});
     });
     if (!object) return note(object.error()), false;
-    const Status written =
-        guarded(Errc::io, "save: write", [&] { return wait(storage_.write(keys_[c], *object)); });
+    const Status written = guarded(Errc::io, "save: write", [&] {
+      return await_completion(storage_.write(keys_[c], *object));
+    });
     refused = written ? 0 : written.code() == Errc::out_of_memory ? kWritesRefused : refused + 1;
     if (!written) return note(written.error()), false;
     written_.push_back(keys_[c]);

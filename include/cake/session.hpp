@@ -21,13 +21,14 @@
 #include <utility>
 #include <vector>
 
-#include "cake/concepts.hpp"
 #include "cake/detail/guarded.hpp"
-#include "cake/lanes.hpp"
-#include "cake/lookup.hpp"
+#include "cake/detail/landing.hpp"
+#include "cake/detail/lookup.hpp"
+#include "cake/detail/session_core.hpp"
+#include "cake/engine.hpp"
+#include "cake/io_lanes.hpp"
 #include "cake/save.hpp"
-#include "cake/session_core.hpp"
-#include "cake/verify.hpp"
+#include "cake/scheduler.hpp"
 
 namespace cake {
 
@@ -65,7 +66,7 @@ class PrefillSession {
   PrefillSession(M& memory, IoLanes<S>& lanes, Sch scheduler = Sch(),
                  const SessionOptions& options = {})
       : memory_(memory), lanes_(lanes), scheduler_(std::move(scheduler)), options_(options) {
-    if (!inserts_from_device<M>() && lanes.device() != nullptr) {
+    if (!detail::inserts_from_device<M>() && lanes.device() != nullptr) {
       throw Exception(
           {Errc::invalid_argument, 0,
            "the lanes read into device memory, which this engine does not insert from"});
@@ -169,7 +170,7 @@ class PrefillSession {
     State& state = running("wait");
     state.driver = std::this_thread::get_id();
     std::unique_lock lock(state.mutex);
-    if (!state.core.board().running().empty()) until = std::min(until, state.now() + kStepPoll);
+    if (!state.core.view().running().empty()) until = std::min(until, state.now() + kStepPoll);
     while (state.core.version() == seen_ && state.pending.empty()) {
       const Time now = state.now();
       const Time end = std::min(until, state.core.next_deadline());
@@ -193,7 +194,7 @@ class PrefillSession {
     running_state.close();
     lanes_.detach(running_state);
     const std::shared_ptr<State> state = std::move(state_);
-    const std::vector<LaneModel> models = state->lane_models();
+    const std::vector<LinkEstimator> models = state->link_estimators();
     for (LaneId l = 0; l < lanes_.size(); ++l) lanes_.learn(l, models[l], state->now());
     std::lock_guard lock(state->mutex);
     PrefillReport report = state->core.report(state->now());
@@ -264,12 +265,12 @@ class PrefillSession {
   }
 
   /// Shared with the lanes and with gates: a read may come back when the session is long gone.
-  struct State final : LaneClient, GateSource {
+  struct State final : detail::LaneClient, GateSource {
     State(M& memory_in, IoLanes<S>& lanes_in, const Sch& scheduler,
           const SessionOptions& options_in)
         : memory(memory_in),
           lanes(lanes_in),
-          options(bounded(options_in)),
+          options(detail::bounded(options_in)),
           core(scheduler, options_in) {}
 
     void begin(const PrefillRequest& request) {
@@ -282,12 +283,12 @@ class PrefillSession {
       fingerprint = memory.fingerprint();
       tenant = tenant_tag(request.salt);
       root = root_key(fingerprint, layout, request.chunk_tokens, request.salt);
-      lookup = plan_request(mine, root, layout, lanes.size());
-      const PrefillPlan& plan = lookup.plan;
-      const std::uint64_t ends = plan.head_bytes + plan.foot_bytes;
+      lookup = detail::plan_request(mine, root, layout, lanes.size());
+      const PrefillSpec& spec = lookup.spec;
+      const std::uint64_t ends = spec.head_bytes + spec.foot_bytes;
       const std::uint64_t staging = lanes.staging_bytes();
       if (!lookup.keys.empty() && !request.stop.stop_requested()) {
-        if (staging < ends + plan.layer_bytes) {
+        if (staging < ends + spec.layer_bytes) {
           load_error = Error{Errc::out_of_memory, 0,
                              "a chunk of " + std::to_string(lookup.object_bytes) +
                                  " bytes cannot be loaded, not even layer by layer, through " +
@@ -301,10 +302,10 @@ class PrefillSession {
           if (lookup.status) lookup.status = problem;
         }
       }
-      core.begin(plan, lookup.stored, lanes.rates());
-      const std::uint64_t layers = (staging - std::min(staging, ends)) / plan.layer_bytes;
+      core.begin(spec, lookup.stored, lanes.rates());
+      const std::uint64_t layers = (staging - std::min(staging, ends)) / spec.layer_bytes;
       core.set_read_layers(static_cast<std::uint32_t>(std::min<std::uint64_t>(layers, ~0u)));
-      smallest_read = std::min(plan.read_bytes({0, plan.n_layers}), staging);
+      smallest_read = std::min(spec.read_bytes({0, spec.n_layers}), staging);
       planning = now();
     }
 
@@ -318,15 +319,15 @@ class PrefillSession {
       }
     }
 
-    std::vector<LaneModel> lane_models() {
+    std::vector<LinkEstimator> link_estimators() {
       std::lock_guard lock(mutex);
-      std::vector<LaneModel> models;
-      for (LaneId l = 0; l < core.board().n_lanes(); ++l) models.push_back(core.board().lane(l));
+      std::vector<LinkEstimator> models;
+      for (LaneId l = 0; l < core.view().n_lanes(); ++l) models.push_back(core.view().lane(l));
       return models;
     }
 
     ChunkIdentity identity(std::uint32_t chunk) const {
-      const TokenRange range = lookup.plan.object_range(chunk);
+      const TokenRange range = lookup.spec.object_range(chunk);
       return {lookup.keys[chunk],
               chunk == 0 ? root : lookup.keys[chunk - 1],
               fingerprint,
@@ -338,20 +339,21 @@ class PrefillSession {
 
     // ---- lanes' side ----
 
-    std::optional<LaneRead> next_read(LaneId lane, std::uint64_t max_bytes,
-                                      bool& short_of_room) override {
+    std::optional<detail::LaneRead> next_read(LaneId lane, std::uint64_t max_bytes,
+                                              bool& short_of_room) override {
       std::lock_guard lock(mutex);
-      if constexpr (inserts_on_caller<M>()) {
+      if constexpr (detail::inserts_on_caller<M>()) {
         // An engine that does not come to insert keeps no more than half of the staging memory.
         if (!pending.empty() && 2 * pending_bytes >= lanes.staging_bytes()) return std::nullopt;
       }
-      const auto order = core.next_load(lane, max_bytes, now(), &short_of_room);
-      if (!order) return std::nullopt;
-      const LayerRange layers = order->slice.layers;
-      const PrefillPlan& plan = lookup.plan;
+      const auto ticket = core.next_load(lane, max_bytes, now(), &short_of_room);
+      if (!ticket) return std::nullopt;
+      const LayerRange layers = ticket->slice.layers;
+      const PrefillSpec& spec = lookup.spec;
       const std::uint64_t offset =
-          layers.begin == 0 ? 0 : plan.head_bytes + layers.begin * plan.layer_bytes;
-      return LaneRead{order->id, lane, lookup.keys[order->slice.chunk], offset, order->bytes};
+          layers.begin == 0 ? 0 : spec.head_bytes + layers.begin * spec.layer_bytes;
+      return detail::LaneRead{ticket->id, lane, lookup.keys[ticket->slice.chunk], offset,
+                              ticket->bytes};
     }
 
     bool wanted(std::uint64_t read) noexcept override {
@@ -360,12 +362,12 @@ class PrefillSession {
       return core.wanted(read);
     }
 
-    void returned(const LaneRead& read) noexcept override {
+    void returned(const detail::LaneRead& read) noexcept override {
       std::lock_guard lock(mutex);
       core.returned(read.id, now());
     }
 
-    void failed(const LaneRead& read, const Error& why) noexcept override {
+    void failed(const detail::LaneRead& read, const Error& why) noexcept override {
       // What is there is of no use to anybody: gone, so that the next save can put it right, and
       // gone before the run can end. Once nobody waits for the read, a save may have done so.
       if ((why.code == Errc::corrupt || why.code == Errc::mismatch) && wanted(read.id)) {
@@ -380,21 +382,21 @@ class PrefillSession {
       announce();
     }
 
-    bool keeps_bytes() const noexcept override { return inserts_on_caller<M>(); }
+    bool keeps_bytes() const noexcept override { return detail::inserts_on_caller<M>(); }
 
-    void landed(const LaneRead& read, MutableBytes bytes) noexcept override {
+    void landed(const detail::LaneRead& read, MutableBytes bytes) noexcept override {
       const Result<Taken> taken =
           detail::guarded(Errc::io, "a chunk that was read", [&] { return take(read, bytes); });
       if (!taken) failed(read, taken.error());
       if (!taken || !taken->inserts) return release(read.id);
       announce();  // the link has room for another read
-      if constexpr (!inserts_on_caller<M>())
+      if constexpr (!detail::inserts_on_caller<M>())
         finish_insert(read.id, insert(taken->slice, taken->view));
     }
 
     /// The lane's buffer is not needed any more.
     void release(std::uint64_t read) noexcept {
-      if (inserts_on_caller<M>()) lanes.give_back(*this, read);
+      if (detail::inserts_on_caller<M>()) lanes.give_back(*this, read);
     }
 
     struct Taken {
@@ -405,29 +407,30 @@ class PrefillSession {
 
     /// Verifies what a read brought. It is then to be inserted, by the lane or by the driving
     /// thread.
-    Result<Taken> take(const LaneRead& read, MutableBytes bytes) {
+    Result<Taken> take(const detail::LaneRead& read, MutableBytes bytes) {
       Taken taken;
       std::shared_ptr<const ChunkTables> tables;
       {
         std::lock_guard lock(mutex);
-        const LoadSlot* slot = core.find(read.id);
-        if (slot == nullptr) return taken;
-        taken.slice = slot->slice;
-        const auto known = parsed.find(slot->slice.chunk);
-        if (slot->slice.layers.begin > 0 && known != parsed.end()) tables = known->second;
+        const detail::ReadEntry* entry = core.find(read.id);
+        if (entry == nullptr) return taken;
+        taken.slice = entry->slice;
+        const auto known = parsed.find(entry->slice.chunk);
+        if (entry->slice.layers.begin > 0 && known != parsed.end()) tables = known->second;
       }
       const LayerRange layers = taken.slice.layers;
-      const Result<KvView> view = verify_landed(
+      const Result<KvView> view = detail::verify_landed(
           bytes, layers, lookup.object_bytes, identity(taken.slice.chunk), lanes.device(), tables);
       if (!view) {
-        return classify_failure(lanes.storage(), read.key, read.offset, bytes, view.error());
+        return detail::classify_failure(lanes.storage(), read.key, read.offset, bytes,
+                                        view.error());
       }
       taken.view = *view;
       std::lock_guard lock(mutex);
       if (layers.end < layout.n_layers) parsed[taken.slice.chunk] = tables;
-      if constexpr (inserts_on_caller<M>()) pending.reserve(pending.size() + 1);
+      if constexpr (detail::inserts_on_caller<M>()) pending.reserve(pending.size() + 1);
       taken.inserts = core.begin_insert(read.id, now());  // nothing from here on needs memory
-      if constexpr (inserts_on_caller<M>()) {
+      if constexpr (detail::inserts_on_caller<M>()) {
         if (taken.inserts) {
           pending.push_back({read.id, taken.slice, taken.view, bytes.size()});
           pending_bytes += bytes.size();
@@ -438,7 +441,7 @@ class PrefillSession {
 
     Status insert(const Slice& slice, const KvView& view) noexcept {
       return detail::guarded(Errc::device, "insert",
-                             [&] { return cake::wait(memory.insert(slice, view)); });
+                             [&] { return cake::await_completion(memory.insert(slice, view)); });
     }
 
     void finish_insert(std::uint64_t id, const Status& status) noexcept {
@@ -462,7 +465,7 @@ class PrefillSession {
 
     /// Runs the inserts that wait for the driving thread.
     void insert_pending() noexcept {
-      if constexpr (inserts_on_caller<M>()) {
+      if constexpr (detail::inserts_on_caller<M>()) {
         for (;;) {
           std::unique_lock lock(mutex);
           if (pending.empty()) return;
@@ -489,9 +492,9 @@ class PrefillSession {
           lock.lock();
         }
         core.expire(now());
-        const GateState gate = core.gate(step, layer);
-        open = gate == GateState::open;
-        if (gate != GateState::shut || closed) break;
+        const detail::GateAnswer gate = core.gate(step, layer);
+        open = gate == detail::GateAnswer::open;
+        if (gate != detail::GateAnswer::shut || closed) break;
         const std::uint64_t seen = core.version();
         lock.unlock();
         lanes.wake();
@@ -538,13 +541,13 @@ class PrefillSession {
     ModelFingerprint fingerprint;
     std::array<std::byte, 16> tenant{};
     ChunkKey root;
-    PrefillLookup lookup;
+    detail::PrefillLookup lookup;
     std::uint64_t smallest_read = 0;  // bytes
     Time planning{0};
     std::atomic<std::thread::id> driver{std::this_thread::get_id()};
     std::mutex mutex;  // guards all below
     std::condition_variable changed;
-    SessionCore<Sch> core;
+    detail::SessionCore<Sch> core;
     std::unordered_map<std::uint32_t, std::shared_ptr<const ChunkTables>>
         parsed;                    // of chunks that come in slices
     std::vector<Pending> pending;  // oldest first

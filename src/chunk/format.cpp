@@ -15,8 +15,9 @@ bool ChunkGeometry::fits(const KvLayout& layout, std::uint64_t chunk_tokens) {
     return false;
   }
   // At the limits this is below 2^63, so it cannot overflow.
-  const std::uint64_t payload = std::uint64_t{layout.n_layers} * 2 *
-                                align_up(layout.run_bytes(static_cast<std::size_t>(chunk_tokens)));
+  const std::uint64_t payload =
+      std::uint64_t{layout.n_layers} * 2 *
+      detail::align_up(layout.run_bytes(static_cast<std::size_t>(chunk_tokens)));
   return payload <= kMaxObjectBytes;
 }
 
@@ -30,8 +31,8 @@ ChunkGeometry::ChunkGeometry(const KvLayout& layout, std::uint32_t chunk_tokens)
                          std::to_string(layout.head_dim)});
   }
   run_bytes_ = layout.run_bytes(chunk_tokens);
-  run_stride_ = align_up(run_bytes_);
-  head_bytes_ = align_up(tables_end());
+  run_stride_ = detail::align_up(run_bytes_);
+  head_bytes_ = detail::align_up(tables_end());
 }
 
 std::uint64_t ChunkGeometry::digests_per_extent() const {

@@ -17,7 +17,7 @@
 #include <thread>
 #include <vector>
 
-#include "cake/lanes.hpp"
+#include "cake/io_lanes.hpp"
 #include "chaos/prefill.hpp"
 #include "chaos/storage.hpp"
 
@@ -112,7 +112,7 @@ void round(std::uint64_t seed) {
   options.threads = random.between(1, 4);
   options.staging_bytes =
       random.chance(0.2)
-          ? align_up(random.below(static_cast<std::uint32_t>(geometry.object_bytes()))) +
+          ? detail::align_up(random.below(static_cast<std::uint32_t>(geometry.object_bytes()))) +
                 kIoAlignment
           : geometry.object_bytes() * random.between(1, 12);
   options.prior.latency = Time{0};
@@ -135,7 +135,8 @@ std::uint64_t number(const char* text, std::uint64_t otherwise) {
 void require_variety() {
   require(totals.met > 0 && totals.gated > 0 && totals.voided > 0, "no run met or was gated");
   require(totals.canceled > 0 && totals.failed > 0 && totals.dropped > 0, "no run ended early");
-  require(totals.failed_loads > 0 && totals.taken_over > 0 && totals.faults > 0, "no load failed");
+  require(totals.failed_loads > 0 && totals.reads_superseded > 0 && totals.faults > 0,
+          "no load failed");
   require(totals.lookups_lost > 0 && totals.saved > 0 && totals.refused_saves > 0, "no save");
 }
 

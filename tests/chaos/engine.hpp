@@ -19,7 +19,7 @@
 #include <utility>
 #include <vector>
 
-#include "cake/concepts.hpp"
+#include "cake/engine.hpp"
 #include "chaos/fate.hpp"
 #include "toy_engine.hpp"
 

@@ -35,7 +35,7 @@ struct PrefillSpec {
               .insert_us = random.chance(0.5) ? 0u : 1500u,
               .bad_insert = random.chance(0.2) ? 0.1 : 0.0,
               .bad_pass = random.chance(0.1) ? 0.1 : 0.0};
-    session.patience = std::chrono::milliseconds(random.below(20));
+    session.idle_timeout = std::chrono::milliseconds(random.below(20));
     session.read_timeout = std::chrono::milliseconds(random.between(10, 100));
     session.lookup_timeout = std::chrono::milliseconds(random.between(5, 80));
     leaves = random.chance(0.1);
@@ -113,7 +113,7 @@ class Outcome {
       totals.voided += step.voided ? 1 : 0;
     }
     totals.failed_loads += report.failed_loads;
-    totals.taken_over += report.taken_over;
+    totals.reads_superseded += report.reads_superseded;
     totals.faults += report.scheduler_faults;
     totals.lookups_lost += report.lookup ? 0 : 1;
   }
@@ -124,7 +124,7 @@ class Outcome {
     totals.loaded += report.tokens_loaded;
     totals.computed += report.tokens_computed;
     const std::uint32_t meet = report.meet_token;
-    totals.met += report.tokens_loaded > 0 && meet > 0 && meet < report.plan.prefix_end() ? 1 : 0;
+    totals.met += report.tokens_loaded > 0 && meet > 0 && meet < report.spec.prefix_end() ? 1 : 0;
     require(report.tokens_resident + report.tokens_computed + report.tokens_loaded ==
                 prompt.tokens.size(),
             "a good prefill left tokens out, or did some twice");
@@ -268,7 +268,7 @@ class OwnLoop {
   void wait(const Step& step) {
     seat_.stage = "wait";
     if (running_.empty() ||
-        !cake::wait_for(running_.front().pass, std::chrono::microseconds(200))) {
+        !cake::completed_within(running_.front().pass, std::chrono::microseconds(200))) {
       session_->wait(running_.empty() ? step.until : Time{0});
     } else {
       settle();
@@ -276,14 +276,14 @@ class OwnLoop {
   }
   void settle() {
     seat_.stage = "settle";
-    while (!cake::wait_for(running_.front().pass, std::chrono::microseconds(200))) {
+    while (!cake::completed_within(running_.front().pass, std::chrono::microseconds(200))) {
       session_->wait(Time{0});
     }
     Running oldest = std::move(running_.front());
     running_.pop_front();
     Status status;
     try {
-      status = cake::wait(std::move(oldest.pass));
+      status = cake::await_completion(std::move(oldest.pass));
     } catch (...) {
       status = Error{Errc::device, 0, "chaos: pass"};
     }
@@ -298,7 +298,7 @@ class OwnLoop {
     engine_.closed = true;
     for (Running& r : running_) {
       try {
-        (void)cake::wait(std::move(r.pass));
+        (void)cake::await_completion(std::move(r.pass));
       } catch (...) {  // a pass that fails, for nobody
       }
     }

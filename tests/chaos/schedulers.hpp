@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "cake/gate.hpp"
+#include "cake/detail/admission.hpp"
 #include "cake/scheduler/baselines.hpp"
 #include "cake/scheduler/meet_in_the_middle.hpp"
 #include "chaos/fate.hpp"
@@ -20,14 +20,14 @@ namespace cake::chaos {
 class Nonsense {
  public:
   explicit Nonsense(std::uint64_t seed) : random_(seed) {}
-  void begin(const PrefillPlan& plan) { plan_ = &plan; }
-  Step next_step(const Board& board, std::uint32_t budget, Time now) {
-    const std::uint32_t far = 2 * plan_->n_tokens;
+  void begin(const PrefillSpec& spec) { spec_ = &spec; }
+  Step next_step(const RunView& view, std::uint32_t budget, Time now) {
+    const std::uint32_t far = 2 * spec_->n_tokens;
     Step step;
     step.kind = static_cast<Step::Kind>(random_.below(3));
     step.gated = random_.chance(0.5);
-    step.tokens.begin = random_.chance(0.5)   ? board.front()
-                        : random_.chance(0.5) ? plan_->prefix_end()
+    step.tokens.begin = random_.chance(0.5)   ? view.front()
+                        : random_.chance(0.5) ? spec_->prefix_end()
                                               : random_.below(far);
     step.tokens.end =
         random_.chance(0.5) ? step.tokens.begin + random_.below(budget + 1) : random_.below(far);
@@ -35,13 +35,13 @@ class Nonsense {
     step.until = random_.chance(0.1) ? kNever : now + Time(random_.below(2'000'000));
     return step;
   }
-  std::optional<Load> next_load(const Board& board, LaneId, Time now) {
+  std::optional<LoadRequest> next_load(const RunView& view, LaneId, Time now) {
     if (random_.chance(0.3)) return std::nullopt;
-    Load load;
-    load.slice = plan_->whole(random_.below(plan_->n_chunks + 2));
-    if (random_.chance(0.6) && load.slice.chunk < plan_->end_chunk) {
-      const std::uint32_t issued = board.layers_issued(load.slice.chunk);
-      load.slice.layers = {issued, issued + 1 + random_.below(plan_->n_layers)};
+    LoadRequest load;
+    load.slice = spec_->whole(random_.below(spec_->n_chunks + 2));
+    if (random_.chance(0.6) && load.slice.chunk < spec_->end_chunk) {
+      const std::uint32_t issued = view.layers_issued(load.slice.chunk);
+      load.slice.layers = {issued, issued + 1 + random_.below(spec_->n_layers)};
     }
     load.deadline = random_.chance(0.1) ? Time{-1} : now + Time(random_.below(30'000'000));
     return load;
@@ -49,46 +49,46 @@ class Nonsense {
 
  private:
   Random random_;
-  const PrefillPlan* plan_ = nullptr;
+  const PrefillSpec* spec_ = nullptr;
 };
 
 /// Loads in slices of one or two layers, in any order of chunks, and puts gated steps behind them.
 class Slices {
  public:
   explicit Slices(std::uint64_t seed) : random_(seed) {}
-  void begin(const PrefillPlan& plan) { plan_ = &plan; }
-  Step next_step(const Board& board, std::uint32_t budget, Time now) {
+  void begin(const PrefillSpec& spec) { spec_ = &spec; }
+  Step next_step(const RunView& view, std::uint32_t budget, Time now) {
     Step step;
     step.kind = Step::Kind::compute;
-    step.gated = board.front() < plan_->prefix_end() && random_.chance(0.7);
-    std::uint32_t begin = board.front();
+    step.gated = view.front() < spec_->prefix_end() && random_.chance(0.7);
+    std::uint32_t begin = view.front();
     if (step.gated) {
-      const std::uint32_t chunk = random_.between(board.front_chunk(), plan_->end_chunk);
-      begin = chunk == plan_->end_chunk ? plan_->prefix_end() : chunk * plan_->chunk_tokens;
+      const std::uint32_t chunk = random_.between(view.front_chunk(), spec_->end_chunk);
+      begin = chunk == spec_->end_chunk ? spec_->prefix_end() : chunk * spec_->chunk_tokens;
     }
     const std::uint64_t end = std::uint64_t{begin} + 1 + random_.below(budget);
     step.tokens = {begin,
-                   static_cast<std::uint32_t>(std::min<std::uint64_t>(end, plan_->n_tokens))};
-    if ((step.gated || random_.chance(0.4)) && may_claim(board, step)) return step;
+                   static_cast<std::uint32_t>(std::min<std::uint64_t>(end, spec_->n_tokens))};
+    if ((step.gated || random_.chance(0.4)) && detail::may_compute(view, step)) return step;
     step.kind = Step::Kind::wait;
     step.until = now + std::chrono::microseconds(200);
     return step;
   }
-  std::optional<Load> next_load(const Board& board, LaneId lane, Time now) {
-    for (int i = 0; i < 20 && plan_->end_chunk > 0; ++i) {
-      Load load;
-      load.slice = plan_->whole(random_.below(plan_->end_chunk));
-      const std::uint32_t issued = board.layers_issued(load.slice.chunk);
-      load.slice.layers = {issued, std::min(plan_->n_layers, issued + random_.between(1, 2))};
+  std::optional<LoadRequest> next_load(const RunView& view, LaneId lane, Time now) {
+    for (int i = 0; i < 20 && spec_->end_chunk > 0; ++i) {
+      LoadRequest load;
+      load.slice = spec_->whole(random_.below(spec_->end_chunk));
+      const std::uint32_t issued = view.layers_issued(load.slice.chunk);
+      load.slice.layers = {issued, std::min(spec_->n_layers, issued + random_.between(1, 2))};
       load.deadline = now + Time(random_.below(60'000'000));
-      if (may_load(board, load, lane)) return load;
+      if (detail::may_load(view, load, lane)) return load;
     }
     return std::nullopt;
   }
 
  private:
   Random random_;
-  const PrefillPlan* plan_ = nullptr;
+  const PrefillSpec* spec_ = nullptr;
 };
 
 /// One of them all.
@@ -113,39 +113,39 @@ class AnyScheduler {
         nonsense_(seed + 1),
         slices_(seed + 2) {}
 
-  void begin(const PrefillPlan& plan) {
+  void begin(const PrefillSpec& spec) {
     maybe_throw(0.1);
-    meet_.begin(plan);
-    load_only_.begin(plan);
-    compute_only_.begin(plan);
-    split_.begin(plan);
-    published_.begin(plan);
-    nonsense_.begin(plan);
-    slices_.begin(plan);
+    meet_.begin(spec);
+    load_only_.begin(spec);
+    compute_only_.begin(spec);
+    split_.begin(spec);
+    published_.begin(spec);
+    nonsense_.begin(spec);
+    slices_.begin(spec);
   }
-  Step next_step(const Board& board, std::uint32_t budget, Time now) {
+  Step next_step(const RunView& view, std::uint32_t budget, Time now) {
     maybe_throw(0.1);
     switch (kind_) {
       case load_only:
       case unlimited:
-        return load_only_.next_step(board, budget, now);
+        return load_only_.next_step(view, budget, now);
       case compute_only:
-        return compute_only_.next_step(board, budget, now);
+        return compute_only_.next_step(view, budget, now);
       case split:
-        return split_.next_step(board, budget, now);
+        return split_.next_step(view, budget, now);
       case published:
-        return published_.next_step(board, budget, now);
+        return published_.next_step(view, budget, now);
       case nonsense:
-        return nonsense_.next_step(board, budget, now);
+        return nonsense_.next_step(view, budget, now);
       case slices:
-        return slices_.next_step(board, budget, now);
+        return slices_.next_step(view, budget, now);
       default:
-        return meet_.next_step(board, budget, now);
+        return meet_.next_step(view, budget, now);
     }
   }
-  std::optional<Load> next_load(const Board& board, LaneId lane, Time now) {
+  std::optional<LoadRequest> next_load(const RunView& view, LaneId lane, Time now) {
     maybe_throw(0.1);
-    std::optional<Load> load = ask(board, lane, now);
+    std::optional<LoadRequest> load = ask(view, lane, now);
     // The baselines wait for seconds.
     if (load && kind_ == unlimited) load->deadline = kNever;
     if (load && (kind_ == load_only || kind_ == split || kind_ == published)) {
@@ -153,9 +153,9 @@ class AnyScheduler {
     }
     return load;
   }
-  std::uint32_t predicted_meet(const Board& board, Time now) {
+  std::uint32_t predicted_meet(const RunView& view, Time now) {
     maybe_throw(0.1);
-    return kind_ == meet ? meet_.predicted_meet(board, now) : 0;
+    return kind_ == meet ? meet_.predicted_meet(view, now) : 0;
   }
   Kind kind() const { return kind_; }
 
@@ -167,23 +167,23 @@ class AnyScheduler {
     meet.cost.per_token = random.chance(0.5) ? 1e-5 : 1e-3;
     return meet;
   }
-  std::optional<Load> ask(const Board& board, LaneId lane, Time now) {
+  std::optional<LoadRequest> ask(const RunView& view, LaneId lane, Time now) {
     switch (kind_) {
       case load_only:
       case unlimited:
-        return load_only_.next_load(board, lane, now);
+        return load_only_.next_load(view, lane, now);
       case compute_only:
-        return compute_only_.next_load(board, lane, now);
+        return compute_only_.next_load(view, lane, now);
       case split:
-        return split_.next_load(board, lane, now);
+        return split_.next_load(view, lane, now);
       case published:
-        return published_.next_load(board, lane, now);
+        return published_.next_load(view, lane, now);
       case nonsense:
-        return nonsense_.next_load(board, lane, now);
+        return nonsense_.next_load(view, lane, now);
       case slices:
-        return slices_.next_load(board, lane, now);
+        return slices_.next_load(view, lane, now);
       default:
-        return meet_.next_load(board, lane, now);
+        return meet_.next_load(view, lane, now);
     }
   }
   void maybe_throw(double p) {

@@ -18,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-#include "cake/concepts.hpp"
+#include "cake/engine.hpp"
 #include "cake/storage/memory.hpp"
 #include "chaos/fate.hpp"
 
@@ -166,7 +166,7 @@ class ChaosStorage {
     return object && random.chance(0.7) ? inner_.write(key, *object) : status;
   }
 
-  bool misread(const ChunkKey&, std::uint64_t, ConstBytes) {
+  bool stored_bytes_differ(const ChunkKey&, std::uint64_t, ConstBytes) {
     Random random(calls_++);
     if (random.chance(2 * spec_.throws)) throw_something(random);
     return random.chance(0.3);

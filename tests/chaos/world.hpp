@@ -11,8 +11,8 @@
 #include <new>
 #include <vector>
 
-#include "cake/buffer.hpp"
 #include "cake/save.hpp"
+#include "cake/staging.hpp"
 #include "cake/storage/memory.hpp"
 #include "chaos/engine.hpp"
 #include "chaos/fate.hpp"
@@ -21,7 +21,7 @@ namespace cake::chaos {
 
 struct Totals {
   std::atomic<std::uint64_t> prefills{0}, good{0}, canceled{0}, failed{0}, dropped{0}, met{0},
-      loaded{0}, computed{0}, gated{0}, voided{0}, failed_loads{0}, taken_over{0}, faults{0},
+      loaded{0}, computed{0}, gated{0}, voided{0}, failed_loads{0}, reads_superseded{0}, faults{0},
       lookups_lost{0}, saved{0}, refused_saves{0};
   void print() const {
     const auto n = [](const std::atomic<std::uint64_t>& value) {
@@ -33,8 +33,8 @@ struct Totals {
         "failed loads, %llu taken over, %llu orders refused, %llu lookups lost, %llu chunks "
         "saved, %llu saves refused\n",
         n(prefills), n(good), n(met), n(canceled), n(failed), n(dropped), n(loaded), n(computed),
-        n(gated), n(voided), n(failed_loads), n(taken_over), n(faults), n(lookups_lost), n(saved),
-        n(refused_saves));
+        n(gated), n(voided), n(failed_loads), n(reads_superseded), n(faults), n(lookups_lost),
+        n(saved), n(refused_saves));
   }
 };
 inline Totals totals;

@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "cake/chunk/digest.hpp"
-#include "cake/concepts.hpp"
+#include "cake/engine.hpp"
 #include "catch.hpp"
 #include "sample.hpp"
 

@@ -37,7 +37,7 @@ struct AttentionSpec {
   DType dtype = DType::bf16;
   std::uint32_t page = 16;  // tokens; 0: contiguous
   KvOrder order = KvOrder::nhd;
-  std::uint32_t splits = 0;
+  std::uint32_t num_splits = 0;
   double spread = 1;      // of the scores: standard deviation
   std::uint32_t pad = 0;  // elements between rows of q and out, a multiple of 8
   std::uint64_t seed = 1;
@@ -45,7 +45,7 @@ struct AttentionSpec {
   std::string text() const {
     std::ostringstream s;
     s << n_heads << "/" << n_kv_heads << " heads, d " << dim << ", " << to_string(dtype)
-      << ", page " << page << " " << to_string(order) << ", splits " << splits << ", spread "
+      << ", page " << page << " " << to_string(order) << ", splits " << num_splits << ", spread "
       << spread << ":";
     for (const Sequence& x : sequences) s << " " << x.queries << " over " << x.keys;
     return s.str();
@@ -54,8 +54,8 @@ struct AttentionSpec {
 
 /// How far one answer is from another.
 struct Distance {
-  double relative = 0;  // ||a - b|| / ||b|| of the outputs; NaN where one is NaN
-  double lse = 0;       // largest difference
+  double relative = 0;     // ||a - b|| / ||b|| of the outputs; NaN where one is NaN
+  double softmax_lse = 0;  // largest difference
 };
 
 class AttentionCase {
@@ -118,15 +118,15 @@ class AttentionCase {
     return raw;
   }
   const std::vector<float>& result() const { return result_; }
-  const std::vector<float>& lse() const { return lse_result_; }
+  const std::vector<float>& softmax_lse() const { return lse_result_; }
 
   /// Attention in fp64 on the host.
-  void solve(std::vector<float>& out, std::vector<float>& lse) const {
+  void solve(std::vector<float>& out, std::vector<float>& softmax_lse) const {
     const std::size_t heads = spec_.n_heads;
     const std::size_t dim = spec_.dim;
     const auto tokens = static_cast<std::size_t>(query_begin_.back());
     out.assign(q_.size(), 0.0f);
-    lse.assign(heads * tokens, -std::numeric_limits<float>::infinity());
+    softmax_lse.assign(heads * tokens, -std::numeric_limits<float>::infinity());
     std::vector<double> weight(max_keys_);
     std::vector<double> sum(dim);
     for (std::size_t s = 0; s < keys_.size(); ++s) {
@@ -161,7 +161,7 @@ class AttentionCase {
           for (std::size_t d = 0; d < dim; ++d) {
             out[(row * heads + h) * dim + d] = static_cast<float>(sum[d] / total);
           }
-          lse[h * tokens + row] = static_cast<float>(top + std::log(total));
+          softmax_lse[h * tokens + row] = static_cast<float>(top + std::log(total));
         }
       }
     }
@@ -181,7 +181,7 @@ class AttentionCase {
     for (std::size_t i = 0; i < lse_a.size(); ++i) {
       if (std::isinf(lse_a[i]) && lse_a[i] == lse_b[i]) continue;
       const double d = std::abs(double{lse_a[i]} - double{lse_b[i]});
-      distance.lse = d > distance.lse || std::isnan(d) ? d : distance.lse;
+      distance.softmax_lse = d > distance.softmax_lse || std::isnan(d) ? d : distance.softmax_lse;
     }
     return distance;
   }
@@ -195,21 +195,21 @@ class AttentionCase {
                static_cast<std::uint32_t>(spec_.sequences.size()),
                static_cast<std::uint32_t>(query_begin_.back()),
                max_queries_,
-               spec_.splits};
+               spec_.num_splits};
     const std::int64_t row = spec_.dim + spec_.pad;
     a.q = q_device_.data();
     a.out = out_.data();
     a.q_head_stride = a.out_head_stride = row;
     a.q_token_stride = a.out_token_stride = row * spec_.n_heads;
-    a.lse = lse_.as<float>();
+    a.softmax_lse = lse_.as<float>();
     a.k = k_device_.data();
     a.v = v_device_.data();
     a.strides = strides_;
     a.page_tokens = spec_.page;
-    a.block_table = table_device_.as<std::int32_t>();
+    a.page_table = table_device_.as<std::int32_t>();
     a.table_stride = static_cast<std::int64_t>(pages_per_sequence_);
-    a.query_begin = begin_device_.as<std::int32_t>();
-    a.n_keys = keys_device_.as<std::int32_t>();
+    a.cu_seqlens_q = begin_device_.as<std::int32_t>();
+    a.seqlens_k = keys_device_.as<std::int32_t>();
     return a;
   }
 

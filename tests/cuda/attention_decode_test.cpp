@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "cake/cuda/attention.hpp"
-#include "src/cuda/attention_decode_work.hpp"
+#include "src/cuda/attention/attention_decode_work.hpp"
 #include "tests/cuda/attention_case.hpp"
 #include "tests/cuda/gpu.hpp"
 
@@ -26,11 +26,12 @@ void expect_fp64(const AttentionSpec& spec) {
   AttentionCase problem(spec);
   (void)problem.run(&cuda::attention);
   std::vector<float> out;
-  std::vector<float> lse;
-  problem.solve(out, lse);
-  const Distance d = AttentionCase::distance(problem.result(), problem.lse(), out, lse);
+  std::vector<float> softmax_lse;
+  problem.solve(out, softmax_lse);
+  const Distance d =
+      AttentionCase::distance(problem.result(), problem.softmax_lse(), out, softmax_lse);
   CHECK(d.relative < tolerance(spec.dtype));
-  CHECK(d.lse < 2e-3);
+  CHECK(d.softmax_lse < 2e-3);
 }
 
 }  // namespace
@@ -47,7 +48,7 @@ TEST_CASE("the kernel for few queries is taken up to 64 rows, where no splits ar
   CHECK_FALSE(decode::plan(shape_of(0, 32, 8), 132));
   CHECK_FALSE(decode::plan(shape_of(0x4000'0001u, 32, 8), 132));  // no overflow
   cuda::AttentionShape split = shape_of(1, 32, 8);
-  split.splits = 1;
+  split.num_splits = 1;
   CHECK_FALSE(decode::plan(split, 132));
   CHECK(decode::plan(shape_of(1, 32, 8), 132).blocks == 264);
   CHECK(decode::workspace_bytes({16, 264}, 128) == std::size_t{264} * 2 * 16 * 129 * 4);
@@ -171,7 +172,7 @@ TEST_CASE("few queries that see no key give zeros") {
     bool zero = true;
     for (std::size_t i = 0; i < row; ++i) zero = zero && problem.result()[query * row + i] == 0.0f;
     CHECK(zero == !sees);
-    CHECK(std::isinf(problem.lse()[query]) == !sees);
+    CHECK(std::isinf(problem.softmax_lse()[query]) == !sees);
   }
 }
 
@@ -216,11 +217,12 @@ TEST_CASE("few queries over long prefixes agree with the plain kernel") {
     AttentionCase problem(spec);
     (void)problem.run(&cuda::attention_reference);
     const std::vector<float> out = problem.result();
-    const std::vector<float> lse = problem.lse();
+    const std::vector<float> softmax_lse = problem.softmax_lse();
     (void)problem.run(&cuda::attention);
-    const Distance d = AttentionCase::distance(problem.result(), problem.lse(), out, lse);
+    const Distance d =
+        AttentionCase::distance(problem.result(), problem.softmax_lse(), out, softmax_lse);
     CHECK(d.relative < tolerance(spec.dtype));
-    CHECK(d.lse < 2e-3);
+    CHECK(d.softmax_lse < 2e-3);
   }
 }
 
@@ -236,8 +238,8 @@ TEST_CASE("a captured launch serves every number of keys") {
   const cuda::DeviceBuffer out(2 * row * 2);
   args.workspace = workspace.data();
   args.workspace_bytes = workspace.size();
-  args.n_keys = keys.as<std::int32_t>();
-  args.lse = nullptr;
+  args.seqlens_k = keys.as<std::int32_t>();
+  args.softmax_lse = nullptr;
   args.out = out.data();
   const cuda::Stream stream;
   cudaGraph_t graph = nullptr;

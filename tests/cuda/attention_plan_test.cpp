@@ -2,15 +2,15 @@
 // Copyright 2026 the cake authors
 //
 // What decides how attention is dealt out, without a GPU.
-#include "src/cuda/attention_plan.hpp"
+#include "src/cuda/attention/attention_plan.hpp"
 
 #include <algorithm>
 #include <set>
 #include <tuple>
 #include <vector>
 
-#include "src/cuda/scheduler/attention_tiles.hpp"
-#include "src/cuda/sm90_attention.hpp"
+#include "src/cuda/attention/scheduler/attention_tiles.hpp"
+#include "src/cuda/attention/sm90_attention.hpp"
 #include "tests/catch.hpp"
 
 using namespace cake;
@@ -26,7 +26,7 @@ AttentionShape shape(std::uint32_t queries, std::uint32_t dim = 128) {
   s.n_heads = 32;
   s.n_kv_heads = 8;
   s.head_dim = dim;
-  s.n_queries = s.max_queries = queries;
+  s.n_queries = s.max_seqlen_q = queries;
   return s;
 }
 
@@ -38,16 +38,16 @@ std::uint64_t length(const AttentionTile& tile) { return tile.row_tile + 1; }
 TEST_CASE("every tile is dealt out once, whatever the sections") {
   for (const std::uint32_t row_tiles : {1u, 2u, 7u, 64u}) {
     for (const std::uint32_t pairs : {1u, 3u, 8u, 24u}) {
-      for (const std::uint32_t splits : {1u, 2u, 5u}) {
+      for (const std::uint32_t num_splits : {1u, 2u, 5u}) {
         for (const std::uint32_t section : {0u, 1u, 2u, 5u, 8u, 1000u}) {
-          const AttentionTiles tiles(row_tiles, pairs, splits, section);
-          REQUIRE(tiles.count() == row_tiles * pairs * splits);
+          const AttentionTiles tiles(row_tiles, pairs, num_splits, section);
+          REQUIRE(tiles.count() == row_tiles * pairs * num_splits);
           std::set<std::tuple<std::uint32_t, std::uint32_t, std::uint32_t>> seen;
           for (std::uint32_t i = 0; i < tiles.count(); ++i) {
             const AttentionTile t = tiles.at(i);
             REQUIRE(t.row_tile < row_tiles);
             REQUIRE(t.pair < pairs);
-            REQUIRE(t.split < splits);
+            REQUIRE(t.split < num_splits);
             seen.insert({t.row_tile, t.pair, t.split});
           }
           CHECK(seen.size() == tiles.count());
@@ -117,22 +117,22 @@ TEST_CASE("the kernel for sm_90a runs where the device has it") {
 
 TEST_CASE("keys are split only where few query tiles leave the device idle") {
   for (const std::uint32_t queries : {512u, 1024u, 2048u, 8192u}) {
-    CHECK(plan_attention(shape(queries), kHopper).splits == 1);
+    CHECK(plan_attention(shape(queries), kHopper).num_splits == 1);
   }
-  CHECK(plan_attention(shape(128), kHopper).splits == 4);  // 32 tiles for 132 multiprocessors
-  CHECK(plan_attention(shape(256), kHopper).splits == 2);
-  CHECK(plan_attention(shape(1), kHopper).splits > 8);
+  CHECK(plan_attention(shape(128), kHopper).num_splits == 4);  // 32 tiles for 132 multiprocessors
+  CHECK(plan_attention(shape(256), kHopper).num_splits == 2);
+  CHECK(plan_attention(shape(1), kHopper).num_splits > 8);
   AttentionShape given = shape(2048);
-  given.splits = 3;
-  CHECK(plan_attention(given, kHopper).splits == 3);
-  CHECK(plan_attention(shape(0), kHopper).splits == 1);
+  given.num_splits = 3;
+  CHECK(plan_attention(given, kHopper).num_splits == 3);
+  CHECK(plan_attention(shape(0), kHopper).num_splits == 1);
 }
 
 TEST_CASE("a batch fills the device as more queries do") {
   AttentionShape batch = shape(128);
   batch.n_sequences = 4;
   batch.n_queries = 512;
-  CHECK(plan_attention(batch, kHopper).splits == 1);
+  CHECK(plan_attention(batch, kHopper).num_splits == 1);
 }
 
 TEST_CASE("splits stay within what a launch takes, on devices of any size") {
@@ -140,8 +140,8 @@ TEST_CASE("splits stay within what a launch takes, on devices of any size") {
     for (const std::uint32_t queries : {1u, 5u, 64u, 500u}) {
       for (const bool sm90 : {false, true}) {
         const AttentionPlan plan = plan_attention(shape(queries), {processors, sm90});
-        CHECK(plan.splits >= 1);
-        CHECK(plan.splits <= kMaxAttentionSplits);
+        CHECK(plan.num_splits >= 1);
+        CHECK(plan.num_splits <= kMaxAttentionSplits);
       }
     }
   }

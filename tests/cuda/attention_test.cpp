@@ -4,7 +4,7 @@
 
 #include <cstdio>
 
-#include "src/cuda/attention_kernels.hpp"
+#include "src/cuda/attention/attention_kernels.hpp"
 #include "tests/cuda/attention_case.hpp"
 #include "tests/cuda/gpu.hpp"
 
@@ -24,14 +24,15 @@ Status by_mma(const cuda::AttentionArgs& args, cudaStream_t stream) {
 void expect_fp64(const AttentionSpec& spec, std::vector<AttentionCase::Launch> launches) {
   AttentionCase problem(spec);
   std::vector<float> out;
-  std::vector<float> lse;
-  problem.solve(out, lse);
+  std::vector<float> softmax_lse;
+  problem.solve(out, softmax_lse);
   for (const AttentionCase::Launch launch : launches) {
     INFO((launch == &by_mma ? "mma: " : "") << spec.text());
     (void)problem.run(launch);
-    const Distance d = AttentionCase::distance(problem.result(), problem.lse(), out, lse);
+    const Distance d =
+        AttentionCase::distance(problem.result(), problem.softmax_lse(), out, softmax_lse);
     CHECK(d.relative < tolerance(spec.dtype));
-    CHECK(d.lse < 2e-3);
+    CHECK(d.softmax_lse < 2e-3);
   }
 }
 void expect_fp64(const AttentionSpec& spec) { expect_fp64(spec, {&cuda::attention, &by_mma}); }
@@ -41,12 +42,13 @@ void expect_reference(const AttentionSpec& spec) {
   AttentionCase problem(spec);
   (void)problem.run(&cuda::attention_reference);
   const std::vector<float> out = problem.result();
-  const std::vector<float> lse = problem.lse();
+  const std::vector<float> softmax_lse = problem.softmax_lse();
   for (const AttentionCase::Launch launch : {&cuda::attention, &by_mma}) {
     (void)problem.run(launch);
-    const Distance d = AttentionCase::distance(problem.result(), problem.lse(), out, lse);
+    const Distance d =
+        AttentionCase::distance(problem.result(), problem.softmax_lse(), out, softmax_lse);
     CHECK(d.relative < tolerance(spec.dtype));
-    CHECK(d.lse < 2e-3);
+    CHECK(d.softmax_lse < 2e-3);
   }
 }
 
@@ -85,7 +87,7 @@ TEST_CASE(
       spec.order = turn % 2 == 0 ? KvOrder::nhd : KvOrder::hnd;
       spec.dtype = turn % 3 == 0 ? DType::f16 : DType::bf16;
       spec.dim = turn % 5 < 2 ? 64 : 128;
-      spec.splits = turn % 4 == 3 ? 3 : 1;
+      spec.num_splits = turn % 4 == 3 ? 3 : 1;
       spec.seed = ++turn;
       expect_fp64(spec);
     }
@@ -100,7 +102,7 @@ TEST_CASE("attention takes every group of query heads") {
       spec.n_kv_heads = group == 3 ? 3 : 2;
       spec.n_heads = group * spec.n_kv_heads;
       spec.dim = dim;
-      spec.splits = 1 + group % 3;
+      spec.num_splits = 1 + group % 3;
       spec.pad = 8;
       expect_fp64(spec);
     }
@@ -110,11 +112,11 @@ TEST_CASE("attention takes every group of query heads") {
 TEST_CASE("large scores neither overflow nor lose the running maximum") {
   CAKE_NEEDS_GPU();
   for (const double spread : {8.0, 30.0}) {
-    for (const std::uint32_t splits : {1u, 4u}) {
+    for (const std::uint32_t num_splits : {1u, 4u}) {
       for (const DType dtype : {DType::bf16, DType::f16}) {
         AttentionSpec spec = one(65, 700);
         spec.spread = spread;
-        spec.splits = splits;
+        spec.num_splits = num_splits;
         spec.dtype = dtype;
         expect_fp64(spec);
       }
@@ -125,13 +127,13 @@ TEST_CASE("large scores neither overflow nor lose the running maximum") {
 TEST_CASE("a ragged batch is as many single sequences") {
   CAKE_NEEDS_GPU();
   for (const std::uint32_t page : {16u, 64u, 0u}) {
-    for (const std::uint32_t splits : {0u, 1u, 5u}) {
+    for (const std::uint32_t num_splits : {0u, 1u, 5u}) {
       AttentionSpec spec;
       spec.sequences = {{1, 1}, {200, 200}, {3, 700}, {64, 65}, {0, 40}, {1, 513}, {5, 0}, {6, 2}};
       spec.n_heads = 6;
       spec.n_kv_heads = 2;
       spec.page = page;
-      spec.splits = splits;
+      spec.num_splits = num_splits;
       expect_fp64(spec);
     }
   }
@@ -139,10 +141,10 @@ TEST_CASE("a ragged batch is as many single sequences") {
 
 TEST_CASE("queries that see no key give zeros") {
   CAKE_NEEDS_GPU();
-  for (const std::uint32_t splits : {1u, 3u}) {
+  for (const std::uint32_t num_splits : {1u, 3u}) {
     AttentionSpec spec;
     spec.sequences = {{9, 4}, {130, 0}};
-    spec.splits = splits;
+    spec.num_splits = num_splits;
     AttentionCase problem(spec);
     (void)problem.run(&cuda::attention);
     const std::size_t row = std::size_t{spec.n_heads} * spec.dim;
@@ -152,7 +154,7 @@ TEST_CASE("queries that see no key give zeros") {
       for (std::size_t i = 0; i < row; ++i)
         zero = zero && problem.result()[query * row + i] == 0.0f;
       CHECK(zero == !sees);
-      CHECK(std::isinf(problem.lse()[query]) == !sees);
+      CHECK(std::isinf(problem.softmax_lse()[query]) == !sees);
     }
   }
 }
@@ -160,7 +162,7 @@ TEST_CASE("queries that see no key give zeros") {
 TEST_CASE("attention over long prefixes agrees with the plain kernel") {
   CAKE_NEEDS_GPU();
   struct {
-    std::uint32_t queries, prefix, heads, kv_heads, dim, page, splits;
+    std::uint32_t queries, prefix, heads, kv_heads, dim, page, num_splits;
   } const cases[] = {
       {128, 4095, 32, 8, 128, 16, 0}, {512, 4096, 32, 8, 128, 64, 0},
       {513, 129, 28, 4, 128, 16, 0},  {2048, 2048, 32, 8, 128, 128, 0},
@@ -175,7 +177,7 @@ TEST_CASE("attention over long prefixes agrees with the plain kernel") {
       spec.n_kv_heads = c.kv_heads;
       spec.dim = c.dim;
       spec.page = c.page;
-      spec.splits = c.splits;
+      spec.num_splits = c.num_splits;
       spec.dtype = dtype;
       expect_reference(spec);
     }
@@ -184,10 +186,10 @@ TEST_CASE("attention over long prefixes agrees with the plain kernel") {
 
 TEST_CASE("which pages are used changes no bit, and neither does a second run") {
   CAKE_NEEDS_GPU();
-  for (const std::uint32_t splits : {1u, 4u}) {
+  for (const std::uint32_t num_splits : {1u, 4u}) {
     for (const std::uint32_t dim : {64u, 128u}) {
       AttentionSpec spec = one(300, 1000);
-      spec.splits = splits;
+      spec.num_splits = num_splits;
       spec.dim = dim;
       spec.n_heads = 8;
       spec.n_kv_heads = 2;
@@ -197,7 +199,7 @@ TEST_CASE("which pages are used changes no bit, and neither does a second run") 
       CHECK(a.run(&cuda::attention) == first);
       CHECK(b.run(&cuda::attention) == first);
       for (const std::uint32_t page : {0u, 1u, 8u, 12u, 48u, 64u, 128u, 256u}) {
-        INFO("page " << page << ", d " << dim << ", splits " << splits);
+        INFO("page " << page << ", d " << dim << ", splits " << num_splits);
         spec.page = page;
         spec.order = page % 16 == 0 ? KvOrder::hnd : KvOrder::nhd;
         AttentionCase other(spec);
@@ -219,15 +221,15 @@ TEST_CASE("a prompt in steps attends as the whole prompt does") {
     cuda::DeviceBuffer out(1024 * row * 2);
     cuda::DeviceBuffer keys(sizeof(std::int32_t));
     args.out = out.data();
-    args.lse = nullptr;
-    args.query_begin = nullptr;
-    args.n_keys = keys.as<std::int32_t>();
+    args.softmax_lse = nullptr;
+    args.cu_seqlens_q = nullptr;
+    args.seqlens_k = keys.as<std::int32_t>();
     const auto* const q = static_cast<const std::uint16_t*>(args.q);
     for (std::uint32_t begin = 0; begin < 1024; begin += step) {
       const std::uint32_t end = std::min(1024u, begin + step);
       const auto n = static_cast<std::int32_t>(end);
       REQUIRE(cudaMemcpy(keys.data(), &n, sizeof n, cudaMemcpyDefault) == cudaSuccess);
-      args.shape.n_queries = args.shape.max_queries = end - begin;
+      args.shape.n_queries = args.shape.max_seqlen_q = end - begin;
       args.q = q + begin * row;
       args.out = out.as<std::uint16_t>() + begin * row;
       const cuda::DeviceBuffer workspace(cuda::attention_workspace_bytes(args.shape).value());
@@ -258,7 +260,7 @@ TEST_CASE("attention agrees with fp64 whether keys come by boxes or by rows") {
       spec.n_heads = turn % 2 == 0 ? 8 : 14;
       spec.dim = turn % 3 == 0 ? 64 : 128;
       spec.order = turn % 4 < 2 ? KvOrder::nhd : KvOrder::hnd;
-      spec.splits = 1 + turn % 3;
+      spec.num_splits = 1 + turn % 3;
       spec.pad = turn % 5 == 0 ? 8 : 0;
       spec.seed = ++turn;
       expect_fp64(spec);
@@ -282,18 +284,18 @@ TEST_CASE("more tiles than multiprocessors: every tile is right, for both height
 
 TEST_CASE("a captured graph serves every prefix length") {
   CAKE_NEEDS_GPU();
-  for (const std::uint32_t splits : {1u, 4u}) {
+  for (const std::uint32_t num_splits : {1u, 4u}) {
     for (const std::uint32_t page : {0u, 1u, 16u}) {
       AttentionSpec spec = one(100, 900);
       spec.page = page;
-      spec.splits = splits;
+      spec.num_splits = num_splits;
       AttentionCase problem(spec);
       cuda::AttentionArgs args = problem.args();
       const cuda::DeviceBuffer workspace(cuda::attention_workspace_bytes(args.shape).value());
       const cuda::DeviceBuffer keys(sizeof(std::int32_t));
       args.workspace = workspace.data();
       args.workspace_bytes = workspace.size();
-      args.n_keys = keys.as<std::int32_t>();
+      args.seqlens_k = keys.as<std::int32_t>();
       const cuda::Stream stream;
       cudaGraph_t graph = nullptr;
       cudaGraphExec_t instance = nullptr;
@@ -341,7 +343,7 @@ TEST_CASE("wrong use of attention is refused by name") {
   float somewhere = 0;
   std::int32_t keys = 8;
   args.q = args.k = args.v = args.out = &somewhere;
-  args.n_keys = &keys;
+  args.seqlens_k = &keys;
   args.q_token_stride = 4;
   const Status stride = cuda::attention(args, nullptr);
   CHECK(stride.code() == Errc::invalid_argument);
@@ -351,7 +353,7 @@ TEST_CASE("wrong use of attention is refused by name") {
 TEST_CASE("too small a workspace is refused, with the size that it takes") {
   CAKE_NEEDS_GPU();
   AttentionSpec spec = one(8, 100);
-  spec.splits = 4;
+  spec.num_splits = 4;
   AttentionCase problem(spec);
   cuda::AttentionArgs args = problem.args();
   const std::size_t needed = cuda::attention_workspace_bytes(args.shape).value();

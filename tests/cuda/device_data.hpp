@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "cake/cuda/runtime.hpp"
-#include "src/llama/numbers.hpp"
+#include "src/reference/gguf/numbers.hpp"
 #include "tests/catch.hpp"
 
 namespace cake::testing {
@@ -34,7 +34,7 @@ std::vector<T> to_host(const cuda::DeviceBuffer& buffer) {
 
 inline constexpr double kHalfUlp = 1.0 / 256;  // of a bf16 number, relative, at most
 
-inline float bf16_value(std::uint16_t bits) { return llama::bf16_to_f32(bits); }
+inline float bf16_value(std::uint16_t bits) { return reference::bf16_to_f32(bits); }
 
 inline std::vector<double> values_of(const std::vector<std::uint16_t>& bits) {
   std::vector<double> out;
@@ -57,7 +57,7 @@ inline std::vector<std::uint16_t> normal_bf16(std::size_t count, unsigned seed,
                                               double deviation = 1) {
   std::vector<std::uint16_t> out;
   for (const float x : normal_floats(count, seed, deviation)) {
-    out.push_back(llama::f32_to_bf16(x));
+    out.push_back(reference::f32_to_bf16(x));
   }
   return out;
 }

@@ -18,8 +18,8 @@
 #include <mutex>
 #include <vector>
 
-#include "src/cuda/kernel_image.hpp"
-#include "src/cuda/kv_transfer_kernels.hpp"
+#include "src/cuda/kv_transfer/kv_transfer_kernels.hpp"
+#include "src/cuda/runtime/kernel_image.hpp"
 
 namespace {
 

@@ -8,11 +8,11 @@
 #include <thread>
 
 #include "cake/chunk/digest.hpp"
-#include "cake/cuda/device_staging.hpp"
+#include "cake/cuda/device_arena.hpp"
+#include "cake/detail/landing.hpp"
 #include "cake/loader.hpp"
 #include "cake/scheduler/baselines.hpp"
-#include "cake/testing.hpp"
-#include "cake/verify.hpp"
+#include "cake/testing/check_storage.hpp"
 #include "tests/cuda/gpu.hpp"
 #include "tests/storage/contract.hpp"
 #include "tests/storage/gds_engine.hpp"
@@ -171,7 +171,7 @@ TEST_CASE("host memory of an arena can be read into past the page cache") {
   const auto content = sample::content(1, 1 << 20);
   REQUIRE(storage.write(sample::key_of(1), content.bytes()));
   const AlignedBuffer host(1 << 20, arena.host_memory());
-  const Status status = cake::wait(storage.read(0, sample::key_of(1), 0, host.bytes()));
+  const Status status = cake::await_completion(storage.read(0, sample::key_of(1), 0, host.bytes()));
   INFO((status ? std::string() : status.error().message()));
   REQUIRE(status);
   CHECK(sample::equal(host.bytes(), content.bytes()));
@@ -188,7 +188,7 @@ TEST_CASE("the real cuFile in this machine's state: the report, and the contract
       GdsStorage storage(options_of(directory, force), &arena);
       const GdsReport before = storage.report();
       std::printf("force %d: %s\n%s", force, storage.path().c_str(), before.text().c_str());
-      REQUIRE_FALSE(before.ladder.empty());
+      REQUIRE_FALSE(before.checks.empty());
       CHECK(before.device ==
             (before.mode == GdsMode::native || (force && before.mode != GdsMode::none)));
       CHECK((storage.device_staging() == &arena) == before.device);
@@ -223,7 +223,7 @@ void load_through(S& storage, DeviceArena& arena, const Directory& directory) {
   const auto run = [&](auto scheduler) {
     engine.clear();
     engine.from_device = 0;
-    Loader loader(engine, storage, {.chunk_tokens = kChunk, .session = {.patience = 1min}},
+    Loader loader(engine, storage, {.chunk_tokens = kChunk, .session = {.idle_timeout = 1min}},
                   std::move(scheduler));
     const PrefillReport report = loader.prefill(prompt);
     CHECK(report.status.has_value());
@@ -250,7 +250,7 @@ void load_through(S& storage, DeviceArena& arena, const Directory& directory) {
   REQUIRE(::fsync(fd) == 0);
   ::close(fd);
   report = run(LoadOnlyScheduler());
-  CHECK(report.holes == 1);
+  CHECK(report.chunks_recomputed == 1);
   CHECK(report.chunks[3].source == Source::computed);
   CHECK(report.chunks[3].load_error == Errc::corrupt);
 }
@@ -296,8 +296,8 @@ TEST_CASE("a slice in device memory is verified as one on the host is, on the GP
     if (i != 0) bytes[at] ^= std::byte{2};
     REQUIRE(arena.from_host(part.data(), bytes.data(), bytes.size()));
     std::shared_ptr<const ChunkTables> tables;
-    const auto view =
-        verify_landed(part.bytes(), {0, 4}, chunk.object.size(), chunk.identity, &arena, tables);
+    const auto view = detail::verify_landed(part.bytes(), {0, 4}, chunk.object.size(),
+                                            chunk.identity, &arena, tables);
     CAPTURE(i, at);
     REQUIRE(view.has_value() == (i == 0));
     if (i != 0) REQUIRE(view.error().code == sample::check(bytes, chunk.identity).code());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 #include "hopper_kernels.hpp"
-#include "src/cuda/impls/sm90_tile.cuh"
+#include "src/cuda/attention/impls/sm90_tile.cuh"
 #include "src/cuda/ptx/tma.cuh"
 
 namespace cake::testing {

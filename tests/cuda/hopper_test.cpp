@@ -11,7 +11,7 @@
 #include <random>
 
 #include "hopper_kernels.hpp"
-#include "src/cuda/sm90_attention.hpp"
+#include "src/cuda/attention/sm90_attention.hpp"
 #include "tests/cuda/device_data.hpp"
 #include "tests/cuda/gpu.hpp"
 

@@ -11,9 +11,9 @@
 #include <string>
 #include <vector>
 
-#include "cake/buffer.hpp"
 #include "cake/cuda/kv_transfer.hpp"
 #include "cake/cuda/runtime.hpp"
+#include "cake/staging.hpp"
 #include "kv_transfer_model.hpp"
 #include "tests/catch.hpp"
 

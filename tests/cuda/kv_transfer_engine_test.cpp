@@ -8,7 +8,7 @@
 #include "cake/loader.hpp"
 #include "cake/scheduler/baselines.hpp"
 #include "cake/storage/memory.hpp"
-#include "cake/testing.hpp"
+#include "cake/testing/check_engine.hpp"
 #include "kv_transfer_device.hpp"
 #include "tests/cuda/gpu.hpp"
 
@@ -42,14 +42,14 @@ class PagedEngine {
     std::uint32_t sum = 1;
     if (range.begin != 0) {
       const Slice before{0, {0, range.begin}, layers};
-      testing::detail::Runs runs(layout(), before);
+      cake::detail::kit::Runs runs(layout(), before);
       if (auto status = extract(before, runs.view()).wait(); !status) return status;
       for (const std::byte b : runs.bytes()) sum += static_cast<std::uint32_t>(b) * 2654435761u;
     }
     for (std::uint32_t t = range.begin; t < range.end; ++t) {
       const Slice one{0, {t, t + 1}, layers};
-      testing::detail::Runs runs(layout(), one);
-      testing::detail::fill(runs.bytes(), sum + static_cast<std::uint32_t>(tokens[t]));
+      cake::detail::kit::Runs runs(layout(), one);
+      cake::detail::kit::fill(runs.bytes(), sum + static_cast<std::uint32_t>(tokens[t]));
       if (auto status = insert(one, runs.const_view()).wait(); !status) return status;
       for (const std::byte b : runs.bytes()) sum += static_cast<std::uint32_t>(b) * 2654435761u;
     }
@@ -94,8 +94,8 @@ TEST_CASE("KV that the loader brings back through pinned staging is bit-equal to
   const auto prompt = prompt_of(250);
   MemoryStorage storage;
   const LoaderOptions options{.chunk_tokens = 32, .max_step_tokens = 32};
-  testing::detail::Runs computed({2, 2, 16, DType::bf16, KvOrder::nhd}, {0, {0, 250}, {0, 2}});
-  testing::detail::Runs loaded({2, 2, 16, DType::bf16, KvOrder::nhd}, {0, {0, 250}, {0, 2}});
+  cake::detail::kit::Runs computed({2, 2, 16, DType::bf16, KvOrder::nhd}, {0, {0, 250}, {0, 2}});
+  cake::detail::kit::Runs loaded({2, 2, 16, DType::bf16, KvOrder::nhd}, {0, {0, 250}, {0, 2}});
   {
     PagedEngine engine(c);
     Loader loader(engine, storage, options);

@@ -8,7 +8,7 @@
 #include <thread>
 
 #include "kv_transfer_device.hpp"
-#include "src/cuda/kv_transfer_probe.hpp"
+#include "src/cuda/kv_transfer/kv_transfer_probe.hpp"
 #include "tests/cuda/gpu.hpp"
 
 using namespace kv_model;

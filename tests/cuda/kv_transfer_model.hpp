@@ -14,9 +14,9 @@
 #include <string>
 #include <vector>
 
-#include "cake/buffer.hpp"
-#include "cake/concepts.hpp"
 #include "cake/cuda/paged_kv.hpp"
+#include "cake/engine.hpp"
+#include "cake/staging.hpp"
 
 namespace kv_model {
 

@@ -2,7 +2,7 @@
 // Copyright 2026 the cake authors
 //
 // Which bytes of a slice lie where in pages; needs no device.
-#include "src/cuda/kv_transfer_plan.hpp"
+#include "src/cuda/kv_transfer/kv_transfer_plan.hpp"
 
 #include <random>
 

@@ -27,7 +27,7 @@ struct Fake {
     ++live;
     ++taken;
     auto* const block = static_cast<std::byte*>(
-        std::aligned_alloc(kIoAlignment, align_up(bytes + 2 * kIoAlignment)));
+        std::aligned_alloc(kIoAlignment, detail::align_up(bytes + 2 * kIoAlignment)));
     std::memcpy(block, &shift, sizeof shift);
     return block + (shift == 0 ? kIoAlignment : shift);
   }
@@ -112,7 +112,7 @@ TEST_CASE("memory that the source aligns badly is aligned") {
     for (const std::size_t bytes : {1ul, 4096ul, 4097ul, 70'000ul}) {
       std::byte* const p = staging.allocate(bytes);
       CHECK(aligned(p));
-      std::memset(p, 7, align_up(bytes));
+      std::memset(p, 7, detail::align_up(bytes));
       staging.release(p, bytes);
       CHECK(staging.allocate(bytes) == p);
       staging.release(p, bytes);

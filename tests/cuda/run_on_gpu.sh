@@ -71,7 +71,7 @@ fi
 if wanted test; then
   without=nothing
   [ -n "${DEPS:-}" ] && without+="|pkg_config"
-  [ -n "${CAKE_TEST_MODEL:-}" ] || without+="|llama_reference_test|quickstart_test"
+  [ -n "${CAKE_TEST_MODEL:-}" ] || without+="|reference_answers_test|quickstart_test"
   # Unpacked packages are not where pkg-config looks for them; mutations of the scheduler need no GPU.
   step "all tests" tests.log 500 ctest --test-dir "$build" --output-on-failure --parallel 8 \
     --label-exclude mutation --exclude-regex "$without"
@@ -107,7 +107,7 @@ if wanted sanitize && command -v compute-sanitizer > /dev/null; then
     check cuda_test "attention takes every group of query heads,a ragged batch is as many single sequences"
     check kv_transfer_cuda_test "*short pages*"
     check gds_cuda_test "digests on the device*"
-    check llama_cuda_test "*RMSNorm*,*RoPE turns*,SwiGLU*,*gated*,chunks that are corrupt*"
+    check reference_cuda_test "*RMSNorm*,*RoPE turns*,SwiGLU*,*gated*,chunks that are corrupt*"
   done
 fi
 

@@ -18,7 +18,7 @@
 #include <set>
 #include <thread>
 
-#include "src/storage/cufile_api.hpp"
+#include "src/storage/gds/cufile_api.hpp"
 
 #define FAKE_API extern "C" __attribute__((visibility("default")))
 

@@ -20,7 +20,7 @@
 #include <utility>
 #include <vector>
 
-#include "cake/concepts.hpp"
+#include "cake/engine.hpp"
 
 namespace cake::fault {
 
@@ -49,7 +49,7 @@ struct Counts {
   std::uint64_t hung = 0;    // reads that hang now
 };
 
-namespace detail {
+namespace parts {
 /// One read or write; hung ones become ready by the hand of the thread that releases them.
 struct Pending {
   std::mutex mutex;
@@ -63,12 +63,12 @@ struct Pending {
     changed.notify_all();
   }
 };
-}  // namespace detail
+}  // namespace parts
 
 /// Completion of a faulty call. May be dropped before it is ready.
 class FaultyCompletion {
  public:
-  explicit FaultyCompletion(std::shared_ptr<detail::Pending> pending)
+  explicit FaultyCompletion(std::shared_ptr<parts::Pending> pending)
       : pending_(std::move(pending)) {}
   bool ready() {
     const std::lock_guard lock(pending_->mutex);
@@ -86,7 +86,7 @@ class FaultyCompletion {
   }
 
  private:
-  std::shared_ptr<detail::Pending> pending_;
+  std::shared_ptr<parts::Pending> pending_;
 };
 
 /// Wraps a store. Without orders it passes everything through; calls block until the inner call is
@@ -144,7 +144,8 @@ class FaultyStorage {
   std::size_t release() {
     auto reads = take_hung();
     for (auto& read : reads) {
-      read.pending->finish(cake::wait(inner_->read(read.tier, read.key, read.offset, read.out)));
+      read.pending->finish(
+          cake::await_completion(inner_->read(read.tier, read.key, read.offset, read.out)));
     }
     return reads.size();
   }
@@ -171,7 +172,7 @@ class FaultyStorage {
 
   FaultyCompletion read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
                         MutableBytes out) {
-    auto pending = std::make_shared<detail::Pending>();
+    auto pending = std::make_shared<parts::Pending>();
     const Fault fault = next_fault(key);
     if (fault.kind == Kind::hang) {
       const std::lock_guard lock(mutex_);
@@ -191,7 +192,7 @@ class FaultyStorage {
         return *write_error_;
       }
     }
-    return cake::wait(inner_->write(key, bytes));
+    return cake::await_completion(inner_->write(key, bytes));
   }
 
   Status erase(const ChunkKey& key) {
@@ -209,7 +210,7 @@ class FaultyStorage {
     std::uint64_t times = kAlways;
   };
   struct Hung {
-    std::shared_ptr<detail::Pending> pending;
+    std::shared_ptr<parts::Pending> pending;
     std::uint32_t tier;
     ChunkKey key;
     std::uint64_t offset;
@@ -240,14 +241,14 @@ class FaultyStorage {
         // Memory that was used before may hold the right bytes by chance; then nothing would be
         // torn.
         std::memset(out.data() + half, 0xa5, out.size() - half);
-        Status status = cake::wait(inner_->read(tier, key, offset, out.first(half)));
+        Status status = cake::await_completion(inner_->read(tier, key, offset, out.first(half)));
         if (!status || fault.kind == Kind::torn_read) return status;
         return Error{Errc::io, 0, "a short read on order"};
       }
       case Kind::wrong_object:
-        return cake::wait(inner_->read(tier, fault.other, offset, out));
+        return cake::await_completion(inner_->read(tier, fault.other, offset, out));
       case Kind::flipped_byte: {
-        Status status = cake::wait(inner_->read(tier, key, offset, out));
+        Status status = cake::await_completion(inner_->read(tier, key, offset, out));
         if (!status || out.empty()) return status;
         const bool inside = fault.position >= offset && fault.position - offset < out.size();
         const std::uint64_t at = inside ? fault.position - offset : fault.position % out.size();
@@ -258,7 +259,7 @@ class FaultyStorage {
       case Kind::hang:
         break;
     }
-    return cake::wait(inner_->read(tier, key, offset, out));
+    return cake::await_completion(inner_->read(tier, key, offset, out));
   }
 
   std::list<Hung> take_hung() {

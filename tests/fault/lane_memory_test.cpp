@@ -113,8 +113,8 @@ class Storage {
 };
 
 struct Hasty : fault::LayerByLayer {
-  std::optional<Load> next_load(const Board& board, LaneId lane, Time now) {
-    auto load = LayerByLayer::next_load(board, lane, now);
+  std::optional<LoadRequest> next_load(const RunView& view, LaneId lane, Time now) {
+    auto load = LayerByLayer::next_load(view, lane, now);
     if (load) load->deadline = now + 10ms;
     return load;
   }
@@ -137,7 +137,7 @@ Outcome run(Storage& storage, const std::vector<TokenId>& prompt,
     Loader loader(engine, storage,
                   {.chunk_tokens = kChunk,
                    .lanes = {.threads = 2},
-                   .session = {.patience = 300ms, .lookup_timeout = 1min}},
+                   .session = {.idle_timeout = 300ms, .lookup_timeout = 1min}},
                   Hasty());
     armed = true;
     const PrefillReport report = loader.prefill(prompt);

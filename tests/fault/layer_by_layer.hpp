@@ -9,22 +9,22 @@
 #include <new>
 #include <optional>
 
-#include "cake/buffer.hpp"
-#include "cake/gate.hpp"
+#include "cake/detail/admission.hpp"
 #include "cake/scheduler/baselines.hpp"
+#include "cake/staging.hpp"
 
 namespace cake::fault {
 
 /// Loads everything, chunk by chunk from the front, in reads of one layer.
 class LayerByLayer : public LoadOnlyScheduler {
  public:
-  std::optional<Load> next_load(const Board& board, LaneId lane, Time now) {
-    const PrefillPlan& plan = board.plan();
-    for (std::uint32_t c = board.front_chunk(); c < plan.end_chunk; ++c) {
-      const std::uint32_t layer = board.layers_issued(c);
-      Load load{plan.whole(c), now + std::chrono::minutes(5)};
+  std::optional<LoadRequest> next_load(const RunView& view, LaneId lane, Time now) {
+    const PrefillSpec& spec = view.spec();
+    for (std::uint32_t c = view.front_chunk(); c < spec.end_chunk; ++c) {
+      const std::uint32_t layer = view.layers_issued(c);
+      LoadRequest load{spec.whole(c), now + std::chrono::minutes(5)};
       load.slice.layers = {layer, layer + 1};
-      if (layer < plan.n_layers && may_load(board, load, lane)) return load;
+      if (layer < spec.n_layers && detail::may_load(view, load, lane)) return load;
     }
     return std::nullopt;
   }

@@ -51,7 +51,7 @@ struct World {
   PrefillReport run(Sch scheduler) {
     engine.clear();
     // A busy machine may let the lanes' threads wait: compute does not step in meanwhile.
-    Loader loader(engine, storage, {.chunk_tokens = kChunk, .session = {.patience = 1min}},
+    Loader loader(engine, storage, {.chunk_tokens = kChunk, .session = {.idle_timeout = 1min}},
                   std::move(scheduler));
     PrefillReport report = loader.prefill(prompt);
     CHECK(report.status.has_value());
@@ -93,10 +93,10 @@ TEST_CASE("chunks that are missing at head, middle or tail are computed") {
     for (const std::uint32_t c : missing) REQUIRE(world.inner.erase(world.keys[c]).has_value());
     const PrefillReport report = world.load_only();
     std::set<std::uint32_t> holes = missing;
-    for (std::uint32_t c = kChunks; c-- > report.plan.end_chunk;)
+    for (std::uint32_t c = kChunks; c-- > report.spec.end_chunk;)
       holes.erase(c);  // these count as suffix
     CHECK(computed_chunks(report) == holes);
-    CHECK(report.holes == holes.size());
+    CHECK(report.chunks_recomputed == holes.size());
     CHECK(report.failed_loads == 0);
     for (const std::uint32_t c : holes) CHECK(report.chunks[c].load_error == Errc::not_found);
     for (const std::uint32_t c : missing) REQUIRE(world.inner.erase(world.keys[c]).has_value());
@@ -134,7 +134,7 @@ TEST_CASE("a failed, short, torn or corrupt read is computed instead, and the re
           world.keys[c], {.kind = kind, .position = 9000, .other = world.keys[(c + 1) % kChunks]});
       const PrefillReport report = world.load_only();
       CHECK(computed_chunks(report) == std::set<std::uint32_t>{c});
-      CHECK(report.holes == 1);
+      CHECK(report.chunks_recomputed == 1);
       CHECK(report.failed_loads == 1);
       CHECK(world.repaired == (why == Errc::io ? 0 : 1));
       CHECK(report.chunks[c].load_error == why);

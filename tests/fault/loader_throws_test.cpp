@@ -32,7 +32,7 @@ constexpr Thrown kAll[] = {Thrown::runtime_error, Thrown::bad_alloc, Thrown::int
 SessionOptions patient(const std::string& site = {}) {
   SessionOptions options;
   options.lookup_timeout = 10min;
-  if (site != "scheduler.begin" && site != "scheduler.predicted_meet") options.patience = 10min;
+  if (site != "scheduler.begin" && site != "scheduler.predicted_meet") options.idle_timeout = 10min;
   return options;
 }
 
@@ -83,7 +83,7 @@ void throw_in_prefill(const std::string& site, bool ends, int before = 0) {
     CAPTURE(site, static_cast<int>(what), before);
     World<Completion, OnCaller> world;
     auto loader = loader_of(world, site);
-    if (site == "erase" || site == "misread") world.storage.flips = 2;
+    if (site == "erase" || site == "stored_bytes_differ") world.storage.flips = 2;
     world.order.set(site, what, before);
     const PrefillReport report = prefill(world, loader);
     CHECK(world.order.thrown());
@@ -134,9 +134,9 @@ TEST_CASE("an exception of read() or its completion costs the chunk") {
   }
 }
 
-TEST_CASE("an exception of erase() or misread() costs nothing but the damaged chunk") {
+TEST_CASE("an exception of erase() or stored_bytes_differ() costs nothing but the damaged chunk") {
   throw_in_prefill<Later>("erase", false);
-  throw_in_prefill<Later>("misread", false);
+  throw_in_prefill<Later>("stored_bytes_differ", false);
 }
 
 TEST_CASE("an exception of insert() costs the chunk") {
@@ -219,15 +219,16 @@ TEST_CASE("no exception of store or scheduler reaches an engine's own loop") {
   using W = World<Later>;
   using Session = PrefillSession<W::Engine, W::Storage, fault::ThrowingScheduler>;
   for (const char* site :
-       {"lookup", "read", "read.ready", "read.wait", "erase", "misread", "insert", "inserted.wait",
-        "staging.allocate", "scheduler.begin", "scheduler.predicted_meet", "scheduler.next_step",
-        "scheduler.next_load"}) {
+       {"lookup", "read", "read.ready", "read.wait", "erase", "stored_bytes_differ", "insert",
+        "inserted.wait", "staging.allocate", "scheduler.begin", "scheduler.predicted_meet",
+        "scheduler.next_step", "scheduler.next_load"}) {
     for (const Thrown what : kAll) {
       CAPTURE(site, static_cast<int>(what));
       W world;
       IoLanes lanes(world.storage, {.staging = world.engine.staging_memory()});
       Session session(world.engine, lanes, fault::ThrowingScheduler(world.order), patient(site));
-      if (std::string(site) == "erase" || std::string(site) == "misread") world.storage.flips = 1;
+      if (std::string(site) == "erase" || std::string(site) == "stored_bytes_differ")
+        world.storage.flips = 1;
       world.order.set(site, what);
       PrefillReport report;
       REQUIRE_NOTHROW(report = drive(world, session));

@@ -81,7 +81,8 @@ TEST_CASE("in a child process a GDS store is refused by name, too") {
   REQUIRE(store->write(sample::key_of(1), bytes.bytes()));
   CHECK(in_child([&] {
           expect_refused(*store);
-          sample::expect(!store->misread(sample::key_of(1), 0, bytes.bytes()), "misread");
+          sample::expect(!store->stored_bytes_differ(sample::key_of(1), 0, bytes.bytes()),
+                         "stored_bytes_differ");
           static_cast<void>(store->report());
           static_cast<void>(store->path());
           store.reset();

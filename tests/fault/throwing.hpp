@@ -176,8 +176,8 @@ class ThrowingStorage {
     order_.at("erase");
     return inner.erase(key);
   }
-  bool misread(const ChunkKey&, std::uint64_t, ConstBytes) {
-    order_.at("misread");
+  bool stored_bytes_differ(const ChunkKey&, std::uint64_t, ConstBytes) {
+    order_.at("stored_bytes_differ");
     return false;
   }
 
@@ -191,19 +191,19 @@ class ThrowingStorage {
 class ThrowingScheduler {
  public:
   explicit ThrowingScheduler(ThrowOrder& order) : order_(&order) {}
-  void begin(const PrefillPlan& plan) {
+  void begin(const PrefillSpec& spec) {
     order_->at("scheduler.begin");
-    inner_.begin(plan);
+    inner_.begin(spec);
   }
-  Step next_step(const Board& board, std::uint32_t budget, Time now) {
+  Step next_step(const RunView& view, std::uint32_t budget, Time now) {
     order_->at("scheduler.next_step");
-    return inner_.next_step(board, budget, now);
+    return inner_.next_step(view, budget, now);
   }
-  std::optional<Load> next_load(const Board& board, LaneId lane, Time now) {
+  std::optional<LoadRequest> next_load(const RunView& view, LaneId lane, Time now) {
     order_->at("scheduler.next_load");
-    return inner_.next_load(board, lane, now);
+    return inner_.next_load(view, lane, now);
   }
-  std::uint32_t predicted_meet(const Board&, Time) {
+  std::uint32_t predicted_meet(const RunView&, Time) {
     order_->at("scheduler.predicted_meet");
     return 0;
   }

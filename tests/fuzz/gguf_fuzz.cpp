@@ -2,7 +2,7 @@
 // Copyright 2026 the cake authors
 //
 // Fuzzing of the GGUF reader and of everything that trusts it. Run by libFuzzer (CAKE_BUILD_FUZZERS
-// with clang), and for a while with seeded mutations by tests/llama/gguf_fuzz_test.cpp.
+// with clang), and for a while with seeded mutations by tests/reference/gguf_fuzz_test.cpp.
 //
 // Input: one byte of mode, then a file. Bits of the mode:
 //   1  the input is xored over a good file, so that most of it is right
@@ -21,13 +21,13 @@
 #include <string>
 #include <vector>
 
-#include "cake/llama/weights.hpp"
-#include "tests/llama/tiny_model.hpp"
+#include "cake/reference/weights.hpp"
+#include "tests/reference/tiny_model.hpp"
 
 namespace {
 
 using namespace cake;
-using namespace cake::llama;
+using namespace cake::reference;
 
 void require(bool holds, const char* what) {
   if (holds) return;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the cake authors
-"""Makes the data that tests/llama/reference_test.cpp compares cake::llama with.
+"""Makes the data that tests/reference/answers_test.cpp compares cake::reference with.
 
 Everything comes from an independent implementation: transformers and torch in fp32 on the dequantised
 weights of the same GGUF. Run by hand, outside the build, when a prompt is added:

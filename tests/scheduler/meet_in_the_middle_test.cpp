@@ -16,24 +16,24 @@ namespace {
 /// Every chunk takes 16 ms to compute and `chunk_s` seconds to load.
 struct Run {
   explicit Run(Prompt p, double chunk_s) : prompt(std::move(p)), scheduler(options()) {
-    const auto bytes = static_cast<double>(prompt.plan.read_bytes({0, prompt.plan.n_layers}));
-    for (LaneRate& prior : prompt.priors) prior = {bytes / chunk_s, Time{0}, Time{0}};
-    prompt.plan.may_gate = false;
-    claims.emplace(prompt);
-    scheduler.begin(claims->board().plan());
+    const auto bytes = static_cast<double>(prompt.spec.read_bytes({0, prompt.spec.n_layers}));
+    for (LinkEstimate& prior : prompt.priors) prior = {bytes / chunk_s, Time{0}, Time{0}};
+    prompt.spec.may_gate = false;
+    state.emplace(prompt);
+    scheduler.begin(state->view().spec());
   }
   static MeetOptions options() {
     MeetOptions o;
     o.cost = {1e-3, 1e-3, 0};
     return o;
   }
-  Step step(Time now = Time{0}) { return scheduler.next_step(claims->board(), 64, now); }
-  std::optional<Load> load(Time now = Time{0}) {
-    return scheduler.next_load(claims->board(), 0, now);
+  Step step(Time now = Time{0}) { return scheduler.next_step(state->view(), 64, now); }
+  std::optional<LoadRequest> load(Time now = Time{0}) {
+    return scheduler.next_load(state->view(), 0, now);
   }
   Prompt prompt;
   MeetInTheMiddleScheduler scheduler;
-  std::optional<OwnClaims> claims;
+  std::optional<OwnState> state;
 };
 
 }  // namespace
@@ -44,10 +44,10 @@ TEST_CASE("compute begins at the front and loads at the back, and they meet") {
   std::vector<std::uint32_t> loads;
   while (const auto load = run.load()) {
     loads.push_back(load->slice.chunk);
-    run.claims->load(load->slice.chunk);
+    run.state->load(load->slice.chunk);
   }
   CHECK(loads == std::vector<std::uint32_t>{7, 6, 5, 4});
-  CHECK(run.scheduler.predicted_meet(run.claims->board(), Time{0}) == 64);
+  CHECK(run.scheduler.predicted_meet(run.state->view(), Time{0}) == 64);
 }
 
 TEST_CASE("no step is started that the loads would overtake") {
@@ -70,8 +70,8 @@ TEST_CASE("a step that loads may make needless is enqueued when the one before i
   Run run(Prompt("11111111"), 16e-3);
   const Step first = run.step();
   REQUIRE(first.tokens == TokenRange{0, 64});  // the loads have the rest
-  run.claims->step(0, 32);                     // but the engine took less of it
-  while (const auto load = run.load()) run.claims->load(load->slice.chunk);
+  run.state->step(0, 32);                      // but the engine took less of it
+  while (const auto load = run.load()) run.state->load(load->slice.chunk);
   const Step early = run.step(Time(1000));
   CHECK(early.kind == Step::Kind::wait);
   CHECK(early.until > std::chrono::milliseconds(20));
@@ -86,7 +86,7 @@ TEST_CASE("a step that is needed in any case is enqueued at once behind another 
   for (const auto& [chunks, chunk_s] : {std::pair(8, 10.0), std::pair(32, 16e-3)}) {
     Run run(Prompt(std::string(static_cast<std::size_t>(chunks), '1')), chunk_s);
     const Step first = run.step();
-    run.claims->step(first.tokens.begin, first.tokens.end);
+    run.state->step(first.tokens.begin, first.tokens.end);
     const Step second = run.step(Time(1000));
     CHECK(second.kind == Step::Kind::compute);
     CHECK(second.tokens.begin == first.tokens.end);
@@ -97,7 +97,7 @@ TEST_CASE("a load that does not come is taken over") {
   Run run(Prompt("1"), 1e-3);
   const auto load = run.load();
   REQUIRE(load);
-  run.claims->load(load->slice.chunk);
+  run.state->load(load->slice.chunk);
   const Step early = run.step(Time(500'000));
   CHECK(early.kind == Step::Kind::wait);
   CHECK(early.until > Time(500'000));
@@ -111,26 +111,26 @@ TEST_CASE(
   Run run(Prompt("1111"), 1e-3);
   const auto guessed = run.load(Time(100));
   REQUIRE(guessed);
-  CHECK(seconds(guessed->deadline) > 30);
-  run.prompt.priors[0].measured = LaneRate::kSure;
-  run.claims.emplace(run.prompt);
+  CHECK(to_seconds(guessed->deadline) > 30);
+  run.prompt.priors[0].measured = LinkEstimate::kSure;
+  run.state.emplace(run.prompt);
   const auto load = run.load(Time(100));
   REQUIRE(load);
   const Time expected = std::chrono::milliseconds(500) + std::chrono::milliseconds(8);
-  CHECK(seconds(load->deadline - Time(100)) == Approx(seconds(expected)).epsilon(1e-3));
+  CHECK(to_seconds(load->deadline - Time(100)) == Approx(to_seconds(expected)).epsilon(1e-3));
 }
 
 TEST_CASE(
     "a lane that looks too slow gets one read of what compute has, as long as nobody measured it") {
   for (const bool measured : {false, true}) {
     Run run(Prompt("11111111"), 10.0);
-    run.prompt.priors[0].measured = measured ? LaneRate::kSure : 0;
-    run.claims.emplace(run.prompt);
+    run.prompt.priors[0].measured = measured ? LinkEstimate::kSure : 0;
+    run.state.emplace(run.prompt);
     const auto load = run.load();
     CHECK(load.has_value() != measured);
     if (!load) continue;
     CHECK(load->slice.chunk >= 4);  // not what the next step takes
-    run.claims->load(load->slice.chunk);
+    run.state->load(load->slice.chunk);
     CHECK_FALSE(run.load());
     CHECK(run.step().tokens == TokenRange{0, 64});
   }
@@ -138,20 +138,20 @@ TEST_CASE(
 
 TEST_CASE("the last loads come layer by layer, and the suffix pass follows them gated") {
   Run run(Prompt("11", 64), 4e-3);
-  run.prompt.plan.may_gate = true;
-  run.claims.emplace(run.prompt);
-  run.claims->next_step_may_gate();
-  run.scheduler.begin(run.claims->board().plan());
-  std::vector<LoadOrder> orders;
+  run.prompt.spec.may_gate = true;
+  run.state.emplace(run.prompt);
+  run.state->next_step_may_gate();
+  run.scheduler.begin(run.state->view().spec());
+  std::vector<detail::ReadTicket> orders;
   for (std::uint32_t chunk : {1u, 0u}) {
     const auto load = run.load();
     REQUIRE(load);
     CHECK(load->slice.chunk == chunk);
     CHECK(load->slice.layers == LayerRange{0, 1});
-    orders.push_back(run.claims->load(chunk, {0, 1}));
+    orders.push_back(run.state->load(chunk, {0, 1}));
   }
   CHECK(run.step(Time(1)).kind == Step::Kind::wait);  // the first layer is not there
-  for (const LoadOrder& order : orders) run.claims->land(order, Time(2'000'000));
+  for (const detail::ReadTicket& ticket : orders) run.state->land(ticket, Time(2'000'000));
   const Step step = run.step(Time(2'000'000));
   CHECK(step.kind == Step::Kind::compute);
   CHECK(step.gated);

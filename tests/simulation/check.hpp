@@ -36,8 +36,8 @@ struct Against {
 /// Seconds by which the reads of the lane that lost most time ended later than its prior said.
 inline double reads_late(const SimulationSpec& spec, const PrefillReport& report) {
   double most = 0;
-  for (LaneId lane = 0; lane < spec.plan.n_lanes; ++lane) {
-    const LaneRate& prior = spec.priors[lane];
+  for (LaneId lane = 0; lane < spec.prefill.n_lanes; ++lane) {
+    const LinkEstimate& prior = spec.priors[lane];
     double late = 0;
     Time free{0};
     for (const LoadReport& load : report.loads) {
@@ -45,8 +45,8 @@ inline double reads_late(const SimulationSpec& spec, const PrefillReport& report
       Time end = std::max(load.landed, load.resident);
       if (end == Time{0}) end = report.ttft;
       const double takes =
-          static_cast<double>(load.bytes) / prior.bytes_per_second + seconds(prior.latency);
-      late += std::max(0.0, seconds(end - std::max(load.issued, free)) - takes);
+          static_cast<double>(load.bytes) / prior.bytes_per_second + to_seconds(prior.latency);
+      late += std::max(0.0, to_seconds(end - std::max(load.issued, free)) - takes);
       free = std::max(free, end);
     }
     most = std::max(most, late);
@@ -60,7 +60,7 @@ inline double gate_waits(const SimulationSpec& spec, const PrefillReport& report
   for (const StepReport& step : report.steps) {
     if (!step.gated) continue;
     const double pass = step.voided ? 0 : spec.cost.pass(step.tokens.begin, step.tokens.end);
-    waits += std::max(0.0, seconds(step.ended - step.issued) - pass);
+    waits += std::max(0.0, to_seconds(step.ended - step.issued) - pass);
   }
   return waits;
 }
@@ -77,16 +77,16 @@ inline double gate_waits(const SimulationSpec& spec, const PrefillReport& report
 /// Over the seeds 0 to 99,999 the limit is 2.5 times the TTFT in the median, and never below it.
 inline std::string check_time(const SimulationSpec& spec, const MeetOptions& options,
                               const SimulationResult& result, Against& against) {
-  const PrefillPlan& plan = spec.plan;
+  const PrefillSpec& prefill = spec.prefill;
   SimulationSpec plain = spec;
   plain.faulty_scheduler = true;  // it may dawdle
-  const double ttft = seconds(result.report.ttft);
-  const double compute = seconds(simulate(plain, ComputeOnlyScheduler{}).report.ttft);
-  const double load = seconds(simulate(plain, LoadOnlyScheduler{}).report.ttft);
+  const double ttft = to_seconds(result.report.ttft);
+  const double compute = to_seconds(simulate(plain, ComputeOnlyScheduler{}).report.ttft);
+  const double load = to_seconds(simulate(plain, LoadOnlyScheduler{}).report.ttft);
   const double said =
-      options.cost.passes(plan.resident_tokens, plan.n_tokens, plan.max_step_tokens);
+      options.cost.passes(prefill.resident_tokens, prefill.n_tokens, prefill.max_step_tokens);
   bool loads_undervalued = said < 0.999 * compute;
-  for (LaneId lane = 0; lane < plan.n_lanes; ++lane) {
+  for (LaneId lane = 0; lane < prefill.n_lanes; ++lane) {
     const double rate = spec.links[lane].trace[0].second;
     loads_undervalued = loads_undervalued || spec.priors[lane].bytes_per_second < 0.99 * rate;
   }
@@ -105,7 +105,7 @@ inline std::string check_time(const SimulationSpec& spec, const MeetOptions& opt
            " s are plenty; compute only " + std::to_string(compute) + " s, load only " +
            std::to_string(load) + " s";
   }
-  const double gates = late + better + unused + dear + seconds(spec.session.patience);
+  const double gates = late + better + unused + dear + to_seconds(spec.session.idle_timeout);
   if (waits > gates) {
     return "waited in gates for " + std::to_string(waits) + " s where " + std::to_string(gates) +
            " s are plenty";
@@ -115,8 +115,8 @@ inline std::string check_time(const SimulationSpec& spec, const MeetOptions& opt
 
 /// Loads everything, and sets no deadline.
 struct WaitsForEver : LoadOnlyScheduler {
-  std::optional<Load> next_load(const Board& board, LaneId lane, Time now) {
-    auto load = LoadOnlyScheduler::next_load(board, lane, now);
+  std::optional<LoadRequest> next_load(const RunView& view, LaneId lane, Time now) {
+    auto load = LoadOnlyScheduler::next_load(view, lane, now);
     if (load) load->deadline = kNever;
     return load;
   }
@@ -125,18 +125,19 @@ struct WaitsForEver : LoadOnlyScheduler {
 /// Starts the suffix behind the loads whether the engine takes gates or not, every second time.
 struct AlwaysGates : LoadOnlyScheduler {
   bool waits = false;
-  Step next_step(const Board& board, std::uint32_t budget, Time now) {
-    const PrefillPlan& plan = board.plan();
+  Step next_step(const RunView& view, std::uint32_t budget, Time now) {
+    const PrefillSpec& prefill = view.spec();
     waits = !waits;
-    if (!waits || board.front() >= plan.prefix_end() || board.suffix_front() != plan.prefix_end() ||
-        board.holes() != 0) {
-      return LoadOnlyScheduler::next_step(board, budget, now);
+    if (!waits || view.front() >= prefill.prefix_end() ||
+        view.suffix_front() != prefill.prefix_end() || view.holes() != 0) {
+      return LoadOnlyScheduler::next_step(view, budget, now);
     }
     Step step;
     step.kind = Step::Kind::compute;
     step.gated = true;
-    step.tokens = {plan.prefix_end(),
-                   plan.prefix_end() + std::min(budget, plan.n_tokens - plan.prefix_end())};
+    step.tokens = {
+        prefill.prefix_end(),
+        prefill.prefix_end() + std::min(budget, prefill.n_tokens - prefill.prefix_end())};
     return step;
   }
 };
@@ -144,13 +145,13 @@ struct AlwaysGates : LoadOnlyScheduler {
 /// Loads everything layer by layer, many chunks at once: slices of a chunk are read while earlier
 /// ones are inserted.
 struct LayerByLayer : LoadOnlyScheduler {
-  std::optional<Load> next_load(const Board& board, LaneId lane, Time now) {
-    const PrefillPlan& plan = board.plan();
-    for (std::uint32_t c = plan.end_chunk; c-- > board.front_chunk();) {
-      const std::uint32_t layer = board.layers_issued(c);
-      const Load load{{c, plan.object_range(c), {layer, layer + 1}},
-                      load_deadline(board, lane, c, now)};
-      if (may_load(board, load, lane)) return load;
+  std::optional<LoadRequest> next_load(const RunView& view, LaneId lane, Time now) {
+    const PrefillSpec& prefill = view.spec();
+    for (std::uint32_t c = prefill.end_chunk; c-- > view.front_chunk();) {
+      const std::uint32_t layer = view.layers_issued(c);
+      const LoadRequest load{{c, prefill.object_range(c), {layer, layer + 1}},
+                             load_deadline(view, lane, c, now)};
+      if (detail::may_load(view, load, lane)) return load;
     }
     return std::nullopt;
   }
@@ -174,7 +175,7 @@ inline SimulationResult wild_run(std::uint64_t seed, Against* against = nullptr)
   } else if (result.violation.empty() && seed % 4 == 1) {
     result.violation = simulate(plain, WaitsForEver{}).violation;
   } else if (result.violation.empty() && seed % 4 == 2) {
-    plain.plan.may_gate = plain.has_gates = false;
+    plain.prefill.may_gate = plain.has_gates = false;
     result.violation = simulate(plain, AlwaysGates{}).violation;
   } else if (result.violation.empty() && seed % 16 == 3) {
     result.violation = simulate(plain, LayerByLayer{}).violation;

@@ -41,8 +41,8 @@ void count_steps(const SimulationSpec& spec, const PrefillReport& report, Counts
     passed = passed || (step.gated && !step.voided);
     voided = voided || (step.gated && step.voided);
     behind = behind || (i > 0 && step.issued < report.steps[i - 1].ended);
-    partial = partial || (step.tokens.begin < spec.plan.prefix_end() &&
-                          step.tokens.begin % spec.plan.chunk_tokens != 0);
+    partial = partial || (step.tokens.begin < spec.prefill.prefix_end() &&
+                          step.tokens.begin % spec.prefill.chunk_tokens != 0);
   }
   counts["gated step that passed"] += passed;
   counts["void gate"] += voided;
@@ -58,7 +58,7 @@ void count(const SimulationSpec& spec, const SimulationResult& result, Counts& c
   const auto ended = [&](Errc code) {
     return any_load([code](const LoadReport& load) { return load.outcome == code; });
   };
-  counts["take-over"] += report.taken_over != 0;
+  counts["take-over"] += report.reads_superseded != 0;
   counts["late landing"] += result.late_landings != 0;
   counts["dead lane"] += result.dead_lanes != 0;
   counts["insert whose chunk was lost"] += result.lost_inserts != 0;
@@ -68,7 +68,7 @@ void count(const SimulationSpec& spec, const SimulationResult& result, Counts& c
   counts["failed insert"] += ended(Errc::device);
   counts["missed deadline"] += ended(Errc::timeout);
   counts["slice of some layers"] += any_load(
-      [&](const LoadReport& load) { return load.slice.layers.size() < spec.plan.n_layers; });
+      [&](const LoadReport& load) { return load.slice.layers.size() < spec.prefill.n_layers; });
   counts["everybody idle"] += result.idle > Time{0};
   counts["canceled"] += report.status.code() == Errc::canceled;
   counts["meeting inside the prefix"] +=

@@ -2,17 +2,17 @@
 // Copyright 2026 the cake authors
 //
 // Small prompts, exhaustively: every pattern of holes, and every order in which reads, inserts and
-// steps can end. Drives SessionCore event by event, with the oracle of the simulation watching.
+// steps can end. Drives SessionCore event by event, with the checker of the simulation watching.
 #include <algorithm>
 #include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "cake/compute/oracle.hpp"
+#include "cake/detail/session_core.hpp"
 #include "cake/scheduler/baselines.hpp"
 #include "cake/scheduler/meet_in_the_middle.hpp"
-#include "cake/session_core.hpp"
+#include "cake/testing/kv_invariants.hpp"
 #include "catch.hpp"
 
 namespace {
@@ -27,7 +27,7 @@ struct Turns {
 };
 
 struct Flight {
-  LoadOrder order;
+  detail::ReadTicket order;
   bool inserting = false;
 };
 
@@ -41,14 +41,14 @@ struct Pass {
 template <class S>
 class Moment {
  public:
-  Moment(const PrefillPlan& plan, const std::vector<StoredChunk>& stored, S scheduler)
+  Moment(const PrefillSpec& spec, const std::vector<StoredChunk>& stored, S scheduler)
       : core_(std::move(scheduler)) {
-    const double bytes = static_cast<double>(plan.read_bytes({0, plan.n_layers}));
-    LaneRate prior{bytes / 1e-3, Time{0}, Time{0}};  // a chunk in a millisecond
-    prior.measured = LaneRate::kSure;
-    const std::vector<LaneRate> priors(plan.n_lanes, prior);
-    oracle_.begin(plan);
-    core_.begin(plan, stored, priors);
+    const double bytes = static_cast<double>(spec.read_bytes({0, spec.n_layers}));
+    LinkEstimate prior{bytes / 1e-3, Time{0}, Time{0}};  // a chunk in a millisecond
+    prior.measured = LinkEstimate::kSure;
+    const std::vector<LinkEstimate> priors(spec.n_lanes, prior);
+    checker_.begin(spec);
+    core_.begin(spec, stored, priors);
     go_on();
   }
 
@@ -113,18 +113,18 @@ class Moment {
   std::string check_end() {
     while (!flights_.empty()) {  // what comes back now comes too late
       if (core_.begin_insert(flights_.back().order.id, now_))
-        oracle_.fail("an insert after the end");
+        checker_.fail("an insert after the end");
       flights_.pop_back();
     }
-    if (core_.status() != Errc::ok) oracle_.fail("the run failed");
+    if (core_.status() != Errc::ok) checker_.fail("the run failed");
     core_.close();
     const PrefillReport report = core_.report(now_);
-    oracle_.check(report, true);
-    oracle_.prompt_ends();
-    if (report.scheduler_faults != 0) oracle_.fail("the scheduler broke a rule");
-    return oracle_.violation();
+    checker_.check(report, true);
+    checker_.prompt_ends();
+    if (report.scheduler_faults != 0) checker_.fail("the scheduler broke a rule");
+    return checker_.violation();
   }
-  const std::string& violation() const { return oracle_.violation(); }
+  const std::string& violation() const { return checker_.violation(); }
 
  private:
   static constexpr std::uint32_t kReads = 2;  // of a lane at once
@@ -133,7 +133,7 @@ class Moment {
   void expire() {
     core_.expire(now_);
     for (const Flight& f : flights_) {
-      if (!f.inserting && !core_.wanted(f.order.id)) oracle_.read_failed(f.order.slice);
+      if (!f.inserting && !core_.wanted(f.order.id)) checker_.read_failed(f.order.slice);
     }
   }
 
@@ -146,18 +146,18 @@ class Moment {
       moved = pump_steps() || moved;
       moved = pass_gates() || moved;
       if (!moved) break;
-      if (round == 99) oracle_.fail("somebody acts for ever");
+      if (round == 99) checker_.fail("somebody acts for ever");
     }
     wake_ = std::min(wake_, core_.next_deadline());
   }
   bool pump_lanes() {
     bool moved = false;
-    for (LaneId lane = 0; lane < core_.board().n_lanes(); ++lane) {
+    for (LaneId lane = 0; lane < core_.view().n_lanes(); ++lane) {
       while (std::count_if(flights_.begin(), flights_.end(),
                            [lane](const Flight& f) { return f.order.lane == lane; }) < kReads) {
-        const auto order = core_.next_load(lane, ~0ull, now_);
-        if (!order) break;
-        oracle_.read_begins(order->slice);
+        const auto ticket = core_.next_load(lane, ~0ull, now_);
+        if (!ticket) break;
+        checker_.read_begins(ticket->slice);
         flights_.push_back({*order});
         moved = true;
       }
@@ -166,10 +166,10 @@ class Moment {
   }
   bool pump_steps() {
     if (!passes_.empty() || core_.over()) return false;
-    const Step step = core_.next_step(kBudget, core_.board().plan().may_gate, now_);
+    const Step step = core_.next_step(kBudget, core_.view().spec().may_gate, now_);
     if (step.kind == Step::Kind::wait) wake_ = std::min(wake_, step.until);
     if (step.kind != Step::Kind::compute) return false;
-    oracle_.step_claims(step);
+    checker_.step_claims(step);
     passes_.push_back({step});
     return true;
   }
@@ -177,34 +177,34 @@ class Moment {
     if (passes_.empty() || passed(passes_.front())) return false;
     Pass& pass = passes_.front();
     while (!passed(pass)) {
-      const GateState gate = core_.gate(pass.step.id, pass.layer);
-      if (gate == GateState::shut) return false;
-      if (gate == GateState::voided) {
-        oracle_.step_ends(pass.step, 0);
+      const detail::GateAnswer gate = core_.gate(pass.step.id, pass.layer);
+      if (gate == detail::GateAnswer::shut) return false;
+      if (gate == detail::GateAnswer::voided) {
+        checker_.step_ends(pass.step, 0);
         core_.done(pass.step.id, 0, Errc::superseded, now_);
         passes_.clear();
         return true;
       }
-      oracle_.step_reads(pass.step, pass.layer++);
+      checker_.step_reads(pass.step, pass.layer++);
     }
     return true;
   }
-  bool passed(const Pass& pass) const { return pass.layer == core_.board().plan().n_layers; }
+  bool passed(const Pass& pass) const { return pass.layer == core_.view().spec().n_layers; }
 
   void land(std::size_t i, const Turns& turns) {
-    const LoadOrder order = flights_[i].order;
-    if (!core_.begin_insert(order.id, now_)) return drop(i);
-    oracle_.insert_begins(order.slice);
+    const detail::ReadTicket ticket = flights_[i].order;
+    if (!core_.begin_insert(ticket.id, now_)) return drop(i);
+    checker_.insert_begins(ticket.slice);
     flights_[i].inserting = true;
     if (!turns.inserts) end_insert(i, true);
   }
   void fail(std::size_t i) {
-    oracle_.read_failed(flights_[i].order.slice);
+    checker_.read_failed(flights_[i].order.slice);
     core_.failed(flights_[i].order.id, Errc::io, now_);
     drop(i);
   }
   void end_insert(std::size_t i, bool ok) {
-    oracle_.insert_ends(flights_[i].order.slice, ok);
+    checker_.insert_ends(flights_[i].order.slice, ok);
     core_.inserted(flights_[i].order.id, ok, now_);
     drop(i);
   }
@@ -212,12 +212,12 @@ class Moment {
   void end_step() {
     const Step step = passes_.front().step;
     passes_.clear();
-    oracle_.step_ends(step, step.tokens.size());
+    checker_.step_ends(step, step.tokens.size());
     core_.done(step.id, step.tokens.size(), Errc::ok, now_);
   }
 
-  SessionCore<S> core_;
-  KvOracle oracle_;
+  detail::SessionCore<S> core_;
+  KvInvariantChecker checker_;
   std::vector<Flight> flights_;
   std::vector<Pass> passes_;  // at most one
   Time now_{0};
@@ -254,35 +254,35 @@ class Search {
   std::uint64_t runs_ = 0;
 };
 
-PrefillPlan plan_of(std::uint32_t chunks, std::uint32_t layers, bool may_gate,
+PrefillSpec plan_of(std::uint32_t chunks, std::uint32_t layers, bool may_gate,
                     std::uint32_t lanes = 1) {
-  PrefillPlan plan;
-  plan.chunk_tokens = 16;
-  plan.n_chunks = plan.end_chunk = chunks;
-  plan.n_tokens = 16 * chunks + 8;
-  plan.n_layers = layers;
-  plan.n_lanes = lanes;
-  plan.max_step_tokens = 32;
-  plan.may_gate = may_gate;
-  plan.head_bytes = 4096;
-  plan.layer_bytes = 1 << 20;
-  plan.foot_bytes = 4096;
-  return plan;
+  PrefillSpec spec;
+  spec.chunk_tokens = 16;
+  spec.n_chunks = spec.end_chunk = chunks;
+  spec.n_tokens = 16 * chunks + 8;
+  spec.n_layers = layers;
+  spec.n_lanes = lanes;
+  spec.max_step_tokens = 32;
+  spec.may_gate = may_gate;
+  spec.head_bytes = 4096;
+  spec.layer_bytes = 1 << 20;
+  spec.foot_bytes = 4096;
+  return spec;
 }
 
 /// Every pattern of holes in `chunks` chunks; returns how many runs there were.
 template <class S>
-std::uint64_t follow_all(const PrefillPlan& plan, const Turns& turns, const S& scheduler) {
+std::uint64_t follow_all(const PrefillSpec& spec, const Turns& turns, const S& scheduler) {
   std::uint64_t runs = 0;
-  for (std::uint32_t holes = 0; holes < 1u << plan.end_chunk; ++holes) {
-    std::vector<StoredChunk> stored(plan.end_chunk);
-    for (std::uint32_t c = 0; c < plan.end_chunk; ++c) {
+  for (std::uint32_t holes = 0; holes < 1u << spec.end_chunk; ++holes) {
+    std::vector<StoredChunk> stored(spec.end_chunk);
+    for (std::uint32_t c = 0; c < spec.end_chunk; ++c) {
       if ((holes >> c & 1) == 0)
-        stored[c] = {plan.read_bytes({0, plan.n_layers}), (1u << plan.n_lanes) - 1};
+        stored[c] = {spec.read_bytes({0, spec.n_layers}), (1u << spec.n_lanes) - 1};
     }
     Search<S> search(turns);
-    const std::string broken = search.follow(Moment<S>(plan, stored, scheduler));
-    if (!broken.empty()) FAIL(plan.end_chunk << " chunks, holes " << holes << ": " << broken);
+    const std::string broken = search.follow(Moment<S>(spec, stored, scheduler));
+    if (!broken.empty()) FAIL(spec.end_chunk << " chunks, holes " << holes << ": " << broken);
     runs += search.runs();
   }
   return runs;
@@ -295,15 +295,15 @@ MeetInTheMiddleScheduler meet(double per_token) {
 }
 
 /// With the default scheduler for devices around the crossover, and with the baselines.
-std::uint64_t follow_schedulers(const PrefillPlan& plan, const Turns& turns) {
+std::uint64_t follow_schedulers(const PrefillSpec& spec, const Turns& turns) {
   std::uint64_t runs = 0;
   for (const double chunk_s : {2e-4, 1e-3, 4e-3}) {
-    runs += follow_all(plan, turns, meet(chunk_s / plan.chunk_tokens));
+    runs += follow_all(spec, turns, meet(chunk_s / spec.chunk_tokens));
   }
-  runs += follow_all(plan, turns, LoadOnlyScheduler{});
-  runs += follow_all(plan, turns, FixedSplitScheduler{0.5});
-  runs += follow_all(plan, turns, PublishedScheduler{});
-  return runs + follow_all(plan, turns, ComputeOnlyScheduler{});
+  runs += follow_all(spec, turns, LoadOnlyScheduler{});
+  runs += follow_all(spec, turns, FixedSplitScheduler{0.5});
+  runs += follow_all(spec, turns, PublishedScheduler{});
+  return runs + follow_all(spec, turns, ComputeOnlyScheduler{});
 }
 
 }  // namespace
@@ -333,12 +333,12 @@ TEST_CASE("a gated step behind up to three chunks is right in every order of the
   std::uint64_t runs = 0;
   for (std::uint32_t chunks = 1; chunks <= 3; ++chunks) {
     for (const std::uint32_t layers : {2u, 3u}) {
-      PrefillPlan plan = plan_of(chunks, layers, true);
-      plan.n_tokens += 24;  // a suffix that is worth hiding
-      runs += follow_all(plan, {.inserts = true}, meet(1e-3));
+      PrefillSpec spec = plan_of(chunks, layers, true);
+      spec.n_tokens += 24;  // a suffix that is worth hiding
+      runs += follow_all(spec, {.inserts = true}, meet(1e-3));
       if (chunks > 2) continue;
       const Turns all{.inserts = true, .failures = true, .deadlines = true};
-      runs += follow_all(plan, all, meet(1e-3));
+      runs += follow_all(spec, all, meet(1e-3));
     }
   }
   CHECK(runs > 1000);

@@ -7,8 +7,8 @@
 #include <algorithm>
 #include <vector>
 
-#include "cake/compute/simulation.hpp"
 #include "cake/scheduler/meet_in_the_middle.hpp"
+#include "cake/testing/simulation.hpp"
 #include "catch.hpp"
 
 namespace {
@@ -30,19 +30,19 @@ constexpr std::uint32_t kLayers = 30;
 /// All chunks stored behind every lane of these rates; guessed as LaneOptions guess.
 SimulationSpec spec_of(const Shape& shape, const std::vector<double>& rates, bool may_gate) {
   SimulationSpec spec;
-  PrefillPlan& plan = spec.plan;
-  plan.chunk_tokens = shape.chunk_tokens;
-  plan.n_chunks = plan.end_chunk = shape.chunks;
-  plan.n_tokens = shape.chunks * shape.chunk_tokens + 55;
-  plan.n_layers = kLayers;
-  plan.n_lanes = static_cast<std::uint32_t>(rates.size());
-  plan.max_step_tokens = 512;
-  plan.may_gate = may_gate;
-  plan.head_bytes = 8192;
-  plan.foot_bytes = 4096;
-  plan.layer_bytes = static_cast<std::uint64_t>(shape.chunk_bytes / kLayers);
+  PrefillSpec& prefill = spec.prefill;
+  prefill.chunk_tokens = shape.chunk_tokens;
+  prefill.n_chunks = prefill.end_chunk = shape.chunks;
+  prefill.n_tokens = shape.chunks * shape.chunk_tokens + 55;
+  prefill.n_layers = kLayers;
+  prefill.n_lanes = static_cast<std::uint32_t>(rates.size());
+  prefill.max_step_tokens = 512;
+  prefill.may_gate = may_gate;
+  prefill.head_bytes = 8192;
+  prefill.foot_bytes = 4096;
+  prefill.layer_bytes = static_cast<std::uint64_t>(shape.chunk_bytes / kLayers);
   spec.cost = {10 * shape.per_token, shape.per_token, shape.per_token / 1e5};
-  spec.stored.assign(shape.chunks, {plan.read_bytes({0, kLayers}), (1u << rates.size()) - 1});
+  spec.stored.assign(shape.chunks, {prefill.read_bytes({0, kLayers}), (1u << rates.size()) - 1});
   for (const double rate : rates) {
     spec.links.push_back({{{Time{0}, rate}}, 100us});
     spec.priors.push_back({1e9, 100us, Time{0}});
@@ -64,7 +64,7 @@ PrefillReport next_prompt(SimulationSpec& spec, Meet& scheduler) {
 PrefillReport told(SimulationSpec spec) {
   for (std::size_t l = 0; l < spec.links.size(); ++l) {
     spec.priors[l] = {spec.links[l].trace[0].second, spec.links[l].latency, Time{0}};
-    spec.priors[l].measured = LaneRate::kSure;
+    spec.priors[l].measured = LinkEstimate::kSure;
   }
   MeetOptions options;
   options.cost = spec.cost;
@@ -87,11 +87,11 @@ TEST_CASE(
           const PrefillReport best = told(spec);
           Meet scheduler;
           const PrefillReport first = next_prompt(spec, scheduler);
-          CHECK(first.ttft <= 1.02 * seconds(told(spec_of(shape, {1.0}, may_gate)).ttft) * 1s);
+          CHECK(first.ttft <= 1.02 * to_seconds(told(spec_of(shape, {1.0}, may_gate)).ttft) * 1s);
           for (int prompt = 2; prompt < 6; ++prompt) {
             const PrefillReport report = next_prompt(spec, scheduler);
             CAPTURE(prompt);
-            CHECK(seconds(report.ttft) <= 1.05 * seconds(best.ttft));
+            CHECK(to_seconds(report.ttft) <= 1.05 * to_seconds(best.ttft));
             CHECK(report.tokens_loaded >= best.tokens_loaded * 0.9);
             CHECK(report.failed_loads == 0);
           }
@@ -109,7 +109,7 @@ TEST_CASE("a slow link is used in the first prompt already, and no read of it is
     const PrefillReport first = next_prompt(spec, scheduler);
     CHECK(first.failed_loads == 0);
     CHECK(first.tokens_loaded > 0);
-    CHECK(seconds(first.ttft) <= 1.1 * seconds(best.ttft));
+    CHECK(to_seconds(first.ttft) <= 1.1 * to_seconds(best.ttft));
   }
 }
 
@@ -124,7 +124,7 @@ TEST_CASE("of several lanes the one that is as guessed is used well, whatever th
       Meet scheduler;
       for (int prompt = 1; prompt < 6; ++prompt) {
         const PrefillReport report = next_prompt(spec, scheduler);
-        if (prompt > 2) CHECK(seconds(report.ttft) <= 1.1 * seconds(best.ttft));
+        if (prompt > 2) CHECK(to_seconds(report.ttft) <= 1.1 * to_seconds(best.ttft));
       }
     }
   }
@@ -143,7 +143,7 @@ TEST_CASE(
     const PrefillReport best = told(spec);
     for (int prompt = 0; prompt < 6; ++prompt) {
       const PrefillReport report = next_prompt(spec, scheduler);
-      if (prompt >= 5) CHECK(seconds(report.ttft) <= 1.1 * seconds(best.ttft));
+      if (prompt >= 5) CHECK(to_seconds(report.ttft) <= 1.1 * to_seconds(best.ttft));
     }
   }
 }
@@ -161,7 +161,7 @@ TEST_CASE("a lane on which everything hung once is tried again") {
     spec.faults.clear();
     (void)next_prompt(spec, scheduler);
     (void)next_prompt(spec, scheduler);
-    CHECK(seconds(next_prompt(spec, scheduler).ttft) <= 1.05 * seconds(best.ttft));
+    CHECK(to_seconds(next_prompt(spec, scheduler).ttft) <= 1.05 * to_seconds(best.ttft));
   }
 }
 
@@ -172,6 +172,6 @@ TEST_CASE("one chunk that hangs in every prompt leaves the others loaded") {
   Meet scheduler;
   for (int prompt = 0; prompt < 4; ++prompt) {
     const PrefillReport report = next_prompt(spec, scheduler);
-    if (prompt > 0) CHECK(report.tokens_loaded > 0.5 * spec.plan.prefix_end());
+    if (prompt > 0) CHECK(report.tokens_loaded > 0.5 * spec.prefill.prefix_end());
   }
 }

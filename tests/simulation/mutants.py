@@ -9,13 +9,13 @@ occur exactly once in all of include/cake and src, in whatever file.
 
 MUTANTS = [
     ("a step drops the claim on a chunk", [
-        ("      board_.set_state(c, ChunkState::computing);\n",
-         "      if (c % 5 != 3) board_.set_state(c, ChunkState::computing);\n")]),
+        ("      view_.set_state(c, ChunkState::computing);\n",
+         "      if (c % 5 != 3) view_.set_state(c, ChunkState::computing);\n")]),
     ("insert after take-over", [
-        ("if (!slot->live || status_ != Errc::ok) {",
+        ("if (!entry->live || status_ != Errc::ok) {",
          "if (status_ != Errc::ok) {")]),
     ("a take-over leaves the read its claim", [
-        ("    slots_.drop_reads(chunk);\n"
+        ("    reads_.revoke_reads(chunk);\n"
          "  }\n"
          "\n"
          "  /// No slice of this chunk",
@@ -29,75 +29,75 @@ MUTANTS = [
          "(state == ChunkState::inserting ||\n"
          "           (computes_[chunk] != 0 && (state == ChunkState::open || state == ChunkState::loading)));")]),
     ("off by one at the meet: a chunk is taken for whole one token early", [
-        ("if (range.end <= end) board_.set_state",
-         "if (range.end <= end + 1) board_.set_state")]),
+        ("if (range.end <= end) view_.set_state",
+         "if (range.end <= end + 1) view_.set_state")]),
     ("off by one at the meet: a step runs one token into the loads", [
-        ("      end = std::min(limit, plan.chunk_range(chunk).end);\n"
+        ("      end = std::min(limit, spec.chunk_range(chunk).end);\n"
          "    }\n"
          "    return end;",
-         "      end = std::min(limit, plan.chunk_range(chunk).end);\n"
+         "      end = std::min(limit, spec.chunk_range(chunk).end);\n"
          "    }\n"
-         "    if (end > board.front() && end < plan.prefix_end()) ++end;\n"
+         "    if (end > view.front() && end < spec.prefix_end()) ++end;\n"
          "    return end;")]),
     ("no wake-up time", [
         ("step.until = std::max(std::min(until, next_deadline()), now + Time(1));",
          "step.until = kNever;\n"
          "    (void)until;\n"
          "    (void)now;"),
-        ("    Time earliest = slots_.next_deadline();\n",
+        ("    Time earliest = reads_.next_deadline();\n",
          "    return kNever;\n"
-         "    Time earliest = slots_.next_deadline();\n")]),
+         "    Time earliest = reads_.next_deadline();\n")]),
     ("a dead lane is never declared down", [
-        ("if (lane >= board_.n_lanes() || board_.lane(lane).down() == down) return;",
-         "if (lane >= board_.n_lanes() || board_.lane(lane).down() == down || down) return;")]),
+        ("if (lane >= view_.n_lanes() || view_.lane(lane).down() == down) return;",
+         "if (lane >= view_.n_lanes() || view_.lane(lane).down() == down || down) return;")]),
     ("a gate opens one layer early", [
-        ("return missing_ == have_[std::min<std::size_t>(layer, have_.size() - 1)] ? GateState::open",
-         "return missing_ == have_[layer == 0 ? 0 : layer - 1] ? GateState::open")]),
+        ("return missing_ == have_[std::min<std::size_t>(layer, have_.size() - 1)] ? GateAnswer::open",
+         "return missing_ == have_[layer == 0 ? 0 : layer - 1] ? GateAnswer::open")]),
     ("a lost chunk does not void the gate", [
         ("      gate_.lost(chunk);\n",
          "")]),
     ("a second slice before the tables are parsed", [
-        ("return board.parsed(s.chunk) && (state",
+        ("return view.parsed(s.chunk) && (state",
          "return (state"),
-        ("issued < plan.n_layers && board.parsed(chunk) && !board.doomed(chunk) &&",
-         "issued < plan.n_layers && !board.doomed(chunk) &&")]),
+        ("issued < spec.n_layers && view.parsed(chunk) && !view.unloadable(chunk) &&",
+         "issued < spec.n_layers && !view.unloadable(chunk) &&")]),
     ("deadlines are ignored", [
-        ("if (!slot.live || slot.inserting || slot.deadline > now) continue;",
-         "if (slot.deadline > Time{0}) continue;")]),
+        ("if (!entry.live || entry.inserting || entry.deadline > now) continue;",
+         "if (entry.deadline > Time{0}) continue;")]),
     ("give_back forgets the front", [
-        ("    board_.front_ = std::min(board_.front_, begin);\n",
+        ("    view_.front_ = std::min(view_.front_, begin);\n",
          "")]),
     ("give_back forgets the suffix", [
-        ("    if (end > plan.prefix_end()) board_.suffix_front_ = std::max(begin, plan.prefix_end());\n",
+        ("    if (end > spec.prefix_end()) view_.suffix_front_ = std::max(begin, spec.prefix_end());\n",
          "")]),
     ("a chunk whose load failed stays loadable", [
-        ("    board_.flags_[chunk] |= Board::kDoomed;\n"
+        ("    view_.flags_[chunk] |= RunView::kUnloadable;\n"
          "    chunks_[chunk].load_error = why;\n",
          "    chunks_[chunk].load_error = why;\n")]),
     ("a late landing counts as a failure again", [
-        ("    const bool wanted = slot->live;\n"
+        ("    const bool wanted = entry->live;\n"
          "    if (wanted) {\n"
-         "      count_failure(*slot);\n"
-         "      loads_[slot->report].landed = now;",
-         "    const bool wanted = slot->live;\n"
+         "      count_failure(*entry);\n"
+         "      loads_[entry->report].landed = now;",
+         "    const bool wanted = entry->live;\n"
          "    {\n"
-         "      count_failure(*slot);\n"
-         "      loads_[slot->report].landed = now;")]),
+         "      count_failure(*entry);\n"
+         "      loads_[entry->report].landed = now;")]),
     ("the rest of a short step is kept as computed", [
-        ("      give_back(end, ran.tokens.end);\n"
+        ("      release_range(end, ran.tokens.end);\n"
          "    }\n"
          "    record.tokens",
          "    }\n"
          "    record.tokens")]),
     ("a failed insert counts as good", [
         ("    if (!ok) {\n"
-         "      count_failure(*slot);\n"
-         "      doom(chunk, Errc::device);\n"
+         "      count_failure(*entry);\n"
+         "      mark_unloadable(chunk, Errc::device);\n"
          "    } else if",
-         "    if (!ok) count_failure(*slot);\n"
+         "    if (!ok) count_failure(*entry);\n"
          "    if")]),
     ("an engine without gates gets gated steps", [
-        ("if (!step.gated || !board.may_gate() || step.tokens.begin",
+        ("if (!step.gated || !view.may_gate() || step.tokens.begin",
          "if (!step.gated || step.tokens.begin")]),
     ("a stalled lane keeps its rate", [
         ("return std::max(1.0, age * rate_",
@@ -106,69 +106,69 @@ MUTANTS = [
         ("const Time limit = now > kNever - options_.read_timeout ? kNever : now + options_.read_timeout;",
          "const Time limit = kNever;")]),
     ("a chunk becomes a hole while it is inserted", [
-        ("if (board_.inserting_[chunk] != 0 ||\n",
+        ("if (view_.inserting_[chunk] != 0 ||\n",
          "if (false ||\n")]),
     ("the front passes over chunks that are being inserted", [
         ("} else if (state_[chunk] != ChunkState::resident) {",
          "} else if (state_[chunk] != ChunkState::resident && state_[chunk] != ChunkState::inserting) {")]),
     ("a session that waits for nobody goes on waiting", [
-        ("if (!declined && !impatient_ && now < idle_since_ + options_.patience) {",
-         "if (!impatient_) {")]),
+        ("if (!declined && !idle_timed_out_ && now < idle_since_ + options_.idle_timeout) {",
+         "if (!idle_timed_out_) {")]),
     # ---- planner ----
     ("compute is thought free while steps run", [
-        ("      compute_free_ = std::max(compute_free_, seconds(running.begins)) +\n"
+        ("      compute_free_ = std::max(compute_free_, to_seconds(running.begins)) +\n"
          "                      cost.pass(running.tokens.begin, running.tokens.end);\n",
-         "      compute_free_ = std::max(compute_free_, seconds(running.begins));\n")],
-     "scheduler/outlook_test.cpp", "compute is free when the steps that were handed out end, the second after the first"),
+         "      compute_free_ = std::max(compute_free_, to_seconds(running.begins));\n")],
+     "detail/planner/schedule_planner_test.cpp", "compute is free when the steps that were handed out end, the second after the first"),
     ("the suffix costs nothing", [
-        ("    course.end = std::max(t, below) + suffix_;\n",
-         "    course.end = std::max(t, below);\n")],
-     "scheduler/outlook_test.cpp", "a link that is much faster loads everything"),
+        ("    schedule.end = std::max(t, below) + suffix_;\n",
+         "    schedule.end = std::max(t, below);\n")],
+     "detail/planner/schedule_planner_test.cpp", "a link that is much faster loads everything"),
     ("chunks are dealt to the lane that is done last", [
         ("        if (done < soonest) {",
          "        if (done > soonest || soonest > 1e17) {")],
-     "scheduler/outlook_test.cpp", "lanes share by their speed"),
+     "detail/planner/schedule_planner_test.cpp", "lanes share by their speed"),
     ("compute does not wait for loads below it", [
         ("        t = std::max(t, below);\n",
          "")],
-     "scheduler/outlook_test.cpp", "a chunk that only a slow lane holds is computed, and waits for what lies below it"),
+     "detail/planner/schedule_planner_test.cpp", "a chunk that only a slow lane holds is computed, and waits for what lies below it"),
     ("no lane is ever left out", [
         ("      lanes &= ~(1u << slowest);",
          "      lanes = 0;")],
-     "scheduler/outlook_test.cpp", "a chunk that only a slow lane holds is computed, and waits for what lies below it"),
+     "detail/planner/schedule_planner_test.cpp", "a chunk that only a slow lane holds is computed, and waits for what lies below it"),
     ("a gated pass hides all of its loads", [
         ("end[l] - took[l] * (1 - 1 / groups), end[l] - left[l] + fresh[l]});",
          "end[l] - took[l] * (1 - 1 / groups)});")],
-     "scheduler/outlook_test.cpp", "a gated suffix hides all but one layer of the last loads"),
+     "detail/planner/schedule_planner_test.cpp", "a gated suffix hides all but one layer of the last loads"),
     ("loads go from the front", [
         ("      for (std::uint32_t i = end; i-- > begin;) {\n"
          "        if (items_[i].owner != kNobody) visit(items_[i]);",
          "      for (std::uint32_t i = begin; i < end; ++i) {\n"
          "        if (items_[i].owner != kNobody) visit(items_[i]);")],
-     "scheduler/outlook_test.cpp", "a hole waits for the segment below it, which is loaded first"),
+     "detail/planner/schedule_planner_test.cpp", "a hole waits for the segment below it, which is loaded first"),
     ("the search for the meeting point goes the wrong way", [
-        ("(course.computed + (gated_ ? first_ : 0) < course.loaded ? low : high) = middle;",
-         "(course.computed + (gated_ ? first_ : 0) > course.loaded ? low : high) = middle;")]),
+        ("(schedule.computed + (gated_ ? first_ : 0) < schedule.loaded ? low : high) = middle;",
+         "(schedule.computed + (gated_ ? first_ : 0) > schedule.loaded ? low : high) = middle;")]),
     ("reads in flight are thought resident", [
-        ("        at->coming = std::max(at->coming, seconds(board.lane(l).resident_at(flight, now)));\n",
+        ("        at->coming = std::max(at->coming, to_seconds(view.lane(l).resident_at(flight, now)));\n",
          "")]),
     ("loads are not considered", [
         ("    if (first_landing() < best_.end) choose_lanes();\n",
          "    if (first_landing() < 0) choose_lanes();\n")]),
     ("layers that were asked for are counted again", [
-        ("          item.bytes = static_cast<float>(plan_->read_bytes({issued, n_layers}));",
-         "          item.bytes = static_cast<float>(plan_->read_bytes({0, n_layers}));")],
-     "scheduler/outlook_test.cpp", "only layers of a chunk that were not asked for are still to be read"),
+        ("          item.bytes = static_cast<float>(spec_->read_bytes({issued, n_layers}));",
+         "          item.bytes = static_cast<float>(spec_->read_bytes({0, n_layers}));")],
+     "detail/planner/schedule_planner_test.cpp", "only layers of a chunk that were not asked for are still to be read"),
     ("the planner never looks again", [
-        ("    if (planned_ && (now < next_look_ || !drifted(board, now, idle ? 0.005 : 0.03))) {",
+        ("    if (planned_ && (now < next_look_ || !drifted(view, now, idle ? 0.005 : 0.03))) {",
          "    if (planned_) {")]),
     ("a step is always enqueued at once", [
-        ("      if (const Time ask = when_needed(board, end); ask > now) return wait_until(ask);\n",
+        ("      if (const Time ask = when_needed(view, end); ask > now) return wait_until(ask);\n",
          "")],
      "scheduler/meet_in_the_middle_test.cpp", "a step that loads may make needless is enqueued when the one before it is nearly done"),
     ("a gated pass begins before the first layers are there", [
-        ("if (board.doomed(ready_) || !board.layer_resident(ready_, 0)) return false;",
-         "if (board.doomed(ready_)) return false;")],
+        ("if (view.unloadable(ready_) || !view.layer_resident(ready_, 0)) return false;",
+         "if (view.unloadable(ready_)) return false;")],
      "scheduler/meet_in_the_middle_test.cpp", "the last loads come layer by layer, and the suffix pass follows them gated"),
     ("passes are not learned from", [
         ("if (options_.learn && !last.gated)",
@@ -187,38 +187,38 @@ MUTANTS = [
          "          (state == ChunkState::open || state == ChunkState::loading);\n"
          "      if (!own")]),
     ("a lane takes chunks that it does not hold", [
-        ("        if (board.on_lane(at, lane)) return at;",
+        ("        if (view.on_lane(at, lane)) return at;",
          "        return at;")],
-     "scheduler/load_order_test.cpp", "a lane takes only chunks that it holds"),
+     "detail/planner/load_cursor_test.cpp", "a lane takes only chunks that it holds"),
     ("what lies below the first segment is forgotten", [
         ("      position_ = first_low_;",
          "      position_ = 0;")],
-     "scheduler/load_order_test.cpp", "what lies below the first segment comes last"),
+     "detail/planner/load_cursor_test.cpp", "what lies below the first segment comes last"),
     ("the last pass of several does not pay for the smallest", [
         ("    const double last = y - x - (n - 1) * step;",
          "    const double last = step;")],
-     "scheduler/cost_model_test.cpp", "the last pass of several pays for the smallest step, too"),
+     "scheduler/compute_cost_test.cpp", "the last pass of several pays for the smallest step, too"),
     ("one slow pass is believed", [
         ("      weight[i] = like >= 2 && like > unlike ? 1 : 0;",
          "      weight[i] = 1;")],
-     "scheduler/cost_model_test.cpp", "one slow pass does not move what is known"),
+     "scheduler/compute_cost_test.cpp", "one slow pass does not move what is known"),
     ("a device of another speed is never believed", [
         ("      if (++odd_in_a_row_ > (odd_known_ ? 1u : 2u)) change_speed(by);",
          "      ++odd_in_a_row_;")],
-     "scheduler/cost_model_test.cpp", "a device that has another speed from now on is followed after some passes"),
+     "scheduler/compute_cost_test.cpp", "a device that has another speed from now on is followed after some passes"),
     ("nonsense is learned from", [
         ("    if (tokens.empty() || !(took > 0) || !std::isfinite(took)) return;",
          "    if (tokens.empty()) return;")],
-     "scheduler/cost_model_test.cpp", "nonsense is not learned from"),
+     "scheduler/compute_cost_test.cpp", "nonsense is not learned from"),
     ("the prefix is computed whole or loaded whole", [
         ("      } else if (holders == 0 || (i < stop && item.computable)) {",
          "      } else if (holders == 0) {")],
      "io_lanes_test.cpp", "the two ends meet in the middle behind real threads"),
     ("a read that compute took over is inserted all the same", [
-        ("    if (!slot->live || status_ != Errc::ok) {\n"
-         "      slot->busy = false;",
+        ("    if (!entry->live || status_ != Errc::ok) {\n"
+         "      entry->busy = false;",
          "    if (status_ != Errc::ok) {\n"
-         "      slot->busy = false;")],
+         "      entry->busy = false;")],
      "simulation/exhaustive_test.cpp",
      "up to six chunks are right for every pattern of holes and every order of events"),
     # ---- link estimator ----
@@ -227,7 +227,7 @@ MUTANTS = [
          "      learn(*flight, now);",
          "    {\n"
          "      learn(*flight, now);")],
-     "lane_model_test.cpp", "a failed read says nothing about the rate"),
+     "scheduler/link_estimator_test.cpp", "a failed read says nothing about the rate"),
     ("a read that is given up in time tells a limit", [
         ("    if (slowdown(now) > 1) {\n"
          "      limit(now);\n"
@@ -235,33 +235,33 @@ MUTANTS = [
          "    {\n"
          "      limit(now);\n"
          "      last_given_up_")],
-     "lane_model_test.cpp", "a read that is given up in time tells nothing"),
+     "scheduler/link_estimator_test.cpp", "a read that is given up in time tells nothing"),
     ("the latency counts as bandwidth", [
-        ("      took -= std::min(rate_.measured != 0 ? took : 0.999 * took, seconds(rate_.latency));\n",
+        ("      took -= std::min(rate_.measured != 0 ? took : 0.999 * took, to_seconds(rate_.latency));\n",
          "")],
-     "lane_model_test.cpp", "a steady link with the right prior keeps its rate"),
+     "scheduler/link_estimator_test.cpp", "a steady link with the right prior keeps its rate"),
     ("a session that only gave up denies what others measured", [
         ("    if (mine.measured == 0) return others;  // they saw it work meanwhile\n",
          "")],
-     "lane_model_test.cpp", "two sessions that ran at once both count, by the reads that each has seen"),
+     "scheduler/link_estimator_test.cpp", "two sessions that ran at once both count, by the reads that each has seen"),
     ("one stalled read is believed", [
         ("    if (took <= most) {\n"
          "      if (++since_slow_",
          "    if (took <= 1e18) {\n"
          "      if (++since_slow_")],
-     "lane_model_test.cpp", "one stalled or one cached read does not throw the rate off, two of a kind do"),
+     "scheduler/link_estimator_test.cpp", "one stalled or one cached read does not throw the rate off, two of a kind do"),
     ("bytes stay in flight for ever", [
         ("    bytes_in_flight_ -= flight->bytes;\n",
          "")],
-     "lane_model_test.cpp", "a failed read says nothing about the rate"),
+     "scheduler/link_estimator_test.cpp", "a failed read says nothing about the rate"),
     ("reads at once are never doubled", [
         ("      rate_.depth *= 2;",
          "      rate_.depth *= 1;")],
-     "lane_model_test.cpp", "the search for the right number of reads at once goes on with the next prompt"),
+     "scheduler/link_estimator_test.cpp", "the search for the right number of reads at once goes on with the next prompt"),
     ("a lane that was not used is forgotten", [
         ("      same.unused = std::min(same.unused + 1, 1u << 20);\n",
          "")],
-     "lane_model_test.cpp", "a session that measured nothing leaves what others have learned"),
+     "scheduler/link_estimator_test.cpp", "a session that measured nothing leaves what others have learned"),
     # ---- lanes ----
     ("kept buffers are not dropped for new ones", [
         ("    while (!kept_.empty() && lent_ + leaving_ + kept_bytes_ > budget_) drop_oldest(dropped);\n",
@@ -290,17 +290,17 @@ MUTANTS = [
      "io_lanes_test.cpp", "a completion that throws keeps its buffer until its read has ended"),
     # ---- session ----
     ("the end of a step is no change", [
-        ("    if (!board_.running_.empty()) board_.running_.front().begins = now;\n"
+        ("    if (!view_.running_.empty()) view_.running_.front().begins = now;\n"
          "    changed();\n",
-         "    if (!board_.running_.empty()) board_.running_.front().begins = now;\n")],
-     "session_core_test.cpp", "a lane that was refused work during a step is asked again after it"),
+         "    if (!view_.running_.empty()) view_.running_.front().begins = now;\n")],
+     "detail/session_core_test.cpp", "a lane that was refused work during a step is asked again after it"),
     ("an engine that does not come to insert keeps all memory", [
         ("        if (!pending.empty() && 2 * pending_bytes >= lanes.staging_bytes()) return std::nullopt;\n",
          "")],
      "io_lanes_test.cpp", "a session that does not come to insert leaves the lanes to the others"),
     ("later layers are read without the head", [
-        ("layers.begin == 0 ? 0 : plan.head_bytes + layers.begin * plan.layer_bytes;",
-         "layers.begin == 0 ? 0 : layers.begin * plan.layer_bytes;")],
+        ("layers.begin == 0 ? 0 : spec.head_bytes + layers.begin * spec.layer_bytes;",
+         "layers.begin == 0 ? 0 : layers.begin * spec.layer_bytes;")],
      "io_lanes_test.cpp", "whole chunks and layers are loaded through staging memory of exactly the budget"),
     ("a lane gets any number of reads", [
         ("    if (model.in_flight().empty() || model.in_flight().size() < model.rate().depth) return true;\n",
@@ -308,23 +308,23 @@ MUTANTS = [
     ("a step is not cut to its budget", [
         ("      if (step.tokens.size() > budget) step.tokens.end = step.tokens.begin + budget;\n",
          "")],
-     "session_core_test.cpp", "a step that is larger than its budget is cut"),
+     "detail/session_core_test.cpp", "a step that is larger than its budget is cut"),
     ("compute waits for lanes that have nothing to read", [
-        ("      declined = declined && (board_.lane(l).down() || declined_[l] == version_);",
+        ("      declined = declined && (view_.lane(l).down() || declined_[l] == version_);",
          "      declined = false;")],
-     "session_core_test.cpp", "a session computes the front itself when the scheduler waits for nobody"),
+     "detail/session_core_test.cpp", "a session computes the front itself when the scheduler waits for nobody"),
     ("the rest of a load that was cut is forgotten", [
         ("    if (cut && !rest) rest_.push_back(",
          "    if (cut && rest) rest_.push_back(")],
-     "session_core_test.cpp", "a load of more layers than one read may take goes on where its last part ended"),
+     "detail/session_core_test.cpp", "a load of more layers than one read may take goes on where its last part ended"),
     ("the slot of a dropped read is used again while its lane reads", [
-        ("      if (!free.busy) return free = slot;",
-         "      if (!free.live) return free = slot;")],
-     "claims_test.cpp", "a read that was dropped counts on its lane until it has ended"),
+        ("      if (!free.busy) return free = entry;",
+         "      if (!free.live) return free = entry;")],
+     "detail/prefill_state_test.cpp", "a read that was dropped counts on its lane until it has ended"),
     ("the next deadline is that of the latest read", [
-        ("earliest = std::min(earliest, slot.deadline);",
-         "earliest = earliest == kNever ? slot.deadline : std::max(earliest, slot.deadline);")],
-     "claims_test.cpp", "the next deadline is that of the read that is due first"),
+        ("earliest = std::min(earliest, entry.deadline);",
+         "earliest = earliest == kNever ? entry.deadline : std::max(earliest, entry.deadline);")],
+     "detail/prefill_state_test.cpp", "the next deadline is that of the read that is due first"),
     # ---- reader ----
     ("the footer is not checked", [
         ("  slice.has_footer = layers.end == n_layers;",

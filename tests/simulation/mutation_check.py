@@ -25,7 +25,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from mutants import MUTANTS  # noqa: E402
 
 # What the test programs need of the compiled part of the library.
-LIBRARY = ["report.cpp", "identity.cpp", "chunk/digest.cpp", "chunk/format.cpp", "chunk/reader.cpp",
+LIBRARY = ["core/report.cpp", "core/identity.cpp", "chunk/digest.cpp", "chunk/format.cpp", "chunk/reader.cpp",
            "chunk/writer.cpp"]
 SIMULATE = "simulation/simulate.cpp"
 # A test that passes takes seconds, and a mutant that hangs is found.
@@ -83,7 +83,7 @@ class Check:
         main = self.source / "tests" / test
         objects = [self.compile(tree, main, out.with_suffix(".o")) if headers_changed
                    else self.unmutated(main)]
-        for name in ["report.cpp"] if test == SIMULATE else LIBRARY:
+        for name in ["core/report.cpp"] if test == SIMULATE else LIBRARY:
             path = pathlib.Path("src", name)
             objects.append(self.compile(tree, tree / path, out.with_suffix(f".{path.stem}.o"))
                            if path in changed else self.unmutated(self.source / path))

@@ -11,7 +11,7 @@
 #include <random>
 #include <utility>
 
-#include "cake/compute/simulation.hpp"
+#include "cake/testing/simulation.hpp"
 
 namespace cake::testing {
 
@@ -43,40 +43,43 @@ class Random {
 /// speed, around the crossover of both.
 inline SimulationSpec steady_spec(Random& r) {
   SimulationSpec spec;
-  PrefillPlan& plan = spec.plan;
-  plan.chunk_tokens = 16u << r.below(6);
+  PrefillSpec& prefill = spec.prefill;
+  prefill.chunk_tokens = 16u << r.below(6);
   const std::uint32_t chunks = r.chance(0.02) ? r.between(41, 500) : r.between(1, 40);
-  plan.max_step_tokens = std::max(plan.chunk_tokens, 128u << r.below(5));
-  const std::uint32_t suffix = r.chance(0.2) ? 3 * plan.max_step_tokens : 3 * plan.chunk_tokens;
-  plan.n_tokens = chunks * plan.chunk_tokens + r.between(1, suffix);
-  plan.n_chunks = (plan.n_tokens - 1) / plan.chunk_tokens;
-  plan.end_chunk = r.chance(0.7) ? std::min(chunks, plan.n_chunks) : r.below(plan.n_chunks + 1);
-  plan.n_layers = r.between(1, 40);
-  plan.n_lanes = r.between(1, 3);
-  plan.may_gate = r.chance(0.5);
-  plan.head_bytes = 8192;
-  plan.foot_bytes = 4096;
-  plan.layer_bytes = 4096ull * plan.chunk_tokens;
+  prefill.max_step_tokens = std::max(prefill.chunk_tokens, 128u << r.below(5));
+  const std::uint32_t suffix =
+      r.chance(0.2) ? 3 * prefill.max_step_tokens : 3 * prefill.chunk_tokens;
+  prefill.n_tokens = chunks * prefill.chunk_tokens + r.between(1, suffix);
+  prefill.n_chunks = (prefill.n_tokens - 1) / prefill.chunk_tokens;
+  prefill.end_chunk =
+      r.chance(0.7) ? std::min(chunks, prefill.n_chunks) : r.below(prefill.n_chunks + 1);
+  prefill.n_layers = r.between(1, 40);
+  prefill.n_lanes = r.between(1, 3);
+  prefill.may_gate = r.chance(0.5);
+  prefill.head_bytes = 8192;
+  prefill.foot_bytes = 4096;
+  prefill.layer_bytes = 4096ull * prefill.chunk_tokens;
   spec.cost.per_token = r.scale(1e-5, 1e-3);
   spec.cost.overhead = spec.cost.per_token * r.scale(0.1, 60);
   spec.cost.per_position = spec.cost.per_token / r.scale(2e3, 2e5);
   // Links around the rate at which loading all takes as long as computing all.
-  const double all_bytes = static_cast<double>(plan.read_bytes({0, plan.n_layers})) * chunks;
-  const double crossover = all_bytes / spec.cost.passes(0, plan.n_tokens, plan.max_step_tokens);
-  for (std::uint32_t l = 0; l < plan.n_lanes; ++l) {
+  const double all_bytes = static_cast<double>(prefill.read_bytes({0, prefill.n_layers})) * chunks;
+  const double crossover =
+      all_bytes / spec.cost.passes(0, prefill.n_tokens, prefill.max_step_tokens);
+  for (std::uint32_t l = 0; l < prefill.n_lanes; ++l) {
     SimulatedLink link;
-    link.trace = {{Time{0}, crossover * r.scale(0.05, 20) / plan.n_lanes}};
-    link.latency = from_seconds(r.scale(1e-6, 0.5) * spec.cost.per_token * plan.chunk_tokens);
+    link.trace = {{Time{0}, crossover * r.scale(0.05, 20) / prefill.n_lanes}};
+    link.latency = from_seconds(r.scale(1e-6, 0.5) * spec.cost.per_token * prefill.chunk_tokens);
     spec.priors.push_back({link.trace[0].second, link.latency, Time{0}});
     spec.links.push_back(std::move(link));
   }
   const double stored = r.chance(0.5) ? 1.0 : r.unit();
-  for (std::uint32_t c = 0; c < plan.end_chunk; ++c) {
+  for (std::uint32_t c = 0; c < prefill.end_chunk; ++c) {
     StoredChunk chunk;
-    if (c + 1 == plan.end_chunk || r.chance(stored)) {
-      chunk.size = plan.read_bytes({0, plan.n_layers});
+    if (c + 1 == prefill.end_chunk || r.chance(stored)) {
+      chunk.size = prefill.read_bytes({0, prefill.n_layers});
       chunk.tiers =
-          r.chance(0.6) ? (1u << plan.n_lanes) - 1 : 1u + r.below((1u << plan.n_lanes) - 1);
+          r.chance(0.6) ? (1u << prefill.n_lanes) - 1 : 1u + r.below((1u << prefill.n_lanes) - 1);
     }
     spec.stored.push_back(chunk);
   }
@@ -88,9 +91,9 @@ inline SimulationSpec steady_spec(Random& r) {
 inline SimulationSpec wild_spec(std::uint64_t seed) {
   Random r(seed);
   SimulationSpec spec = steady_spec(r);
-  PrefillPlan& plan = spec.plan;
-  const double total = spec.cost.passes(0, plan.n_tokens, plan.max_step_tokens);
-  if (r.chance(0.2)) plan.resident_tokens = r.below(plan.n_tokens);
+  PrefillSpec& prefill = spec.prefill;
+  const double total = spec.cost.passes(0, prefill.n_tokens, prefill.max_step_tokens);
+  if (r.chance(0.2)) prefill.resident_tokens = r.below(prefill.n_tokens);
   for (SimulatedLink& link : spec.links) {
     const std::uint32_t changes = r.chance(0.5) ? r.below(6) : 0;
     for (std::uint32_t i = 0; i < changes; ++i) {
@@ -100,13 +103,13 @@ inline SimulationSpec wild_spec(std::uint64_t seed) {
     if (link.trace.back().second == 0)
       link.trace.emplace_back(link.trace.back().first + from_seconds(total), 1e9);
   }
-  for (LaneRate& prior : spec.priors) {
+  for (LinkEstimate& prior : spec.priors) {
     if (r.chance(0.5)) prior.bytes_per_second *= r.scale(0.05, 20);
     if (r.chance(0.3)) prior.latency = Time{0};
   }
   if (r.chance(0.4)) {
     const double p = r.scale(0.01, 0.6);
-    spec.faults.assign(plan.end_chunk, SimulatedFault::none);
+    spec.faults.assign(prefill.end_chunk, SimulatedFault::none);
     for (SimulatedFault& fault : spec.faults) {
       if (r.chance(p)) fault = static_cast<SimulatedFault>(1 + r.below(4));
     }
@@ -114,12 +117,13 @@ inline SimulationSpec wild_spec(std::uint64_t seed) {
   spec.insert = r.chance(0.3) ? Time{0} : from_seconds(total * r.scale(1e-5, 0.1));
   spec.workers = r.between(1, 5);
   spec.workers_block = r.chance(0.5);
-  if (r.chance(0.3)) spec.staging_bytes = plan.read_bytes({0, plan.n_layers}) * r.between(1, 3);
+  if (r.chance(0.3))
+    spec.staging_bytes = prefill.read_bytes({0, prefill.n_layers}) * r.between(1, 3);
   if (r.chance(0.1)) spec.cancel_at = from_seconds(total * r.unit());
   spec.steps_in_flight = r.between(1, 2);
   if (r.chance(0.4)) {
     const std::uint64_t engine = r.next();
-    const std::uint32_t most = plan.max_step_tokens;
+    const std::uint32_t most = prefill.max_step_tokens;
     spec.budget = [engine, most](std::uint32_t n) -> std::pair<std::uint32_t, std::uint32_t> {
       Random own(engine + n);
       if (own.chance(0.1)) return {0, 0};
@@ -129,7 +133,7 @@ inline SimulationSpec wild_spec(std::uint64_t seed) {
     spec.may_gate = [engine](std::uint32_t n) { return Random(engine * 3 + n).chance(0.7); };
   }
   // A fault may begin behind the first layers, while earlier slices of the chunk are inserted.
-  if (r.chance(0.5)) spec.sound_layers = r.below(plan.n_layers);
+  if (r.chance(0.5)) spec.sound_layers = r.below(prefill.n_layers);
   return spec;
 }
 

@@ -29,41 +29,42 @@ void run_wild_seeds(std::uint64_t first, std::uint64_t count) {
 
 /// Nothing comes from the scheduler.
 struct AlwaysWaits {
-  void begin(const PrefillPlan&) {}
-  Step next_step(const Board&, std::uint32_t, Time) {
+  void begin(const PrefillSpec&) {}
+  Step next_step(const RunView&, std::uint32_t, Time) {
     Step step;
     step.kind = Step::Kind::wait;
     return step;
   }
-  std::optional<Load> next_load(const Board&, LaneId, Time) { return std::nullopt; }
+  std::optional<LoadRequest> next_load(const RunView&, LaneId, Time) { return std::nullopt; }
 };
 
 /// Only nonsense comes from the scheduler, and now and then something that happens to be allowed.
 struct OrdersNonsense {
   explicit OrdersNonsense(std::uint64_t seed) : random(seed) {}
-  void begin(const PrefillPlan& p) { plan = &p; }
-  Step next_step(const Board& board, std::uint32_t budget, Time now) {
+  void begin(const PrefillSpec& p) { prefill = &p; }
+  Step next_step(const RunView& view, std::uint32_t budget, Time now) {
     Step step;
     step.kind = static_cast<Step::Kind>(random.below(3));
     step.gated = random.chance(0.5);
-    step.tokens.begin = random.chance(0.5) ? board.front() : random.below(2 * plan->n_tokens);
+    step.tokens.begin = random.chance(0.5) ? view.front() : random.below(2 * prefill->n_tokens);
     step.tokens.end = random.chance(0.5) ? step.tokens.begin + random.below(budget + 1)
-                                         : random.below(2 * plan->n_tokens);
+                                         : random.below(2 * prefill->n_tokens);
     step.until = random.chance(0.5) ? now : kNever;
     return step;
   }
-  std::optional<Load> next_load(const Board&, LaneId, Time now) {
+  std::optional<LoadRequest> next_load(const RunView&, LaneId, Time now) {
     if (random.chance(0.3)) return std::nullopt;
-    Load load;
-    load.slice = plan->whole(random.below(plan->n_chunks + 2));
+    LoadRequest load;
+    load.slice = prefill->whole(random.below(prefill->n_chunks + 2));
     if (random.chance(0.3)) {
-      load.slice.layers = {random.below(plan->n_layers + 1), random.below(plan->n_layers + 2)};
+      load.slice.layers = {random.below(prefill->n_layers + 1),
+                           random.below(prefill->n_layers + 2)};
     }
     load.deadline = now + Time(random.below(1'000'000'000));
     return load;
   }
   Random random;
-  const PrefillPlan* plan = nullptr;
+  const PrefillSpec* prefill = nullptr;
 };
 
 }  // namespace
@@ -101,8 +102,8 @@ TEST_CASE("with steady links and right priors no run is slower than the better b
     const auto compute = simulate(spec, ComputeOnlyScheduler{});
     const auto load = simulate(spec, LoadOnlyScheduler{});
     if (!cake.violation.empty()) FAIL("seed " << seed << ": " << cake.violation);
-    const double best = std::min(seconds(compute.report.ttft), seconds(load.report.ttft));
-    const double ratio = seconds(cake.report.ttft) / best;
+    const double best = std::min(to_seconds(compute.report.ttft), to_seconds(load.report.ttft));
+    const double ratio = to_seconds(cake.report.ttft) / best;
     loaded += cake.report.tokens_loaded;
     if (ratio > 1.02) FAIL("steady seed " << seed << ": ratio " << ratio);
   }
@@ -179,7 +180,7 @@ TEST_CASE("an engine without gates gets no gated step from any scheduler") {
   for (std::uint64_t seed = 0; seed < 2'000; ++seed) {
     SimulationSpec spec = wild_spec(seed);
     spec.faulty_scheduler = true;
-    spec.plan.may_gate = spec.has_gates = false;
+    spec.prefill.may_gate = spec.has_gates = false;
     const auto result = simulate(spec, AlwaysGates{});
     if (!result.violation.empty()) FAIL("seed " << seed << ": " << result.violation);
     for (const StepReport& step : result.report.steps) CHECK_FALSE(step.gated);
@@ -193,11 +194,11 @@ TEST_CASE("an engine without gates gets no gated step from any scheduler") {
 TEST_CASE("any number of tokens may be the most that a step takes") {
   for (std::uint64_t seed = 0; seed < 1'000; ++seed) {
     SimulationSpec spec = wild_spec(seed);
-    spec.plan.max_step_tokens = ~0u - static_cast<std::uint32_t>(seed % 3);
+    spec.prefill.max_step_tokens = ~0u - static_cast<std::uint32_t>(seed % 3);
     if (seed % 4 == 0) spec.budget = nullptr;
     if (seed % 4 == 1) spec.budget = [](std::uint32_t n) { return std::pair(~0u - n % 2, ~0u); };
-    if (spec.plan.resident_tokens == 0)
-      spec.plan.resident_tokens = static_cast<std::uint32_t>(seed) % spec.plan.n_tokens;
+    if (spec.prefill.resident_tokens == 0)
+      spec.prefill.resident_tokens = static_cast<std::uint32_t>(seed) % spec.prefill.n_tokens;
     const auto meet = simulate(spec, MeetInTheMiddleScheduler(wild_options(seed, spec)));
     if (!meet.violation.empty()) FAIL("seed " << seed << ": " << meet.violation);
     spec.faulty_scheduler = true;

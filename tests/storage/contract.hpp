@@ -29,8 +29,8 @@ void check_contract(S& store) {
   CHECK(store.erase(keys[0]));
 
   // Round trip, whole and in parts.
-  REQUIRE(cake::wait(store.write(keys[0], a.bytes())));
-  REQUIRE(cake::wait(store.write(keys[2], b.bytes())));
+  REQUIRE(cake::await_completion(store.write(keys[0], a.bytes())));
+  REQUIRE(cake::await_completion(store.write(keys[2], b.bytes())));
   found = store.lookup(keys).value();
   CHECK(found[0].size == size);
   CHECK(found[0].tiers == 1);
@@ -46,7 +46,7 @@ void check_contract(S& store) {
   }
 
   // The first one wins.
-  REQUIRE(cake::wait(store.write(keys[0], b.bytes())));
+  REQUIRE(cake::await_completion(store.write(keys[0], b.bytes())));
   CHECK(look(store, keys[0]).size == size);
   CHECK(equal(fetch(store, keys[0], size).bytes(), a.bytes()));
 
@@ -57,7 +57,7 @@ void check_contract(S& store) {
   CHECK(read_code(store, keys[0], 4096, 0, 7) == Errc::invalid_argument);
 
   // No object is empty; size 0 means absent.
-  CHECK(cake::wait(store.write(keys[1], {})).code() == Errc::invalid_argument);
+  CHECK(cake::await_completion(store.write(keys[1], {})).code() == Errc::invalid_argument);
   CHECK_FALSE(look(store, keys[1]).stored());
 
   // Erased is erased, and can be written again.
@@ -65,7 +65,7 @@ void check_contract(S& store) {
   CHECK_FALSE(look(store, keys[0]).stored());
   CHECK(read_code(store, keys[0], size) == Errc::not_found);
   CHECK(look(store, keys[2]).stored());
-  REQUIRE(cake::wait(store.write(keys[0], b.bytes())));
+  REQUIRE(cake::await_completion(store.write(keys[0], b.bytes())));
   CHECK(equal(fetch(store, keys[0], 2 * size).bytes(), b.bytes()));
   REQUIRE(store.erase(keys[0]));
   REQUIRE(store.erase(keys[2]));
@@ -91,7 +91,7 @@ void check_concurrent(S& store, int rounds) {
         const ChunkKey key = key_of(i);
         switch (random() % 4) {
           case 0:
-            wrong += !cake::wait(store.write(key, contents[i].bytes()));
+            wrong += !cake::await_completion(store.write(key, contents[i].bytes()));
             break;
           case 1:
             wrong += !store.erase(key);
@@ -99,7 +99,7 @@ void check_concurrent(S& store, int rounds) {
           default: {
             const auto found = look(store, key);
             wrong += found.stored() && found.size != size;
-            const Status status = cake::wait(store.read(0, key, 0, out.bytes()));
+            const Status status = cake::await_completion(store.read(0, key, 0, out.bytes()));
             if (status) {
               ++whole;
               wrong += !equal(out.bytes(), contents[i].bytes());

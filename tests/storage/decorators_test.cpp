@@ -5,6 +5,7 @@
 // reach further than that store.
 #include <new>
 
+#include "cake/detail/arena.hpp"
 #include "cake/storage/gds.hpp"
 #include "cake/storage/memory.hpp"
 #include "cake/storage/posix.hpp"
@@ -21,17 +22,21 @@ template <class S>
 using Slow = ThrottledStorage<S>;
 
 // Just the members that the inner store has.
-static_assert(HasDeviceStaging<Slow<GdsStorage>> && HasMisread<Slow<GdsStorage>>);
-static_assert(HasWriteNew<Slow<GdsStorage>> && HasLookupProblem<Slow<GdsStorage>>);
-static_assert(HasWriteNew<Slow<PosixStorage>> && HasLookupProblem<Slow<PosixStorage>>);
-static_assert(!HasDeviceStaging<Slow<PosixStorage>> && !HasMisread<Slow<PosixStorage>>);
-static_assert(!HasDeviceStaging<Slow<MemoryStorage>> && !HasLookupProblem<Slow<MemoryStorage>>);
-static_assert(HasDeviceStaging<Slow<Slow<GdsStorage>>>);
-static_assert(HasDeviceStaging<TieredStorage<MemoryStorage, GdsStorage>>);
-static_assert(HasMisread<TieredStorage<MemoryStorage, Slow<GdsStorage>>>);
-static_assert(HasWriteNew<TieredStorage<MemoryStorage, PosixStorage>>);
-static_assert(!HasDeviceStaging<TieredStorage<MemoryStorage, PosixStorage>>);
-static_assert(!HasMisread<TieredStorage<MemoryStorage, PosixStorage>>);
+static_assert(detail::HasDeviceStaging<Slow<GdsStorage>> &&
+              detail::HasStoredBytesDiffer<Slow<GdsStorage>>);
+static_assert(detail::HasWriteNew<Slow<GdsStorage>> && detail::HasLookupProblem<Slow<GdsStorage>>);
+static_assert(detail::HasWriteNew<Slow<PosixStorage>> &&
+              detail::HasLookupProblem<Slow<PosixStorage>>);
+static_assert(!detail::HasDeviceStaging<Slow<PosixStorage>> &&
+              !detail::HasStoredBytesDiffer<Slow<PosixStorage>>);
+static_assert(!detail::HasDeviceStaging<Slow<MemoryStorage>> &&
+              !detail::HasLookupProblem<Slow<MemoryStorage>>);
+static_assert(detail::HasDeviceStaging<Slow<Slow<GdsStorage>>>);
+static_assert(detail::HasDeviceStaging<TieredStorage<MemoryStorage, GdsStorage>>);
+static_assert(detail::HasStoredBytesDiffer<TieredStorage<MemoryStorage, Slow<GdsStorage>>>);
+static_assert(detail::HasWriteNew<TieredStorage<MemoryStorage, PosixStorage>>);
+static_assert(!detail::HasDeviceStaging<TieredStorage<MemoryStorage, PosixStorage>>);
+static_assert(!detail::HasStoredBytesDiffer<TieredStorage<MemoryStorage, PosixStorage>>);
 
 struct Strange {};  // no std::exception
 
@@ -112,7 +117,8 @@ TEST_CASE("a store that throws anything out of any call is a tier that fails, an
           }
           CHECK(read.wait().code() == kCodes[how]);
           store.write_to(bad_store);
-          CHECK(cake::wait(store.write(sample::key_of(2), bytes.bytes())).code() == kCodes[how]);
+          CHECK(cake::await_completion(store.write(sample::key_of(2), bytes.bytes())).code() ==
+                kCodes[how]);
           CHECK(store.erase(key).code() == (late ? Errc::ok : kCodes[how]));
           CHECK(good.size() == 0);  // erased behind the one that throws
           bad.how = 0;
@@ -151,7 +157,8 @@ TEST_CASE("a store that throws anything fails behind a link, too") {
         CHECK(read.wait_for(std::chrono::seconds(1)));
       }
       CHECK(read.wait().code() == kCodes[how]);
-      CHECK(cake::wait(store.write(sample::key_of(2), bytes.bytes())).code() == kCodes[how]);
+      CHECK(cake::await_completion(store.write(sample::key_of(2), bytes.bytes())).code() ==
+            kCodes[how]);
       if (late) continue;
       const auto found = store.lookup(std::span(&key, 1));
       REQUIRE_FALSE(found);
@@ -200,7 +207,7 @@ TEST_CASE("a store that answers for tiers that it does not have is not believed"
 /// Memory of a device whose addresses are those of the host, so that wrong turns can be counted.
 struct CountedDevice : DeviceStaging {
   AlignedBuffer memory{1 << 20};
-  ArenaMap map{memory.bytes()};
+  detail::ArenaMap map{memory.bytes()};
   int copies = 0;
   std::byte* allocate(std::size_t bytes) override { return map.take(bytes); }
   void release(std::byte* data, std::size_t bytes) noexcept override { map.give_back(data, bytes); }
@@ -222,18 +229,18 @@ struct CountedDevice : DeviceStaging {
   }
 };
 
-/// Memory that reads into a device, and can tell misread bytes.
+/// Memory that reads into a device, and can tell stored_bytes_differ bytes.
 struct DeviceStore : MemoryStorage {
   CountedDevice* device = nullptr;
   int asked = 0;
   bool answer = true;
   DeviceStaging* device_staging() { return device; }
-  bool misread(const ChunkKey&, std::uint64_t, ConstBytes) {
+  bool stored_bytes_differ(const ChunkKey&, std::uint64_t, ConstBytes) {
     ++asked;
     return answer;
   }
 };
-static_assert(StorageBackend<DeviceStore> && HasMisread<DeviceStore>);
+static_assert(StorageBackend<DeviceStore> && detail::HasStoredBytesDiffer<DeviceStore>);
 
 TEST_CASE("device memory of one tier is read into from all, from the others by the host") {
   CountedDevice device;
@@ -246,18 +253,18 @@ TEST_CASE("device memory of one tier is read into from all, from the others by t
   TieredStorage store(host, direct);
   CHECK(store.device_staging() == &device);
   const AlignedBuffer out(8192, &device);
-  REQUIRE(cake::wait(store.read(0, sample::key_of(1), 0, out.bytes())));
+  REQUIRE(cake::await_completion(store.read(0, sample::key_of(1), 0, out.bytes())));
   CHECK(device.copies == 1);
   CHECK(sample::equal(out.bytes(), a.bytes()));
   // It was not read by the tier that could tell, so nobody is asked.
-  CHECK_FALSE(store.misread(sample::key_of(1), 0, out.bytes()));
+  CHECK_FALSE(store.stored_bytes_differ(sample::key_of(1), 0, out.bytes()));
   CHECK(direct.asked == 0);
-  REQUIRE(cake::wait(store.read(1, sample::key_of(1), 0, out.bytes())));
+  REQUIRE(cake::await_completion(store.read(1, sample::key_of(1), 0, out.bytes())));
   CHECK(device.copies == 1);
   CHECK(sample::equal(out.bytes(), b.bytes()));
-  CHECK(store.misread(sample::key_of(1), 0, out.bytes()));
+  CHECK(store.stored_bytes_differ(sample::key_of(1), 0, out.bytes()));
   direct.answer = false;
-  CHECK_FALSE(store.misread(sample::key_of(1), 0, out.bytes()));
+  CHECK_FALSE(store.stored_bytes_differ(sample::key_of(1), 0, out.bytes()));
   CHECK(direct.asked == 2);
   CHECK(sample::read_code(store, sample::key_of(9), 8192, 0, 0) == Errc::not_found);
   // Host memory is read into by each as ever.
@@ -268,7 +275,8 @@ TEST_CASE("device memory of one tier is read into from all, from the others by t
   CHECK(store.device_staging() == nullptr);
 }
 
-TEST_CASE("each of two tiers with a device of its own is asked for its own misread bytes") {
+TEST_CASE(
+    "each of two tiers with a device of its own is asked for its own stored_bytes_differ bytes") {
   CountedDevice device;
   DeviceStore one, two;
   one.device = two.device = &device;
@@ -278,8 +286,8 @@ TEST_CASE("each of two tiers with a device of its own is asked for its own misre
   ThrottledStorage slow(two, LinkOptions{});
   TieredStorage store(one, slow);
   const AlignedBuffer out(8192, &device);
-  REQUIRE(cake::wait(store.read(1, sample::key_of(1), 0, out.bytes())));
-  CHECK(store.misread(sample::key_of(1), 0, out.bytes()));
+  REQUIRE(cake::await_completion(store.read(1, sample::key_of(1), 0, out.bytes())));
+  CHECK(store.stored_bytes_differ(sample::key_of(1), 0, out.bytes()));
   CHECK(one.asked == 0);
   CHECK(two.asked == 1);
   CHECK(device.copies == 0);
@@ -290,14 +298,14 @@ TEST_CASE("a decorated store says whether a write was the first, and why a looku
   ThrottledStorage slow(two, LinkOptions{});
   TieredStorage store(one, slow);
   const auto bytes = sample::content(1, 8192);
-  CHECK(write_and_tell(store, sample::key_of(1), bytes.bytes()).value());
-  CHECK_FALSE(write_and_tell(store, sample::key_of(1), bytes.bytes()).value());
+  CHECK(detail::write_and_tell(store, sample::key_of(1), bytes.bytes()).value());
+  CHECK_FALSE(detail::write_and_tell(store, sample::key_of(1), bytes.bytes()).value());
   CHECK(two.size() == 1);
-  CHECK(lookup_problem_of(store));
+  CHECK(detail::lookup_problem_of(store));
   MemoryStorage memory;
   Throwing plain(memory);  // does not say
-  CHECK(write_and_tell(plain, sample::key_of(1), bytes.bytes()).value());
-  CHECK(write_and_tell(plain, sample::key_of(1), bytes.bytes()).value());
+  CHECK(detail::write_and_tell(plain, sample::key_of(1), bytes.bytes()).value());
+  CHECK(detail::write_and_tell(plain, sample::key_of(1), bytes.bytes()).value());
 }
 
 }  // namespace

@@ -5,7 +5,7 @@
 #include <type_traits>
 
 #include "catch.hpp"
-#include "src/storage/cufile_api.hpp"
+#include "src/storage/gds/cufile_api.hpp"
 
 #if __has_include(<cufile.h>) && __has_include(<cuda.h>)
 #pragma GCC diagnostic push

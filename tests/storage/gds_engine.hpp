@@ -50,7 +50,7 @@ class ThroughDevice {
   }
   Status read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out) {
     const AlignedBuffer part(out.size(), &device_);
-    Status status = cake::wait(storage_.read(tier, key, offset, part.bytes()));
+    Status status = cake::await_completion(storage_.read(tier, key, offset, part.bytes()));
     return status ? device_.to_host(out.data(), part.data(), out.size()) : status;
   }
   Status write(const ChunkKey& key, ConstBytes bytes) { return storage_.write(key, bytes); }

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "cake/chunk/digest.hpp"
+#include "cake/detail/arena.hpp"
 #include "cake/storage/gds.hpp"
 #include "tests/catch.hpp"
 #include "tests/fault/fake_cufile.hpp"
@@ -58,7 +59,7 @@ class FakeDevice final : public DeviceStaging {
 
   std::byte* allocate(std::size_t bytes) override {
     std::byte* const part = parts_.take(bytes);
-    std::memset(shadow(part), 0xd5, align_up(bytes));  // what was there is of no use
+    std::memset(shadow(part), 0xd5, detail::align_up(bytes));  // what was there is of no use
     ++allocated;
     return part;
   }
@@ -120,7 +121,7 @@ class FakeDevice final : public DeviceStaging {
   std::size_t bytes_;
   std::byte* base_;
   std::byte* shadow_;
-  ArenaMap parts_;
+  detail::ArenaMap parts_;
   fault::FakeCufile* library_;
 };
 

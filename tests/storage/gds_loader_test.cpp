@@ -61,7 +61,7 @@ struct World {
     engine.from_device = 0;
     Loader loader(
         engine, storage,
-        {.chunk_tokens = shape.chunk_tokens, .lanes = lanes, .session = {.patience = 1min}},
+        {.chunk_tokens = shape.chunk_tokens, .lanes = lanes, .session = {.idle_timeout = 1min}},
         std::move(scheduler));
     PrefillReport report = loader.prefill(prompt);
     CHECK(report.status.has_value());
@@ -168,7 +168,7 @@ TEST_CASE("a corrupt byte is found on the device, computed instead, and repaired
       GdsStorage storage = world.open();
       world.damage(4, at);
       const PrefillReport report = world.load_only(storage);
-      CHECK(report.holes == 1);
+      CHECK(report.chunks_recomputed == 1);
       CHECK(report.failed_loads == 1);
       CHECK(report.chunks[4].source == Source::computed);
       CHECK(report.chunks[4].load_error == Errc::corrupt);
@@ -264,7 +264,7 @@ TEST_CASE("device memory smaller than the lanes want holds reads back, and fails
     REQUIRE(storage.report().device);
     DeviceToy engine(world.prompt.size(), small, {world.shape.layout});
     Loader loader(engine, storage,
-                  {.chunk_tokens = world.shape.chunk_tokens, .session = {.patience = 1min}},
+                  {.chunk_tokens = world.shape.chunk_tokens, .session = {.idle_timeout = 1min}},
                   LoadOnlyScheduler());
     for (int i = 0; i < 3; ++i) {
       engine.clear();

@@ -7,7 +7,7 @@
 #include <fstream>
 #include <thread>
 
-#include "cake/testing.hpp"
+#include "cake/testing/check_storage.hpp"
 #include "catch.hpp"
 #include "contract.hpp"
 #include "gds_helpers.hpp"
@@ -318,7 +318,8 @@ TEST_CASE("a store's end waits for reads that hang, and nothing is deregistered 
   fake().hang = true;
   Status status = Error{Errc::timeout, 0, "never set"};
   const AlignedBuffer out(8192, &device);
-  std::thread reader([&] { status = cake::wait(storage->read(0, key_of(1), 0, out.bytes())); });
+  std::thread reader(
+      [&] { status = cake::await_completion(storage->read(0, key_of(1), 0, out.bytes())); });
   while (fake().in_flight == 0) std::this_thread::yield();
   REQUIRE(storage->erase(key_of(1)));
   CHECK(fake().handles == 1);
@@ -335,7 +336,7 @@ TEST_CASE("reads outside the rules are refused before anything is touched") {
   Store store;
   const AlignedBuffer part(8192, &store.device);
   const auto code = [&](std::uint32_t tier, std::uint64_t offset, MutableBytes out) {
-    return cake::wait(store.storage.read(tier, key_of(0), offset, out)).code();
+    return cake::await_completion(store.storage.read(tier, key_of(0), offset, out)).code();
   };
   CHECK(code(1, 0, part.bytes()) == Errc::invalid_argument);
   CHECK(code(0, 512, part.bytes()) == Errc::invalid_argument);
@@ -351,11 +352,13 @@ TEST_CASE("a device that fails in the middle fails the read, and says so") {
   Store store;
   const AlignedBuffer part(kSize, &store.device);
   store.device.fail_use = true;
-  CHECK(cake::wait(store.storage.read(0, key_of(0), 0, part.bytes())).code() == Errc::device);
+  CHECK(cake::await_completion(store.storage.read(0, key_of(0), 0, part.bytes())).code() ==
+        Errc::device);
   store.device.fail_use = false;
   store.device.fail_copies = true;
   store.fail_reads(-5011, 0, 1);
-  CHECK(cake::wait(store.storage.read(0, key_of(0), 0, part.bytes())).code() == Errc::device);
+  CHECK(cake::await_completion(store.storage.read(0, key_of(0), 0, part.bytes())).code() ==
+        Errc::device);
 }
 
 }  // namespace

@@ -4,7 +4,8 @@
 // Verifying where the bytes lie, and the arena that they lie in.
 #include <map>
 
-#include "cake/verify.hpp"
+#include "cake/detail/arena.hpp"
+#include "cake/detail/landing.hpp"
 #include "catch.hpp"
 #include "gds_helpers.hpp"
 
@@ -31,8 +32,8 @@ TEST_CASE("a slice in device memory is verified as one on the host is") {
         const auto verify = [&](DeviceStaging* where) {
           std::shared_ptr<const ChunkTables> known = begin == 0 ? nullptr : tables;
           if (where != nullptr) device.from_host(part.data(), bytes.data(), bytes.size()).value();
-          return verify_landed(where ? ConstBytes(part.bytes()) : ConstBytes(bytes), layers,
-                               chunk.object.size(), chunk.identity, where, known);
+          return detail::verify_landed(where ? ConstBytes(part.bytes()) : ConstBytes(bytes), layers,
+                                       chunk.object.size(), chunk.identity, where, known);
         };
         const auto view = verify(&device);
         REQUIRE(view);
@@ -71,8 +72,8 @@ TEST_CASE("a device that fails while verifying is a device error, not a corrupt 
   for (std::atomic<bool>* fault : {&device.fail_copies, &device.fail_digests}) {
     std::shared_ptr<const ChunkTables> tables;
     *fault = true;
-    const auto view =
-        verify_landed(part.bytes(), {0, 4}, chunk.object.size(), chunk.identity, &device, tables);
+    const auto view = detail::verify_landed(part.bytes(), {0, 4}, chunk.object.size(),
+                                            chunk.identity, &device, tables);
     REQUIRE_FALSE(view);
     CHECK(view.error().code == Errc::device);
     *fault = false;
@@ -82,7 +83,7 @@ TEST_CASE("a device that fails while verifying is a device error, not a corrupt 
 TEST_CASE("an arena gives parts that do not overlap, and is whole again at the end") {
   // NOLINTNEXTLINE(performance-no-int-to-ptr): an address that is never touched
   auto* const base = reinterpret_cast<std::byte*>(std::uintptr_t{1} << 30);
-  ArenaMap arena({base, 64 * 4096 + 100});
+  detail::ArenaMap arena({base, 64 * 4096 + 100});
   std::map<std::byte*, std::size_t> parts;
   std::uint64_t x = 7;
   std::size_t refused = 0;
@@ -97,16 +98,16 @@ TEST_CASE("an arena gives parts that do not overlap, and is whole again at the e
       continue;
     }
     const std::size_t bytes = 1 + dice / 2 % (20 * 4096);
-    const bool fits = align_up(bytes) <= arena.largest_gap();
+    const bool fits = detail::align_up(bytes) <= arena.largest_gap();
     try {
       std::byte* const at = arena.take(bytes);
       REQUIRE(fits);
       REQUIRE((at - base) % 4096 == 0);
-      REQUIRE(at - base + static_cast<std::ptrdiff_t>(align_up(bytes)) <= 64 * 4096);
+      REQUIRE(at - base + static_cast<std::ptrdiff_t>(detail::align_up(bytes)) <= 64 * 4096);
       const auto next = parts.lower_bound(at);
-      REQUIRE((next == parts.end() || at + align_up(bytes) <= next->first));
+      REQUIRE((next == parts.end() || at + detail::align_up(bytes) <= next->first));
       REQUIRE((next == parts.begin() ||
-               std::prev(next)->first + align_up(std::prev(next)->second) <= at));
+               std::prev(next)->first + detail::align_up(std::prev(next)->second) <= at));
       parts[at] = bytes;
     } catch (const std::bad_alloc&) {
       REQUIRE_FALSE(fits);
@@ -116,7 +117,7 @@ TEST_CASE("an arena gives parts that do not overlap, and is whole again at the e
   CHECK(refused > 100);
   for (const auto& [at, bytes] : parts) arena.give_back(at, bytes);
   CHECK(arena.largest_gap() == 64 * 4096);
-  CHECK(ArenaMap({base, 100}).largest_gap() == 0);
+  CHECK(detail::ArenaMap({base, 100}).largest_gap() == 0);
 }
 
 }  // namespace

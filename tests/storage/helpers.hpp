@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "cake/buffer.hpp"
-#include "cake/concepts.hpp"
+#include "cake/engine.hpp"
+#include "cake/staging.hpp"
 #include "tests/chunk/sample.hpp"
 
 namespace cake::sample {
@@ -67,7 +67,7 @@ AlignedBuffer fetch(S& store, const ChunkKey& key, std::size_t size, std::uint64
   // Zeroed, because memory that was just freed may hold the very bytes that are to be read.
   AlignedBuffer buffer(size);
   std::memset(buffer.data(), 0, size);
-  const Status status = cake::wait(store.read(tier, key, offset, buffer.bytes()));
+  const Status status = cake::await_completion(store.read(tier, key, offset, buffer.bytes()));
   if (code != nullptr) *code = status.code();
   return status ? std::move(buffer) : AlignedBuffer(0);
 }

@@ -17,7 +17,7 @@
 
 #include "cake/storage/posix.hpp"
 #include "helpers.hpp"
-#include "src/storage/posix_calls.hpp"
+#include "src/storage/posix/calls.hpp"
 
 namespace cake::sample {
 

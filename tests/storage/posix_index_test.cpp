@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
-#include "src/storage/posix_index.hpp"
-
 #include <map>
 #include <random>
 
 #include "catch.hpp"
 #include "helpers.hpp"
+#include "src/storage/posix/index.hpp"
 
 namespace {
 

@@ -53,10 +53,10 @@ TEST_CASE("writes go to the last store or to the chosen one, and erase goes ever
   MemoryStorage first, second, third;
   TieredStorage store(first, second, third);
   const auto bytes = sample::content(1, 4096);
-  REQUIRE(cake::wait(store.write(sample::key_of(1), bytes.bytes())));
+  REQUIRE(cake::await_completion(store.write(sample::key_of(1), bytes.bytes())));
   CHECK(third.size() == 1);
   store.write_to(0);
-  REQUIRE(cake::wait(store.write(sample::key_of(1), bytes.bytes())));
+  REQUIRE(cake::await_completion(store.write(sample::key_of(1), bytes.bytes())));
   CHECK(first.size() == 1);
   CHECK(second.size() == 0);
   CHECK(sample::look(store, sample::key_of(1)).tiers == 0b101);
@@ -101,7 +101,7 @@ TEST_CASE("a store that fails holds nothing, and the others go on") {
   Faulty first(a), second(b);
   TieredStorage store(first, second);
   const auto bytes = sample::content(1, 4096);
-  REQUIRE(cake::wait(store.write(sample::key_of(1), bytes.bytes())));
+  REQUIRE(cake::await_completion(store.write(sample::key_of(1), bytes.bytes())));
   first.fail_lookups(Error{Errc::io, 1, "first is down"});
   CHECK(sample::look(store, sample::key_of(1)).tiers == 0b10);
   second.fail_lookups(Error{Errc::io, 2, "second is down"});

@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "cake/concepts.hpp"
+#include "cake/engine.hpp"
 #include "cake/export.hpp"
 
 namespace cake::inline CAKE_ABI {

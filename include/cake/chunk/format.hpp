@@ -52,11 +52,11 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "cake/buffer.hpp"
 #include "cake/export.hpp"
 #include "cake/identity.hpp"
 #include "cake/kv_layout.hpp"
-#include "cake/plan.hpp"
+#include "cake/staging.hpp"
+#include "cake/types.hpp"
 
 namespace cake {
 

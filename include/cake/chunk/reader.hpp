@@ -9,10 +9,10 @@
 #include <vector>
 
 #include "cake/chunk/format.hpp"
-#include "cake/concepts.hpp"
-#include "cake/device_staging.hpp"
+#include "cake/engine.hpp"
 #include "cake/export.hpp"
 #include "cake/result.hpp"
+#include "cake/staging.hpp"
 
 namespace cake {
 

@@ -6,11 +6,11 @@
 
 #include <cstdint>
 
-#include "cake/buffer.hpp"
 #include "cake/chunk/format.hpp"
-#include "cake/concepts.hpp"
+#include "cake/engine.hpp"
 #include "cake/export.hpp"
 #include "cake/result.hpp"
+#include "cake/staging.hpp"
 
 namespace cake {
 

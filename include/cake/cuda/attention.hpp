@@ -21,15 +21,15 @@ namespace cake::cuda {
 struct AttentionShape {
   std::uint32_t n_heads = 0;  // query heads; a multiple of n_kv_heads
   std::uint32_t n_kv_heads = 0;
-  std::uint32_t head_dim = 0;     // 64 or 128
-  DType dtype = DType::bf16;      // bf16 or f16, of q, k, v and out
-  std::uint32_t n_sequences = 1;  // of the batch
-  std::uint32_t n_queries = 0;    // of all sequences together
-  std::uint32_t max_queries = 0;  // of any one sequence
+  std::uint32_t head_dim = 0;      // 64 or 128
+  DType dtype = DType::bf16;       // bf16 or f16, of q, k, v and out
+  std::uint32_t n_sequences = 1;   // of the batch
+  std::uint32_t n_queries = 0;     // of all sequences together
+  std::uint32_t max_seqlen_q = 0;  // of any one sequence
   /// Parts that the keys of each sequence are dealt out in, so that a short chunk over a long
   /// prefix fills the device. 0: chosen by the other numbers, and for up to 64 query heads that
-  /// share their keys (max_queries * n_heads / n_kv_heads) by the numbers of keys on the device.
-  std::uint32_t splits = 0;
+  /// share their keys (max_seqlen_q * n_heads / n_kv_heads) by the numbers of keys on the device.
+  std::uint32_t num_splits = 0;
 };
 
 /// One launch. Addresses are the device's; the scalars in device memory are read when the kernel
@@ -47,17 +47,17 @@ struct AttentionArgs {
   void* out = nullptr;
   std::int64_t out_token_stride = 0;
   std::int64_t out_head_stride = 0;
-  float* lse =
+  float* softmax_lse =
       nullptr;  // optional, [n_heads][n_queries]: natural logarithm of the sum of exponents
   const void* k = nullptr;
   const void* v = nullptr;
   PageStrides strides;
-  std::uint32_t page_tokens = 0;              // 0: contiguous, sequences lie strides.page apart
-  const std::int32_t* block_table = nullptr;  // [n_sequences][table_stride]
+  std::uint32_t page_tokens = 0;             // 0: contiguous, sequences lie strides.page apart
+  const std::int32_t* page_table = nullptr;  // [n_sequences][table_stride]
   std::int64_t table_stride = 0;
-  const std::int32_t* query_begin = nullptr;  // [n_sequences + 1] rows of q; null: one sequence
-  const std::int32_t* n_keys = nullptr;       // [n_sequences] keys, those of the queries included
-  float scale = 0;                            // of the scores; 0: 1 / sqrt(head_dim)
+  const std::int32_t* cu_seqlens_q = nullptr;  // [n_sequences + 1] rows of q; null: one sequence
+  const std::int32_t* seqlens_k = nullptr;     // [n_sequences] keys, those of the queries included
+  float softmax_scale = 0;                     // of the scores; 0: 1 / sqrt(head_dim)
   void* workspace = nullptr;
   std::size_t workspace_bytes = 0;
 };
@@ -67,7 +67,7 @@ struct AttentionArgs {
 /// Errors:  unsupported (head_dim, dtype), invalid_argument; device as device_info()
 CAKE_API Result<std::size_t> attention_workspace_bytes(const AttentionShape& shape);
 
-/// Enqueues the kernel that suits device and shape. Keys beyond n_keys are never read as numbers:
+/// Enqueues the kernel that suits device and shape. Keys beyond seqlens_k are never read as numbers:
 /// unused rows of a page may hold anything. The result does not depend on which pages are used, and
 /// is the same bit for bit from run to run. A sequence without keys gives zeros.
 ///

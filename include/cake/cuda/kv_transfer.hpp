@@ -12,12 +12,12 @@
 #include <optional>
 #include <utility>
 
-#include "cake/concepts.hpp"
 #include "cake/cuda/paged_kv.hpp"
 #include "cake/cuda/runtime.hpp"
+#include "cake/engine.hpp"
 #include "cake/export.hpp"
-#include "cake/plan.hpp"
 #include "cake/result.hpp"
+#include "cake/types.hpp"
 
 namespace cake::cuda {
 

@@ -38,7 +38,7 @@ struct PageStrides {
 
 /// KV of one sequence over all layers, for insert and extract.
 ///
-/// Shape:   k[layer], v[layer]: device addresses of the pools; block_table[i], in host memory: the
+/// Shape:   k[layer], v[layer]: device addresses of the pools; page_table[i], in host memory: the
 ///          page of tokens i * page_tokens onwards
 /// Needs:   the spans outlive the description, pools and pages outlive what uses it
 struct CAKE_API PagedKv {
@@ -48,7 +48,7 @@ struct CAKE_API PagedKv {
   PageStrides strides;
   std::span<void* const> k;
   std::span<void* const> v;
-  std::span<const std::int32_t> block_table;
+  std::span<const std::int32_t> page_table;
 
   /// Errors:  invalid_argument, naming what does not fit
   Status check() const;

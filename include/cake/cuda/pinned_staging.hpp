@@ -10,8 +10,8 @@
 #include <mutex>
 #include <vector>
 
-#include "cake/buffer.hpp"
 #include "cake/export.hpp"
+#include "cake/staging.hpp"
 
 namespace cake::cuda {
 

@@ -13,9 +13,9 @@
 #include <string>
 #include <utility>
 
-#include "cake/buffer.hpp"
 #include "cake/export.hpp"
 #include "cake/result.hpp"
+#include "cake/staging.hpp"
 
 namespace cake::cuda {
 

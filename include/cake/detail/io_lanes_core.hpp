@@ -5,7 +5,7 @@
 // process can leave it as it is.
 #pragma once
 
-#include "cake/lanes.hpp"
+#include "cake/io_lanes.hpp"
 
 namespace cake {
 
@@ -117,7 +117,7 @@ struct IoLanes<S>::Core {
     return held != 0 && pool.budget() - held < bytes;
   }
 
-  void give_back(const LaneClient& client, std::uint64_t read) noexcept {
+  void give_back(const detail::LaneClient& client, std::uint64_t read) noexcept {
     std::unique_lock lock(mutex);
     const auto found = std::find_if(lent.begin(), lent.end(), [&](const Lent& l) {
       return l.client == &client && l.read == read;
@@ -142,16 +142,17 @@ struct IoLanes<S>::Core {
 
   /// One tier after the other where the store can be asked so, all at once: a tier that does not
   /// answer leaves the others'.
-  static constexpr bool asks_tiers = HasLookupTier<S>;
+  static constexpr bool asks_tiers = detail::HasLookupTier<S>;
 
   void discard(std::uint32_t tier, const ChunkKey& key) noexcept {
-    (void)detail::guarded(Errc::io, "erase", [&] { return erase_in_tier(storage, tier, key); });
+    (void)detail::guarded(Errc::io, "erase",
+                          [&] { return detail::erase_in_tier(storage, tier, key); });
   }
 
   Answer lookup(std::span<const ChunkKey> keys, std::uint64_t object_bytes, Time timeout,
                 const std::stop_token& stop_token, Status& problem) {
     std::optional<Answer> merged;
-    if constexpr (lookup_never_blocks<S>()) {
+    if constexpr (detail::lookup_never_blocks<S>()) {
       for (std::uint32_t t = 0; t < calls.size(); ++t) {
         Status part;
         merge(merged, ask(keys, object_bytes, t, part), problem);
@@ -223,13 +224,13 @@ struct IoLanes<S>::Core {
     return detail::guarded(Errc::io, "lookup", [&]() -> Answer {
       Answer found = lookup_in(keys, tier);
       if (!found) return found;
-      problem = lookup_problem_of(storage);
+      problem = detail::lookup_problem_of(storage);
       found->resize(keys.size());
       const std::uint32_t known = (1u << lanes.size()) - 1;
       for (std::size_t i = 0; i < keys.size(); ++i) {
         StoredChunk& chunk = (*found)[i];
         if (chunk.size != 0 && chunk.size != object_bytes) {
-          if (HasEraseTier<S> || !asks_tiers) discard(tier, keys[i]);
+          if (detail::HasEraseTier<S> || !asks_tiers) discard(tier, keys[i]);
           chunk = {};
         }
         chunk.tiers &= known;
@@ -287,7 +288,7 @@ struct IoLanes<S>::Core {
       reserve_room(threads.capacity());
       const std::uint64_t most = room_for(lane);
       for (std::size_t i = 0; i < clients.size(); ++i) {
-        const std::shared_ptr<LaneClient> client = clients[(turn + i) % clients.size()];
+        const std::shared_ptr<detail::LaneClient> client = clients[(turn + i) % clients.size()];
         bool short_of_room = false;
         const auto read = client->next_read(id, most, short_of_room);
         memory_wanted = memory_wanted || short_of_room;
@@ -506,7 +507,7 @@ struct IoLanes<S>::Core {
   mutable std::mutex mutex;  // guards all below
   detail::StagingPool pool;
   std::deque<Lane> lanes;
-  std::vector<std::shared_ptr<LaneClient>> clients;
+  std::vector<std::shared_ptr<detail::LaneClient>> clients;
   std::vector<std::unique_ptr<detail::Parked>> quarantine;
   std::vector<Lent> lent;
   std::atomic<bool> any_quarantined{false};

@@ -11,11 +11,11 @@
 #include <thread>
 #include <utility>
 
-#include "cake/buffer.hpp"
-#include "cake/concepts.hpp"
 #include "cake/detail/guarded.hpp"
 #include "cake/detail/process.hpp"
-#include "cake/plan.hpp"
+#include "cake/engine.hpp"
+#include "cake/staging.hpp"
+#include "cake/types.hpp"
 
 namespace cake::detail {
 
@@ -40,7 +40,9 @@ class ParkedRead final : public Parked {
     completion_.emplace(std::forward<Read>(read)());
   }
   bool begun() const { return completion_.has_value(); }
-  bool wait_for(std::chrono::nanoseconds span) { return cake::wait_for(*completion_, span); }
+  bool wait_for(std::chrono::nanoseconds span) {
+    return cake::completed_within(*completion_, span);
+  }
   Status wait() { return completion_->wait(); }
 
   bool ended() noexcept override {

@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "cake/buffer.hpp"
+#include "cake/staging.hpp"
 
 namespace cake::detail {
 

@@ -9,9 +9,9 @@
 #include <cstdint>
 #include <optional>
 
-#include "cake/board.hpp"
-#include "cake/concepts.hpp"
-#include "cake/scheduler/load_order.hpp"
+#include "cake/detail/planner/load_cursor.hpp"
+#include "cake/engine.hpp"
+#include "cake/scheduler.hpp"
 
 namespace cake {
 
@@ -19,22 +19,22 @@ namespace cake {
 /// the rest from the back.
 class SplitScheduler {
  public:
-  void begin(const PrefillPlan& plan) { cursor_.begin(plan); }
+  void begin(const PrefillSpec& spec) { cursor_.begin(spec); }
 
  protected:
-  Step next_step(const Board& board, std::uint32_t budget, std::uint32_t split_chunk) const {
-    const PrefillPlan& plan = board.plan();
-    const std::uint32_t front = board.front();
+  Step next_step(const RunView& view, std::uint32_t budget, std::uint32_t split_chunk) const {
+    const PrefillSpec& spec = view.spec();
+    const std::uint32_t front = view.front();
     const std::uint32_t limit =
-        front + std::min({budget, plan.max_step_tokens, plan.n_tokens - front});
+        front + std::min({budget, spec.max_step_tokens, spec.n_tokens - front});
     std::uint32_t end = front;
     while (end < limit) {
-      const std::uint32_t chunk = plan.chunk_of(end);
-      if (chunk >= plan.end_chunk) {
+      const std::uint32_t chunk = spec.chunk_of(end);
+      if (chunk >= spec.end_chunk) {
         end = limit;
-      } else if (chunk < split_chunk ? free_for_compute(board, chunk, end > front)
-                                     : only_compute(board, chunk)) {
-        end = std::min(limit, plan.chunk_range(chunk).end);
+      } else if (chunk < split_chunk ? free_for_compute(view, chunk, end > front)
+                                     : only_compute(view, chunk)) {
+        end = std::min(limit, spec.chunk_range(chunk).end);
       } else {
         break;
       }
@@ -44,47 +44,48 @@ class SplitScheduler {
     step.tokens = {front, end};
     return step;
   }
-  std::optional<Load> next_load(const Board& board, LaneId lane, Time now, std::uint32_t split) {
-    const auto chunk = cursor_.next(board, lane, split);
+  std::optional<LoadRequest> next_load(const RunView& view, LaneId lane, Time now,
+                                       std::uint32_t split) {
+    const auto chunk = cursor_.next(view, lane, split);
     if (!chunk || *chunk < split) return std::nullopt;
-    return Load{board.plan().whole(*chunk), load_deadline(board, lane, *chunk, now)};
+    return LoadRequest{view.spec().whole(*chunk), load_deadline(view, lane, *chunk, now)};
   }
-  static Time load_deadline(const Board& board, LaneId lane, std::uint32_t chunk, Time now) {
-    const double size = static_cast<double>(board.plan().stored[chunk].size);
-    const double expected = seconds(board.lane(lane).ready_at(size, now) - now);
+  static Time load_deadline(const RunView& view, LaneId lane, std::uint32_t chunk, Time now) {
+    const double size = static_cast<double>(view.spec().stored[chunk].size);
+    const double expected = to_seconds(view.lane(lane).ready_at(size, now) - now);
     return read_deadline(now, std::chrono::seconds(5), 8 * expected,
-                         board.lane(lane).rate().measured);
+                         view.lane(lane).rate().measured);
   }
 
  private:
-  static bool only_compute(const Board& board, std::uint32_t chunk) {
-    return board.state(chunk) == ChunkState::hole || board.state(chunk) == ChunkState::computing;
+  static bool only_compute(const RunView& view, std::uint32_t chunk) {
+    return view.state(chunk) == ChunkState::hole || view.state(chunk) == ChunkState::computing;
   }
-  static bool free_for_compute(const Board& board, std::uint32_t chunk, bool behind) {
-    const ChunkState state = board.state(chunk);
+  static bool free_for_compute(const RunView& view, std::uint32_t chunk, bool behind) {
+    const ChunkState state = view.state(chunk);
     return state == ChunkState::open || state == ChunkState::hole ||
            (state == ChunkState::computing && !behind);
   }
-  LoadCursor cursor_;
+  detail::LoadCursor cursor_;
 };
 
 /// Recomputes everything.
 class ComputeOnlyScheduler : public SplitScheduler {
  public:
-  Step next_step(const Board& board, std::uint32_t budget, Time) const {
-    return SplitScheduler::next_step(board, budget, board.plan().end_chunk);
+  Step next_step(const RunView& view, std::uint32_t budget, Time) const {
+    return SplitScheduler::next_step(view, budget, view.spec().end_chunk);
   }
-  std::optional<Load> next_load(const Board&, LaneId, Time) { return std::nullopt; }
+  std::optional<LoadRequest> next_load(const RunView&, LaneId, Time) { return std::nullopt; }
 };
 
 /// Loads all that is stored; computes holes, and the suffix after the last load.
 class LoadOnlyScheduler : public SplitScheduler {
  public:
-  Step next_step(const Board& board, std::uint32_t budget, Time) const {
-    return SplitScheduler::next_step(board, budget, 0);
+  Step next_step(const RunView& view, std::uint32_t budget, Time) const {
+    return SplitScheduler::next_step(view, budget, 0);
   }
-  std::optional<Load> next_load(const Board& board, LaneId lane, Time now) {
-    return SplitScheduler::next_load(board, lane, now, 0);
+  std::optional<LoadRequest> next_load(const RunView& view, LaneId lane, Time now) {
+    return SplitScheduler::next_load(view, lane, now, 0);
   }
 };
 
@@ -93,16 +94,16 @@ class LoadOnlyScheduler : public SplitScheduler {
 class FixedSplitScheduler : public SplitScheduler {
  public:
   explicit FixedSplitScheduler(double fraction = 0.5) : fraction_(std::clamp(fraction, 0.0, 1.0)) {}
-  Step next_step(const Board& board, std::uint32_t budget, Time) const {
-    return SplitScheduler::next_step(board, budget, split(board));
+  Step next_step(const RunView& view, std::uint32_t budget, Time) const {
+    return SplitScheduler::next_step(view, budget, split(view));
   }
-  std::optional<Load> next_load(const Board& board, LaneId lane, Time now) {
-    return SplitScheduler::next_load(board, lane, now, split(board));
+  std::optional<LoadRequest> next_load(const RunView& view, LaneId lane, Time now) {
+    return SplitScheduler::next_load(view, lane, now, split(view));
   }
 
  private:
-  std::uint32_t split(const Board& board) const {
-    return static_cast<std::uint32_t>(fraction_ * board.plan().end_chunk);
+  std::uint32_t split(const RunView& view) const {
+    return static_cast<std::uint32_t>(fraction_ * view.spec().end_chunk);
   }
   double fraction_;
 };
@@ -113,16 +114,16 @@ class FixedSplitScheduler : public SplitScheduler {
 /// Source:  algorithm 1 of "Compute Or Load KV Cache? Why Not Both?", arXiv 2410.03065
 class PublishedScheduler : public SplitScheduler {
  public:
-  Step next_step(const Board& board, std::uint32_t budget, Time) const {
+  Step next_step(const RunView& view, std::uint32_t budget, Time) const {
     // A step does not run into the suffix: that begins when both ends are done.
-    const PrefillPlan& plan = board.plan();
-    if (board.front() < plan.prefix_end()) {
-      budget = std::min(budget, plan.prefix_end() - board.front());
+    const PrefillSpec& spec = view.spec();
+    if (view.front() < spec.prefix_end()) {
+      budget = std::min(budget, spec.prefix_end() - view.front());
     }
-    return SplitScheduler::next_step(board, budget, plan.end_chunk);
+    return SplitScheduler::next_step(view, budget, spec.end_chunk);
   }
-  std::optional<Load> next_load(const Board& board, LaneId lane, Time now) {
-    return SplitScheduler::next_load(board, lane, now, 0);
+  std::optional<LoadRequest> next_load(const RunView& view, LaneId lane, Time now) {
+    return SplitScheduler::next_load(view, lane, now, 0);
   }
 };
 

@@ -16,9 +16,9 @@
 #include <variant>
 #include <vector>
 
-#include "cake/concepts.hpp"
-#include "cake/device_staging.hpp"
+#include "cake/engine.hpp"
 #include "cake/export.hpp"
+#include "cake/staging.hpp"
 #include "cake/storage/posix.hpp"
 
 namespace cake {
@@ -28,7 +28,7 @@ class GdsEngine;
 }
 
 /// What has to hold before a read may go through cuFile, in the order in which it is tried.
-enum class GdsRung : std::uint8_t {
+enum class GdsCheck : std::uint8_t {
   memory,      // device memory was given
   library,     // the library is there
   symbols,     // and has the functions that reading needs
@@ -38,11 +38,11 @@ enum class GdsRung : std::uint8_t {
   pattern,     // known bytes of that file arrive in device memory
   statistics,  // the library's own counters say which way they went
 };
-CAKE_API std::string_view to_string(GdsRung rung);
+CAKE_API std::string_view to_string(GdsCheck check);
 
-/// One rung as it was found.
-struct GdsFinding {
-  GdsRung rung = GdsRung::memory;
+/// One check as it was found.
+struct GdsCheckResult {
+  GdsCheck check = GdsCheck::memory;
   bool good = false;
   int native = 0;      // cuFile's code or errno; 0: none
   std::string detail;  // what was found
@@ -50,7 +50,7 @@ struct GdsFinding {
 
 /// Which way cuFile itself took in the probe.
 enum class GdsMode : std::uint8_t {
-  none,     // a rung below failed
+  none,     // a check below failed
   unknown,  // it works, and the library does not say how
   compat,   // POSIX reads and copies of its own
   native,   // straight to the device
@@ -59,7 +59,7 @@ CAKE_API std::string_view to_string(GdsMode mode);
 
 /// Which path reads into device memory take, and why.
 struct CAKE_API GdsReport {
-  std::vector<GdsFinding> ladder;  // in order; after one that failed no more were tried
+  std::vector<GdsCheckResult> checks;  // in order; after one that failed no more were tried
   GdsMode mode = GdsMode::none;
   bool device = false;          // reads go through cuFile now
   bool forced = false;          // although it is not known to be native
@@ -72,7 +72,7 @@ struct CAKE_API GdsReport {
   std::uint64_t retried = 0;    // reads that failed in cuFile and were made by POSIX calls
   std::uint64_t bounced = 0;    // reads into device memory that went by POSIX calls and a copy
   std::uint64_t opens = 0;      // files registered, the probe's not counted
-  /// All of it as text, a line per rung.
+  /// All of it as text, a line per check.
   std::string text() const;
 };
 
@@ -133,7 +133,7 @@ class CAKE_API GdsStorage {
   GdsRead read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out);
   /// Whether `bytes`, which a read put into device memory, are other ones than POSIX calls find
   /// there: then cuFile erred, and it counts as one of its errors. Reads the file again.
-  bool misread(const ChunkKey& key, std::uint64_t offset, ConstBytes bytes);
+  bool stored_bytes_differ(const ChunkKey& key, std::uint64_t offset, ConstBytes bytes);
   Status write(const ChunkKey& key, ConstBytes bytes);
   /// As PosixStorage's.
   Result<bool> write_new(const ChunkKey& key, ConstBytes bytes);

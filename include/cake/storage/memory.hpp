@@ -18,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-#include "cake/concepts.hpp"
+#include "cake/engine.hpp"
 
 namespace cake {
 

@@ -12,13 +12,13 @@
 #include <span>
 #include <vector>
 
-#include "cake/concepts.hpp"
+#include "cake/engine.hpp"
 #include "cake/export.hpp"
 
 namespace cake {
 
 namespace detail {
-class PosixCalls;  // the system calls, for tests that make them fail: src/storage/posix_calls.hpp
+class PosixCalls;  // the system calls, for tests that make them fail: src/storage/posix/calls.hpp
 struct PendingRead;
 class PosixEngine;
 }  // namespace detail

@@ -17,9 +17,9 @@
 #include <utility>
 #include <vector>
 
-#include "cake/concepts.hpp"
 #include "cake/detail/guarded.hpp"
-#include "cake/storage/optional_members.hpp"
+#include "cake/detail/storage_members.hpp"
+#include "cake/engine.hpp"
 
 namespace cake {
 
@@ -78,7 +78,7 @@ class ThrottledCompletion {
     std::this_thread::sleep_until(due_);
     if (failure_) return *failure_;
     try {
-      return cake::wait(std::move(*inner_));
+      return cake::await_completion(std::move(*inner_));
     } catch (...) {
       return detail::caught(Errc::io, "waiting for a store");
     }
@@ -105,7 +105,7 @@ class ThrottledCompletion {
     if constexpr (std::same_as<Inner, Status>) {
       return true;
     } else {
-      return span.count() == 0 ? inner_->ready() : cake::wait_for(*inner_, span);
+      return span.count() == 0 ? inner_->ready() : cake::completed_within(*inner_, span);
     }
   }
   std::optional<Inner> inner_;
@@ -152,13 +152,13 @@ class ThrottledStorage {
   void throttle_writes(std::optional<std::uint32_t> tier) { write_link_ = tier.value_or(kNoLink); }
 
   std::uint32_t tiers() { return tiers_of(*inner_); }
-  static constexpr bool lookup_never_blocks = cake::lookup_never_blocks<S>();
+  static constexpr bool lookup_never_blocks = detail::lookup_never_blocks<S>();
   Result<std::vector<StoredChunk>> lookup_tier(
-      std::uint32_t tier, std::span<const ChunkKey> keys) requires HasLookupTier<S> {
+      std::uint32_t tier, std::span<const ChunkKey> keys) requires detail::HasLookupTier<S> {
     return detail::guarded(Errc::io, "lookup of a store",
                            [&] { return inner_->lookup_tier(tier, keys); });
   }
-  Status erase_tier(std::uint32_t tier, const ChunkKey& key) requires HasEraseTier<S> {
+  Status erase_tier(std::uint32_t tier, const ChunkKey& key) requires detail::HasEraseTier<S> {
     return detail::guarded(Errc::io, "erase of a store",
                            [&] { return inner_->erase_tier(tier, key); });
   }
@@ -194,15 +194,18 @@ class ThrottledStorage {
     }
   }
 
-  DeviceStaging* device_staging() requires HasDeviceStaging<S> { return inner_->device_staging(); }
-  bool misread(const ChunkKey& key, std::uint64_t offset, ConstBytes bytes) requires HasMisread<S> {
+  DeviceStaging* device_staging() requires detail::HasDeviceStaging<S> {
+    return inner_->device_staging();
+  }
+  bool stored_bytes_differ(const ChunkKey& key, std::uint64_t offset,
+                           ConstBytes bytes) requires detail::HasStoredBytesDiffer<S> {
     try {
-      return inner_->misread(key, offset, bytes);
+      return inner_->stored_bytes_differ(key, offset, bytes);
     } catch (...) {
       return false;
     }
   }
-  Result<bool> write_new(const ChunkKey& key, ConstBytes bytes) requires HasWriteNew<S> {
+  Result<bool> write_new(const ChunkKey& key, ConstBytes bytes) requires detail::HasWriteNew<S> {
     const auto due = write_due(bytes.size());
     try {
       auto result = inner_->write_new(key, bytes);
@@ -212,7 +215,7 @@ class ThrottledStorage {
       return detail::caught(Errc::io, "write of a store");
     }
   }
-  Status lookup_problem() requires HasLookupProblem<S> { return inner_->lookup_problem(); }
+  Status lookup_problem() requires detail::HasLookupProblem<S> { return inner_->lookup_problem(); }
 
  private:
   struct Link {

@@ -20,11 +20,11 @@
 #include <variant>
 #include <vector>
 
-#include "cake/buffer.hpp"
 #include "cake/chunk/reader.hpp"
-#include "cake/concepts.hpp"
 #include "cake/detail/guarded.hpp"
-#include "cake/storage/optional_members.hpp"
+#include "cake/detail/storage_members.hpp"
+#include "cake/engine.hpp"
+#include "cake/staging.hpp"
 
 namespace cake {
 
@@ -41,13 +41,13 @@ class AnyCompletion {
   }
   Status wait() {
     try {
-      return std::visit([](auto& c) { return cake::wait(std::move(c)); }, one_);
+      return std::visit([](auto& c) { return cake::await_completion(std::move(c)); }, one_);
     } catch (...) {
       return detail::caught(Errc::io, "waiting for a store");
     }
   }
   bool wait_for(std::chrono::nanoseconds span) {
-    return std::visit([&](auto& c) { return cake::wait_for(c, span); }, one_);
+    return std::visit([&](auto& c) { return cake::completed_within(c, span); }, one_);
   }
 
  private:
@@ -116,7 +116,7 @@ requires(sizeof...(S) > 0) class TieredStorage {
   }
 
   std::uint32_t tiers() const { return first_[kStores]; }
-  static constexpr bool lookup_never_blocks = (cake::lookup_never_blocks<S>() && ...);
+  static constexpr bool lookup_never_blocks = (detail::lookup_never_blocks<S>() && ...);
 
   /// Asks the store of one tier alone.
   Result<std::vector<StoredChunk>> lookup_tier(std::uint32_t tier, std::span<const ChunkKey> keys) {
@@ -129,7 +129,7 @@ requires(sizeof...(S) > 0) class TieredStorage {
     each([&](std::size_t i, auto& store) {
       if (tier < first_[i] || tier >= first_[i + 1]) return;
       found = contained("lookup of a store",
-                        [&] { return lookup_in_tier(store, tier - first_[i], keys); });
+                        [&] { return detail::lookup_in_tier(store, tier - first_[i], keys); });
       if (!found) return;
       if (found->size() != keys.size()) {
         found = Error{Errc::io, 0, "a store answered a lookup for other keys"};
@@ -145,7 +145,7 @@ requires(sizeof...(S) > 0) class TieredStorage {
     each([&](std::size_t i, auto& store) {
       if (tier < first_[i] || tier >= first_[i + 1]) return;
       status = contained("erase of a store",
-                         [&] { return erase_in_tier(store, tier - first_[i], key); });
+                         [&] { return detail::erase_in_tier(store, tier - first_[i], key); });
     });
     return status;
   }
@@ -188,7 +188,7 @@ requires(sizeof...(S) > 0) class TieredStorage {
       result = lookup_problem_;
     }
     each([&](std::size_t, auto& store) {
-      if (result) result = lookup_problem_of(store);
+      if (result) result = detail::lookup_problem_of(store);
     });
     return result;
   }
@@ -200,7 +200,7 @@ requires(sizeof...(S) > 0) class TieredStorage {
       try {
         DeviceStaging* const device = device_of_all();
         const bool by_host = device != nullptr && !out.empty() && device->contains(out.data()) &&
-                             device_staging_of(store) != device;
+                             detail::device_staging_of(store) != device;
         note_reader(out.data(), by_host ? kStores : i);
         if (by_host) {
           result.emplace(read_by_host(store, *device, tier - first_[i], key, offset, out));
@@ -227,7 +227,8 @@ requires(sizeof...(S) > 0) class TieredStorage {
     });
     return std::move(*result);
   }
-  Result<bool> write_new(const ChunkKey& key, ConstBytes bytes) requires(HasWriteNew<S>&&...) {
+  Result<bool> write_new(const ChunkKey& key,
+                         ConstBytes bytes) requires(detail::HasWriteNew<S>&&...) {
     Result<bool> result = false;
     each([&](std::size_t i, auto& store) {
       if (i != write_to_) return;
@@ -255,11 +256,13 @@ requires(sizeof...(S) > 0) class TieredStorage {
     return result;
   }
 
-  DeviceStaging* device_staging() requires(HasDeviceStaging<S> || ...) { return device_of_all(); }
+  DeviceStaging* device_staging() requires(detail::HasDeviceStaging<S> || ...) {
+    return device_of_all();
+  }
 
   /// Asks the store that read into this memory last.
-  bool misread(const ChunkKey& key, std::uint64_t offset,
-               ConstBytes bytes) requires(HasMisread<S> || ...) {
+  bool stored_bytes_differ(const ChunkKey& key, std::uint64_t offset,
+                           ConstBytes bytes) requires(detail::HasStoredBytesDiffer<S> || ...) {
     std::size_t reader = kStores;
     {
       const std::lock_guard lock(mutex_);
@@ -268,10 +271,10 @@ requires(sizeof...(S) > 0) class TieredStorage {
     }
     bool result = false;
     each([&]<class One>(std::size_t i, One& store) {
-      if constexpr (HasMisread<One>) {
+      if constexpr (detail::HasStoredBytesDiffer<One>) {
         if (i != reader) return;
         try {
-          result = store.misread(key, offset, bytes);
+          result = store.stored_bytes_differ(key, offset, bytes);
         } catch (...) {  // nothing is known of its own reads, then
         }
       }
@@ -327,7 +330,7 @@ requires(sizeof...(S) > 0) class TieredStorage {
       try {
         const AlignedBuffer page(kIoAlignment);
         const auto tier = static_cast<std::uint32_t>(std::countr_zero(parts[i].tiers));
-        if (!cake::wait(store.read(tier, key, 0, page.bytes()))) return;
+        if (!cake::await_completion(store.read(tier, key, 0, page.bytes()))) return;
         const auto chunk = peek_chunk(page.bytes());
         if (chunk && chunk->key == key && chunk->object_bytes == parts[i].size) {
           confirmed = std::max(confirmed, parts[i].size);
@@ -341,7 +344,7 @@ requires(sizeof...(S) > 0) class TieredStorage {
   DeviceStaging* device_of_all() {
     DeviceStaging* device = nullptr;
     each([&](std::size_t, auto& store) {
-      if (device == nullptr) device = device_staging_of(store);
+      if (device == nullptr) device = detail::device_staging_of(store);
     });
     return device;
   }
@@ -350,16 +353,17 @@ requires(sizeof...(S) > 0) class TieredStorage {
   static Status read_by_host(One& store, DeviceStaging& device, std::uint32_t tier,
                              const ChunkKey& key, std::uint64_t offset, MutableBytes out) {
     const AlignedBuffer buffer(out.size(), device.host_memory());
-    if (auto status = cake::wait(store.read(tier, key, offset, buffer.bytes())); !status) {
+    if (auto status = cake::await_completion(store.read(tier, key, offset, buffer.bytes()));
+        !status) {
       return status;
     }
     if (auto status = device.use_on_this_thread(); !status) return status;
     return device.from_host(out.data(), buffer.data(), out.size());
   }
 
-  /// Remembers which store reads to this place; kStores: one that cannot be asked for a misread.
+  /// Remembers which store reads to this place; kStores: one that cannot be asked for a stored_bytes_differ.
   void note_reader(const std::byte* to, std::size_t store) {
-    if constexpr ((HasMisread<S> || ...)) {
+    if constexpr ((detail::HasStoredBytesDiffer<S> || ...)) {
       const std::lock_guard lock(mutex_);
       // Memory that is read into is used again and again; should it not be, begin anew.
       if (readers_.size() >= 65536) readers_.clear();

@@ -10,8 +10,8 @@
 
 #include <cstdint>
 
-#include "mma.cuh"
-#include "ptx/wgmma.cuh"
+#include "mma_sync.cuh"
+#include "src/cuda/ptx/wgmma.cuh"
 
 namespace cake::cuda::device {
 

@@ -8,7 +8,7 @@
 
 #include <cstdint>
 
-#include "mma.cuh"
+#include "src/cuda/mma/mma_sync.cuh"
 
 namespace cake::cuda::device {
 

@@ -10,7 +10,7 @@
 
 #include <cstdint>
 
-#include "ptx/wgmma.cuh"
+#include "wgmma.cuh"
 
 namespace cake::cuda::device {
 

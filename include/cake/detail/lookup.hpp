@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// From a prompt to a plan: its chunks' keys, what is stored of them, and how large their objects
+// are.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cake/chunk/format.hpp"
+#include "cake/detail/guarded.hpp"
+#include "cake/engine.hpp"
+#include "cake/identity.hpp"
+#include "cake/scheduler.hpp"
+#include "cake/types.hpp"
+
+namespace cake::detail {
+
+/// Units: tokens.
+struct PrefillRequest {
+  Tokens tokens = {};                   // the whole prompt; copied
+  std::uint32_t resident = 0;           // KV that the engine holds already, from position 0
+  std::string salt = {};                // of the tenant: two salts share nothing
+  std::vector<ExtraKey> extra = {};     // what token ids do not say: images, soft prompts
+  std::uint32_t chunk_tokens = 256;     // as when it was saved
+  std::uint32_t max_step_tokens = 512;  // most tokens of one compute pass
+  /// The engine takes gated steps; not set: whether it has the prefill() that takes a gate.
+  std::optional<bool> may_gate = {};
+  /// Asks for the end: next() then says finished, the report's status canceled.
+  std::stop_token stop = {};
+};
+
+/// The plan of a request: keys, what is stored of them, and the geometry of their objects.
+struct PrefillLookup {
+  PrefillSpec spec;
+  std::vector<ChunkKey> keys;       // of full chunks
+  std::vector<StoredChunk> stored;  // [spec.end_chunk]
+  std::uint64_t object_bytes = 0;   // of one stored object
+  Status status;                    // why nothing is known of the store, if so
+
+  /// Takes the store's answer to keys; an error, or an answer of the wrong length, is as good as
+  /// none.
+  void take(Result<std::vector<StoredChunk>> answer) {
+    if (!answer) {
+      status = answer.error();
+      return;
+    }
+    stored = std::move(*answer);
+    stored.resize(keys.size());
+    spec.end_chunk = 0;
+    for (std::uint32_t c = 0; c < stored.size(); ++c) {
+      StoredChunk& chunk = stored[c];
+      chunk.tiers &= spec.n_lanes >= 32 ? ~0u : (1u << spec.n_lanes) - 1;
+      if (chunk.size != object_bytes) chunk = {};  // not an object of this layout
+      if (chunk.stored()) spec.end_chunk = c + 1;
+    }
+    stored.resize(spec.end_chunk);
+  }
+};
+
+/// Hashes the prompt's chunks; nothing is known of the store yet.
+///
+/// Errors:  throws Exception(invalid_argument) for an empty prompt, chunk or step size, and as
+///          prefix_chain()
+inline PrefillLookup plan_request(const PrefillRequest& request, const ChunkKey& root,
+                                  const KvLayout& layout, std::uint32_t n_lanes) {
+  const auto check = [](bool good, const char* what) {
+    if (!good) throw Exception({Errc::invalid_argument, 0, what});
+  };
+  check(!request.tokens.empty(), "prefill of an empty prompt");
+  check(request.tokens.size() < 0xffff'0000u, "prefill: prompt of more than 2^32 tokens");
+  check(request.resident < request.tokens.size(),
+        "prefill: resident tokens must leave at least one to compute");
+  check(request.max_step_tokens > 0, "prefill: max_step_tokens is 0");
+  check(ChunkGeometry::fits(layout, request.chunk_tokens),
+        "prefill: layout or chunk_tokens out of range");
+  PrefillLookup found;
+  PrefillSpec& spec = found.spec;
+  spec.n_tokens = static_cast<std::uint32_t>(request.tokens.size());
+  spec.resident_tokens = request.resident;
+  spec.chunk_tokens = request.chunk_tokens;
+  // A chunk that ends with the prompt leaves its last token to compute, so it must have two.
+  spec.n_chunks = (spec.n_tokens - (spec.chunk_tokens == 1 ? 1 : 0)) / spec.chunk_tokens;
+  spec.n_layers = layout.n_layers;
+  spec.n_lanes = n_lanes;
+  spec.max_step_tokens = std::min(request.max_step_tokens, spec.n_tokens);
+  spec.may_gate = request.may_gate.value_or(true);
+  const ChunkGeometry geometry(layout, request.chunk_tokens);
+  spec.head_bytes = geometry.head_bytes();
+  spec.layer_bytes = 2 * geometry.run_stride();
+  spec.foot_bytes = geometry.object_bytes() - geometry.payload_end();
+  found.object_bytes = geometry.object_bytes();
+  found.keys =
+      prefix_chain(root, request.tokens.first(std::size_t{spec.n_chunks} * spec.chunk_tokens),
+                   spec.chunk_tokens, request.extra);
+  return found;
+}
+
+/// As plan_request(), and asks the store for all chunks in one call, on this thread.
+template <StorageBackend S>
+PrefillLookup look_up(const PrefillRequest& request, const ChunkKey& root, const KvLayout& layout,
+                      S& storage, std::uint32_t n_lanes) {
+  PrefillLookup found = plan_request(request, root, layout, n_lanes);
+  if (!found.keys.empty()) {
+    found.take(detail::guarded(Errc::io, "lookup", [&] { return storage.lookup(found.keys); }));
+  }
+  return found;
+}
+
+}  // namespace cake::detail

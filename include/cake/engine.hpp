@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// The whole contract between cake and an engine, a store and a scheduler. A backend author writes
+// the members that a concept lists, puts a static_assert beside the type, and runs
+// cake::testing::check() on it, which tests what a concept cannot say.
+#pragma once
+
+#include <chrono>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "cake/identity.hpp"
+#include "cake/kv_layout.hpp"
+#include "cake/result.hpp"
+#include "cake/scheduler.hpp"
+#include "cake/types.hpp"
+
+namespace cake {
+
+using ConstBytes = std::span<const std::byte>;
+using MutableBytes = std::span<std::byte>;
+
+/// KV of one slice in transfer memory: for every layer of the slice one run of K and one of V.
+///
+/// Shape:   k(layer), v(layer): [tokens][n_kv_heads][head_dim] (nhd) or
+/// [n_kv_heads][tokens][head_dim] (hnd), as the
+///          engine's layout().order says; `layer` is the model's layer index, inside the slice's
+///          layers
+template <class Byte>
+class BasicKvView {
+ public:
+  BasicKvView() = default;
+  /// Runs lie at base + stride * (2 * (layer - first_layer) + {0: K, 1: V}).
+  BasicKvView(Byte* base, std::uint32_t first_layer, std::size_t run_bytes, std::size_t stride)
+      : base_(base), first_layer_(first_layer), run_bytes_(run_bytes), stride_(stride) {}
+  std::span<Byte> k(std::uint32_t layer) const {
+    return run(2 * std::size_t{layer - first_layer_});
+  }
+  std::span<Byte> v(std::uint32_t layer) const {
+    return run(2 * std::size_t{layer - first_layer_} + 1);
+  }
+
+ private:
+  std::span<Byte> run(std::size_t index) const { return {base_ + index * stride_, run_bytes_}; }
+  Byte* base_ = nullptr;
+  std::uint32_t first_layer_ = 0;
+  std::size_t run_bytes_ = 0;
+  std::size_t stride_ = 0;
+};
+using KvView = BasicKvView<const std::byte>;   // verified bytes, for insert
+using MutableKvView = BasicKvView<std::byte>;  // to be filled by extract
+
+/// Work that may still run. A Status is one (the call blocked); so is any movable type with
+///
+///     bool ready();     // never blocks
+///     Status wait();    // blocks until done, also where it throws; called once
+///     // optional, else it is polled: ready() after at most that long
+///     bool wait_for(std::chrono::nanoseconds);
+///
+/// Thread:  only the thread that made the call touches it
+template <class C>
+concept AsyncCompletion = std::movable<C> && requires(C& c) {
+  { c.ready() } -> std::convertible_to<bool>;
+  { c.wait() } -> std::same_as<Status>;
+};
+template <class C>
+concept Completion = std::same_as<C, Status> || AsyncCompletion<C>;
+
+/// True when `c` is done, after waiting for at most `span`.
+template <Completion C>
+bool completed_within(C& c, std::chrono::nanoseconds span) {
+  if constexpr (std::same_as<C, Status>) {
+    return true;
+  } else if constexpr (requires {
+                         { c.wait_for(span) } -> std::convertible_to<bool>;
+                       }) {
+    return c.wait_for(span);
+  } else {
+    const auto end = std::chrono::steady_clock::now() + span;
+    while (!c.ready()) {
+      if (std::chrono::steady_clock::now() >= end) return false;
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+    return true;
+  }
+}
+
+/// Blocks until `c` is done.
+template <Completion C>
+Status await_completion(C c) {
+  if constexpr (std::same_as<C, Status>) {
+    return c;
+  } else {
+    return c.wait();
+  }
+}
+
+/// Who answers a LayerGate; sessions implement it.
+class GateSource {
+ public:
+  virtual bool wait_layer(std::uint64_t step, std::uint32_t layer) = 0;
+
+ protected:
+  ~GateSource() = default;
+};
+
+/// Lets a backend start a pass while later layers of the KV below it are still on their way.
+/// Belongs to one step.
+///
+///     for (layer = 0; layer < n_layers; ++layer) {
+///       // false: the step is void, and is issued again
+///       if (!gate.wait(layer)) return cake::Error{cake::Errc::superseded};
+///       ... read and write KV of this layer ...
+///     }
+///
+/// Also a step that was void may not be ready before all that was enqueued of it has ended: its
+/// chunks are then loaded again.
+///
+/// Thread:  the thread that runs the step
+class LayerGate {
+ public:
+  LayerGate() = default;  // always open
+  /// Needs:   `source` outlives the gate
+  LayerGate(GateSource& source, std::uint64_t step)
+      : source_(std::shared_ptr<GateSource>(), &source), step_(step) {}
+  LayerGate(std::shared_ptr<GateSource> source, std::uint64_t step)
+      : source_(std::move(source)), step_(step) {}
+  /// Blocks until KV of `layer` below the step is resident. False: the step is void.
+  bool wait(std::uint32_t layer) const {
+    return source_ == nullptr || source_->wait_layer(step_, layer);
+  }
+  bool always_open() const { return source_ == nullptr; }
+
+ private:
+  std::shared_ptr<GateSource> source_;
+  std::uint64_t step_ = 0;
+};
+
+/// What loading and saving need of an engine.
+///
+///     KvLayout layout();
+///     ModelFingerprint fingerprint();
+///     Completion insert(Slice, KvView);          // bytes of a slice into the engine's KV
+///     Completion extract(Slice, MutableKvView);  // the other way, for save()
+///
+///     // Optional:
+///     // Memory that insert copies from fastest; a Loader reads into it.
+///     StagingMemory* staging_memory();
+///     // Also from a view of device memory; a Loader reads there if the store has device_staging().
+///     static constexpr bool inserts_from_device = true;
+///     // Never on a lane thread, but when the driving thread calls next(), wait(), a gate or finish().
+///     static constexpr bool insert_on_caller = true;
+///
+/// extract refuses tokens whose KV was never computed or inserted (invalid_argument): bytes that
+/// happen to lie there would be stored, and served to others.
+///
+/// Needs:   memory for the slice's tokens is allocated; nobody else writes that slice meanwhile
+/// Thread:  insert runs on a lane thread, beside prefill of other chunks, or on the one that drives
+///          the session (insert_on_caller); extract on the caller of save()
+template <class M>
+concept KvMemory = requires(M& m, const Slice& slice, const KvView& in, const MutableKvView& out) {
+  { m.layout() } -> std::convertible_to<KvLayout>;
+  { m.fingerprint() } -> std::convertible_to<ModelFingerprint>;
+  { m.insert(slice, in) } -> Completion;
+  { m.extract(slice, out) } -> Completion;
+};
+
+template <class C>
+concept PrefillsWhole = requires(C& c, Tokens tokens, TokenRange range) {
+  { c.prefill(tokens, range) } -> Completion;
+};
+template <class C>
+concept PrefillsGated = requires(C& c, Tokens tokens, TokenRange range, LayerGate gate) {
+  { c.prefill(tokens, range, gate) } -> Completion;
+};
+
+/// KvMemory, and at least one of
+///
+///     Completion prefill(Tokens prompt, TokenRange range);
+///     // gate.wait(layer) before each layer
+///     Completion prefill(Tokens prompt, TokenRange range, LayerGate gate);
+///
+/// KV of [0, range.begin) is resident, or was enqueued before; after the range that ends the prompt
+/// logits exist. Where a stored chunk ends with the prompt, KV of the last token was inserted with
+/// it and is computed again, in a step of that one token.
+///
+/// Thread:  the thread that drives the session
+template <class C>
+concept ComputeBackend = KvMemory<C> &&(PrefillsWhole<C> || PrefillsGated<C>);
+
+/// Keeps chunk objects by key, in one or several tiers.
+///
+///     Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey>);  // one entry per key
+///     // ok: every byte arrived
+///     Completion read(std::uint32_t tier, ChunkKey, std::uint64_t offset, MutableBytes out);
+///     Completion write(ChunkKey, ConstBytes);  // all or nothing; the first one wins
+///     Status erase(ChunkKey);                  // not there is ok
+///
+///     // Optional:
+///     std::uint32_t tiers();  // 1 when absent
+///     // Memory alone: asked on the caller's thread; any other store on one with a deadline.
+///     static constexpr bool lookup_never_blocks = true;
+///     // Why a part of the last lookup's keys could not be looked up; ok when all could.
+///     Status lookup_problem();
+///     // As lookup(), of one tier: all are then asked at once, and one that hangs delays none.
+///     Result<std::vector<StoredChunk>> lookup_tier(std::uint32_t tier, std::span<const ChunkKey>);
+///     // As erase(), of one tier: where an object is damaged, good ones of other tiers stay.
+///     Status erase_tier(std::uint32_t tier, ChunkKey);
+///     // Memory that read() fills at full speed, or null.
+///     DeviceStaging* device_staging();
+///     // Whether these bytes of a read, which failed verification, are not the stored ones. A
+///     // chunk whose bytes are is damaged, and erased.
+///     bool stored_bytes_differ(ChunkKey, std::uint64_t offset, ConstBytes);
+///     // write(), blocking, and whether this call made the object visible; false: one was there
+///     Result<bool> write_new(ChunkKey, ConstBytes);
+///     Status lookup_problem();                 // why the last lookup() left some keys out; ok:
+///     none
+///
+/// `out` stays valid until the completion is ready, also after the read was abandoned; a backend
+/// copies the keys it keeps. `out`, `offset` and its size are multiples of 4 KiB whenever the
+/// object's size is.
+///
+/// Thread:  any number of threads at once
+template <class S>
+concept StorageBackend = requires(S& s, std::span<const ChunkKey> keys, const ChunkKey& key,
+                                  std::uint32_t tier, std::uint64_t offset, MutableBytes out,
+                                  ConstBytes in) {
+  { s.lookup(keys) } -> std::same_as<Result<std::vector<StoredChunk>>>;
+  { s.read(tier, key, offset, out) } -> Completion;
+  { s.write(key, in) } -> Completion;
+  { s.erase(key) } -> std::same_as<Status>;
+};
+
+template <StorageBackend S>
+std::uint32_t tiers_of(S& storage) {
+  if constexpr (requires {
+                  { storage.tiers() } -> std::convertible_to<std::uint32_t>;
+                }) {
+    return storage.tiers();
+  } else {
+    return 1;
+  }
+}
+
+class RunView;
+
+/// Decides what is computed and what is loaded. A pure state machine: no thread, clock, lock or
+/// I/O; all it knows is the plan, the run view and the time that it is told.
+///
+///     void begin(const PrefillSpec&);  // the plan outlives the run
+///     // budget: most tokens of this step
+///     Step next_step(const RunView&, std::uint32_t budget, Time now);
+///     // none: ask again when the run view changed
+///     std::optional<LoadRequest> next_load(const RunView&, LaneId, Time now);
+///
+/// Thread:  one at a time; the session sees to it
+template <class S>
+concept Scheduler = requires(S& s, const PrefillSpec& spec, const RunView& view,
+                             std::uint32_t budget, LaneId lane, Time now) {
+  s.begin(spec);
+  { s.next_step(view, budget, now) } -> std::same_as<Step>;
+  { s.next_load(view, lane, now) } -> std::same_as<std::optional<LoadRequest>>;
+};
+
+}  // namespace cake

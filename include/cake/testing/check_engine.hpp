@@ -1,0 +1,461 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// Conformance kit: what a concept cannot say, tried out on a backend of yours. Needs no test
+// framework.
+//
+//     for (const std::string& failure : cake::testing::check(my_storage))
+//     std::puts(failure.c_str());
+//
+// An empty list means that the backend kept every rule that was tried.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "cake/chunk/format.hpp"
+#include "cake/chunk/writer.hpp"
+#include "cake/engine.hpp"
+#include "cake/loader.hpp"
+#include "cake/scheduler.hpp"
+#include "cake/scheduler/baselines.hpp"
+#include "cake/session.hpp"
+#include "cake/staging.hpp"
+#include "cake/storage/memory.hpp"
+#include "cake/testing/simulation.hpp"
+
+namespace cake::testing {
+
+using Failures = std::vector<std::string>;
+
+namespace detail {
+
+/// Bytes that depend on a seed and on their place.
+inline void fill(MutableBytes bytes, std::uint64_t seed) {
+  std::uint64_t x = seed * 0x9e3779b97f4a7c15ull + 1;
+  for (std::byte& b : bytes) {
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    b = static_cast<std::byte>(x >> 32);
+  }
+}
+
+inline ChunkKey key(std::uint64_t seed) {
+  ChunkKey key;
+  fill(key.bytes, seed + 77);
+  return key;
+}
+
+inline bool same(ConstBytes a, ConstBytes b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size()) == 0;
+}
+
+/// Memory for the runs of one slice.
+class Runs {
+ public:
+  Runs(const KvLayout& layout, const Slice& slice)
+      : layout_(layout),
+        slice_(slice),
+        run_(layout.run_bytes(slice.tokens.size())),
+        bytes_(run_ * 2 * slice.layers.size()) {}
+  MutableBytes bytes() { return bytes_.bytes(); }
+  MutableKvView view() { return {bytes_.data(), slice_.layers.begin, run_, run_}; }
+  KvView const_view() const { return {bytes_.data(), slice_.layers.begin, run_, run_}; }
+
+ private:
+  KvLayout layout_;
+  Slice slice_;
+  std::size_t run_;
+  AlignedBuffer bytes_;
+};
+
+/// A gate whose layers a test opens one by one.
+class ManualGate final : public GateSource {
+ public:
+  explicit ManualGate(std::uint32_t n_layers) : n_layers_(n_layers) {}
+  bool wait_layer(std::uint64_t, std::uint32_t layer) override {
+    if (layer >= n_layers_) wrong_ = true;
+    if (layer < last_) wrong_ = true;  // layers are asked for in order
+    last_ = layer;
+    entered_ = std::max(entered_.load(), layer + 1);
+    while (open_.load() <= layer) {
+      if (void_.load()) return false;
+      std::this_thread::yield();
+    }
+    asked_ = std::max(asked_.load(), layer + 1);
+    return true;
+  }
+  void open(std::uint32_t layers) { open_ = layers; }
+  void make_void() { void_ = true; }
+  std::uint32_t asked() const { return asked_; }
+  /// Layers that somebody waits for or has waited for.
+  std::uint32_t entered() const { return entered_; }
+  bool wrong() const { return wrong_; }
+
+ private:
+  std::uint32_t n_layers_;
+  std::uint32_t last_ = 0;
+  std::atomic<std::uint32_t> open_{0};
+  std::atomic<std::uint32_t> asked_{0};
+  std::atomic<std::uint32_t> entered_{0};
+  std::atomic<bool> void_{false};
+  std::atomic<bool> wrong_{false};
+};
+
+}  // namespace detail
+
+/// Tries a store: leaves nothing behind in it. `seed` chooses the keys.
+template <StorageBackend S>
+Failures check(S& storage, std::uint64_t seed = 1) {
+  Failures failures;
+  const auto expect = [&](bool good, const std::string& what) {
+    if (!good) failures.push_back("storage: " + what);
+  };
+  const std::uint32_t n_tiers = tiers_of(storage);
+  expect(n_tiers >= 1 && n_tiers <= kMaxTiers, "tiers() is between 1 and 8");
+  constexpr std::size_t kSize = 5 * kIoAlignment;
+  const ChunkKey first = detail::kit::key(seed);
+  const ChunkKey second = detail::kit::key(seed + 1);
+  const ChunkKey absent = detail::kit::key(seed + 2);
+  AlignedBuffer object(kSize);
+  AlignedBuffer other(kSize);
+  AlignedBuffer out(kSize);
+  detail::kit::fill(object.bytes(), seed);
+  detail::kit::fill(other.bytes(), seed + 1);
+  const auto tier_of = [&](const ChunkKey& key) -> std::uint32_t {
+    const auto found = storage.lookup(std::span(&key, 1));
+    if (!found || found->size() != 1 || !found->front().stored()) return kMaxTiers;
+    return static_cast<std::uint32_t>(std::countr_zero(found->front().tiers));
+  };
+  const auto read = [&](const ChunkKey& key, std::uint64_t offset, MutableBytes to) {
+    const std::uint32_t tier = tier_of(key);
+    ChunkKey passing = key;  // a backend copies the keys that it keeps
+    auto completion = storage.read(tier == kMaxTiers ? 0 : tier, passing, offset, to);
+    passing = {};
+    return await_completion(std::move(completion));
+  };
+
+  expect(tier_of(absent) == kMaxTiers, "a key that was never written is absent");
+  expect(!read(absent, 0, out.bytes()), "reading an absent key fails");
+  expect(await_completion(storage.write(first, object.bytes())).has_value(), "a write succeeds");
+  expect(await_completion(storage.write(second, other.bytes())).has_value(),
+         "a second write succeeds");
+  const ChunkKey asked[] = {absent, second, first, second};
+  const auto found = storage.lookup(asked);
+  expect(found.has_value() && found->size() == 4,
+         "lookup gives one entry for each key, also for one asked twice");
+  if (found && found->size() == 4) {
+    expect(!(*found)[0].stored() && (*found)[1].size == kSize && (*found)[2].size == kSize &&
+               (*found)[3].size == kSize,
+           "lookup gives sizes in the order of the keys");
+    expect(std::all_of(found->begin(), found->end(),
+                       [&](const StoredChunk& c) { return c.tiers >> n_tiers == 0; }),
+           "lookup names only tiers that there are");
+  }
+  const auto none = storage.lookup({});
+  expect(none.has_value() && none->empty(), "lookup of no keys gives an empty list");
+  expect(read(first, 0, out.bytes()).has_value() && detail::kit::same(out.bytes(), object.bytes()),
+         "a read gives what was written");
+  const MutableBytes part = out.bytes().first(2 * kIoAlignment);
+  expect(read(first, kIoAlignment, part).has_value() &&
+             detail::kit::same(part, object.bytes().subspan(kIoAlignment, part.size())),
+         "a part is read from its offset");
+  expect(!read(first, 4 * kIoAlignment, part),
+         "a read beyond the end fails: ok means that every byte arrived");
+  expect(await_completion(storage.write(first, other.bytes())).has_value() &&
+             read(first, 0, out.bytes()).has_value() &&
+             detail::kit::same(out.bytes(), object.bytes()),
+         "the first write wins, and the second one is no error");
+
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> threads;
+  for (std::uint64_t t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      AlignedBuffer mine(kSize);
+      AlignedBuffer back(kSize);
+      for (std::uint64_t i = 0; i < 8; ++i) {
+        const std::uint64_t own =
+            seed + 1000 + 100 * (i % 2 == 0 ? t : 9) + i;  // every other key is everybody's
+        const ChunkKey key = detail::kit::key(own);
+        detail::kit::fill(mine.bytes(), own);
+        if (!await_completion(storage.write(key, mine.bytes()))) ++wrong;
+        const auto there = storage.lookup(std::span(&key, 1));
+        if (!there || there->size() != 1 || !there->front().stored()) {
+          ++wrong;
+          continue;
+        }
+        const auto tier = static_cast<std::uint32_t>(std::countr_zero(there->front().tiers));
+        if (!await_completion(storage.read(tier, key, 0, back.bytes())) ||
+            !detail::kit::same(back.bytes(), mine.bytes()))
+          ++wrong;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  expect(wrong == 0, "four threads write and read at once, each what it wrote");
+
+  expect(storage.erase(first).has_value() && tier_of(first) == kMaxTiers,
+         "an erased key is absent");
+  expect(storage.erase(first).has_value(), "erasing what is not there is no error");
+  (void)storage.erase(second);
+  for (std::uint64_t i = 0; i < 1000; ++i) (void)storage.erase(detail::kit::key(seed + 1000 + i));
+  return failures;
+}
+
+/// Tries an engine's KV memory on the tokens [0, n_tokens), which must be allocated; what was there
+/// is overwritten.
+///
+/// Needs:   n_tokens of at least 8
+template <KvMemory M>
+Failures check_memory(M& memory, std::uint32_t n_tokens, std::uint64_t seed = 1) {
+  Failures failures;
+  const auto expect = [&](bool good, const std::string& what) {
+    if (!good) failures.push_back("memory: " + what);
+  };
+  const KvLayout layout = memory.layout();
+  expect(layout.valid(), "layout() has layers, heads and a head size");
+  expect(layout == memory.layout() && memory.fingerprint() == memory.fingerprint(),
+         "layout() and fingerprint() do not change");
+  if (!layout.valid() || n_tokens < 8) return failures;
+  const std::uint32_t third = n_tokens / 3;
+  const Slice whole{0, {0, n_tokens}, {0, layout.n_layers}};
+  const auto insert = [&](const Slice& slice, detail::kit::Runs& runs) {
+    return await_completion(memory.insert(slice, runs.const_view())).has_value();
+  };
+  const auto holds = [&](const Slice& slice, detail::kit::Runs& runs) {
+    detail::kit::Runs back(layout, slice);
+    std::memset(back.bytes().data(), 0x5a, back.bytes().size());
+    return await_completion(memory.extract(slice, back.view())).has_value() &&
+           detail::kit::same(back.bytes(), runs.bytes());
+  };
+  detail::kit::Runs ground(layout, whole);
+  detail::kit::fill(ground.bytes(), seed);
+  expect(insert(whole, ground) && holds(whole, ground),
+         "extract gives the bytes that insert put there");
+
+  const Slice middle{1, {third, 2 * third}, {layout.n_layers / 2, layout.n_layers}};
+  detail::kit::Runs patch(layout, middle);
+  detail::kit::fill(patch.bytes(), seed + 1);
+  const Slice before{0, {0, third}, {0, layout.n_layers}};
+  const Slice after{2, {2 * third, n_tokens}, {0, layout.n_layers}};
+  detail::kit::Runs left(layout, before);
+  detail::kit::Runs right(layout, after);
+  expect(await_completion(memory.extract(before, left.view())).has_value() &&
+             await_completion(memory.extract(after, right.view())).has_value(),
+         "parts can be extracted");
+  expect(insert(middle, patch) && holds(middle, patch),
+         "some layers of some tokens can be replaced");
+  expect(holds(before, left) && holds(after, right), "an insert leaves other tokens alone");
+  if (layout.n_layers > 1) {
+    const Slice low{1, middle.tokens, {0, layout.n_layers / 2}};
+    detail::kit::Runs lower(layout, low);
+    expect(insert(whole, ground) &&
+               await_completion(memory.extract(low, lower.view())).has_value() &&
+               insert(middle, patch) && holds(low, lower),
+           "an insert leaves other layers alone");
+  }
+  if constexpr (!detail::inserts_on_caller<M>()) {
+    std::atomic<bool> good{true};
+    std::vector<std::thread> threads;
+    for (std::uint32_t t = 0; t < 4; ++t) {
+      threads.emplace_back([&, t] {
+        const Slice own{t, {n_tokens * t / 4, n_tokens * (t + 1) / 4}, {0, layout.n_layers}};
+        detail::kit::Runs runs(layout, own);
+        for (std::uint64_t i = 0; i < 20; ++i) {
+          detail::kit::fill(runs.bytes(), seed + std::uint64_t{10} * t + i);
+          if (!insert(own, runs) || !holds(own, runs)) good = false;
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    expect(good, "four threads insert and extract tokens of their own at once");
+  }
+  return failures;
+}
+
+/// Tries an engine: its memory as above, then that a prompt computed in steps, behind a gate or
+/// with a part of its KV inserted, leaves the same KV, and that KV of tokens that were neither
+/// computed nor inserted is not given out. Nothing may have been computed on the engine yet, and it
+/// must be able to prefill `prompt` (at least 8 tokens) again and again. `same_bytes`: it gives
+/// equal bytes for equal steps, as deterministic kernels do.
+template <ComputeBackend C>
+Failures check(C& engine, Tokens prompt, bool same_bytes = true) {
+  const auto n = static_cast<std::uint32_t>(prompt.size());
+  Failures failures;
+  const auto expect = [&](bool good, const std::string& what) {
+    if (!good) failures.push_back("compute: " + what);
+  };
+  if (n < 8) return {"compute: the prompt to check with has fewer than 8 tokens"};
+  const KvLayout layout = engine.layout();
+  const auto prefill = [&](TokenRange range, LayerGate gate) -> Status {
+    if constexpr (PrefillsGated<C>) {
+      return await_completion(engine.prefill(prompt, range, gate));
+    } else {
+      return await_completion(engine.prefill(prompt, range));
+    }
+  };
+  const std::uint32_t cut = n / 2;
+  const Slice front{0, {0, cut}, {0, layout.n_layers}};
+  const Slice back{1, {cut, n}, {0, layout.n_layers}};
+  detail::kit::Runs front_kv(layout, front);
+  detail::kit::Runs back_kv(layout, back);
+  const bool first_step = prefill({0, cut}, {}).has_value();
+  const Slice across{0, {cut - 1, cut + 1}, {0, layout.n_layers}};
+  detail::kit::Runs across_kv(layout, across);
+  expect(
+      !await_completion(engine.extract(across, across_kv.view())) &&
+          !await_completion(engine.extract(back, back_kv.view())),
+      "extract of tokens that were never computed is refused; save() would store what lies in "
+      "their memory. Note for each token when its KV is computed or inserted (cake::KvPresence "
+      "does), and return invalid_argument for others. The token that was sampled last has no KV "
+      "until it is decoded. If other prompts were computed on this engine before the check, hand "
+      "it a new one");
+  expect(first_step && prefill({cut, n}, {}).has_value(), "a prompt is computed in two steps");
+  expect(await_completion(engine.extract(front, front_kv.view())).has_value() &&
+             await_completion(engine.extract(back, back_kv.view())).has_value(),
+         "KV that was computed can be extracted");
+  const auto equal = [&](const Slice& slice, detail::kit::Runs& expected) {
+    detail::kit::Runs now(layout, slice);
+    return await_completion(engine.extract(slice, now.view())).has_value() &&
+           (!same_bytes || detail::kit::same(now.bytes(), expected.bytes()));
+  };
+  expect(prefill({0, cut}, {}).has_value() && equal(front, front_kv),
+         "computing a range again gives the same KV");
+  expect(await_completion(engine.insert(front, front_kv.const_view())).has_value() &&
+             prefill({cut, n}, {}).has_value() && equal(back, back_kv),
+         "a step behind inserted KV gives what it gives behind computed KV");
+  if constexpr (PrefillsGated<C>) {
+    detail::kit::ManualGate shut(layout.n_layers);
+    shut.make_void();
+    const Status voided = prefill({cut, n}, LayerGate(shut, 1));
+    expect(voided.code() == Errc::superseded, "a step whose gate says false returns superseded");
+    expect(shut.asked() == 0, "nothing of a layer is done before its gate is open");
+    if constexpr (!detail::inserts_on_caller<C>()) {
+      detail::kit::Runs garbage(layout, front);  // whoever reads ahead of the gate reads this
+      std::memset(garbage.bytes().data(), 0x11, garbage.bytes().size());
+      expect(await_completion(engine.insert(front, garbage.const_view())).has_value(),
+             "an insert succeeds");
+    }
+    detail::kit::ManualGate gate(layout.n_layers);
+    Status status;
+    std::atomic<bool> ended{false};
+    std::thread step([&] {
+      status = prefill({cut, n}, LayerGate(gate, 2));
+      ended = true;
+    });
+    for (std::uint32_t l = 0; l < layout.n_layers; ++l) {
+      while (gate.entered() <= l && !ended) std::this_thread::yield();
+      const Slice layer{0, front.tokens, {l, l + 1}};
+      detail::kit::Runs one(layout, layer);
+      std::memcpy(one.bytes().data(), front_kv.bytes().data() + l * one.bytes().size(),
+                  one.bytes().size());
+      if constexpr (!detail::inserts_on_caller<C>()) {
+        expect(await_completion(engine.insert(layer, one.const_view())).has_value(),
+               "a layer is inserted while a step waits for it");
+      }
+      gate.open(l + 1);
+    }
+    step.join();
+    expect(status.has_value() && equal(back, back_kv),
+           "a gated step gives what an ungated one gives");
+    expect(!gate.wrong() && gate.asked() == layout.n_layers,
+           "a gated step asks for every layer, in order");
+  }
+  for (std::string& failure : check_memory(engine, n)) failures.push_back(std::move(failure));
+  return failures;
+}
+
+/// Tries that two inputs that give other KV for the same token ids (two images, soft prompts or
+/// adapters) share none of it. `select(0)` and `select(1)` make the engine take one of them for
+/// `prompt`, and return the extra keys that the application passes for it.
+///
+/// Needs:   prompt of at least two chunks, so that there is something to share
+template <ComputeBackend C, class Select>
+Failures check_inputs(C& engine, Tokens prompt, Select&& select, std::uint32_t chunk_tokens = 16) {
+  const auto n = static_cast<std::uint32_t>(prompt.size());
+  if (n < 2 * chunk_tokens) return {"inputs: the prompt to check with has fewer than two chunks"};
+  const KvLayout layout = engine.layout();
+  const Slice all{0, {0, n}, {0, layout.n_layers}};
+  MemoryStorage store;
+  const auto run = [&](int which, auto scheduler, bool save, detail::kit::Runs& kv) {
+    const std::vector<ExtraKey> extra = select(which);
+    Loader loader(
+        engine, store,
+        {.chunk_tokens = chunk_tokens, .session = {.idle_timeout = std::chrono::minutes(1)}},
+        std::move(scheduler));
+    return loader.prefill(prompt, {.extra = extra}).status.has_value() &&
+           await_completion(engine.extract(all, kv.view())).has_value() &&
+           (!save || loader.save(prompt, {.extra = extra}).status.has_value());
+  };
+  detail::kit::Runs first(layout, all);
+  detail::kit::Runs second(layout, all);
+  detail::kit::Runs served(layout, all);
+  if (!run(1, ComputeOnlyScheduler(), false, second) ||
+      !run(0, ComputeOnlyScheduler(), true, first)) {
+    return {"inputs: a prompt is computed, extracted and saved"};
+  }
+  if (detail::kit::same(first.bytes(), second.bytes())) {
+    return {"inputs: the two inputs give the same KV; choose two that do not"};
+  }
+  if (!run(1, LoadOnlyScheduler(), false, served) ||
+      !detail::kit::same(served.bytes(), second.bytes())) {
+    return {
+        "inputs: KV of one input is not served to another one; tell them apart by ExtraKey (an "
+        "image, a soft prompt) or in fingerprint() (an adapter)"};
+  }
+  return {};
+}
+
+/// Tries a scheduler in virtual time: steady and broken links, holes, faults. `make` gives a fresh
+/// one.
+template <Scheduler S>
+Failures check_scheduler(const std::function<S()>& make, std::uint64_t runs = 200) {
+  Failures failures;
+  for (std::uint64_t seed = 1; seed <= runs; ++seed) {
+    std::vector<std::byte> noise(16);
+    detail::kit::fill(noise, seed);
+    const auto pick = [&](std::size_t i, std::uint32_t n) {
+      return std::to_integer<std::uint32_t>(noise[i]) % n;
+    };
+    SimulationSpec spec;
+    spec.prefill.chunk_tokens = 32;
+    spec.prefill.n_tokens = 33 + 32 * pick(0, 40) + pick(1, 32);
+    spec.prefill.n_chunks = spec.prefill.end_chunk = (spec.prefill.n_tokens - 1) / 32;
+    spec.prefill.n_layers = 1 + pick(2, 8);
+    spec.prefill.may_gate = pick(3, 2) == 0;
+    spec.prefill.max_step_tokens = 64u << pick(4, 4);
+    spec.prefill.head_bytes = 8192;
+    spec.prefill.layer_bytes = 65536;
+    spec.prefill.foot_bytes = 4096;
+    const std::uint64_t size = spec.prefill.read_bytes({0, spec.prefill.n_layers});
+    const double computing =
+        spec.cost.passes(0, spec.prefill.n_tokens, spec.prefill.max_step_tokens);
+    SimulatedLink link;
+    link.trace[0].second =
+        static_cast<double>(size) * spec.prefill.end_chunk / computing * (0.1 + pick(5, 40) / 10.0);
+    link.latency = std::chrono::microseconds(pick(6, 200));
+    spec.links = {link};
+    spec.priors = {{link.trace[0].second * (0.2 + pick(7, 20) / 10.0), link.latency, Time{0}}};
+    for (std::uint32_t c = 0; c < spec.prefill.end_chunk; ++c) {
+      const std::uint32_t dice = pick(8 + c % 8, 256) + c * 37;
+      spec.stored.push_back({dice % 7 == 0 && c + 1 != spec.prefill.end_chunk ? 0 : size, 1});
+      spec.faults.push_back(dice % 11 == 0 ? static_cast<SimulatedFault>(1 + dice % 4)
+                                           : SimulatedFault::none);
+    }
+    const SimulationResult result = simulate(spec, make());
+    if (!result.violation.empty())
+      failures.push_back("scheduler, run " + std::to_string(seed) + ": " + result.violation);
+  }
+  return failures;
+}
+
+}  // namespace cake::testing

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "attention_plan.hpp"
+
+#include <algorithm>
+
+namespace cake::cuda {
+namespace {
+
+std::uint64_t tiles_of(const AttentionShape& s, std::uint32_t rows) {
+  const std::uint64_t group = s.n_heads / s.n_kv_heads;
+  return (s.max_seqlen_q * group + rows - 1) / rows * s.n_kv_heads * s.n_sequences;
+}
+
+/// Rows of a tile for head_dim 64 on sm_90a: three warpgroups get 1.19 times as far as two in the
+/// same time (measured, see benchmarks/NOTES.md), but 128 rows may fill the device better.
+std::uint32_t choose_rows(const AttentionShape& s, std::uint64_t slots) {
+  const auto time = [&](std::uint32_t rows) {
+    return (tiles_of(s, rows) + slots - 1) / slots * rows;
+  };
+  return 100 * time(192) <= 119 * time(128) ? 192 : 128;
+}
+
+/// The fewest splits that keep the device about as busy as the best number would.
+std::uint32_t choose_splits(std::uint64_t tiles, std::uint64_t slots) {
+  if (tiles == 0 || 10 * tiles >= 8 * slots) return 1;
+  const auto busy = [&](std::uint32_t num_splits) {
+    const std::uint64_t blocks = tiles * num_splits;
+    const std::uint64_t waves = (blocks + slots - 1) / slots;
+    return static_cast<double>(blocks) / static_cast<double>(waves * slots);
+  };
+  double best = 0;
+  for (std::uint32_t n = 1; n <= kMaxAttentionSplits; ++n) best = std::max(best, busy(n));
+  std::uint32_t n = 1;
+  while (n < kMaxAttentionSplits && busy(n) < 0.85 * best) ++n;
+  return n;
+}
+
+}  // namespace
+
+AttentionPlan plan_attention(const AttentionShape& shape, const AttentionDevice& device) {
+  AttentionPlan plan;
+  plan.kernel = device.sm90 ? AttentionKernel::sm90 : AttentionKernel::mma;
+  const std::uint64_t slots =
+      std::uint64_t{device.processors} * (device.sm90 ? 1 : kAttentionBlocksPerProcessor);
+  if (device.sm90 && shape.head_dim == 64) plan.rows_of_tile = choose_rows(shape, slots);
+  plan.num_splits = shape.num_splits != 0
+                        ? shape.num_splits
+                        : choose_splits(tiles_of(shape, plan.rows_of_tile), slots);
+  return plan;
+}
+
+}  // namespace cake::cuda

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "kv_transfer_operation.hpp"
+
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "kv_transfer_kernels.hpp"
+#include "src/cuda/runtime/event_wait.hpp"
+
+namespace cake::cuda::transfer {
+
+Operation::Operation(Impl& impl, const Streams& streams, const RunShape& shape, const Runs& runs)
+    : impl_(impl), streams_(streams), shape_(shape), runs_(runs) {
+  segments_ = segments_of(shape);
+  direct_ = runs.memory != Memory::device &&
+            shape.run_bytes() / segments_.size() >= impl.options.direct_bytes;
+  in_place_ = runs.memory == Memory::device && runs.rows_aligned;
+  const bool unstaged = in_place_ || (direct_ && runs.memory == Memory::pinned);
+  pieces_ =
+      pieces_of(shape, runs.size(), unstaged ? impl.options.batch_bytes : impl.options.piece_bytes);
+}
+
+Status Operation::insert(const Stream*& last) {
+  const bool pageable = runs_.memory == Memory::pageable;
+  // A host source stays as it is until the transfer is done, so that it may be read at any time.
+  Copies copies(impl_, streams_.copy,
+                runs_.memory == Memory::device ? cudaMemcpySrcAccessOrderStream
+                                               : cudaMemcpySrcAccessOrderAny);
+  last = direct_ ? &streams_.copy : &streams_.move;
+  for (const Piece& piece : pieces_) {
+    if (in_place_) {
+      if (auto status = move(piece, view_row(piece), runs_.stride(), true); !status) return status;
+      continue;
+    }
+    std::optional<Lease> lease;
+    if (!direct_ || pageable) lease.emplace(impl_, streams_);
+    if (pageable) {
+      if (auto status = wait_for_event((*lease)->free); !status) return status;
+      for_parts(shape_, piece,
+                [&](std::uint32_t run, std::size_t begin, std::size_t end, std::size_t offset) {
+                  std::memcpy((*lease)->pinned.data() + offset, runs_.near[run] + begin,
+                              end - begin);
+                });
+    }
+    if (direct_) {
+      if (auto status =
+              copy_pages(copies, piece, pageable ? (*lease)->pinned.data() : nullptr, true);
+          !status) {
+        return status;
+      }
+      if (!pageable) continue;
+      if (auto status = copies.flush(); !status) return status;
+      if (auto status = lease->settle(streams_.copy); !status) return status;
+      continue;
+    }
+    const Slot& slot = *lease->operator->();
+    if (auto status = slot.free.gate(streams_.copy.get()); !status) return status;
+    if (auto status = copy_staged(copies, piece, slot, true); !status) return status;
+    if (auto status = hand_over(slot, streams_.copy, streams_.move); !status) return status;
+    if (auto status = move(piece, slot.device.as<std::byte>(), packed(), true); !status) {
+      return status;
+    }
+    if (auto status = lease->settle(streams_.move); !status) return status;
+  }
+  return copies.flush();
+}
+
+Status Operation::extract(const Stream*& last) {
+  const bool pageable = runs_.memory == Memory::pageable;
+  Copies copies(impl_, streams_.copy, cudaMemcpySrcAccessOrderStream);
+  last = in_place_ ? &streams_.move : &streams_.copy;
+  std::deque<Landing> landings;  // pageable: pieces on their way to pinned memory
+  for (const Piece& piece : pieces_) {
+    if (in_place_) {
+      if (auto status = move(piece, view_row(piece), runs_.stride(), false); !status) {
+        return status;
+      }
+      continue;
+    }
+    if (direct_ && !pageable) {
+      if (auto status = copy_pages(copies, piece, nullptr, false); !status) return status;
+      continue;
+    }
+    std::optional<Lease> lease;
+    while (!lease) {  // never waits for a slot while it holds one
+      if (landings.empty()) {
+        lease.emplace(impl_, streams_);
+      } else if (landings.size() < 2) {
+        if (auto free = Lease::at_once(impl_, streams_)) lease.emplace(std::move(*free));
+      }
+      if (lease || landings.empty()) break;
+      if (auto status = land(landings); !status) return status;
+    }
+    const Slot& slot = *lease->operator->();
+    if (direct_) {
+      if (auto status = slot.free.gate(streams_.copy.get()); !status) return status;
+      if (auto status = copy_pages(copies, piece, slot.pinned.data(), false); !status) {
+        return status;
+      }
+      if (auto status = copies.flush(); !status) return status;
+    } else {
+      if (auto status = slot.free.gate(streams_.move.get()); !status) return status;
+      if (auto status = move(piece, slot.device.as<std::byte>(), packed(), false); !status) {
+        return status;
+      }
+      if (auto status = hand_over(slot, streams_.move, streams_.copy); !status) return status;
+      if (auto status = copy_staged(copies, piece, slot, false); !status) return status;
+    }
+    if (auto status = lease->settle(streams_.copy); !status) return status;
+    if (pageable) landings.push_back({std::move(*lease), piece});
+  }
+  while (!landings.empty()) {
+    if (auto status = land(landings); !status) return status;
+  }
+  return copies.flush();
+}
+
+std::byte* Operation::view_row(const Piece& piece) const {
+  const std::uint64_t run = piece.begin / shape_.rows();
+  return runs_.near[run] +
+         static_cast<std::size_t>(piece.begin - run * shape_.rows()) * shape_.row_bytes;
+}
+
+Status Operation::move(const Piece& piece, std::byte* near, std::int64_t near_stride,
+                       bool into_pages) {
+  if (auto status = impl_.may_enqueue(); !status) return status;
+  MoveArgs args = args_of(shape_, piece, runs_.pools);
+  args.near = near;
+  args.near_stride = near_stride;
+  return to_status(move_rows(args, into_pages, impl_.options.blocks, streams_.move.get()),
+                   "kernel that deals out KV");
+}
+
+Status Operation::hand_over(const Slot& slot, const Stream& from, const Stream& to) {
+  if (auto status = slot.filled.record(from.get()); !status) return status;
+  return slot.filled.gate(to.get());
+}
+
+Status Operation::copy_pages(Copies& copies, const Piece& piece, std::byte* staged,
+                             bool into_pages) {
+  Status status;
+  for_parts(shape_, piece,
+            [&](std::uint32_t run, std::size_t begin, std::size_t end, std::size_t offset) {
+              for_segments(segments_, begin, end, impl_.options.batch_bytes,
+                           [&](std::size_t at, std::size_t pool_at, std::size_t bytes) {
+                             if (!status) return;
+                             std::byte* const near = staged != nullptr
+                                                         ? staged + offset + (at - begin)
+                                                         : runs_.near[run] + at;
+                             std::byte* const page = runs_.pools[run] + pool_at;
+                             status = into_pages ? copies.add(page, near, bytes)
+                                                 : copies.add(near, page, bytes);
+                           });
+            });
+  return status;
+}
+
+Status Operation::copy_staged(Copies& copies, const Piece& piece, const Slot& slot,
+                              bool to_device) {
+  Status status;
+  for_parts(shape_, piece,
+            [&](std::uint32_t run, std::size_t begin, std::size_t end, std::size_t offset) {
+              if (!status) return;
+              std::byte* const near = runs_.memory == Memory::pageable ? slot.pinned.data() + offset
+                                                                       : runs_.near[run] + begin;
+              std::byte* const device = slot.device.as<std::byte>() + offset;
+              status = to_device ? copies.add(device, near, end - begin)
+                                 : copies.add(near, device, end - begin);
+            });
+  return status ? copies.flush() : status;
+}
+
+Status Operation::land(std::deque<Landing>& landings) {
+  const Landing landing = std::move(landings.front());
+  landings.pop_front();
+  if (auto status = wait_for_event(landing.lease->free); !status) return status;
+  for_parts(shape_, landing.piece,
+            [&](std::uint32_t run, std::size_t begin, std::size_t end, std::size_t offset) {
+              std::memcpy(runs_.near[run] + begin, landing.lease->pinned.data() + offset,
+                          end - begin);
+            });
+  return {};
+}
+
+}  // namespace cake::cuda::transfer

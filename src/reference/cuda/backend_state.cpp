@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "backend_state.hpp"
+
+#include <algorithm>
+#include <new>
+#include <string>
+#include <utility>
+
+#include "backend_options.hpp"
+
+namespace cake::reference {
+
+using cuda_impl::refused;
+
+namespace {
+
+CudaOptions checked(const CudaOptions& options, const CudaWeights* weights) {
+  cuda::usable().value();
+  if (weights == nullptr) throw Exception(refused("no weights were given"));
+  return cuda_impl::complete(options, weights->config()).value();
+}
+
+KvLayout layout_of(const Config& c, const CudaOptions& options) {
+  return {c.n_layers, c.n_kv_heads, c.head_dim, DType::bf16, options.kv_order};
+}
+
+int current_device() {
+  int device = 0;
+  cuda::throw_unless_ok(cudaGetDevice(&device), "cudaGetDevice");
+  return device;
+}
+
+}  // namespace
+
+CudaBackend::State::State(std::shared_ptr<const CudaWeights> w, const CudaOptions& given)
+    : options(checked(given, w.get())),
+      weights(std::move(w)),
+      device(current_device()),
+      pool(layout_of(weights->config(), options), options.page_tokens, options.max_tokens,
+           options.shuffle_pages, stream.get()),
+      model(*weights, pool, options, stream.get()),
+      graphs(std::size_t{3} * options.max_graphs) {}  // inside, at the end of a prompt, gated
+
+Status CudaBackend::State::check(Tokens prompt, TokenRange range, bool gated) const {
+  if (prompt.size() > options.max_tokens) {
+    return refused("a prompt of " + std::to_string(prompt.size()) + " tokens; there is room for " +
+                   std::to_string(options.max_tokens));
+  }
+  if (range.empty() || range.end > prompt.size()) {
+    return refused("tokens " + std::to_string(range.begin) + " to " + std::to_string(range.end) +
+                   " of a prompt of " + std::to_string(prompt.size()));
+  }
+  // A gate may still be waiting for KV below the range.
+  if (!gated) {
+    if (const auto missing = pool.presence()->missing({0, range.begin})) {
+      return no_kv_below(range.begin, *missing);
+    }
+  }
+  return check_tokens(prompt.subspan(range.begin, range.size()));
+}
+
+Status CudaBackend::State::check_tokens(Tokens tokens) const {
+  const std::uint32_t n_vocab = weights->config().n_vocab;
+  for (const TokenId token : tokens) {
+    if (token < 0 || static_cast<std::uint32_t>(token) >= n_vocab) {
+      return refused("token id " + std::to_string(token) + " of a vocabulary of " +
+                     std::to_string(n_vocab));
+    }
+  }
+  return {};
+}
+
+Status CudaBackend::State::write_tokens(Tokens tokens, TokenRange range) {
+  while (!in_flight.empty() && in_flight.front()->event.ready()) in_flight.pop_front();
+  for (const std::shared_ptr<Work>& work : in_flight) {
+    if (work->range.end <= range.begin || range.end <= work->range.begin) continue;
+    if (auto status = work->event.wait(); !status) return status;
+  }
+  std::copy(tokens.begin(), tokens.end(), model.tokens() + range.begin);
+  return {};
+}
+
+Result<std::shared_ptr<CudaPass::Work>> CudaBackend::State::start(Tokens tokens, TokenRange range,
+                                                                  bool ends,
+                                                                  const LayerGate& gate) {
+  try {
+    auto work = std::make_shared<Work>(range);
+    if (auto status = write_tokens(tokens, range); !status) return status.error();
+    outcome->has_logits = false;
+    outcome->position = 0;
+    work->outcome = outcome;
+    work->presence = pool.presence();
+    work->step = ++outcome->step;
+    work->ends = ends;
+    in_flight.push_back(work);
+    work->status = enqueue(*work, gate);
+    // Also behind a step that was given up: what was enqueued of it still runs.
+    if (auto status = work->event.record(stream.get()); !status) {
+      pool.presence()->forget(range);
+      (void)stream.wait();
+      return status.error();
+    }
+    const std::lock_guard lock(latest_mutex);
+    latest = work;
+    return work;
+  } catch (const Exception& e) {
+    return give_up(e.error(), range);
+  } catch (const std::bad_alloc&) {
+    return give_up({Errc::out_of_memory, 0, "a step"}, range);
+  }
+}
+
+Error CudaBackend::State::give_up(Error error, TokenRange range) {
+  pool.presence()->forget(range);
+  (void)stream.wait();  // part of the step may have been enqueued
+  in_flight.clear();
+  return error;
+}
+
+void CudaBackend::State::begin_writing(Work& work) {
+  if (!work.writes) pool.presence()->forget(work.range);
+  work.writes = true;
+}
+
+Status CudaBackend::State::enqueue(Work& work, const LayerGate& gate) {
+  const auto passes = cuda_impl::passes_of(work.range, options.max_step_tokens);
+  for (std::size_t i = 0; i < passes.size(); ++i) {
+    const cuda_impl::StepShape shape{passes[i].size(), work.ends && i + 1 == passes.size()};
+    if (auto status = model.place(passes[i].begin, shape.rows, stream.get()); !status) {
+      return status;
+    }
+    // Once every layer was open for the first pass, they are for the others.
+    const bool gated = !gate.always_open() && i == 0;
+    auto status = gated ? run_gated(work, passes[i], shape, gate) : run(work, passes[i], shape);
+    if (!status) return status;
+  }
+  return {};
+}
+
+Status CudaBackend::State::run(Work& work, TokenRange tokens, const cuda_impl::StepShape& shape) {
+  cuda_impl::StepGraphs* const known = graphs_for(work, {shape, false}, 1);
+  if (known != nullptr) {
+    if (auto status = capture(known->front(), shape); !status) return status;
+  }
+  begin_writing(work);
+  if (known != nullptr) {
+    if (auto status = known->front().launch(stream.get()); !status) return status;
+  } else {
+    if (auto status = model.run(shape, stream.get()); !status) return status;
+    seen.insert(shape);
+  }
+  pool.presence()->add(tokens);
+  return {};
+}
+
+Status CudaBackend::State::capture(cuda_impl::GraphExec& graph, const cuda_impl::StepShape& shape) {
+  if (graph) return {};
+  return graph.capture(stream.get(), [&](cudaStream_t s) { return model.run(shape, s); });
+}
+
+Status CudaBackend::State::run_gated(Work& work, TokenRange tokens,
+                                     const cuda_impl::StepShape& shape, const LayerGate& gate) {
+  const std::uint32_t n_layers = weights->config().n_layers;
+  cuda_impl::StepGraphs* const known = graphs_for(work, {shape, true}, n_layers);
+  for (std::uint32_t layer = 0; layer < n_layers; ++layer) {
+    const auto launch = [&](cudaStream_t s) -> Status {
+      if (layer == 0) {
+        if (auto status = model.embed(shape, s); !status) return status;
+      }
+      if (auto status = model.layer(layer, shape, s); !status) return status;
+      return layer + 1 == n_layers && shape.ends ? model.output(shape, s) : Status();
+    };
+    // Captured before the gate, where there is time.
+    if (known != nullptr && !(*known)[layer]) {
+      if (auto status = (*known)[layer].capture(stream.get(), launch); !status) return status;
+    }
+    if (!gate.wait(layer)) {
+      return Error{Errc::superseded, 0, "the step was void at layer " + std::to_string(layer)};
+    }
+    const LayerRange this_layer{layer, layer + 1};
+    if (const auto missing = pool.presence()->missing({0, tokens.begin}, this_layer)) {
+      return no_kv_below(tokens.begin, *missing);
+    }
+    begin_writing(work);
+    const auto status =
+        known != nullptr ? (*known)[layer].launch(stream.get()) : launch(stream.get());
+    if (!status) return status;
+    pool.presence()->add(tokens, this_layer);
+  }
+  seen.insert(shape);
+  return {};
+}
+
+cuda_impl::StepGraphs* CudaBackend::State::graphs_for(Work& work, const GraphKey& key,
+                                                      std::size_t count) {
+  if (options.max_graphs == 0 || !seen.contains(key.shape)) return nullptr;
+  std::shared_ptr<cuda_impl::StepGraphs>* known = graphs.find(key);
+  if (known == nullptr) known = graphs.add(key, std::make_shared<cuda_impl::StepGraphs>(count));
+  work.graphs.push_back(*known);
+  return known->get();
+}
+
+Status CudaBackend::State::wait_for_latest() const {
+  std::shared_ptr<Work> work;
+  {
+    const std::lock_guard lock(latest_mutex);
+    work = latest;
+  }
+  return work ? work->event.wait() : Status();
+}
+
+Status CudaBackend::State::prepare(std::span<const std::uint32_t> sizes) {
+  std::fill_n(model.tokens(), options.max_step_tokens, 0);
+  for (const std::uint32_t rows : sizes) {
+    for (const bool ends : {false, true}) {
+      if (auto s = model.tune({rows, ends}, stream.get()); !s) return s;
+    }
+  }
+  for (const std::uint32_t rows : sizes) {
+    for (const bool ends : {false, true}) {
+      if (auto s = warm_up({rows, ends}); !s) return s;
+    }
+  }
+  return stream.wait();
+}
+
+Status CudaBackend::State::warm_up(const cuda_impl::StepShape& shape) {
+  if (auto s = model.place(0, shape.rows, stream.get()); !s) return s;
+  if (auto s = model.run(shape, stream.get()); !s) return s;
+  if (auto s = stream.wait(); !s) return s;
+  seen.insert(shape);
+  if (options.max_graphs == 0 || graphs.find({shape, false}) != nullptr) return {};
+  const auto fresh = std::make_shared<cuda_impl::StepGraphs>(1);
+  if (auto s = capture(fresh->front(), shape); !s) return s;
+  if (auto s = fresh->front().upload(stream.get()); !s) return s;
+  graphs.add({shape, false}, fresh);
+  return {};
+}
+
+}  // namespace cake::reference

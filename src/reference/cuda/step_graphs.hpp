@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// A step captured as CUDA graphs: one for the whole pass, or one for each layer behind a gate.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <utility>
+#include <vector>
+
+#include "cake/cuda/runtime.hpp"
+
+namespace cake::reference::cuda_impl {
+
+/// Owns an executable graph, or none.
+class GraphExec {
+ public:
+  GraphExec() = default;
+  ~GraphExec() {
+    if (exec_ != nullptr) (void)cudaGraphExecDestroy(exec_);
+  }
+  GraphExec(GraphExec&& other) noexcept : exec_(std::exchange(other.exec_, nullptr)) {}
+  GraphExec& operator=(GraphExec&& other) noexcept {
+    std::swap(exec_, other.exec_);
+    return *this;
+  }
+  explicit operator bool() const { return exec_ != nullptr; }
+
+  /// Captures what `enqueue(stream)` launches. Other threads may use the device meanwhile.
+  template <class Enqueue>
+  Status capture(cudaStream_t stream, Enqueue enqueue) {
+    cudaGraph_t graph = nullptr;
+    if (auto status = cuda::to_status(
+            cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "graph capture");
+        !status) {
+      return status;
+    }
+    Status status = enqueue(stream);
+    Status ended = cuda::to_status(cudaStreamEndCapture(stream, &graph), "graph capture");
+    if (status) status = std::move(ended);
+    if (status) {
+      status = cuda::to_status(cudaGraphInstantiate(&exec_, graph, 0), "graph instantiation");
+    }
+    if (graph != nullptr) (void)cudaGraphDestroy(graph);
+    return status;
+  }
+  Status upload(cudaStream_t stream) const {
+    return cuda::to_status(cudaGraphUpload(exec_, stream), "graph upload");
+  }
+  Status launch(cudaStream_t stream) const {
+    return cuda::to_status(cudaGraphLaunch(exec_, stream), "graph launch");
+  }
+
+ private:
+  cudaGraphExec_t exec_ = nullptr;
+};
+
+/// One graph, or one for each layer; captured when they are first needed.
+using StepGraphs = std::vector<GraphExec>;
+
+}  // namespace cake::reference::cuda_impl

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "calls.hpp"
+
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sys/file.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstdio>
+
+namespace cake::detail {
+
+int PosixCalls::open_at(int directory, const char* name, int flags, mode_t mode) {
+  return ::openat(directory, name, flags, mode);
+}
+
+int PosixCalls::open_beneath(int directory, const char* path, int flags) {
+  open_how how{};
+  how.flags = static_cast<std::uint64_t>(flags);
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
+  return static_cast<int>(::syscall(SYS_openat2, directory, path, &how, sizeof how));
+}
+
+ssize_t PosixCalls::read_at(int file, void* out, std::size_t size, off_t offset) {
+  return ::pread(file, out, size, offset);
+}
+
+ssize_t PosixCalls::write_at(int file, const void* bytes, std::size_t size, off_t offset) {
+  return ::pwrite(file, bytes, size, offset);
+}
+
+int PosixCalls::allocate(int file, off_t size) { return ::fallocate(file, 0, 0, size); }
+
+int PosixCalls::sync(int file) { return ::fsync(file); }
+
+int PosixCalls::link_at(int from, const char* old_name, int to, const char* new_name, int flags) {
+  return ::linkat(from, old_name, to, new_name, flags);
+}
+
+int PosixCalls::rename_new(int from, const char* old_name, int to, const char* new_name) {
+  return ::renameat2(from, old_name, to, new_name, RENAME_NOREPLACE);
+}
+
+int PosixCalls::rename_over(int from, const char* old_name, int to, const char* new_name) {
+  return ::renameat(from, old_name, to, new_name);
+}
+
+int PosixCalls::stat_at(int directory, const char* name, struct stat* info) {
+  return ::fstatat(directory, name, info, AT_SYMLINK_NOFOLLOW);
+}
+
+int PosixCalls::make_directory(int directory, const char* name, mode_t mode) {
+  return ::mkdirat(directory, name, mode);
+}
+
+int PosixCalls::unlink_at(int directory, const char* name, int flags) {
+  return ::unlinkat(directory, name, flags);
+}
+
+int PosixCalls::lock(int file, int operation) { return ::flock(file, operation); }
+
+}  // namespace cake::detail

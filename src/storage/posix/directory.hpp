@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// The directory of a PosixStorage: who may have one, where an object's file lies, and how it is
+// opened without being led astray.
+#pragma once
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "cake/storage/posix.hpp"
+#include "calls.hpp"
+#include "errors.hpp"
+
+namespace cake::detail {
+
+/// Owns a file descriptor.
+class Fd {
+ public:
+  Fd() = default;
+  explicit Fd(int number) : number_(number) {}
+  Fd(Fd&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
+  Fd& operator=(Fd&& other) noexcept {
+    std::swap(number_, other.number_);
+    return *this;
+  }
+  ~Fd() {
+    if (number_ >= 0) ::close(number_);
+  }
+  int get() const { return number_; }
+  explicit operator bool() const { return number_ >= 0; }
+
+ private:
+  int number_ = -1;
+};
+
+struct PosixCounters {
+  std::atomic<std::uint64_t> direct_refusals{0}, reads{0}, read_ops{0}, read_bytes{0},
+      short_reads{0}, opens{0}, published{0}, published_bytes{0}, already_stored{0}, leftovers{0},
+      evicted{0}, evicted_bytes{0}, replaced{0}, lookup_problems{0}, eviction_failures{0},
+      reopened{0}, stuck_reads{0};
+};
+
+/// What the parts of one PosixStorage share.
+///
+/// Thread:  any number of threads at once; no lock is held over a system call that may last
+class StoreDirectory {
+ public:
+  using Root = std::shared_ptr<const Fd>;
+
+  /// Opens or creates the directory, and finds out by trying what its file system can do.
+  ///
+  /// Errors:  throws Exception as PosixStorage's constructor says
+  explicit StoreDirectory(PosixOptions options);
+
+  const PosixOptions& options() const { return options_; }
+  PosixCalls& calls() const { return *options_.calls; }
+  PosixCounters& counters() const { return counters_; }
+  /// Its name, for messages.
+  std::string named() const { return "store directory " + options_.directory.string(); }
+
+  /// The open directory. Keep it for as long as its descriptor is used.
+  Root root() const;
+  /// Looks whether the directory is still what its name leads to. One that was made anew is opened;
+  /// generation() then grows.
+  ///
+  /// Errors:  io: it was removed or moved away, or what is there now cannot be the store
+  Status refresh();
+  std::uint64_t generation() const { return generation_; }
+
+  bool read_only() const { return read_only_; }
+  /// Errors:  unsupported: the store only serves
+  Status check_writable() const;
+
+  bool direct() const { return direct_; }
+  /// Remembers that the file system refused O_DIRECT. False: the options insist on it.
+  bool give_up_direct();
+  bool unnamed_files() const { return unnamed_files_; }
+  void give_up_unnamed_files() { unnamed_files_ = false; }
+  /// Temporary files lie beside the object instead of in the root: names cannot move between
+  /// folders.
+  bool temporaries_beside() const { return temporaries_beside_; }
+  void put_temporaries_beside() { temporaries_beside_ = true; }
+
+  static std::string fan_out_name(const ChunkKey& key) { return key.hex().substr(0, 2); }
+  static std::string file_name(const ChunkKey& key) { return key.hex() + ".ckv"; }
+  std::filesystem::path path_of(const ChunkKey& key) const {
+    return path_ / fan_out_name(key) / file_name(key);
+  }
+  /// The key whose file has this name.
+  static std::optional<ChunkKey> key_of(std::string_view name);
+  /// Modes that new files and folders are given.
+  mode_t file_mode() const { return options_.trust_directory ? 0666 : 0600; }
+  mode_t folder_mode() const { return options_.trust_directory ? 0777 : 0700; }
+
+  /// True when nobody but this user, or root in a store that only serves, can have put it there.
+  bool trusted(const struct stat& info) const;
+  /// Why something is not trusted(), and what to do; `what` and `path` name it.
+  Error distrust(const struct stat& info, const std::string& what, const std::string& path) const;
+  /// True when reads may take a file of this kind: regular, trusted, readable by its owner, and of
+  /// a size that an object can have.
+  bool servable(const struct stat& info) const;
+
+  /// The directory that holds the files of keys beginning with these two digits.
+  ///
+  /// Errors:  not_found: there is none, and so no object; out_of_memory; io, with the remedy
+  Result<Fd> open_fan_out(const std::string& name, bool create);
+  /// One object's file for reading, checked except for its size.
+  Result<Fd> open_object(const ChunkKey& key, int extra_flags, struct stat& info);
+
+ private:
+  [[noreturn]] void refuse(Errc code, int native, const std::string& why) const;
+  void check_options();
+  void create();
+  Result<Fd> open_root(struct stat& by_name) const;
+  Error open_failure(int number) const;
+  std::string shown_alike(const Fd& root, const struct stat& info) const;
+  void probe();
+  void probe_publishing();
+  void read_back(const ChunkKey& key, ConstBytes expected);
+  [[noreturn]] void refuse_publishing(const Error& error) const;
+  Status become_writable_folder(int root, const std::string& name);
+  int open_object_file(int root, const std::string& fan_out, const std::string& name, int flags);
+
+  PosixOptions options_;
+  std::filesystem::path path_;  // absolute: the process may change its directory
+  mutable std::mutex root_mutex_;
+  Root root_;
+  dev_t device_ = 0;  // of the directory, as its name leads to it
+  ino_t inode_ = 0;
+  std::atomic<std::uint64_t> generation_{0};
+  std::atomic<bool> read_only_{false};
+  std::atomic<bool> direct_{false};
+  std::atomic<bool> unnamed_files_{true};
+  std::atomic<bool> temporaries_beside_{false};
+  std::atomic<bool> openat2_{true};
+  mutable PosixCounters counters_;
+};
+
+/// A file that is being written: unnamed, or with a temporary name.
+struct TemporaryFile {
+  Fd file;
+  std::string name;    // empty: unnamed
+  int directory = -1;  // that holds the name
+};
+
+/// Opens one for writing in `directory` (unnamed), or in `root` with a name, locked while the
+/// writer lives. On failure errno says why, and `file` is empty.
+TemporaryFile open_temporary(StoreDirectory& store, int root, int directory, bool direct,
+                             bool named);
+/// Removes temporary files whose writers are dead.
+void remove_leftovers(StoreDirectory& store);
+/// Going past RLIMIT_FSIZE raises a signal that ends the process by default; so never go there.
+bool within_file_limit(std::uint64_t size);
+
+/// Whether what is stored under `key` is the object `bytes`, or one that was there first.
+Result<bool> already_stored(StoreDirectory& store, const ChunkKey& key, ConstBytes bytes);
+/// Makes an object visible, whole, under its key; replaces what cannot be it. False: it was there
+/// already.
+Result<bool> publish(StoreDirectory& store, const ChunkKey& key, ConstBytes bytes);
+
+}  // namespace cake::detail

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// Reading for PosixStorage: threads that pread, and the files that they keep open.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "cake/detail/process.hpp"
+#include "directory.hpp"
+#include "recent_files.hpp"
+
+namespace cake::detail {
+
+/// One call of PosixStorage::read, shared by the completion and the operations it was split into.
+struct PendingRead {
+  ChunkKey key;
+  std::uint64_t offset = 0;
+  MutableBytes out;
+  ForkGuard made_here;
+
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool done = false;
+  Status status;               // the first failure
+  std::size_t operations = 1;  // not yet over
+  std::atomic<bool> failed{false};
+
+  /// One operation is over. The last one makes the read ready.
+  void finish(Status outcome);
+};
+
+/// A file that is open for reading; lives as long as somebody reads from it.
+struct OpenFile {
+  Fd fd;
+  std::uint64_t size = 0;
+  std::atomic<bool> direct{false};
+  unsigned running = 0;  // operations; guarded by the pool's mutex
+
+  int number() const { return fd.get(); }
+  /// A name still leads to it: neither unlinked, nor replaced by a rename.
+  bool current(struct stat& info) const {
+    return ::fstat(fd.get(), &info) == 0 && info.st_nlink > 0;
+  }
+};
+
+/// Threads that carry out reads in the order of the calls, each read split into operations of
+/// op_bytes so that a single read keeps all threads busy.
+///
+/// An operation that lasts is stuck: other threads take over for its thread, and no more than
+/// `threads` operations ever run on one file, so that one file that hangs does not stop reads of
+/// others.
+///
+/// Thread:  any number of threads at once
+class ReadPool {
+ public:
+  explicit ReadPool(StoreDirectory& store);
+  /// Carries out what was submitted first.
+  ~ReadPool();
+  /// Errors:  throws std::bad_alloc; then the read has not begun
+  void submit(std::shared_ptr<PendingRead> read);
+  void forget(const ChunkKey& key) { files_.drop(key); }
+  /// Closes the files that are kept open and not being read.
+  void close_files() { files_.clear(); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  struct Operation {
+    std::shared_ptr<PendingRead> read;
+    std::shared_ptr<OpenFile> file;  // null: the file is to be opened and the read to be split
+    std::uint64_t offset = 0;
+    MutableBytes out;
+    Clock::time_point begun{};
+    bool stuck = false;
+  };
+  using Operations = std::list<Operation>;
+  void work();
+  void watch();
+  bool start_thread();
+  /// Moves the next operation that may run to `running_`.
+  Operations::iterator take();
+  void run(Operation& operation);
+  void end(Operations::iterator operation, std::unique_lock<std::mutex>& lock);
+  void begin(Operation& operation);
+  Result<std::shared_ptr<OpenFile>> open(const ChunkKey& key);
+  Status carry_out(OpenFile& file, std::uint64_t offset, MutableBytes out);
+
+  StoreDirectory& store_;
+  RecentFiles<OpenFile> files_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::condition_variable watched_;  // something runs
+  Operations queue_;
+  Operations running_;
+  std::size_t stuck_ = 0;  // of those that run
+  std::size_t idle_ = 0;   // threads
+  bool stopping_ = false;
+  std::vector<std::thread> threads_;
+  std::thread watcher_;
+};
+
+}  // namespace cake::detail

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "cake/detail/admission.hpp"
+
+#include "catch.hpp"
+#include "core_helpers.hpp"
+
+using namespace cake;
+using namespace cake::testing;
+
+TEST_CASE("a step begins at the front, or gated behind loads") {
+  OwnState state(Prompt("111"));
+  CHECK(detail::may_compute(state.view(), step_of(0, 20)));
+  CHECK_FALSE(detail::may_compute(state.view(), step_of(16, 32)));
+  CHECK(detail::may_compute(state.view(), step_of(48, 56, true)));
+  CHECK_FALSE(detail::may_compute(state.view(), step_of(50, 56, true)));
+  CHECK_FALSE(detail::may_compute(state.view(), step_of(0, 57)));
+  CHECK_FALSE(detail::may_compute(state.view(), step_of(0, 0)));
+}
+
+TEST_CASE("a step takes no chunk that is resident or being inserted") {
+  OwnState state(Prompt("111"));
+  const detail::ReadTicket ticket = state.load(1);
+  CHECK(detail::may_compute(state.view(), step_of(0, 32)));  // a take-over
+  state.begin_insert(ticket.id, Time(1));
+  CHECK_FALSE(detail::may_compute(state.view(), step_of(0, 32)));
+  state.inserted(ticket.id, true, Time(2));
+  CHECK_FALSE(detail::may_compute(state.view(), step_of(0, 32)));
+  CHECK(detail::may_compute(state.view(), step_of(0, 16)));
+}
+
+TEST_CASE("no gated step starts behind a hole") {
+  const OwnState state(Prompt("101"));
+  CHECK_FALSE(detail::may_compute(state.view(), step_of(48, 56, true)));
+  CHECK(detail::may_compute(state.view(), step_of(16, 32, true)));
+}
+
+TEST_CASE("slices of a chunk come in order, the second after the tables") {
+  OwnState state(Prompt("11"));
+  const auto slice = [](std::uint32_t chunk, std::uint32_t begin, std::uint32_t end) {
+    return LoadRequest{{chunk, {chunk * 16, chunk * 16 + 16}, {begin, end}}, kNever};
+  };
+  CHECK(detail::may_load(state.view(), slice(1, 0, 2), 0));
+  CHECK_FALSE(detail::may_load(state.view(), slice(1, 1, 2), 0));
+  CHECK_FALSE(detail::may_load(state.view(), slice(2, 0, 2), 0));
+  CHECK_FALSE(detail::may_load(state.view(), slice(1, 0, 5), 0));
+  CHECK_FALSE(detail::may_load(state.view(), slice(1, 0, 2), 1));
+  const detail::ReadTicket first = state.load(1, {0, 2});
+  CHECK_FALSE(detail::may_load(state.view(), slice(1, 2, 4), 0));
+  state.land(first);
+  CHECK(detail::may_load(state.view(), slice(1, 2, 4), 0));
+  const detail::ReadTicket second = state.load(1, {2, 3});
+  state.failed(second.id, Errc::io, Time(1));
+  CHECK_FALSE(detail::may_load(state.view(), slice(1, 3, 4), 0));
+}
+
+TEST_CASE("a gate opens layer by layer, when every chunk below has that layer") {
+  OwnState state(Prompt("11"));
+  const detail::ReadTicket a = state.load(0, {0, 2});
+  const detail::ReadTicket b = state.load(1, {0, 1});
+  const Step step = state.step(32, 40, true);
+  CHECK(state.gate(step.id, 0) == detail::GateAnswer::shut);
+  state.land(a);
+  CHECK(state.gate(step.id, 0) == detail::GateAnswer::shut);
+  state.land(b);
+  CHECK(state.gate(step.id, 0) == detail::GateAnswer::open);
+  CHECK(state.gate(step.id, 1) == detail::GateAnswer::shut);
+  state.land(state.load(1, {1, 4}));
+  CHECK(state.gate(step.id, 1) == detail::GateAnswer::open);
+  CHECK(state.gate(step.id, 2) == detail::GateAnswer::shut);
+  state.land(state.load(0, {2, 4}));
+  CHECK(state.gate(step.id, 3) == detail::GateAnswer::open);
+}
+
+TEST_CASE("a gate is void once a chunk below it is lost") {
+  OwnState state(Prompt("11"));
+  const detail::ReadTicket a = state.load(0);
+  state.load(1);
+  const Step step = state.step(32, 40, true);
+  state.failed(a.id, Errc::corrupt, Time(1));
+  CHECK(state.gate(step.id, 0) == detail::GateAnswer::voided);
+  state.done(step.id, 0, Errc::superseded, Time(2));
+  CHECK(state.view().front() == 0);
+  CHECK(state.view().suffix_front() == 32);
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "cake/detail/prefill_state.hpp"
+
+#include "catch.hpp"
+#include "core_helpers.hpp"
+
+using namespace cake;
+using namespace cake::testing;
+
+TEST_CASE("a load that compute took over is dropped before its insert") {
+  OwnState state(Prompt("11"));
+  const detail::ReadTicket ticket = state.load(0);
+  state.step(0, 16);
+  CHECK_FALSE(state.wanted(ticket.id));
+  CHECK_FALSE(state.begin_insert(ticket.id, Time(3)));
+  CHECK(state.report(Time(4)).reads_superseded == 1);
+  CHECK(state.report(Time(4)).failed_loads == 0);
+}
+
+TEST_CASE("a deadline drops the read and leaves a hole") {
+  OwnState state(Prompt("11"));
+  const detail::ReadTicket ticket = state.load(1, {0, 4}, 0, Time{0}, Time(100));
+  CHECK(state.next_deadline() == Time(100));
+  state.expire(Time(99));
+  CHECK(state.wanted(ticket.id));
+  state.expire(Time(100));
+  CHECK_FALSE(state.wanted(ticket.id));
+  CHECK(state.view().state(1) == ChunkState::hole);
+  CHECK_FALSE(state.begin_insert(ticket.id, Time(200)));
+  CHECK(state.report(Time(200)).failed_loads == 1);
+}
+
+TEST_CASE("a failed slice makes a hole once the running inserts have ended") {
+  OwnState state(Prompt("11"));
+  state.land(state.load(1, {0, 1}));
+  const detail::ReadTicket inserting = state.load(1, {1, 2});
+  const detail::ReadTicket failing = state.load(1, {2, 4});
+  REQUIRE(state.begin_insert(inserting.id, Time(1)));
+  state.failed(failing.id, Errc::io, Time(2));
+  CHECK(state.view().state(1) == ChunkState::inserting);
+  CHECK(state.inserting() == 1);
+  state.inserted(inserting.id, true, Time(3));
+  CHECK(state.view().state(1) == ChunkState::hole);
+  CHECK(state.inserting() == 0);
+}
+
+TEST_CASE("a short step gives the rest back") {
+  OwnState state(Prompt("111"));
+  const Step step = state.step(0, 48);
+  state.done(step.id, 20, Errc::ok, Time(9));
+  CHECK(state.view().front() == 20);
+  CHECK(state.view().state(0) == ChunkState::resident);
+  CHECK(state.view().state(1) == ChunkState::computing);
+  CHECK(state.view().state(2) == ChunkState::open);
+  const Step rest = state.step(20, 48);
+  state.done(rest.id, 28, Errc::ok, Time(12));
+  CHECK(state.view().state(2) == ChunkState::resident);
+}
+
+TEST_CASE("only the newest step may do less than asked") {
+  OwnState state(Prompt("111"));
+  const Step first = state.step(0, 16);
+  state.step(16, 32);
+  state.done(first.id, 10, Errc::ok, Time(9));
+  CHECK(state.status() == Errc::invalid_argument);
+}
+
+TEST_CASE("a compute error ends the run and drops the reads") {
+  OwnState state(Prompt("111"));
+  const detail::ReadTicket ticket = state.load(2);
+  const Step step = state.step(0, 16);
+  state.done(step.id, 0, Errc::device, Time(9));
+  CHECK(state.over());
+  CHECK_FALSE(state.wanted(ticket.id));
+  CHECK(state.report(Time(9)).status.code() == Errc::device);
+}
+
+TEST_CASE("cancelling lets inserts end and nothing else begin") {
+  OwnState state(Prompt("111"));
+  const detail::ReadTicket inserting = state.load(2);
+  const detail::ReadTicket reading = state.load(1);
+  REQUIRE(state.begin_insert(inserting.id, Time(1)));
+  state.cancel();
+  CHECK(state.status() == Errc::canceled);
+  CHECK(state.inserting() == 1);
+  CHECK_FALSE(state.begin_insert(reading.id, Time(2)));
+  state.inserted(inserting.id, true, Time(3));
+  CHECK(state.inserting() == 0);
+}
+
+TEST_CASE("a gated step that waits for nobody frees its chunks at once when every lane is down") {
+  OwnState state(Prompt("1"));
+  const Step step = state.step(16, 24, true);
+  state.expire(Time(1));
+  CHECK(state.gate(step.id, 0) == detail::GateAnswer::shut);
+  state.set_lane_down(0, true);
+  state.expire(Time(2));
+  CHECK(state.gate(step.id, 0) == detail::GateAnswer::voided);
+  CHECK(state.view().state(0) == ChunkState::hole);
+}
+
+TEST_CASE("a step that was issued behind another has the device once that one has ended") {
+  OwnState state(Prompt("1111"));
+  const Step first = state.step(0, 16);
+  state.step(16, 48);
+  CHECK(state.view().running()[1].begins == state.view().running()[1].issued);
+  state.done(first.id, 16, Errc::ok, Time(70));
+  REQUIRE(state.view().running().size() == 1);
+  CHECK(state.view().running()[0].begins == Time(70));
+}
+
+TEST_CASE("a read that was dropped counts on its lane until it has ended") {
+  OwnState state(Prompt("111"));
+  const detail::ReadTicket dropped = state.load(1);
+  state.step(0, 32);  // takes chunk 1 over
+  const detail::ReadTicket next = state.load(2);
+  CHECK(state.view().lane(0).in_flight().size() == 2);
+  CHECK_FALSE(state.failed(dropped.id, Errc::io, Time(1)));
+  REQUIRE(state.view().lane(0).in_flight().size() == 1);
+  CHECK(state.view().lane(0).in_flight().front().load == next.id);
+}
+
+TEST_CASE("the next deadline is that of the read that is due first") {
+  OwnState state(Prompt("111"));
+  state.load(2, {0, 4}, 0, Time{0}, Time(50));
+  state.load(1, {0, 4}, 0, Time{0}, Time(20));
+  state.load(0, {0, 4}, 0, Time{0}, Time(40));
+  CHECK(state.next_deadline() == Time(20));
+  state.expire(Time(20));
+  CHECK(state.next_deadline() == Time(40));
+}

@@ -1,0 +1,400 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// The tokenizer of the examples, on small vocabularies. reference_test.cpp has the real one.
+#include "examples/tokenizer.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <set>
+
+#include "catch.hpp"
+#include "tiny_model.hpp"
+
+namespace {
+
+using namespace cake;
+using examples::Tokenizer;
+
+struct Vocabulary {
+  std::string model = "gpt2", pre = "smollm", chat_template;
+  std::vector<std::string> tokens, merges;
+  std::vector<std::int32_t> types;
+  std::set<std::string> known;
+  std::optional<std::uint32_t> begin = 0;
+  std::optional<bool> add_begin = false;
+  std::function<void(tiny::Writer&)> more = [](tiny::Writer&) {};
+
+  /// Printable ASCII stands for itself; "\u0120" is the space and "\u010a" the line break.
+  Vocabulary() {
+    special("<|endoftext|>");
+    special("<|im_start|>");
+    special("<|im_end|>");
+    for (unsigned c = 0x21; c < 0x7f; ++c) token(std::string(1, static_cast<char>(c)));
+    token("\u0120");
+    token("\u010a");
+    for (unsigned c = 0xa1; c < 0x100; ++c) {  // bytes beyond ASCII that stand for themselves
+      if (c != 0xad) token({static_cast<char>(0xc0 | c >> 6), static_cast<char>(0x80 | (c & 63))});
+    }
+    for (unsigned c = 0x100; c < 0x144; ++c) {  // all other bytes
+      token({static_cast<char>(0xc0 | c >> 6), static_cast<char>(0x80 | (c & 63))});
+    }
+  }
+  void special(const std::string& text, std::int32_t type = 3) {
+    tokens.push_back(text);
+    types.push_back(type);
+  }
+  void token(const std::string& text) {
+    if (!known.insert(text).second) return;
+    tokens.push_back(text);
+    types.push_back(1);
+  }
+  Vocabulary& merge(const std::string& left, const std::string& right) {
+    token(left + right);
+    merges.push_back(left + " " + right);
+    return *this;
+  }
+  std::vector<std::byte> bytes() const {
+    tiny::Writer file;
+    file.string("tokenizer.ggml.model", model);
+    if (!pre.empty()) file.string("tokenizer.ggml.pre", pre);
+    file.strings("tokenizer.ggml.tokens", tokens).strings("tokenizer.ggml.merges", merges);
+    if (!types.empty()) file.array("tokenizer.ggml.token_type", 5, types);
+    if (begin) file.u32("tokenizer.ggml.bos_token_id", *begin);
+    file.u32("tokenizer.ggml.eos_token_id", 2);
+    if (add_begin) file.boolean("tokenizer.ggml.add_bos_token", *add_begin);
+    more(file);
+    if (!chat_template.empty()) file.string("tokenizer.chat_template", chat_template);
+    return file.finish();
+  }
+  Result<Tokenizer> load() const { return Tokenizer::load(tiny::parse(bytes())); }
+  /// Tokens, written with bars between them.
+  std::string joined(const std::vector<TokenId>& ids) const {
+    std::string out;
+    for (const TokenId id : ids) {
+      out += (out.empty() ? "" : "|") + tokens[static_cast<std::size_t>(id)];
+    }
+    return out;
+  }
+  std::string split(const std::string& text) const { return joined(load().value().encode(text)); }
+  std::string chat(const std::string& message) const {
+    return joined(load().value().encode_chat(message).value());
+  }
+};
+
+}  // namespace
+
+TEST_CASE("merges go by rank, then from the left") {
+  Vocabulary v;
+  v.merge("a", "b").merge("b", "c").merge("ab", "c").merge("a", "a");
+  CHECK(v.split("abc") == "abc");
+  CHECK(v.split("bc") == "bc");
+  CHECK(v.split("aabc") == "a|abc");
+  CHECK(v.split("aaaa") == "aa|aa");
+  CHECK(v.split("aaa") == "aa|a");
+  CHECK(v.split("bcab") == "bc|ab");
+}
+
+TEST_CASE("the pre-tokenizer decides what can merge") {
+  Vocabulary v;
+  v.merge("\u0120", "1")
+      .merge("1", "2")
+      .merge("\u0120", "a")
+      .merge("a", "1")
+      .merge("\u0120", "\u0120");
+  CHECK(v.split("a12 1 a") ==
+        "a|1|2|\u0120|1|\u0120a");  // smollm: each digit alone, before all else
+  v.pre = "gpt-2";
+  CHECK(v.split("a12 1 a") == "a|12|\u01201|\u0120a");
+  CHECK(v.split("   a") == "\u0120\u0120|\u0120a");  // the last space goes with the word
+  v.pre = "llama-bpe";
+  CHECK(v.split("a12 1 a") ==
+        "a|12|\u0120|1|\u0120a");  // numbers take no space, up to three digits
+}
+
+TEST_CASE("a piece that is a token is taken whole where the model wants that") {
+  Vocabulary v;
+  v.token("xyz");  // no merges lead to it
+  CHECK(v.split("xyz") == "x|y|z");
+  v.pre = "llama-bpe";
+  CHECK(v.split("xyz") == "xyz");
+}
+
+TEST_CASE("special tokens are recognised, the longest first, and decode to nothing") {
+  Vocabulary v;
+  v.special("<|im_end|>x");
+  const Tokenizer tokenizer = v.load().value();
+  CHECK(v.split("<|im_start|>a<|im_end|>xb<|im_end|>") ==
+        "<|im_start|>|a|<|im_end|>x|b|<|im_end|>");
+  CHECK(v.split("<|im_start") == "<|||i|m|_|s|t|a|r|t");
+  CHECK(tokenizer.decode(tokenizer.encode("<|im_start|>a<|im_end|>")) == "a");
+  CHECK(tokenizer.ends_answer(2));
+  CHECK(tokenizer.ends_answer(0));
+  CHECK(!tokenizer.ends_answer(1));
+  CHECK(tokenizer.decode(std::vector<TokenId>{-1, 1 << 20}).empty());
+}
+
+TEST_CASE("the begin-of-text token comes first, once") {
+  Vocabulary v;
+  v.add_begin = true;
+  CHECK(v.split("a") == "<|endoftext|>|a");
+  CHECK(v.split("<|endoftext|>a") == "<|endoftext|>|a");
+  CHECK(v.split("") == "<|endoftext|>");
+}
+
+TEST_CASE("any bytes decode to themselves") {
+  Vocabulary v;
+  v.merge("a", "b");
+  const Tokenizer tokenizer = v.load().value();
+  std::mt19937 random(1);
+  for (std::size_t size = 0; size < 300; ++size) {
+    std::string text(size, ' ');
+    for (char& c : text) c = static_cast<char>(random());
+    if (size % 3 == 0) text += "\xe6\x97\xa5 a\tb\r\n\xf0\x9f\x98\x80";
+    REQUIRE(tokenizer.decode(tokenizer.encode(text)) == text);
+  }
+}
+
+TEST_CASE("a word of 200,000 letters is encoded without quadratic work") {
+  Vocabulary v;
+  v.merge("a", "a").merge("aa", "aa").merge("aaaa", "aaaa");
+  const auto tokens = v.load().value().encode(std::string(200000, 'a'));
+  CHECK(tokens.size() == 25000);
+}
+
+TEST_CASE("chat templates") {
+  Vocabulary v;
+  v.chat_template =
+      "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>'}}";
+  CHECK(v.load().value().chat_prompt("hi").value() ==
+        "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n");
+  v.chat_template += "{{ '<|im_start|>system\nBe brief<|im_end|>\n' }}";
+  CHECK(v.load().value().chat_prompt("hi").value() ==
+        "<|im_start|>system\nBe "
+        "brief<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n");
+}
+
+namespace {
+
+constexpr const char* kChatMl =
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>'}}";
+constexpr const char* kLlama3 =
+    "{{ '<|start_header_id|>' + role + '<|end_header_id|>\n\n' + content | trim + '<|eot_id|>' }}";
+
+Vocabulary llama_3() {
+  Vocabulary v;
+  v.pre = "llama-bpe";
+  v.add_begin.reset();
+  for (const char* name : {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}) {
+    v.special(name);
+  }
+  v.chat_template = kLlama3;
+  return v;
+}
+
+}  // namespace
+
+TEST_CASE("special tokens that a document names are text") {
+  Vocabulary v;
+  v.chat_template = kChatMl;
+  const std::string plain =
+      "<|im_start|>|u|s|e|r|\u010a|%|<|im_end|>|\u010a|<|im_start|>|a|s|s|i|s|t|a|n|t|\u010a";
+  const auto around = [&](const std::string& message) {
+    return std::string(plain).replace(plain.find('%'), 1, message);
+  };
+  CHECK(v.chat("a") == around("a"));
+  CHECK(v.chat("a<|im_end|>b") == around("a|<|||i|m|_|e|n|d|||>|b"));
+  CHECK(v.chat("<|im_start|>") == around("<|||i|m|_|s|t|a|r|t|||>"));
+  CHECK(v.chat("<|endoftext|>") == around("<|||e|n|d|o|f|t|e|x|t|||>"));
+  CHECK(v.chat("<|im_end|") == around("<|||i|m|_|e|n|d||"));
+  // The text between two control tokens is cut as a whole, as where the model was trained.
+  v.merge("\u010a", "\u010a");
+  CHECK(v.chat("\n\na").find("r|\u010a\u010a|\u010a|a") != std::string::npos);
+  // Tokens that are pieces of text and no control tokens are recognised everywhere.
+  Vocabulary u;
+  u.chat_template = kChatMl;
+  u.special("<tab>", 4);
+  CHECK(u.chat("a<tab>b") == around("a|<tab>|b"));
+  CHECK(u.split("a<tab>b") == "a|<tab>|b");
+}
+
+TEST_CASE("Llama 3's template: one user's turn, trimmed") {
+  const Vocabulary v = llama_3();
+  const std::string expected =
+      "<|endoftext|>|<|start_header_id|>|u|s|e|r|<|end_header_id|>|\u010a|\u010a|h|i|<|eot_id|>|"
+      "<|start_header_id|>|a|s|s|i|s|t|a|n|t|<|end_header_id|>|\u010a|\u010a";
+  CHECK(v.chat("hi") == expected);
+  CHECK(v.chat(" \n hi\t\n") == expected);
+  CHECK(v.chat("<|eot_id|>").find("|<|eot_id|>|<|start_header_id|>") != std::string::npos);
+  CHECK(v.chat("<|eot_id|>").find("<|||e|o|t|_|i|d|||>") != std::string::npos);
+  CHECK(v.load().value().ends_answer(static_cast<TokenId>(v.tokens.size() - 1)));
+  CHECK(v.load().value().encode_chat(" ").has_value());
+}
+
+TEST_CASE("a chat that the model has no template or no tokens for is refused, with a remedy") {
+  const auto refusal = [](const Vocabulary& v) {
+    const auto chat = v.load().value().encode_chat("hi");
+    REQUIRE(!chat.has_value());
+    CHECK(chat.error().code == Errc::unsupported);
+    CHECK(chat.error().context.find("--prompt-file") != std::string::npos);
+    return chat.error().context;
+  };
+  Vocabulary v;
+  CHECK(refusal(v).find("no chat template") != std::string::npos);
+  v.chat_template = "[INST] {{ message }} [/INST]";
+  CHECK(refusal(v).find("neither ChatML nor Llama 3") != std::string::npos);
+  v.chat_template = kLlama3;
+  CHECK(refusal(v).find("<|start_header_id|>") != std::string::npos);
+  v = Vocabulary();
+  v.chat_template = kChatMl;
+  v.types[1] = 1;  // <|im_start|> is no control token
+  CHECK(refusal(v).find("<|im_start|>") != std::string::npos);
+}
+
+TEST_CASE(
+    "whether a text begins with a token of its own is the file's word, or the model family's") {
+  Vocabulary v;
+  v.add_begin.reset();
+  CHECK(v.split("a") == "a");
+  v.pre = "llama-bpe";
+  CHECK(v.split("a") == "<|endoftext|>|a");
+  v.add_begin = false;
+  CHECK(v.split("a") == "a");
+}
+
+TEST_CASE("bytes without a token are counted") {
+  Vocabulary v;
+  CHECK(v.load().value().unknown_bytes(std::string("a\x01\xff", 3)) == 0);
+  v.tokens.pop_back();
+  v.types.pop_back();
+  const Tokenizer lacking = v.load().value();
+  std::string all;
+  for (int byte = 0; byte < 256; ++byte) all += static_cast<char>(byte);
+  CHECK(lacking.unknown_bytes(all + all) == 2);
+  CHECK(lacking.encode(all).size() == 255);
+}
+
+TEST_CASE("keys that change no token are accepted") {
+  Vocabulary v;
+  v.more = [](tiny::Writer& f) {
+    f.boolean("tokenizer.ggml.add_eos_token", false);
+    f.boolean("tokenizer.ggml.add_space_prefix", false);
+    f.u32("tokenizer.ggml.unknown_token_id", 0).u32("tokenizer.ggml.padding_token_id", 2);
+    f.u32("tokenizer.ggml.seperator_token_id", 1).u32("tokenizer.ggml.eot_token_id", 2);
+    f.array("tokenizer.ggml.scores", 6, std::vector<float>(3, 0.0f));
+    f.string("tokenizer.huggingface.json", "{}").string("tokenizer.chat_template.tool_use", "x");
+    f.strings("tokenizer.chat_templates", {"tool_use"});
+  };
+  CHECK(v.split("ab") == "a|b");
+}
+
+TEST_CASE("tokenizers that would give wrong tokens are refused by name") {
+  const auto refusal = [](const std::function<void(Vocabulary&)>& change) {
+    Vocabulary v;
+    change(v);
+    const auto tokenizer = v.load();
+    REQUIRE(!tokenizer.has_value());
+    return tokenizer.error();
+  };
+  const Error kind = refusal([](Vocabulary& v) { v.model = "llama"; });
+  CHECK(kind.code == Errc::unsupported);
+  CHECK(kind.context.find("\"llama\"") != std::string::npos);
+  const Error pre = refusal([](Vocabulary& v) { v.pre = "tekken"; });
+  CHECK(pre.code == Errc::unsupported);
+  CHECK(pre.context.find("\"tekken\"") != std::string::npos);
+  CHECK(refusal([](Vocabulary& v) { v.types.pop_back(); }).code == Errc::corrupt);
+  const auto says = [&](const std::string& text, const std::function<void(Vocabulary&)>& change) {
+    const Error error = refusal(change);
+    INFO(error.context);
+    CHECK(error.context.find(text) != std::string::npos);
+    CHECK(error.context.starts_with("tiny.gguf: "));
+  };
+  const auto key = [](const std::function<void(tiny::Writer&)>& more) {
+    return [more](Vocabulary& v) { v.more = more; };
+  };
+  says("\"tokenizer.ggml.pre\" is missing", [](Vocabulary& v) { v.pre.clear(); });
+  says("--pre-tokenizer", [](Vocabulary& v) { v.pre.clear(); });
+  says("token_type\" is missing", [](Vocabulary& v) { v.types.clear(); });
+  says("unknown type 9", [](Vocabulary& v) { v.types[5] = 9; });
+  says("unknown type 0", [](Vocabulary& v) { v.types[5] = 0; });
+  says("bos_token_id, which names it, is missing", [](Vocabulary& v) {
+    v.begin.reset();
+    v.add_begin = true;
+  });
+  says("tokenizer.ggml.bos_token_id is 70000", [](Vocabulary& v) { v.begin = 70000; });
+  for (const char* flag :
+       {"add_eos_token", "add_space_prefix", "remove_extra_whitespaces", "add_sep_token"}) {
+    const std::string name = std::string("tokenizer.ggml.") + flag;
+    says(name + " is true", key([=](tiny::Writer& f) { f.boolean(name, true); }));
+    says(name, key([=](tiny::Writer& f) { f.string(name, "yes"); }));
+  }
+  says("\"tokenizer.ggml.precompiled_charsmap\" is not known", key([](tiny::Writer& f) {
+         f.array("tokenizer.ggml.precompiled_charsmap", 0, std::vector<std::uint8_t>{1});
+       }));
+  says("\"tokenizer.rwkv.world\" is not known",
+       key([](tiny::Writer& f) { f.string("tokenizer.rwkv.world", "x"); }));
+  says("eot_token_id is 70000",
+       key([](tiny::Writer& f) { f.u32("tokenizer.ggml.eot_token_id", 70000); }));
+  // The architecture comes first, and so does a part of a split file.
+  says("architecture \"qwen2\" is not supported", [&](Vocabulary& v) {
+    v.pre = "qwen2";
+    v.more = [](tiny::Writer& f) { f.string("general.architecture", "qwen2"); };
+  });
+  says("part 2 of 2", [&](Vocabulary& v) {
+    v.model = "";
+    v.more = [](tiny::Writer& f) {
+      f.value("split.no", 2, std::uint16_t{1}).value("split.count", 2, std::uint16_t{2});
+    };
+  });
+  says("token_embd.weight 7 rows", key([](tiny::Writer& f) {
+         f.tensors.push_back(
+             {"token_embd.weight", {4, 7}, tiny::F32, std::vector<std::byte>(112), 0});
+       }));
+  CHECK(refusal([](Vocabulary& v) { v.merges.emplace_back("a nothing"); }).code == Errc::corrupt);
+  CHECK(refusal([](Vocabulary& v) { v.merges.emplace_back("ab"); }).code == Errc::corrupt);
+  const auto none = Tokenizer::load(tiny::parse(tiny::make().file.finish()));
+  REQUIRE(!none.has_value());
+  CHECK(none.error().code == Errc::not_found);
+}
+
+TEST_CASE("mutated files never lead the tokenizer astray") {
+  Vocabulary v = llama_3();
+  v.chat_template += kChatMl;
+  v.merge("a", "b").merge("ab", "a").special("<tab>", 4);
+  const std::vector<std::byte> good = v.bytes();
+  const std::string text = "aba <|im_end|>\xff<tab> 12\n" + std::string("\0", 1);
+  std::mt19937 random(20261125);
+  const auto below = [&](std::size_t n) { return static_cast<std::size_t>(random()) % n; };
+  std::size_t loaded = 0;
+  for (int run = 0; run < 20000; ++run) {
+    auto bytes = std::make_unique<std::byte[]>(good.size());  // a sanitizer sees a read beyond it
+    std::copy(good.begin(), good.end(), bytes.get());
+    for (std::size_t change = 1 + below(3); change-- > 0;) {
+      const std::size_t at = below(good.size());
+      if (below(3) == 0) {  // another number
+        const std::uint32_t number = below(2) == 0 ? ~0u : static_cast<std::uint32_t>(below(300));
+        std::memcpy(&bytes[std::min(at, good.size() - 4)], &number, 4);
+      } else {
+        bytes[at] ^= static_cast<std::byte>(1u << below(8));
+      }
+    }
+    const auto file = reference::GgufFile::parse({bytes.get(), good.size()}, "fuzz");
+    if (!file) continue;
+    const auto tokenizer = Tokenizer::load(*file);
+    if (!tokenizer) {
+      REQUIRE(!tokenizer.error().context.empty());
+      continue;
+    }
+    ++loaded;
+    for (const TokenId id : tokenizer->encode(text)) {
+      REQUIRE(id >= 0);
+      REQUIRE(static_cast<std::size_t>(id) < tokenizer->size());
+    }
+    (void)tokenizer->decode(tokenizer->encode(text));
+    if (const auto chat = tokenizer->encode_chat(text)) REQUIRE(!chat->empty());
+  }
+  CHECK(loaded > 1000);
+}

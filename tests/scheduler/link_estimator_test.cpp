@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "cake/scheduler/link_estimator.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "catch.hpp"
+
+using namespace cake;
+using namespace std::chrono_literals;
+
+TEST_CASE("reads are served one after the other, the latency is waited once each") {
+  LinkEstimator lane({1e6, 1ms, 0ms});
+  lane.issue(1, 0, 1000, 0ms);
+  lane.issue(2, 1, 1000, 0ms);
+  CHECK(lane.in_flight()[0].lands == 2ms);
+  CHECK(lane.in_flight()[1].lands == 3ms);
+  CHECK(lane.bytes_in_flight() == 2000);
+  CHECK(lane.ready_at(1000, 0ms) == 4ms);
+  CHECK(lane.drained_at(0ms) == 3ms);
+}
+
+TEST_CASE("a steady link with the right prior keeps its rate") {
+  LinkEstimator lane({1e6, 1ms, 0ms});
+  Time now{0};
+  for (std::uint64_t i = 0; i < 20; ++i) {
+    lane.issue(i, 0, 5000, now);
+    now += 6ms;
+    lane.landed(i, true, now);
+  }
+  CHECK(lane.rate().bytes_per_second == Approx(1e6).epsilon(1e-6));
+  CHECK(lane.rate().latency == 1ms);
+}
+
+TEST_CASE("a wrong prior is corrected within a few reads") {
+  LinkEstimator lane({1e9, 0ms, 0ms});
+  Time now{0};
+  for (std::uint64_t i = 0; i < 8; ++i) {
+    lane.issue(i, 0, 10'000, now);
+    now += 10ms;  // really 1e6 bytes per second
+    lane.landed(i, true, now);
+  }
+  CHECK(lane.rate().bytes_per_second == Approx(1e6).epsilon(0.25));
+}
+
+TEST_CASE("an overdue read makes the lane look slower the longer it stalls") {
+  LinkEstimator lane({1e6, 0ms, 0ms});
+  lane.issue(1, 0, 10'000, 0ms);
+  CHECK(lane.seconds_per_byte(10ms) == Approx(1e-6));
+  CHECK(lane.seconds_per_byte(100ms) == Approx(1e-5));
+  CHECK(lane.seconds_per_byte(1s) == Approx(1e-4));
+  CHECK(lane.drained_at(100ms) == 200ms);
+}
+
+TEST_CASE("a failed read says nothing about the rate") {
+  LinkEstimator lane({1e6, 0ms, 0ms});
+  lane.issue(1, 0, 1000, 0ms);
+  lane.landed(1, false, 1s);
+  CHECK(lane.rate().bytes_per_second == 1e6);
+  CHECK(lane.bytes_in_flight() == 0);
+}
+
+TEST_CASE("a guess is forgotten with the first read that lands") {
+  for (const double guess : {1e3, 1e6, 1e9, 1e12}) {
+    LinkEstimator lane({guess, 0ms, 0ms});
+    CHECK_FALSE(lane.measured());
+    lane.issue(1, 0, 10'000, 0ms);
+    CHECK(lane.rate().measured == 0);
+    lane.landed(1, true, 10ms);
+    CHECK(lane.measured());
+    CHECK(lane.rate().measured == 1);
+    CHECK(lane.rate().bytes_per_second == Approx(1e6));
+  }
+}
+
+TEST_CASE(
+    "a read that was given up tells that the lane was no faster than bytes in flight over its "
+    "age") {
+  LinkEstimator lane({1e9, 0ms, 0ms});
+  lane.issue(1, 0, 3'000'000, 0ms);
+  lane.issue(2, 1, 3'000'000, 0ms);
+  lane.given_up(1, 600ms);
+  CHECK(lane.rate().bytes_per_second == Approx(1e7));
+  CHECK(lane.rate().measured == 0);  // a limit, which nobody measured
+  CHECK(lane.measured());            // but something is known
+  CHECK(lane.bytes_in_flight() == 3'000'000);
+  lane.given_up(2, 600ms);
+  CHECK(lane.rate().bytes_per_second <= 1e7);
+  CHECK(lane.in_flight().empty());
+}
+
+TEST_CASE("a read that is given up in time tells nothing") {
+  LinkEstimator lane({1e6, 0ms, 0ms});
+  lane.issue(1, 0, 10'000, 0ms);
+  lane.given_up(1, 5ms);
+  CHECK_FALSE(lane.measured());
+  CHECK(lane.rate().bytes_per_second == 1e6);
+  CHECK(lane.in_flight().empty());
+}
+
+TEST_CASE("what was measured comes back when a read was given up and the next one is as before") {
+  for (const double after : {1e6, 5e3}) {  // the stall was once; the lane has become that slow
+    LinkEstimator lane({1e6, 0ms, 0ms});
+    Time now{0};
+    const auto read = [&](double rate) {
+      lane.issue(7, 0, 10'000, now);
+      now += from_seconds(10'000 / rate);
+      lane.landed(7, true, now);
+    };
+    for (int i = 0; i < 10; ++i) read(1e6);
+    lane.issue(8, 0, 10'000, now);
+    lane.given_up(8, now += 2s);
+    CHECK(lane.rate().bytes_per_second < 0.2e6);
+    read(after);
+    read(after);
+    CHECK(lane.rate().bytes_per_second == Approx(after).epsilon(0.3));
+  }
+}
+
+TEST_CASE("one stalled or one cached read does not throw the rate off, two of a kind do") {
+  for (const double factor : {0.001, 30.0, 1000.0}) {
+    for (const std::uint32_t depth : {1u, 2u, 8u}) {
+      CAPTURE(factor, depth);
+      LinkEstimate prior{1e6, 0ms, 0ms, depth};
+      prior.measured = LinkEstimate::kSure;
+      LinkEstimator lane(prior);
+      Time now{0};
+      const auto read = [&](double times) {
+        lane.issue(7, 0, 10'000, now);
+        now += from_seconds(10'000 / 1e6 * times);
+        lane.landed(7, true, now);
+      };
+      for (int i = 0; i < 10; ++i) read(1);
+      read(factor);
+      CHECK(lane.rate().bytes_per_second < 2e6);
+      CHECK(lane.rate().bytes_per_second > 0.15e6);
+      for (std::uint32_t i = 0; i < 4 + 4 * depth; ++i) read(1);
+      CHECK(lane.rate().bytes_per_second == Approx(1e6).epsilon(0.5));
+      for (std::uint32_t i = 0; i < 8 + 8 * depth; ++i) read(factor);
+      CHECK(lane.rate().bytes_per_second > 0.25e6 / factor);
+      CHECK(lane.rate().bytes_per_second < 4e6 / factor);
+    }
+  }
+}
+
+TEST_CASE("one read that was late, or one slow insert, is no latency") {
+  LinkEstimator lane({1e6, 1ms, 1ms});
+  for (int prompt = 0; prompt < 6; ++prompt) {
+    Time now = 100s * (prompt + 1);
+    for (std::uint64_t i = 0; i < 8; ++i) lane.issue(i, 0, 10'000, now);
+    now += prompt == 3 ? Time(5s) : Time(1ms);
+    for (std::uint64_t i = 0; i < 8; ++i) {
+      lane.landed(i, true, now += 10ms);
+      lane.inserted(prompt == 4 && i == 3 ? Time(5s) : Time(1ms));
+    }
+    CHECK(lane.rate().latency < 20ms);
+    CHECK(lane.rate().insert < 20ms);
+  }
+}
+
+TEST_CASE("a latency that was guessed too long is corrected by a single read") {
+  LinkEstimator lane({1e6, 10s, 0ms});
+  lane.issue(1, 0, 10'000, 0ms);
+  lane.landed(1, true, 12ms);
+  CHECK(lane.rate().latency <= 12ms);
+}
+
+TEST_CASE("a stalled read among others that land does not make the lane look slow") {
+  LinkEstimator lane({1e6, 0ms, 0ms});
+  lane.issue(1, 0, 10'000, 0ms);  // hangs
+  Time now{0};
+  for (std::uint64_t i = 2; i < 50; ++i) {
+    lane.issue(i, 0, 10'000, now);
+    lane.landed(i, true, now += 10ms);
+    CHECK(lane.seconds_per_byte(now + 1ms) < 3e-6);
+  }
+  lane.given_up(1, now + 1ms);
+  CHECK(lane.rate().bytes_per_second == Approx(1e6).epsilon(0.1));
+}
+
+TEST_CASE("a session that measured nothing leaves what others have learned") {
+  LinkEstimate known{5e7, 3ms, 1ms};
+  known.measured = 9;
+  LinkEstimator idle(LinkEstimate{1e9, 0ms, 0ms});
+  LinkEstimate next = idle.learned(known, 1s);
+  CHECK(next.unused == 1);
+  next.unused = 0;
+  CHECK(next == known);
+  CHECK(idle.learned(idle.learned(known, 1s), 1s).unused == 2);
+}
+
+TEST_CASE("two sessions that ran at once both count, by the reads that each has seen") {
+  const LinkEstimate prior{1e9, 0ms, 0ms};
+  const auto session = [&](int reads, Time each) {
+    LinkEstimator lane(prior);
+    Time now{0};
+    for (int i = 0; i < reads; ++i) {
+      lane.issue(1, 0, 10'000, now);
+      lane.landed(1, true, now += each);
+    }
+    return lane;
+  };
+  const LinkEstimate first = session(9, 10ms).learned(prior, 1s);
+  CHECK(first.bytes_per_second == Approx(1e6));
+  const LinkEstimate both = session(3, 20ms).learned(first, 1s);
+  CHECK(both.bytes_per_second > 0.75e6);
+  CHECK(both.bytes_per_second < 0.99e6);
+  CHECK(both.measured >= 9);
+  // One that only gave up does not deny what the other one measured meanwhile.
+  LinkEstimator stalled(prior);
+  stalled.issue(1, 0, 10'000, 0ms);
+  CHECK(stalled.learned(first, 5s).bytes_per_second == first.bytes_per_second);
+  CHECK(stalled.learned(prior, 5s).bytes_per_second == Approx(2e3));
+}
+
+TEST_CASE("no value that a lane's rate may be given is too much for arithmetic") {
+  const double inf = std::numeric_limits<double>::infinity();
+  for (const double rate : {0.0, -1.0, 1e-300, 1e-4, 1e300, inf, -inf, std::nan("")}) {
+    for (const Time latency : {Time{0}, Time(-5), kNever, Time::min()}) {
+      for (const std::uint32_t depth : {0u, 1u, ~0u}) {
+        LinkEstimator lane({rate, latency, latency, depth, rate, true});
+        CHECK(lane.rate().bytes_per_second >= 1);
+        CHECK(lane.rate().depth >= 1);
+        Time now(1000);
+        for (std::uint64_t i = 0; i < 40; ++i) {
+          lane.issue(i, 0, i % 3 == 0 ? ~0ull / 64 : 4096, now);
+          CHECK(lane.ready_at(1e18, now) >= now);
+          CHECK(lane.resident_at(lane.in_flight().back(), now) >= now);
+          CHECK(lane.seconds_per_byte(now) > 0);
+          now += 1ms;
+          if (i % 2 == 0) lane.landed(i, i % 4 == 0, now);
+          if (i % 8 == 1) lane.given_up(i, now);
+          lane.inserted(i % 2 == 0 ? kNever : Time::min());
+        }
+        const LinkEstimate learned = lane.learned({rate, latency}, now);
+        CHECK(learned.bytes_per_second >= 1);
+        CHECK(std::isfinite(learned.bytes_per_second));
+      }
+    }
+  }
+}
+
+TEST_CASE("a read gets the time that is known to be enough, and much more while nothing is known") {
+  CHECK(read_deadline(1s, 500ms, 1.0, LinkEstimate::kSure) == 2500ms);
+  CHECK(read_deadline(1s, 500ms, 1.0, 0) == 33s);
+  CHECK(read_deadline(1s, 500ms, 100.0, 0) == 101500ms);
+  for (std::uint32_t reads = 0; reads < 20; ++reads) {
+    CHECK(read_deadline(0s, 500ms, 0, reads + 1) <= read_deadline(0s, 500ms, 0, reads));
+    for (const double allowed :
+         {-1.0, 1e300, std::numeric_limits<double>::infinity(), std::nan("")}) {
+      for (const Time floor : {Time{0}, Time(-1), kNever}) {
+        CHECK(read_deadline(5s, floor, allowed, reads) >= 5s);
+        CHECK(read_deadline(5s, floor, allowed, reads) <= 5s + kLongestRead);
+      }
+    }
+  }
+}
+
+TEST_CASE("the time of inserts is learned") {
+  LinkEstimator lane({1e6, 0ms, 0ms});
+  for (int i = 0; i < 40; ++i) lane.inserted(4ms);
+  CHECK(to_seconds(lane.rate().insert) == Approx(4e-3).epsilon(0.01));
+}
+
+namespace {
+
+/// Keeps as many reads in flight as the lane wants; each takes `took`, or the link serves one at a
+/// time.
+LinkEstimate served(bool side_by_side, int reads, const LinkEstimate& prior = {1e6, 0ms, 0ms}) {
+  LinkEstimator lane(prior);
+  Time now{0};
+  std::uint64_t next = 0;
+  std::vector<std::pair<Time, std::uint64_t>> ends;
+  for (int landed = 0; landed < reads; ++landed) {
+    while (lane.in_flight().size() < lane.rate().depth) {
+      const Time begin = side_by_side || ends.empty() ? now : std::max(now, ends.back().first);
+      ends.emplace_back(begin + 10ms + (side_by_side ? Time(next % 3) : Time{0}), next);
+      lane.issue(next++, 0, 10'000, now);
+    }
+    const auto first = std::min_element(ends.begin(), ends.end());
+    now = first->first;
+    lane.landed(first->second, true, now);
+    ends.erase(first);
+  }
+  return lane.rate();
+}
+
+}  // namespace
+
+TEST_CASE(
+    "reads at once become more while that makes the lane faster, and no more on a plain link") {
+  CHECK(served(true, 400).depth == 16);
+  CHECK(served(true, 400).bytes_per_second == Approx(16e6).epsilon(0.15));
+  CHECK(served(false, 400).depth == 2);
+  CHECK(served(false, 400).bytes_per_second == Approx(1e6).epsilon(0.01));
+}
+
+TEST_CASE("the search for the right number of reads at once goes on with the next prompt") {
+  for (const bool side_by_side : {false, true}) {
+    LinkEstimate rate{1e6, 0ms, 0ms};
+    for (int prompt = 0; prompt < 8; ++prompt) rate = served(side_by_side, 40, rate);
+    CHECK(rate.depth == (side_by_side ? 16 : 2));
+    CHECK(rate.settled);
+  }
+}
+
+TEST_CASE("the right number of reads at once is looked for again on a lane that has changed") {
+  const LinkEstimate plain = served(false, 40);
+  REQUIRE(plain.settled);
+  CHECK(served(true, 1000, plain).depth == 16);
+  CHECK(served(false, 1000, plain).depth == 2);
+}
+
+TEST_CASE("what the first read takes beyond its bytes is the latency, once the rate is known") {
+  LinkEstimator lane({1e9, 0ms, 0ms});  // really 1e6 bytes per second after 30 ms
+  for (int prompt = 0; prompt < 6; ++prompt) {
+    Time now = 1s * (prompt + 1);
+    for (std::uint64_t i = 0; i < 8; ++i) lane.issue(i, 0, 10'000, now);
+    now += 30ms;
+    for (std::uint64_t i = 0; i < 8; ++i) lane.landed(i, true, now += 10ms);
+  }
+  CHECK(lane.rate().bytes_per_second == Approx(1e6).epsilon(0.05));
+  CHECK(to_seconds(lane.rate().latency) == Approx(0.030).epsilon(0.1));
+}
