@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cake/engine.hpp"
+#include "cake/storage_backend.hpp"
 #include "cake/testing/check_storage.hpp"
 #include "temporary_folder.hpp"
 

@@ -8,6 +8,7 @@
 #include "cake/loader.hpp"
 #include "cake/scheduler/baselines.hpp"
 #include "cake/storage/memory.hpp"
+#include "cake/storage_backend.hpp"
 #include "catch.hpp"
 #include "fault/faulty_storage.hpp"
 #include "toy_engine.hpp"

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// The whole contract between cake and an engine, a store and a scheduler. A backend author writes
-// the members that a concept lists, puts a static_assert beside the type, and runs
+// What cake asks of an engine: its KV memory, and how it computes a part of a prompt. An engine's
+// author writes the members that a concept lists, puts a static_assert beside the type, and runs
 // cake::testing::check() on it, which tests what a concept cannot say.
 #pragma once
 
@@ -25,9 +25,6 @@
 #include "cake/types.hpp"
 
 namespace cake {
-
-using ConstBytes = std::span<const std::byte>;
-using MutableBytes = std::span<std::byte>;
 
 /// KV of one slice in transfer memory: for every layer of the slice one run of K and one of V.
 ///
@@ -197,78 +194,28 @@ concept PrefillsGated = requires(C& c, Tokens tokens, TokenRange range, LayerGat
 template <class C>
 concept ComputeBackend = KvMemory<C> &&(PrefillsWhole<C> || PrefillsGated<C>);
 
-/// Keeps chunk objects by key, in one or several tiers.
-///
-///     Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey>);  // one entry per key
-///     // ok: every byte arrived
-///     Completion read(std::uint32_t tier, ChunkKey, std::uint64_t offset, MutableBytes out);
-///     Completion write(ChunkKey, ConstBytes);  // all or nothing; the first one wins
-///     Status erase(ChunkKey);                  // not there is ok
-///
-///     // Optional:
-///     std::uint32_t tiers();  // 1 when absent
-///     // Memory alone: asked on the caller's thread; any other store on one with a deadline.
-///     static constexpr bool lookup_never_blocks = true;
-///     // Why a part of the last lookup's keys could not be looked up; ok when all could.
-///     Status lookup_problem();
-///     // As lookup(), of one tier: all are then asked at once, and one that hangs delays none.
-///     Result<std::vector<StoredChunk>> lookup_tier(std::uint32_t tier, std::span<const ChunkKey>);
-///     // As erase(), of one tier: where an object is damaged, good ones of other tiers stay.
-///     Status erase_tier(std::uint32_t tier, ChunkKey);
-///     // Memory that read() fills at full speed, or null.
-///     DeviceStaging* device_staging();
-///     // Whether these bytes of a read, which failed verification, are not the stored ones. A
-///     // chunk whose bytes are is damaged, and erased.
-///     bool stored_bytes_differ(ChunkKey, std::uint64_t offset, ConstBytes);
-///     // write(), blocking, and whether this call made the object visible; false: one was there
-///     Result<bool> write_new(ChunkKey, ConstBytes);
-///     Status lookup_problem();                 // why the last lookup() left some keys out; ok:
-///     none
-///
-/// `out` stays valid until the completion is ready, also after the read was abandoned; a backend
-/// copies the keys it keeps. `out`, `offset` and its size are multiples of 4 KiB whenever the
-/// object's size is.
-///
-/// Thread:  any number of threads at once
-template <class S>
-concept StorageBackend = requires(S& s, std::span<const ChunkKey> keys, const ChunkKey& key,
-                                  std::uint32_t tier, std::uint64_t offset, MutableBytes out,
-                                  ConstBytes in) {
-  { s.lookup(keys) } -> std::same_as<Result<std::vector<StoredChunk>>>;
-  { s.read(tier, key, offset, out) } -> Completion;
-  { s.write(key, in) } -> Completion;
-  { s.erase(key) } -> std::same_as<Status>;
-};
+namespace detail {
 
-template <StorageBackend S>
-std::uint32_t tiers_of(S& storage) {
-  if constexpr (requires {
-                  { storage.tiers() } -> std::convertible_to<std::uint32_t>;
-                }) {
-    return storage.tiers();
+/// Whether insert also takes a view of device memory.
+template <class M>
+constexpr bool inserts_from_device() {
+  if constexpr (requires { M::inserts_from_device; }) {
+    return M::inserts_from_device;
   } else {
-    return 1;
+    return false;
   }
 }
 
-class RunView;
+/// Whether insert must run on the thread that drives the session.
+template <class M>
+constexpr bool inserts_on_caller() {
+  if constexpr (requires { M::insert_on_caller; }) {
+    return M::insert_on_caller;
+  } else {
+    return false;
+  }
+}
 
-/// Decides what is computed and what is loaded. A pure state machine: no thread, clock, lock or
-/// I/O; all it knows is the plan, the run view and the time that it is told.
-///
-///     void begin(const PrefillSpec&);  // the plan outlives the run
-///     // budget: most tokens of this step
-///     Step next_step(const RunView&, std::uint32_t budget, Time now);
-///     // none: ask again when the run view changed
-///     std::optional<LoadRequest> next_load(const RunView&, LaneId, Time now);
-///
-/// Thread:  one at a time; the session sees to it
-template <class S>
-concept Scheduler = requires(S& s, const PrefillSpec& spec, const RunView& view,
-                             std::uint32_t budget, LaneId lane, Time now) {
-  s.begin(spec);
-  { s.next_step(view, budget, now) } -> std::same_as<Step>;
-  { s.next_load(view, lane, now) } -> std::same_as<std::optional<LoadRequest>>;
-};
+}  // namespace detail
 
 }  // namespace cake

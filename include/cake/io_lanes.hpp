@@ -27,6 +27,7 @@
 
 #include "cake/detail/deadline_calls.hpp"
 #include "cake/detail/guarded.hpp"
+#include "cake/detail/lane_client.hpp"
 #include "cake/detail/parked_read.hpp"
 #include "cake/detail/process.hpp"
 #include "cake/detail/staging_pool.hpp"
@@ -34,6 +35,7 @@
 #include "cake/engine.hpp"
 #include "cake/scheduler/link_estimator.hpp"
 #include "cake/staging.hpp"
+#include "cake/storage_backend.hpp"
 
 namespace cake {
 
@@ -45,33 +47,6 @@ struct LaneOptions {
   bool device = false;  // from the storage's device_staging(), if it has one: inserts take it
   LinkEstimate prior = {1e9, std::chrono::microseconds(100),
                         Time{0}};  // until something was measured
-};
-
-/// A read for a lane to make.
-struct LaneRead {
-  std::uint64_t id = 0;
-  LaneId lane = 0;
-  ChunkKey key;
-  std::uint64_t offset = 0;
-  std::uint64_t bytes = 0;
-};
-
-/// A session as the lanes see it. The lanes share its ownership while a read of it is under way.
-class LaneClient {
- public:
-  virtual ~LaneClient() = default;
-  /// Claims the next read for a lane that has room for `max_bytes`; `short_of_room` when there
-  /// would be one for more bytes. Called with the lanes locked: must not call them.
-  virtual std::optional<LaneRead> next_read(LaneId lane, std::uint64_t max_bytes,
-                                            bool& short_of_room) = 0;
-  virtual bool wanted(std::uint64_t read) noexcept = 0;
-  /// Takes the bytes of a good read. They are the lane's again when it returns, or, where
-  /// keeps_bytes(), when it calls IoLanes::give_back().
-  virtual void landed(const LaneRead& read, MutableBytes bytes) noexcept = 0;
-  virtual bool keeps_bytes() const noexcept = 0;
-  virtual void failed(const LaneRead& read, const Error& error) noexcept = 0;
-  /// There was no memory for the read; it may be claimed again.
-  virtual void returned(const LaneRead& read) noexcept = 0;
 };
 
 /// Needs:   `storage` outlives the lanes
@@ -134,14 +109,14 @@ class IoLanes {
     rate = model.learned(rate, now);
   }
 
-  void attach(std::shared_ptr<LaneClient> client) {
+  void attach(std::shared_ptr<detail::LaneClient> client) {
     {
       std::lock_guard lock(core_->mutex);
       core_->clients.push_back(std::move(client));
     }
     wake();
   }
-  void detach(const LaneClient& client) {
+  void detach(const detail::LaneClient& client) {
     std::lock_guard lock(core_->mutex);
     std::erase_if(core_->clients, [&](const auto& c) { return c.get() == &client; });
   }
@@ -151,7 +126,7 @@ class IoLanes {
     core_->announce();
   }
   /// The client has done with the bytes of a read that it kept.
-  void give_back(const LaneClient& client, std::uint64_t read) noexcept {
+  void give_back(const detail::LaneClient& client, std::uint64_t read) noexcept {
     core_->give_back(client, read);
   }
 
@@ -172,7 +147,7 @@ class IoLanes {
 
  private:
   struct Active {
-    std::shared_ptr<LaneClient> client;
+    std::shared_ptr<detail::LaneClient> client;
     std::uint64_t read = 0;
     std::uint64_t bytes = 0;  // of staging memory
     bool reading = true;
@@ -189,15 +164,15 @@ class IoLanes {
   };
   /// One read on its way through a lane.
   struct Job {
-    std::shared_ptr<LaneClient> client;
-    LaneRead read;
+    std::shared_ptr<detail::LaneClient> client;
+    detail::LaneRead read;
     AlignedBuffer buffer;
     std::unique_ptr<detail::Parked> parked;  // a read that has not ended
     bool kept = false;                       // the client keeps the buffer
   };
   /// Bytes that a client keeps.
   struct Lent {
-    const LaneClient* client = nullptr;
+    const detail::LaneClient* client = nullptr;
     std::uint64_t read = 0;
     LaneId lane = 0;
     AlignedBuffer buffer;

@@ -24,6 +24,7 @@
 #include "cake/scheduler.hpp"
 #include "cake/scheduler/meet_in_the_middle.hpp"
 #include "cake/session.hpp"
+#include "cake/storage_backend.hpp"
 
 namespace cake {
 

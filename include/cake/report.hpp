@@ -24,7 +24,7 @@ struct ChunkReport {
   LaneId lane = 0;             // loaded: by which lane
   Time begin{0};               // of the first work that produced it
   Time end{0};                 // resident since
-  std::uint64_t bytes = 0;     // read for it, also in vain
+  std::uint64_t bytes = 0;     // read for it, bytes that were discarded included
   Errc load_error = Errc::ok;  // why its load failed or was dropped, if one was
 };
 

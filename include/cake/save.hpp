@@ -17,6 +17,7 @@
 #include "cake/detail/guarded.hpp"
 #include "cake/engine.hpp"
 #include "cake/identity.hpp"
+#include "cake/storage_backend.hpp"
 
 namespace cake {
 

@@ -1,21 +1,89 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// Who holds which chunk, and all else that a scheduler may know. Changed by the session alone;
-// every question that a scheduler asks is answered in constant time. One thread at a time.
+// What cake asks of a scheduler, and all that one may know: the prompt that is to be prefilled, who
+// holds which chunk, how fast each lane is. Changed by the session alone; every question is answered
+// in constant time. One thread at a time.
 #pragma once
 
 #include <algorithm>
 #include <bit>
+#include <concepts>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
-#include "cake/engine.hpp"
 #include "cake/scheduler/link_estimator.hpp"
 #include "cake/types.hpp"
 
 namespace cake {
+
+namespace detail {
+class PrefillState;
+}
+
+/// What compute does next.
+struct Step {
+  enum class Kind : std::uint8_t { compute, wait, finished };
+  Kind kind = Kind::finished;
+  TokenRange tokens;     // compute: positions of this pass
+  bool gated = false;    // compute: KV below tokens.begin may still be on its way, layer by layer
+  Time until = kNever;   // wait: ask again then, or when something changed
+  std::uint64_t id = 0;  // compute: names the step in gate() and done()
+};
+
+/// One read that a scheduler wants: some layers of one chunk, and when to give up waiting for it.
+struct LoadRequest {
+  Slice slice;
+  Time deadline = kNever;
+};
+
+/// One prompt's run, fixed when it begins. Scheduler::begin() sees it, and it outlives the run.
+///
+/// Units: positions and counts in tokens, sizes in bytes.
+struct PrefillSpec {
+  std::uint32_t n_tokens = 0;         // length of the prompt
+  std::uint32_t resident_tokens = 0;  // KV that the engine already holds, from position 0
+  std::uint32_t chunk_tokens = 256;
+  std::uint32_t n_chunks = 0;   // full chunks
+  std::uint32_t end_chunk = 0;  // one past the last stored chunk; chunks from here on are suffix
+  std::uint32_t n_layers = 1;
+  std::uint32_t n_lanes = 1;
+  std::uint32_t max_step_tokens = 512;  // most tokens that one compute pass takes
+  bool may_gate = true;                 // the backend takes gated steps
+  std::span<const StoredChunk> stored;  // [end_chunk]; entry i belongs to chunk i
+  std::uint64_t head_bytes = 0;         // of one stored object: before the first layer,
+  std::uint64_t layer_bytes = 0;        // of each layer,
+  std::uint64_t foot_bytes = 0;         // and after the last one
+
+  /// First token behind the stored chunks; never the prompt's end, since its last token is always
+  /// computed: its logits are wanted.
+  constexpr std::uint32_t prefix_end() const {
+    return std::min(end_chunk * chunk_tokens, n_tokens - 1);
+  }
+  /// Tokens that a load of this chunk saves compute. One fewer than the object holds where a chunk
+  /// ends with the prompt.
+  constexpr TokenRange chunk_range(std::uint32_t chunk) const {
+    return {chunk * chunk_tokens, std::min((chunk + 1) * chunk_tokens, n_tokens - 1)};
+  }
+  /// Tokens whose KV the stored object holds.
+  constexpr TokenRange object_range(std::uint32_t chunk) const {
+    return {chunk * chunk_tokens, (chunk + 1) * chunk_tokens};
+  }
+  /// The chunk that this token belongs to; end_chunk for those of the suffix.
+  constexpr std::uint32_t chunk_of(std::uint32_t token) const {
+    return token >= prefix_end() ? end_chunk : token / chunk_tokens;
+  }
+  /// Bytes that a read of these layers of one chunk fetches.
+  constexpr std::uint64_t read_bytes(LayerRange layers) const {
+    return layers.size() * layer_bytes + (layers.begin == 0 ? head_bytes : 0) +
+           (layers.end == n_layers ? foot_bytes : 0);
+  }
+  constexpr Slice whole(std::uint32_t chunk) const {
+    return {chunk, object_range(chunk), {0, n_layers}};
+  }
+};
 
 /// Only the holder of a chunk's claim writes its KV: the lanes that load it, or compute.
 enum class ChunkState : std::uint8_t {
@@ -52,6 +120,7 @@ struct OpenBytes {
   std::uint64_t bytes = 0;
 };
 
+/// How a run stands, as schedulers see it.
 class RunView {
  public:
   const PrefillSpec& spec() const { return spec_; }
@@ -108,7 +177,7 @@ class RunView {
   }
 
  private:
-  friend class PrefillState;
+  friend class detail::PrefillState;
 
   static constexpr std::uint8_t kParsed = 1;      // tables are known
   static constexpr std::uint8_t kUnloadable = 2;  // never to be loaded (again)
@@ -259,6 +328,24 @@ class RunView {
   std::uint32_t inserting_chunks_ = 0;
   std::uint32_t n_holes_ = 0;
   bool may_gate_ = false;
+};
+
+/// Decides what is computed and what is loaded. A pure state machine: no thread, clock, lock or
+/// I/O; all it knows is the spec, the run view and the time that it is told.
+///
+///     void begin(const PrefillSpec&);  // the spec outlives the run
+///     // budget: most tokens of this step
+///     Step next_step(const RunView&, std::uint32_t budget, Time now);
+///     // none: ask again when the run view changed
+///     std::optional<LoadRequest> next_load(const RunView&, LaneId, Time now);
+///
+/// Thread:  one at a time; the session sees to it
+template <class S>
+concept Scheduler = requires(S& s, const PrefillSpec& spec, const RunView& view,
+                             std::uint32_t budget, LaneId lane, Time now) {
+  s.begin(spec);
+  { s.next_step(view, budget, now) } -> std::same_as<Step>;
+  { s.next_load(view, lane, now) } -> std::same_as<std::optional<LoadRequest>>;
 };
 
 }  // namespace cake

@@ -23,24 +23,17 @@
 
 #include "cake/detail/guarded.hpp"
 #include "cake/detail/landing.hpp"
+#include "cake/detail/lane_client.hpp"
 #include "cake/detail/lookup.hpp"
 #include "cake/detail/session_core.hpp"
 #include "cake/engine.hpp"
 #include "cake/io_lanes.hpp"
 #include "cake/save.hpp"
 #include "cake/scheduler.hpp"
+#include "cake/session_options.hpp"
+#include "cake/storage_backend.hpp"
 
 namespace cake {
-
-/// Whether insert must run on the thread that drives the session.
-template <class M>
-constexpr bool inserts_on_caller() {
-  if constexpr (requires { M::insert_on_caller; }) {
-    return M::insert_on_caller;
-  } else {
-    return false;
-  }
-}
 
 /// See the file's head. An engine's loop:
 ///

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// Transfer memory: 4 KiB aligned, so that it can be read and written past the page cache.
+// Transfer memory: 4 KiB aligned, so that it can be read and written past the page cache; on the
+// host, where an engine wants it, or on a device, where a store reads straight into it.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <memory>
 #include <new>
@@ -12,16 +14,18 @@
 #include <utility>
 
 #include "cake/export.hpp"
-#include "cake/version.hpp"
+#include "cake/result.hpp"
 
 namespace cake {
 
 /// Alignment of everything that travels: buffers, file offsets, object parts. Bytes.
 inline constexpr std::size_t kIoAlignment = 4096;
 
+namespace detail {
 constexpr std::size_t align_up(std::size_t value, std::size_t alignment = kIoAlignment) {
   return (value + alignment - 1) / alignment * alignment;
 }
+}  // namespace detail
 
 /// Where transfer memory comes from when plain host memory will not do: page-locked memory that a
 /// device copies from at full speed, or memory of the device itself.
@@ -45,7 +49,8 @@ class AlignedBuffer {
  public:
   AlignedBuffer() = default;
   explicit AlignedBuffer(std::size_t size, StagingMemory* memory = nullptr)
-      : data_(take(align_up(size ? size : 1), memory), {memory, align_up(size ? size : 1)}),
+      : data_(take(detail::align_up(size ? size : 1), memory),
+              {memory, detail::align_up(size ? size : 1)}),
         size_(size) {
     if (data_ == nullptr) throw std::bad_alloc();
   }
@@ -78,6 +83,39 @@ class AlignedBuffer {
   }
   std::unique_ptr<std::byte, Free> data_{nullptr, Free{nullptr, 0}};
   std::size_t size_ = 0;
+};
+
+/// Memory of a device that allocate() gives parts of. A store registers the whole of it once; what
+/// it reads there is digested there, and an engine's insert copies from there.
+///
+/// All members below block until what they do is done.
+///
+/// Errors:  device
+/// Thread:  any number of threads at once
+class CAKE_API DeviceStaging : public StagingMemory {
+ public:
+  /// The whole of it; its address is the base that parts are named by to a driver.
+  virtual std::span<std::byte> arena() const = 0;
+  /// The most that allocate() would give now.
+  virtual std::size_t largest_gap() const = 0;
+  /// Makes the device current for the calling thread, where drivers want that.
+  virtual Status use_on_this_thread() = 0;
+  virtual Status to_host(std::byte* host, const std::byte* device, std::size_t bytes) = 0;
+  virtual Status from_host(std::byte* device, const std::byte* host, std::size_t bytes) = 0;
+  /// CRC-32C of `runs` runs of `run_bytes` that follow each other, one digest per block; blocks
+  /// begin anew with each run, and the last one of a run may be shorter.
+  ///
+  /// Shape:   out[runs * ceil(run_bytes / block_bytes)]
+  /// Needs:   run_bytes and block_bytes are multiples of 4, block_bytes at most 64 KiB
+  virtual Status crc32c(const std::byte* device, std::size_t run_bytes, std::size_t runs,
+                        std::size_t block_bytes, std::span<std::uint32_t> out) = 0;
+  /// Host memory that is copied from fastest; null: any.
+  virtual StagingMemory* host_memory() { return nullptr; }
+
+  bool contains(const std::byte* data) const {
+    const auto all = arena();
+    return std::uintptr_t(data) - std::uintptr_t(all.data()) < all.size();
+  }
 };
 
 }  // namespace cake

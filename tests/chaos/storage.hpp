@@ -20,6 +20,7 @@
 
 #include "cake/engine.hpp"
 #include "cake/storage/memory.hpp"
+#include "cake/storage_backend.hpp"
 #include "chaos/fate.hpp"
 
 namespace cake::chaos {

@@ -2,6 +2,7 @@
 // Copyright 2026 the cake authors
 #include "cake/detail/admission.hpp"
 
+#include "cake/detail/layer_gate_state.hpp"
 #include "catch.hpp"
 #include "core_helpers.hpp"
 

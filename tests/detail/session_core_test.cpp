@@ -3,6 +3,7 @@
 #include "cake/detail/session_core.hpp"
 
 #include "cake/scheduler/baselines.hpp"
+#include "cake/session_options.hpp"
 #include "catch.hpp"
 #include "core_helpers.hpp"
 

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "cake/engine.hpp"
+#include "cake/storage_backend.hpp"
 
 namespace cake::fault {
 

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "cake/storage/memory.hpp"
+#include "cake/storage_backend.hpp"
 #include "tests/storage/contract.hpp"
 
 namespace {

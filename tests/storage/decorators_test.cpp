@@ -11,6 +11,7 @@
 #include "cake/storage/posix.hpp"
 #include "cake/storage/throttled.hpp"
 #include "cake/storage/tiered.hpp"
+#include "cake/storage_backend.hpp"
 #include "catch.hpp"
 #include "helpers.hpp"
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cake/storage/gds.hpp"
+#include "cake/storage_backend.hpp"
 #include "tests/toy_engine.hpp"
 
 namespace cake::sample {

@@ -3,6 +3,7 @@
 #include "cake/storage/throttled.hpp"
 
 #include "cake/storage/memory.hpp"
+#include "cake/storage_backend.hpp"
 #include "contract.hpp"
 #include "tests/fault/faulty_storage.hpp"
 

@@ -4,6 +4,7 @@
 
 #include "cake/storage/memory.hpp"
 #include "cake/storage/throttled.hpp"
+#include "cake/storage_backend.hpp"
 #include "contract.hpp"
 #include "tests/fault/faulty_storage.hpp"
 

@@ -3,6 +3,7 @@
 #include "cake/scheduler/baselines.hpp"
 #include "cake/scheduler/meet_in_the_middle.hpp"
 #include "cake/storage/memory.hpp"
+#include "cake/storage_backend.hpp"
 #include "cake/testing/check_engine.hpp"
 #include "cake/testing/check_scheduler.hpp"
 #include "cake/testing/check_storage.hpp"

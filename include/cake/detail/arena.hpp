@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// Transfer memory on a device, as loading needs it: one arena that a store reads into, ways to and
-// from the host, and digests computed where the bytes lie. cake::cuda has one; this header knows no
-// device.
+// One range of addresses, handed out in parts. Knows no device.
 #pragma once
 
 #include <algorithm>
@@ -15,8 +13,6 @@
 #include <new>
 #include <span>
 
-#include "cake/export.hpp"
-#include "cake/result.hpp"
 #include "cake/staging.hpp"
 
 namespace cake::detail {
@@ -86,39 +82,6 @@ class ArenaMap {
   std::span<std::byte> range_;
   mutable std::mutex mutex_;
   std::map<std::size_t, std::size_t> free_;  // offset, bytes; no two of them touch
-};
-
-/// Memory of a device that allocate() gives parts of. A store registers the whole of it once; what
-/// it reads there is digested there, and an engine's insert copies from there.
-///
-/// All members below block until what they do is done.
-///
-/// Errors:  device
-/// Thread:  any number of threads at once
-class CAKE_API DeviceStaging : public StagingMemory {
- public:
-  /// The whole of it; its address is the base that parts are named by to a driver.
-  virtual std::span<std::byte> arena() const = 0;
-  /// The most that allocate() would give now.
-  virtual std::size_t largest_gap() const = 0;
-  /// Makes the device current for the calling thread, where drivers want that.
-  virtual Status use_on_this_thread() = 0;
-  virtual Status to_host(std::byte* host, const std::byte* device, std::size_t bytes) = 0;
-  virtual Status from_host(std::byte* device, const std::byte* host, std::size_t bytes) = 0;
-  /// CRC-32C of `runs` runs of `run_bytes` that follow each other, one digest per block; blocks
-  /// begin anew with each run, and the last one of a run may be shorter.
-  ///
-  /// Shape:   out[runs * ceil(run_bytes / block_bytes)]
-  /// Needs:   run_bytes and block_bytes are multiples of 4, block_bytes at most 64 KiB
-  virtual Status crc32c(const std::byte* device, std::size_t run_bytes, std::size_t runs,
-                        std::size_t block_bytes, std::span<std::uint32_t> out) = 0;
-  /// Host memory that is copied from fastest; null: any.
-  virtual StagingMemory* host_memory() { return nullptr; }
-
-  bool contains(const std::byte* data) const {
-    const auto all = arena();
-    return std::uintptr_t(data) - std::uintptr_t(all.data()) < all.size();
-  }
 };
 
 }  // namespace cake::detail

@@ -5,7 +5,9 @@
 // process can leave it as it is.
 #pragma once
 
+#include "cake/detail/lane_client.hpp"
 #include "cake/io_lanes.hpp"
+#include "cake/storage_backend.hpp"
 
 namespace cake {
 

@@ -17,16 +17,6 @@
 
 namespace cake::detail {
 
-/// Whether insert also takes a view of device memory.
-template <class M>
-constexpr bool inserts_from_device() {
-  if constexpr (requires { M::inserts_from_device; }) {
-    return M::inserts_from_device;
-  } else {
-    return false;
-  }
-}
-
 /// Parses header and tables at the front of `bytes`; of device memory no more than that is copied.
 ///
 /// Errors:  as parse_chunk(), and device

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// From a prompt to a plan: its chunks' keys, what is stored of them, and how large their objects
+// From a prompt to its spec: its chunks' keys, what is stored of them, and how large their objects
 // are.
 #pragma once
 
@@ -18,25 +18,13 @@
 #include "cake/engine.hpp"
 #include "cake/identity.hpp"
 #include "cake/scheduler.hpp"
+#include "cake/session_options.hpp"
+#include "cake/storage_backend.hpp"
 #include "cake/types.hpp"
 
 namespace cake::detail {
 
-/// Units: tokens.
-struct PrefillRequest {
-  Tokens tokens = {};                   // the whole prompt; copied
-  std::uint32_t resident = 0;           // KV that the engine holds already, from position 0
-  std::string salt = {};                // of the tenant: two salts share nothing
-  std::vector<ExtraKey> extra = {};     // what token ids do not say: images, soft prompts
-  std::uint32_t chunk_tokens = 256;     // as when it was saved
-  std::uint32_t max_step_tokens = 512;  // most tokens of one compute pass
-  /// The engine takes gated steps; not set: whether it has the prefill() that takes a gate.
-  std::optional<bool> may_gate = {};
-  /// Asks for the end: next() then says finished, the report's status canceled.
-  std::stop_token stop = {};
-};
-
-/// The plan of a request: keys, what is stored of them, and the geometry of their objects.
+/// The spec of a request: keys, what is stored of them, and the geometry of their objects.
 struct PrefillLookup {
   PrefillSpec spec;
   std::vector<ChunkKey> keys;       // of full chunks

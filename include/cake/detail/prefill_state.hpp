@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// The claims of one prompt's run: which step, load or insert holds which chunk, and what becomes of
+// The state of one prompt's run: which step, load or insert holds which chunk, and what becomes of
 // a chunk when its holder succeeds, fails, is overtaken or comes too late. Told from outside what
 // happened and when; no I/O, thread or clock. One thread at a time.
 #pragma once
@@ -14,24 +14,15 @@
 #include <vector>
 
 #include "cake/detail/admission.hpp"
+#include "cake/detail/layer_gate_state.hpp"
 #include "cake/detail/read_table.hpp"
-#include "cake/engine.hpp"
 #include "cake/report.hpp"
 #include "cake/result.hpp"
 #include "cake/scheduler.hpp"
+#include "cake/session_options.hpp"
 #include "cake/types.hpp"
 
 namespace cake::detail {
-
-struct SessionOptions {
-  /// How long compute waits with nothing in flight and nothing offered before it goes on by itself.
-  Time idle_timeout = std::chrono::milliseconds(20);
-  /// Longest wait for one read, whatever deadline the scheduler gives it. Its chunk is then
-  /// computed.
-  Time read_timeout = std::chrono::seconds(30);
-  /// Longest wait for the store's answer what it holds. Then the prompt runs without the store.
-  Time lookup_timeout = std::chrono::seconds(1);
-};
 
 /// The same with every wait between none and a year, so that a time to come can be added up.
 inline SessionOptions bounded(SessionOptions options) {
@@ -315,7 +306,7 @@ class PrefillState {
     return step;
   }
 
-  /// Compute has the chunk from now on; reads for it land in vain.
+  /// Compute has the chunk from now on; bytes that reads of it still bring are discarded.
   void take_over(std::uint32_t chunk) {
     ++reads_superseded_;
     view_.flags_[chunk] |= RunView::kUnloadable;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// One prompt's run without I/O, thread or clock: the claims, and a scheduler that is asked what to
+// One prompt's run without I/O, thread or clock: its state, and a scheduler that is asked what to
 // claim next. The same code runs behind real lanes and in virtual time. One thread at a time.
 #pragma once
 
@@ -14,6 +14,7 @@
 
 #include "cake/detail/prefill_state.hpp"
 #include "cake/scheduler.hpp"
+#include "cake/session_options.hpp"
 
 namespace cake::detail {
 
@@ -235,7 +236,7 @@ class SessionCore : public PrefillState {
   bool scheduler_failed_ = false;
   std::uint32_t predicted_meet_ = 0;
   Time idle_since_ = kNever;
-  bool idle_timed_out_ = false;  // waited in vain already, and no load has been claimed since
+  bool idle_timed_out_ = false;  // once already, and no read has been claimed since
 };
 
 }  // namespace cake::detail

@@ -12,6 +12,7 @@
 
 #include "cake/engine.hpp"
 #include "cake/staging.hpp"
+#include "cake/storage_backend.hpp"
 
 namespace cake::detail {
 

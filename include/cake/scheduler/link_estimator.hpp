@@ -47,7 +47,7 @@ struct LinkEstimate {
   Time insert{0};
   std::uint32_t depth = 2;  // reads at once that it takes to reach that rate,
   double shallower = 0;     // the rate with half as many (0: not known),
-  bool settled = false;     // and whether twice as many were tried in vain, or are too many
+  bool settled = false;     // and whether twice as many were no faster, or are too many
   /// Reads that landed and that the rate rests on, at most kSure. 0: nobody measured it, it is a
   /// guess or, after reads that did not come in time, a limit.
   std::uint32_t measured = 0;

@@ -20,6 +20,7 @@
 #include "cake/export.hpp"
 #include "cake/staging.hpp"
 #include "cake/storage/posix.hpp"
+#include "cake/storage_backend.hpp"
 
 namespace cake {
 

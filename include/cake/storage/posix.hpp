@@ -14,6 +14,7 @@
 
 #include "cake/engine.hpp"
 #include "cake/export.hpp"
+#include "cake/storage_backend.hpp"
 
 namespace cake {
 

@@ -20,6 +20,7 @@
 #include "cake/detail/guarded.hpp"
 #include "cake/detail/storage_members.hpp"
 #include "cake/engine.hpp"
+#include "cake/storage_backend.hpp"
 
 namespace cake {
 

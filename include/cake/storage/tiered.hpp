@@ -25,6 +25,7 @@
 #include "cake/detail/storage_members.hpp"
 #include "cake/engine.hpp"
 #include "cake/staging.hpp"
+#include "cake/storage_backend.hpp"
 
 namespace cake {
 

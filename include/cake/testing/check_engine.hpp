@@ -1,21 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// Conformance kit: what a concept cannot say, tried out on a backend of yours. Needs no test
+// Conformance kit for engines: what a concept cannot say, tried out on one of yours. Needs no test
 // framework.
 //
-//     for (const std::string& failure : cake::testing::check(my_storage))
-//     std::puts(failure.c_str());
+//     for (const std::string& failure : cake::testing::check(my_engine, prompt))
+//       std::puts(failure.c_str());
 //
-// An empty list means that the backend kept every rule that was tried.
+// An empty list means that every rule that was tried is kept.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <cstdint>
 #include <cstring>
-#include <functional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -23,193 +21,13 @@
 
 #include "cake/chunk/format.hpp"
 #include "cake/chunk/writer.hpp"
+#include "cake/detail/check_support.hpp"
 #include "cake/engine.hpp"
 #include "cake/loader.hpp"
-#include "cake/scheduler.hpp"
 #include "cake/scheduler/baselines.hpp"
-#include "cake/session.hpp"
-#include "cake/staging.hpp"
 #include "cake/storage/memory.hpp"
-#include "cake/testing/simulation.hpp"
 
 namespace cake::testing {
-
-using Failures = std::vector<std::string>;
-
-namespace detail {
-
-/// Bytes that depend on a seed and on their place.
-inline void fill(MutableBytes bytes, std::uint64_t seed) {
-  std::uint64_t x = seed * 0x9e3779b97f4a7c15ull + 1;
-  for (std::byte& b : bytes) {
-    x ^= x << 13;
-    x ^= x >> 7;
-    x ^= x << 17;
-    b = static_cast<std::byte>(x >> 32);
-  }
-}
-
-inline ChunkKey key(std::uint64_t seed) {
-  ChunkKey key;
-  fill(key.bytes, seed + 77);
-  return key;
-}
-
-inline bool same(ConstBytes a, ConstBytes b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size()) == 0;
-}
-
-/// Memory for the runs of one slice.
-class Runs {
- public:
-  Runs(const KvLayout& layout, const Slice& slice)
-      : layout_(layout),
-        slice_(slice),
-        run_(layout.run_bytes(slice.tokens.size())),
-        bytes_(run_ * 2 * slice.layers.size()) {}
-  MutableBytes bytes() { return bytes_.bytes(); }
-  MutableKvView view() { return {bytes_.data(), slice_.layers.begin, run_, run_}; }
-  KvView const_view() const { return {bytes_.data(), slice_.layers.begin, run_, run_}; }
-
- private:
-  KvLayout layout_;
-  Slice slice_;
-  std::size_t run_;
-  AlignedBuffer bytes_;
-};
-
-/// A gate whose layers a test opens one by one.
-class ManualGate final : public GateSource {
- public:
-  explicit ManualGate(std::uint32_t n_layers) : n_layers_(n_layers) {}
-  bool wait_layer(std::uint64_t, std::uint32_t layer) override {
-    if (layer >= n_layers_) wrong_ = true;
-    if (layer < last_) wrong_ = true;  // layers are asked for in order
-    last_ = layer;
-    entered_ = std::max(entered_.load(), layer + 1);
-    while (open_.load() <= layer) {
-      if (void_.load()) return false;
-      std::this_thread::yield();
-    }
-    asked_ = std::max(asked_.load(), layer + 1);
-    return true;
-  }
-  void open(std::uint32_t layers) { open_ = layers; }
-  void make_void() { void_ = true; }
-  std::uint32_t asked() const { return asked_; }
-  /// Layers that somebody waits for or has waited for.
-  std::uint32_t entered() const { return entered_; }
-  bool wrong() const { return wrong_; }
-
- private:
-  std::uint32_t n_layers_;
-  std::uint32_t last_ = 0;
-  std::atomic<std::uint32_t> open_{0};
-  std::atomic<std::uint32_t> asked_{0};
-  std::atomic<std::uint32_t> entered_{0};
-  std::atomic<bool> void_{false};
-  std::atomic<bool> wrong_{false};
-};
-
-}  // namespace detail
-
-/// Tries a store: leaves nothing behind in it. `seed` chooses the keys.
-template <StorageBackend S>
-Failures check(S& storage, std::uint64_t seed = 1) {
-  Failures failures;
-  const auto expect = [&](bool good, const std::string& what) {
-    if (!good) failures.push_back("storage: " + what);
-  };
-  const std::uint32_t n_tiers = tiers_of(storage);
-  expect(n_tiers >= 1 && n_tiers <= kMaxTiers, "tiers() is between 1 and 8");
-  constexpr std::size_t kSize = 5 * kIoAlignment;
-  const ChunkKey first = detail::kit::key(seed);
-  const ChunkKey second = detail::kit::key(seed + 1);
-  const ChunkKey absent = detail::kit::key(seed + 2);
-  AlignedBuffer object(kSize);
-  AlignedBuffer other(kSize);
-  AlignedBuffer out(kSize);
-  detail::kit::fill(object.bytes(), seed);
-  detail::kit::fill(other.bytes(), seed + 1);
-  const auto tier_of = [&](const ChunkKey& key) -> std::uint32_t {
-    const auto found = storage.lookup(std::span(&key, 1));
-    if (!found || found->size() != 1 || !found->front().stored()) return kMaxTiers;
-    return static_cast<std::uint32_t>(std::countr_zero(found->front().tiers));
-  };
-  const auto read = [&](const ChunkKey& key, std::uint64_t offset, MutableBytes to) {
-    const std::uint32_t tier = tier_of(key);
-    ChunkKey passing = key;  // a backend copies the keys that it keeps
-    auto completion = storage.read(tier == kMaxTiers ? 0 : tier, passing, offset, to);
-    passing = {};
-    return await_completion(std::move(completion));
-  };
-
-  expect(tier_of(absent) == kMaxTiers, "a key that was never written is absent");
-  expect(!read(absent, 0, out.bytes()), "reading an absent key fails");
-  expect(await_completion(storage.write(first, object.bytes())).has_value(), "a write succeeds");
-  expect(await_completion(storage.write(second, other.bytes())).has_value(),
-         "a second write succeeds");
-  const ChunkKey asked[] = {absent, second, first, second};
-  const auto found = storage.lookup(asked);
-  expect(found.has_value() && found->size() == 4,
-         "lookup gives one entry for each key, also for one asked twice");
-  if (found && found->size() == 4) {
-    expect(!(*found)[0].stored() && (*found)[1].size == kSize && (*found)[2].size == kSize &&
-               (*found)[3].size == kSize,
-           "lookup gives sizes in the order of the keys");
-    expect(std::all_of(found->begin(), found->end(),
-                       [&](const StoredChunk& c) { return c.tiers >> n_tiers == 0; }),
-           "lookup names only tiers that there are");
-  }
-  const auto none = storage.lookup({});
-  expect(none.has_value() && none->empty(), "lookup of no keys gives an empty list");
-  expect(read(first, 0, out.bytes()).has_value() && detail::kit::same(out.bytes(), object.bytes()),
-         "a read gives what was written");
-  const MutableBytes part = out.bytes().first(2 * kIoAlignment);
-  expect(read(first, kIoAlignment, part).has_value() &&
-             detail::kit::same(part, object.bytes().subspan(kIoAlignment, part.size())),
-         "a part is read from its offset");
-  expect(!read(first, 4 * kIoAlignment, part),
-         "a read beyond the end fails: ok means that every byte arrived");
-  expect(await_completion(storage.write(first, other.bytes())).has_value() &&
-             read(first, 0, out.bytes()).has_value() &&
-             detail::kit::same(out.bytes(), object.bytes()),
-         "the first write wins, and the second one is no error");
-
-  std::atomic<int> wrong{0};
-  std::vector<std::thread> threads;
-  for (std::uint64_t t = 0; t < 4; ++t) {
-    threads.emplace_back([&, t] {
-      AlignedBuffer mine(kSize);
-      AlignedBuffer back(kSize);
-      for (std::uint64_t i = 0; i < 8; ++i) {
-        const std::uint64_t own =
-            seed + 1000 + 100 * (i % 2 == 0 ? t : 9) + i;  // every other key is everybody's
-        const ChunkKey key = detail::kit::key(own);
-        detail::kit::fill(mine.bytes(), own);
-        if (!await_completion(storage.write(key, mine.bytes()))) ++wrong;
-        const auto there = storage.lookup(std::span(&key, 1));
-        if (!there || there->size() != 1 || !there->front().stored()) {
-          ++wrong;
-          continue;
-        }
-        const auto tier = static_cast<std::uint32_t>(std::countr_zero(there->front().tiers));
-        if (!await_completion(storage.read(tier, key, 0, back.bytes())) ||
-            !detail::kit::same(back.bytes(), mine.bytes()))
-          ++wrong;
-      }
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  expect(wrong == 0, "four threads write and read at once, each what it wrote");
-
-  expect(storage.erase(first).has_value() && tier_of(first) == kMaxTiers,
-         "an erased key is absent");
-  expect(storage.erase(first).has_value(), "erasing what is not there is no error");
-  (void)storage.erase(second);
-  for (std::uint64_t i = 0; i < 1000; ++i) (void)storage.erase(detail::kit::key(seed + 1000 + i));
-  return failures;
-}
 
 /// Tries an engine's KV memory on the tokens [0, n_tokens), which must be allocated; what was there
 /// is overwritten.
@@ -413,49 +231,6 @@ Failures check_inputs(C& engine, Tokens prompt, Select&& select, std::uint32_t c
         "image, a soft prompt) or in fingerprint() (an adapter)"};
   }
   return {};
-}
-
-/// Tries a scheduler in virtual time: steady and broken links, holes, faults. `make` gives a fresh
-/// one.
-template <Scheduler S>
-Failures check_scheduler(const std::function<S()>& make, std::uint64_t runs = 200) {
-  Failures failures;
-  for (std::uint64_t seed = 1; seed <= runs; ++seed) {
-    std::vector<std::byte> noise(16);
-    detail::kit::fill(noise, seed);
-    const auto pick = [&](std::size_t i, std::uint32_t n) {
-      return std::to_integer<std::uint32_t>(noise[i]) % n;
-    };
-    SimulationSpec spec;
-    spec.prefill.chunk_tokens = 32;
-    spec.prefill.n_tokens = 33 + 32 * pick(0, 40) + pick(1, 32);
-    spec.prefill.n_chunks = spec.prefill.end_chunk = (spec.prefill.n_tokens - 1) / 32;
-    spec.prefill.n_layers = 1 + pick(2, 8);
-    spec.prefill.may_gate = pick(3, 2) == 0;
-    spec.prefill.max_step_tokens = 64u << pick(4, 4);
-    spec.prefill.head_bytes = 8192;
-    spec.prefill.layer_bytes = 65536;
-    spec.prefill.foot_bytes = 4096;
-    const std::uint64_t size = spec.prefill.read_bytes({0, spec.prefill.n_layers});
-    const double computing =
-        spec.cost.passes(0, spec.prefill.n_tokens, spec.prefill.max_step_tokens);
-    SimulatedLink link;
-    link.trace[0].second =
-        static_cast<double>(size) * spec.prefill.end_chunk / computing * (0.1 + pick(5, 40) / 10.0);
-    link.latency = std::chrono::microseconds(pick(6, 200));
-    spec.links = {link};
-    spec.priors = {{link.trace[0].second * (0.2 + pick(7, 20) / 10.0), link.latency, Time{0}}};
-    for (std::uint32_t c = 0; c < spec.prefill.end_chunk; ++c) {
-      const std::uint32_t dice = pick(8 + c % 8, 256) + c * 37;
-      spec.stored.push_back({dice % 7 == 0 && c + 1 != spec.prefill.end_chunk ? 0 : size, 1});
-      spec.faults.push_back(dice % 11 == 0 ? static_cast<SimulatedFault>(1 + dice % 4)
-                                           : SimulatedFault::none);
-    }
-    const SimulationResult result = simulate(spec, make());
-    if (!result.violation.empty())
-      failures.push_back("scheduler, run " + std::to_string(seed) + ": " + result.violation);
-  }
-  return failures;
 }
 
 }  // namespace cake::testing

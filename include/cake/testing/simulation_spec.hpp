@@ -14,6 +14,7 @@
 
 #include "cake/detail/session_core.hpp"
 #include "cake/scheduler/compute_cost.hpp"
+#include "cake/session_options.hpp"
 
 namespace cake {
 

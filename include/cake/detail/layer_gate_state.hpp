@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// What a step that waits layer by layer still waits for. Pure; one thread at a time.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "cake/scheduler.hpp"
+
+namespace cake::detail {
+
+enum class GateAnswer : std::uint8_t { open, shut, voided };
+
+/// The newest gated step: how many chunks below it are not resident, and how many of those have
+/// each layer.
+class LayerGateState {
+ public:
+  void begin(std::uint64_t step, const RunView& view, std::uint32_t begin_token) {
+    const PrefillSpec& spec = view.spec();
+    *this = LayerGateState();
+    step_ = step;
+    begin_ = view.front_chunk();
+    end_ = spec.chunk_of(begin_token);
+    have_.assign(spec.n_layers, 0);
+    passed_.assign(spec.n_layers, false);
+    for (std::uint32_t c = begin_; c < end_; ++c) {
+      if (view.state(c) == ChunkState::resident) continue;
+      ++missing_;
+      if (view.layers_issued(c) == 0) continue;
+      for (std::uint32_t l = 0; l < spec.n_layers; ++l) have_[l] += view.layer_resident(c, l);
+    }
+  }
+  /// Layers of a chunk are resident; `whole`: its last ones.
+  void add(std::uint32_t chunk, LayerRange layers, bool whole) {
+    if (!covers(chunk)) return;
+    for (std::uint32_t l = layers.begin; l < layers.end; ++l) ++have_[l];
+    if (!whole) return;
+    --missing_;
+    for (std::uint32_t& have : have_) --have;
+  }
+  /// The step waits for this chunk.
+  bool covers(std::uint32_t chunk) const { return step_ != 0 && chunk >= begin_ && chunk < end_; }
+  /// The chunk will not be loaded.
+  void lost(std::uint32_t chunk) { voided_ = voided_ || covers(chunk); }
+  GateAnswer state(std::uint64_t step, std::uint32_t layer) const {
+    if (step_ != step) return GateAnswer::open;
+    if (voided_) return GateAnswer::voided;
+    return missing_ == have_[std::min<std::size_t>(layer, have_.size() - 1)] ? GateAnswer::open
+                                                                             : GateAnswer::shut;
+  }
+  /// As state(); an open layer counts as waited for, and so do those below it that are open now.
+  GateAnswer ask(std::uint64_t step, std::uint32_t layer) {
+    const GateAnswer answer = state(step, layer);
+    if (step_ != step || answer != GateAnswer::open) return answer;
+    for (std::uint32_t l = 0; l <= layer && l < have_.size(); ++l) {
+      if (have_[l] == missing_) passed_[l] = true;
+    }
+    return answer;
+  }
+  /// Whether every layer of this step has been waited for, as a step that reads KV must.
+  bool passed(std::uint64_t step) const {
+    return step_ != step || std::find(passed_.begin(), passed_.end(), false) == passed_.end();
+  }
+  /// The step still waits for something, or is void: nothing may be enqueued behind it.
+  bool shut(std::uint64_t step) const { return step_ == step && (missing_ != 0 || voided_); }
+  /// The step has ended; true when it was void.
+  bool close(std::uint64_t step) {
+    if (step_ != step) return false;
+    const bool voided = voided_;
+    *this = LayerGateState();
+    return voided;
+  }
+
+ private:
+  std::uint64_t step_ = 0;
+  std::uint32_t begin_ = 0;  // chunks [begin_, end_) count
+  std::uint32_t end_ = 0;
+  std::uint32_t missing_ = 0;
+  std::vector<std::uint32_t> have_;  // [n_layers]
+  std::vector<bool> passed_;         // [n_layers] the engine has waited for it
+  bool voided_ = false;
+};
+
+}  // namespace cake::detail

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// Conformance kit for stores: what a concept cannot say, tried out on one of yours. Needs no test
+// framework.
+//
+//     for (const std::string& failure : cake::testing::check(my_storage))
+//       std::puts(failure.c_str());
+//
+// An empty list means that every rule that was tried is kept.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "cake/detail/check_support.hpp"
+#include "cake/staging.hpp"
+#include "cake/storage_backend.hpp"
+
+namespace cake::testing {
+
+/// Tries a store: leaves nothing behind in it. `seed` chooses the keys.
+template <StorageBackend S>
+Failures check(S& storage, std::uint64_t seed = 1) {
+  Failures failures;
+  const auto expect = [&](bool good, const std::string& what) {
+    if (!good) failures.push_back("storage: " + what);
+  };
+  const std::uint32_t n_tiers = tiers_of(storage);
+  expect(n_tiers >= 1 && n_tiers <= kMaxTiers, "tiers() is between 1 and 8");
+  constexpr std::size_t kSize = 5 * kIoAlignment;
+  const ChunkKey first = detail::kit::key(seed);
+  const ChunkKey second = detail::kit::key(seed + 1);
+  const ChunkKey absent = detail::kit::key(seed + 2);
+  AlignedBuffer object(kSize);
+  AlignedBuffer other(kSize);
+  AlignedBuffer out(kSize);
+  detail::kit::fill(object.bytes(), seed);
+  detail::kit::fill(other.bytes(), seed + 1);
+  const auto tier_of = [&](const ChunkKey& key) -> std::uint32_t {
+    const auto found = storage.lookup(std::span(&key, 1));
+    if (!found || found->size() != 1 || !found->front().stored()) return kMaxTiers;
+    return static_cast<std::uint32_t>(std::countr_zero(found->front().tiers));
+  };
+  const auto read = [&](const ChunkKey& key, std::uint64_t offset, MutableBytes to) {
+    const std::uint32_t tier = tier_of(key);
+    ChunkKey passing = key;  // a backend copies the keys that it keeps
+    auto completion = storage.read(tier == kMaxTiers ? 0 : tier, passing, offset, to);
+    passing = {};
+    return await_completion(std::move(completion));
+  };
+
+  expect(tier_of(absent) == kMaxTiers, "a key that was never written is absent");
+  expect(!read(absent, 0, out.bytes()), "reading an absent key fails");
+  expect(await_completion(storage.write(first, object.bytes())).has_value(), "a write succeeds");
+  expect(await_completion(storage.write(second, other.bytes())).has_value(),
+         "a second write succeeds");
+  const ChunkKey asked[] = {absent, second, first, second};
+  const auto found = storage.lookup(asked);
+  expect(found.has_value() && found->size() == 4,
+         "lookup gives one entry for each key, also for one asked twice");
+  if (found && found->size() == 4) {
+    expect(!(*found)[0].stored() && (*found)[1].size == kSize && (*found)[2].size == kSize &&
+               (*found)[3].size == kSize,
+           "lookup gives sizes in the order of the keys");
+    expect(std::all_of(found->begin(), found->end(),
+                       [&](const StoredChunk& c) { return c.tiers >> n_tiers == 0; }),
+           "lookup names only tiers that there are");
+  }
+  const auto none = storage.lookup({});
+  expect(none.has_value() && none->empty(), "lookup of no keys gives an empty list");
+  expect(read(first, 0, out.bytes()).has_value() && detail::kit::same(out.bytes(), object.bytes()),
+         "a read gives what was written");
+  const MutableBytes part = out.bytes().first(2 * kIoAlignment);
+  expect(read(first, kIoAlignment, part).has_value() &&
+             detail::kit::same(part, object.bytes().subspan(kIoAlignment, part.size())),
+         "a part is read from its offset");
+  expect(!read(first, 4 * kIoAlignment, part),
+         "a read beyond the end fails: ok means that every byte arrived");
+  expect(await_completion(storage.write(first, other.bytes())).has_value() &&
+             read(first, 0, out.bytes()).has_value() &&
+             detail::kit::same(out.bytes(), object.bytes()),
+         "the first write wins, and the second one is no error");
+
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> threads;
+  for (std::uint64_t t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      AlignedBuffer mine(kSize);
+      AlignedBuffer back(kSize);
+      for (std::uint64_t i = 0; i < 8; ++i) {
+        const std::uint64_t own =
+            seed + 1000 + 100 * (i % 2 == 0 ? t : 9) + i;  // every other key is everybody's
+        const ChunkKey key = detail::kit::key(own);
+        detail::kit::fill(mine.bytes(), own);
+        if (!await_completion(storage.write(key, mine.bytes()))) ++wrong;
+        const auto there = storage.lookup(std::span(&key, 1));
+        if (!there || there->size() != 1 || !there->front().stored()) {
+          ++wrong;
+          continue;
+        }
+        const auto tier = static_cast<std::uint32_t>(std::countr_zero(there->front().tiers));
+        if (!await_completion(storage.read(tier, key, 0, back.bytes())) ||
+            !detail::kit::same(back.bytes(), mine.bytes()))
+          ++wrong;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  expect(wrong == 0, "four threads write and read at once, each what it wrote");
+
+  expect(storage.erase(first).has_value() && tier_of(first) == kMaxTiers,
+         "an erased key is absent");
+  expect(storage.erase(first).has_value(), "erasing what is not there is no error");
+  (void)storage.erase(second);
+  for (std::uint64_t i = 0; i < 1000; ++i) (void)storage.erase(detail::kit::key(seed + 1000 + i));
+  return failures;
+}
+
+}  // namespace cake::testing
