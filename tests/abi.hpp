@@ -34,12 +34,12 @@ struct AbiTrait {
 }  // namespace cake::inline CAKE_ABI
 
 // Specialised from outside, and declared ahead, without the version's name.
-namespace cake {
+namespace cake::inline CAKE_ABI {
 template <>
 struct AbiTrait<int> {
   static std::string name() { return "int"; }
 };
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI
 template <>
 struct std::hash<cake::AbiProbe> {
   std::size_t operator()(const cake::AbiProbe& probe) const { return std::size_t(probe.version); }

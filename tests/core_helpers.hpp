@@ -10,7 +10,7 @@
 
 #include "cake/detail/prefill_state.hpp"
 
-namespace cake::testing {
+namespace cake::inline CAKE_ABI::testing {
 
 /// A plan of 16-token chunks: `stored` has one character per chunk, the bit set of its tiers, or
 /// '0' where it is absent. `suffix` tokens follow.
@@ -69,4 +69,4 @@ inline Step step_of(std::uint32_t begin, std::uint32_t end, bool gated = false) 
   return s;
 }
 
-}  // namespace cake::testing
+}  // namespace cake::inline CAKE_ABI::testing

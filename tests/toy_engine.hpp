@@ -17,7 +17,7 @@
 #include "cake/engine.hpp"
 #include "cake/kv_presence.hpp"
 
-namespace cake::testing {
+namespace cake::inline CAKE_ABI::testing {
 
 struct ToyOptions {
   KvLayout layout{3, 2, 8, DType::f32, KvOrder::nhd};
@@ -156,4 +156,4 @@ inline std::vector<TokenId> toy_prompt(std::size_t n, TokenId seed = 1) {
   return tokens;
 }
 
-}  // namespace cake::testing
+}  // namespace cake::inline CAKE_ABI::testing

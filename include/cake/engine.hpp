@@ -24,7 +24,7 @@
 #include "cake/scheduler.hpp"
 #include "cake/types.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 /// KV of one slice in transfer memory: for every layer of the slice one run of K and one of V.
 ///
@@ -218,4 +218,4 @@ constexpr bool inserts_on_caller() {
 
 }  // namespace detail
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

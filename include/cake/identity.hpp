@@ -25,7 +25,7 @@
 #include "cake/result.hpp"
 #include "cake/types.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 using Sha256Digest = std::array<std::byte, 32>;
 
@@ -141,7 +141,7 @@ CAKE_API std::vector<ChunkKey> prefix_chain(const ChunkKey& root, Tokens tokens,
                                             std::uint32_t chunk_tokens,
                                             std::span<const ExtraKey> extra = {});
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI
 
 template <>
 struct std::hash<cake::ChunkKey> {

@@ -37,7 +37,7 @@
 #include "cake/staging.hpp"
 #include "cake/storage_backend.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 struct LaneOptions {
   unsigned threads = 4;  // of each lane: most reads at once
@@ -182,6 +182,6 @@ class IoLanes {
   std::unique_ptr<Core> core_;
 };
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI
 
 #include "cake/detail/io_lanes_core.hpp"

@@ -12,7 +12,7 @@
 
 #include "cake/version.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 enum class DType : std::uint8_t { f32 = 0, f16 = 1, bf16 = 2 };
 
@@ -54,4 +54,4 @@ struct KvLayout {
   friend constexpr bool operator==(const KvLayout&, const KvLayout&) = default;
 };
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

@@ -19,7 +19,7 @@
 #include "cake/result.hpp"
 #include "cake/types.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 /// Kept by an engine beside its KV.
 ///
@@ -164,4 +164,4 @@ inline Error no_kv_below(std::uint32_t begin, const KvPresence::Missing& missing
               std::to_string(missing.layer) + "): compute or insert it first"};
 }
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

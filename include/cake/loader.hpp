@@ -26,7 +26,7 @@
 #include "cake/session.hpp"
 #include "cake/storage_backend.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 struct LoaderOptions {
   std::uint32_t chunk_tokens =
@@ -216,4 +216,4 @@ class Loader {
   PrefillSession<C, S, Sch> session_;
 };
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

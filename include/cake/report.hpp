@@ -15,7 +15,7 @@
 #include "cake/ttft_bound.hpp"
 #include "cake/types.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 enum class Source : std::uint8_t { none, resident, computed, loaded };
 
@@ -101,4 +101,4 @@ struct CAKE_API PrefillReport {
   double load_rate() const;
 };
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

@@ -17,7 +17,7 @@
 #include "cake/export.hpp"
 #include "cake/version.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 /// What went wrong, in one word. `native` and `context` of Error say the rest.
 enum class Errc {
@@ -154,4 +154,4 @@ inline Error errno_error(int number, std::string context) {
   return Error{code, number, std::move(context) + ": " + std::generic_category().message(number)};
 }
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

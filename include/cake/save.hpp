@@ -19,7 +19,7 @@
 #include "cake/identity.hpp"
 #include "cake/storage_backend.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 struct SaveOptions {
   std::string salt = {};             // of the tenant
@@ -235,4 +235,4 @@ SaveReport save(M& memory, S& storage, Tokens tokens, const SaveOptions& options
   return detail::SaveRun<M, S>(memory, storage, tokens, options).run();
 }
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

@@ -17,7 +17,7 @@
 #include "cake/scheduler/link_estimator.hpp"
 #include "cake/types.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 namespace detail {
 class PrefillState;
@@ -348,4 +348,4 @@ concept Scheduler = requires(S& s, const PrefillSpec& spec, const RunView& view,
   { s.next_load(view, lane, now) } -> std::same_as<std::optional<LoadRequest>>;
 };
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

@@ -33,7 +33,7 @@
 #include "cake/session_options.hpp"
 #include "cake/storage_backend.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 /// See the file's head. An engine's loop:
 ///
@@ -573,4 +573,4 @@ class PrefillSession {
   Time woken_{0};  // the lanes, by done()
 };
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

@@ -14,7 +14,7 @@
 #include "cake/identity.hpp"
 #include "cake/types.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 /// One prompt. Units: tokens.
 struct PrefillRequest {
@@ -41,4 +41,4 @@ struct SessionOptions {
   Time lookup_timeout = std::chrono::seconds(1);
 };
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

@@ -16,7 +16,7 @@
 #include "cake/export.hpp"
 #include "cake/result.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 /// Alignment of everything that travels: buffers, file offsets, object parts. Bytes.
 inline constexpr std::size_t kIoAlignment = 4096;
@@ -118,4 +118,4 @@ class CAKE_API DeviceStaging : public StagingMemory {
   }
 };
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

@@ -16,7 +16,7 @@
 #include "cake/result.hpp"
 #include "cake/types.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 /// Keeps chunk objects by key, in one or several tiers.
 ///
@@ -72,4 +72,4 @@ std::uint32_t tiers_of(S& storage) {
   }
 }
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

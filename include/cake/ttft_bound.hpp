@@ -10,7 +10,9 @@
 #include <cmath>
 #include <cstdint>
 
-namespace cake {
+#include "cake/version.hpp"
+
+namespace cake::inline CAKE_ABI {
 
 /// Units: seconds. C(x, y) = per_token (y - x) + per_position (y^2 - x^2) is the time to compute
 /// tokens x..y, and each pass takes `overhead` on top.
@@ -99,4 +101,4 @@ inline double least_time(const Rates& r, double n, double s, double resident = 0
   return std::min(std::max(computing(low), loading(low)), std::max(computing(high), loading(high)));
 }
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

@@ -12,7 +12,7 @@
 
 #include "cake/version.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 using TokenId = std::int32_t;
 using Tokens = std::span<const TokenId>;
@@ -63,4 +63,4 @@ struct StoredChunk {
 using LaneId = std::uint32_t;
 inline constexpr std::uint32_t kMaxTiers = 8;
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

@@ -13,9 +13,9 @@
 #define CAKE_VERSION_MINOR 2
 #define CAKE_VERSION_PATCH 0
 
-// All names lie in `namespace cake::inline CAKE_ABI`, which nobody has to write: cake::Loader is cake::v0_2::Loader. Two
-// versions in one process are then two sets of types and functions, and code that was compiled for one does not link
-// with the other.
+// All names lie in `namespace cake::inline CAKE_ABI`, which nobody has to write: cake::Loader is
+// cake::v0_2::Loader. Two versions in one process are then two sets of types and functions, and
+// code that was compiled for one does not link with the other.
 #define CAKE_DETAIL_JOIN_ABI(major, minor) v##major##_##minor
 #define CAKE_DETAIL_ABI(major, minor) CAKE_DETAIL_JOIN_ABI(major, minor)
 #define CAKE_ABI CAKE_DETAIL_ABI(CAKE_VERSION_MAJOR, CAKE_VERSION_MINOR)

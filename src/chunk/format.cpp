@@ -5,7 +5,7 @@
 #include "cake/chunk/digest.hpp"
 #include "cake/result.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 bool ChunkGeometry::fits(const KvLayout& layout, std::uint64_t chunk_tokens) {
   const bool known = layout.dtype <= DType::bf16 && layout.order <= KvOrder::hnd;
@@ -52,4 +52,4 @@ ByteRange ChunkGeometry::read_range(LayerRange layers) const {
   return range;
 }
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

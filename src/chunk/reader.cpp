@@ -9,7 +9,7 @@
 #include "cake/chunk/digest.hpp"
 #include "wire.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 namespace {
 
 static_assert(kDigestBlock == std::size_t{1} << wire::kBlockLog2);
@@ -251,4 +251,4 @@ std::optional<ChunkSummary> peek_chunk(ConstBytes first_page) {
                       header->token_count, header->object_bytes};
 }
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

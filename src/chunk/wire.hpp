@@ -12,7 +12,7 @@
 
 #include "cake/identity.hpp"
 
-namespace cake::wire {
+namespace cake::inline CAKE_ABI::wire {
 
 static_assert(std::endian::native == std::endian::little, "objects are little endian");
 
@@ -89,4 +89,4 @@ struct Footer {
 static_assert(sizeof(Footer) == 4096 && std::is_trivially_copyable_v<Footer>);
 static_assert(offsetof(Footer, object_bytes) == 40 && offsetof(Footer, crc) == kSealed);
 
-}  // namespace cake::wire
+}  // namespace cake::inline CAKE_ABI::wire

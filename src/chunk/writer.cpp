@@ -8,7 +8,7 @@
 #include "cake/chunk/digest.hpp"
 #include "wire.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 namespace {
 
 void write_tables(std::byte* object, const ChunkGeometry& geometry, Tokens tokens) {
@@ -97,4 +97,4 @@ Result<ConstBytes> ChunkWriter::finish(const ChunkIdentity& identity) {
   return ConstBytes(object_.bytes());
 }
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

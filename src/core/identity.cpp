@@ -8,7 +8,7 @@
 #include <bit>
 #include <tuple>
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 namespace {
 
 static_assert(std::endian::native == std::endian::little,
@@ -176,4 +176,4 @@ std::vector<ChunkKey> prefix_chain(const ChunkKey& root, Tokens tokens, std::uin
   return keys;
 }
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

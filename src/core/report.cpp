@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 void PrefillReport::summarize() {
   tokens_resident = spec.resident_tokens;
@@ -240,4 +240,4 @@ std::string PrefillReport::chrome_trace() const {
   return json;
 }
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

@@ -23,7 +23,7 @@
 #include "chaos/fate.hpp"
 #include "toy_engine.hpp"
 
-namespace cake::chaos {
+namespace cake::inline CAKE_ABI::chaos {
 
 struct EngineSpec {
   KvLayout layout;
@@ -263,4 +263,4 @@ class GatedDeviceEngine : public DeviceEngine<OnCaller> {
   }
 };
 
-}  // namespace cake::chaos
+}  // namespace cake::inline CAKE_ABI::chaos

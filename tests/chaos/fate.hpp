@@ -16,7 +16,7 @@
 
 #include "simulation/random_spec.hpp"
 
-namespace cake::chaos {
+namespace cake::inline CAKE_ABI::chaos {
 
 using testing::Random;
 
@@ -51,4 +51,4 @@ inline void nap(std::uint32_t microseconds) {
   }
 }
 
-}  // namespace cake::chaos
+}  // namespace cake::inline CAKE_ABI::chaos

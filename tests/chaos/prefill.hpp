@@ -19,7 +19,7 @@
 #include "chaos/schedulers.hpp"
 #include "chaos/world.hpp"
 
-namespace cake::chaos {
+namespace cake::inline CAKE_ABI::chaos {
 
 /// What is chosen for one prefill before it begins.
 struct PrefillSpec {
@@ -355,4 +355,4 @@ void load(const World& world, S& storage, const LaneOptions& lanes, std::uint64_
   }
 }
 
-}  // namespace cake::chaos
+}  // namespace cake::inline CAKE_ABI::chaos

@@ -14,7 +14,7 @@
 #include "cake/scheduler/meet_in_the_middle.hpp"
 #include "chaos/fate.hpp"
 
-namespace cake::chaos {
+namespace cake::inline CAKE_ABI::chaos {
 
 /// Any answer at all.
 class Nonsense {
@@ -201,4 +201,4 @@ class AnyScheduler {
 };
 static_assert(Scheduler<AnyScheduler>);
 
-}  // namespace cake::chaos
+}  // namespace cake::inline CAKE_ABI::chaos

@@ -23,7 +23,7 @@
 #include "cake/storage_backend.hpp"
 #include "chaos/fate.hpp"
 
-namespace cake::chaos {
+namespace cake::inline CAKE_ABI::chaos {
 
 /// How often each thing happens; 0: never.
 struct StoreSpec {
@@ -255,4 +255,4 @@ class BlockingChaosStorage {
 
 static_assert(StorageBackend<ChaosStorage> && StorageBackend<BlockingChaosStorage>);
 
-}  // namespace cake::chaos
+}  // namespace cake::inline CAKE_ABI::chaos

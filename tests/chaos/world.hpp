@@ -17,7 +17,7 @@
 #include "chaos/engine.hpp"
 #include "chaos/fate.hpp"
 
-namespace cake::chaos {
+namespace cake::inline CAKE_ABI::chaos {
 
 struct Totals {
   std::atomic<std::uint64_t> prefills{0}, good{0}, canceled{0}, failed{0}, dropped{0}, met{0},
@@ -116,4 +116,4 @@ struct World {
   }
 };
 
-}  // namespace cake::chaos
+}  // namespace cake::inline CAKE_ABI::chaos

@@ -11,7 +11,7 @@
 #include "cake/chunk/digest.hpp"
 #include "src/chunk/wire.hpp"
 
-namespace cake::sample {
+namespace cake::inline CAKE_ABI::sample {
 
 /// Seals the tables (of `head`, as far as it reaches), then the header.
 inline void reseal_head(std::span<std::byte> head) {
@@ -35,4 +35,4 @@ inline void reseal_footer(std::span<std::byte> object) {
   std::memcpy(at + wire::kSealed, &footer.crc, sizeof footer.crc);
 }
 
-}  // namespace cake::sample
+}  // namespace cake::inline CAKE_ABI::sample

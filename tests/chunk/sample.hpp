@@ -14,7 +14,7 @@
 #include "cake/chunk/writer.hpp"
 #include "cake/identity.hpp"
 
-namespace cake::sample {
+namespace cake::inline CAKE_ABI::sample {
 
 inline constexpr KvLayout kSmall{4, 2, 16, DType::bf16, KvOrder::nhd};
 
@@ -83,4 +83,4 @@ inline Status check(ConstBytes object, const ChunkIdentity& expected) {
   return view ? Status() : Status(view.error());
 }
 
-}  // namespace cake::sample
+}  // namespace cake::inline CAKE_ABI::sample

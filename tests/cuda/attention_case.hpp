@@ -23,7 +23,7 @@
 #include "cake/cuda/runtime.hpp"
 #include "tests/catch.hpp"
 
-namespace cake::testing {
+namespace cake::inline CAKE_ABI::testing {
 
 struct AttentionSpec {
   struct Sequence {
@@ -314,4 +314,4 @@ class AttentionCase {
   std::vector<float> result_, lse_result_;
 };
 
-}  // namespace cake::testing
+}  // namespace cake::inline CAKE_ABI::testing

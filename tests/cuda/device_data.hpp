@@ -13,7 +13,7 @@
 #include "src/reference/gguf/numbers.hpp"
 #include "tests/catch.hpp"
 
-namespace cake::testing {
+namespace cake::inline CAKE_ABI::testing {
 
 template <class T>
 cuda::DeviceBuffer to_device(const std::vector<T>& from) {
@@ -74,4 +74,4 @@ double worst_relative(const A& a, const std::vector<double>& b, double floor) {
   return worst;
 }
 
-}  // namespace cake::testing
+}  // namespace cake::inline CAKE_ABI::testing

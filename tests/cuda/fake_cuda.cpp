@@ -156,7 +156,7 @@ void enqueue_copy(Device& d, Queue& queue, void* to, const void* from, std::size
 
 }  // namespace
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 cudaError_t probe_kernel_image() { return cudaSuccess; }
 
 cudaError_t transfer::move_rows(const MoveArgs& args, bool into_pages, unsigned blocks,
@@ -184,7 +184,7 @@ cudaError_t transfer::move_rows(const MoveArgs& args, bool into_pages, unsigned 
        nullptr, 0});
   return cudaSuccess;
 }
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda
 
 extern "C" {
 

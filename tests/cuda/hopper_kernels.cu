@@ -4,7 +4,7 @@
 #include "src/cuda/attention/impls/sm90_tile.cuh"
 #include "src/cuda/ptx/tma.cuh"
 
-namespace cake::testing {
+namespace cake::inline CAKE_ABI::testing {
 namespace {
 
 using namespace cake::cuda::device;
@@ -167,4 +167,4 @@ cudaError_t run_turns(int rounds, int* out) {
   return cudaGetLastError();
 }
 
-}  // namespace cake::testing
+}  // namespace cake::inline CAKE_ABI::testing

@@ -9,7 +9,7 @@
 
 #include <cstdint>
 
-namespace cake::testing {
+namespace cake::inline CAKE_ABI::testing {
 
 /// Copies the box at (column, row, head, page) of `map`, 128 rows of 64 elements, and writes its
 /// rows to `out` [128][64] as they were. A thread first fills the buffer with 0xff.
@@ -27,4 +27,4 @@ cudaError_t run_ring(int count, int* out);
 /// Three warpgroups append their number in turn, `rounds` times; out [3 * rounds].
 cudaError_t run_turns(int rounds, int* out);
 
-}  // namespace cake::testing
+}  // namespace cake::inline CAKE_ABI::testing

@@ -29,7 +29,7 @@ void* allocate(std::size_t size, std::size_t alignment) {
 
 }  // namespace
 
-namespace cake::failing_new {
+namespace cake::inline CAKE_ABI::failing_new {
 void start(long after, bool keep) {
   g_failed = 0;
   g_keep = keep;
@@ -39,7 +39,7 @@ int stop() {
   g_left = -1;
   return g_failed;
 }
-}  // namespace cake::failing_new
+}  // namespace cake::inline CAKE_ABI::failing_new
 
 void* operator new(std::size_t size) { return allocate(size, alignof(std::max_align_t)); }
 void* operator new(std::size_t size, std::align_val_t alignment) {

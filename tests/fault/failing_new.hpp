@@ -5,11 +5,11 @@
 // it.
 #pragma once
 
-namespace cake::failing_new {
+namespace cake::inline CAKE_ABI::failing_new {
 
 /// The allocation after `after` others throws, in whatever thread, and with `keep` all later ones.
 void start(long after, bool keep);
 /// From now on none fails. How many did.
 int stop();
 
-}  // namespace cake::failing_new
+}  // namespace cake::inline CAKE_ABI::failing_new

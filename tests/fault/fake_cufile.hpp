@@ -9,7 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace cake::fault {
+namespace cake::inline CAKE_ABI::fault {
 
 struct FakeCufile {
   enum Way : int { p2p, nvfs, posix, untold };
@@ -53,4 +53,4 @@ struct FakeCufile {
   }
 };
 
-}  // namespace cake::fault
+}  // namespace cake::inline CAKE_ABI::fault

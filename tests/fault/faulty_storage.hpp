@@ -23,7 +23,7 @@
 #include "cake/engine.hpp"
 #include "cake/storage_backend.hpp"
 
-namespace cake::fault {
+namespace cake::inline CAKE_ABI::fault {
 
 enum class Kind {
   none,
@@ -280,4 +280,4 @@ class FaultyStorage {
   std::list<Hung> hung_;
 };
 
-}  // namespace cake::fault
+}  // namespace cake::inline CAKE_ABI::fault

@@ -13,7 +13,7 @@
 #include "cake/scheduler/baselines.hpp"
 #include "cake/staging.hpp"
 
-namespace cake::fault {
+namespace cake::inline CAKE_ABI::fault {
 
 /// Loads everything, chunk by chunk from the front, in reads of one layer.
 class LayerByLayer : public LoadOnlyScheduler {
@@ -53,4 +53,4 @@ class ExactStaging final : public StagingMemory {
   std::uint64_t bytes_;
 };
 
-}  // namespace cake::fault
+}  // namespace cake::inline CAKE_ABI::fault

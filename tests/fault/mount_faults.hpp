@@ -6,7 +6,7 @@
 
 #include <atomic>
 
-namespace cake::fault {
+namespace cake::inline CAKE_ABI::fault {
 
 /// All are off when zero. Errno values are positive.
 ///
@@ -23,4 +23,4 @@ struct MountFaults {
   char only[80];             // empty: all; set while nothing hangs
 };
 
-}  // namespace cake::fault
+}  // namespace cake::inline CAKE_ABI::fault

@@ -23,7 +23,7 @@
 #include "cake/storage/memory.hpp"
 #include "toy_engine.hpp"
 
-namespace cake::fault {
+namespace cake::inline CAKE_ABI::fault {
 
 enum class Thrown { runtime_error, bad_alloc, integer };
 
@@ -213,4 +213,4 @@ class ThrowingScheduler {
   LoadOnlyScheduler inner_;  // so that every run makes every load
 };
 
-}  // namespace cake::fault
+}  // namespace cake::inline CAKE_ABI::fault

@@ -13,7 +13,7 @@
 #include "src/reference/gguf/numbers.hpp"
 #include "tiny_model.hpp"
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 extern const Kernels kernels_base;
 }
 

@@ -14,7 +14,7 @@
 #include "cake/scheduler/meet_in_the_middle.hpp"
 #include "random_spec.hpp"
 
-namespace cake::testing {
+namespace cake::inline CAKE_ABI::testing {
 
 /// Priors of every second run are off by up to 30 in either direction.
 inline MeetOptions wild_options(std::uint64_t seed, const SimulationSpec& spec) {
@@ -226,4 +226,4 @@ class MeanTime {
   double log_sum_ = 0;
 };
 
-}  // namespace cake::testing
+}  // namespace cake::inline CAKE_ABI::testing

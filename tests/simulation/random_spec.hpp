@@ -13,7 +13,7 @@
 
 #include "cake/testing/simulation.hpp"
 
-namespace cake::testing {
+namespace cake::inline CAKE_ABI::testing {
 
 /// SplitMix64: equal on every platform, unlike the standard distributions.
 /// Source:  Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014
@@ -137,4 +137,4 @@ inline SimulationSpec wild_spec(std::uint64_t seed) {
   return spec;
 }
 
-}  // namespace cake::testing
+}  // namespace cake::inline CAKE_ABI::testing

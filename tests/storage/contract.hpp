@@ -11,7 +11,7 @@
 #include "catch.hpp"
 #include "helpers.hpp"
 
-namespace cake::sample {
+namespace cake::inline CAKE_ABI::sample {
 
 /// Needs:   an empty store of one tier
 template <StorageBackend S>
@@ -117,4 +117,4 @@ void check_concurrent(S& store, int rounds) {
   for (std::uint64_t i = 0; i < n_keys; ++i) REQUIRE(store.erase(key_of(i)));
 }
 
-}  // namespace cake::sample
+}  // namespace cake::inline CAKE_ABI::sample

@@ -11,7 +11,7 @@
 #include "cake/storage_backend.hpp"
 #include "tests/toy_engine.hpp"
 
-namespace cake::sample {
+namespace cake::inline CAKE_ABI::sample {
 
 /// A toy engine that inserts from host and device memory alike.
 class DeviceToy : public testing::ToyEngine {
@@ -83,4 +83,4 @@ class AlwaysDevice {
 };
 static_assert(StorageBackend<AlwaysDevice>);
 
-}  // namespace cake::sample
+}  // namespace cake::inline CAKE_ABI::sample

@@ -21,7 +21,7 @@
 #include "tests/storage/gds_engine.hpp"
 #include "tests/storage/helpers.hpp"
 
-namespace cake::sample {
+namespace cake::inline CAKE_ABI::sample {
 
 /// Where a variant of the fake library lies: all, no_read or no_stats.
 inline std::string fake_library(const std::string& variant = "all") {
@@ -152,4 +152,4 @@ inline GdsOptions gds_options(const std::filesystem::path& directory) {
   return options;
 }
 
-}  // namespace cake::sample
+}  // namespace cake::inline CAKE_ABI::sample

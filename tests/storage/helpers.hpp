@@ -15,7 +15,7 @@
 #include "cake/storage_backend.hpp"
 #include "tests/chunk/sample.hpp"
 
-namespace cake::sample {
+namespace cake::inline CAKE_ABI::sample {
 
 /// An empty directory that is gone at the end.
 class Directory {
@@ -81,4 +81,4 @@ Errc read_code(S& store, const ChunkKey& key, std::size_t size, std::uint64_t of
   return code;
 }
 
-}  // namespace cake::sample
+}  // namespace cake::inline CAKE_ABI::sample

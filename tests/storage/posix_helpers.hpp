@@ -19,7 +19,7 @@
 #include "helpers.hpp"
 #include "src/storage/posix/calls.hpp"
 
-namespace cake::sample {
+namespace cake::inline CAKE_ABI::sample {
 
 /// Each hook sees the call before the system does; what it returns, the call returns. Empty: go on.
 struct HookedCalls : detail::PosixCalls {
@@ -163,4 +163,4 @@ int in_child(F&& f) {
   return join_child(start_child(std::forward<F>(f)));
 }
 
-}  // namespace cake::sample
+}  // namespace cake::inline CAKE_ABI::sample

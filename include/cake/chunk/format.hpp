@@ -58,7 +58,7 @@
 #include "cake/staging.hpp"
 #include "cake/types.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 /// Everything that a reader expects to find in an object, and a writer puts into it.
 ///
@@ -138,4 +138,4 @@ class CAKE_API ChunkGeometry {
   std::uint64_t head_bytes_;
 };
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

@@ -14,7 +14,7 @@
 #include "cake/result.hpp"
 #include "cake/staging.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 /// What parsing one object's head leaves behind: where the bytes lie and what they digest to.
 class ChunkTables {
@@ -74,4 +74,4 @@ struct ChunkSummary {
 /// header of a version that this build reads. For tools and for eviction, never for loading.
 CAKE_API std::optional<ChunkSummary> peek_chunk(ConstBytes first_page);
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

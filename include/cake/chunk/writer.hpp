@@ -12,7 +12,7 @@
 #include "cake/result.hpp"
 #include "cake/staging.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 /// Builds one object after the other in the same buffer.
 ///
@@ -41,4 +41,4 @@ class CAKE_API ChunkWriter {
   AlignedBuffer object_;
 };
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

@@ -15,7 +15,7 @@
 #include "cake/kv_layout.hpp"
 #include "cake/result.hpp"
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 
 /// What decides which kernel runs and how much workspace it takes; known on the host.
 struct AttentionShape {
@@ -80,4 +80,4 @@ CAKE_API Status attention(const AttentionArgs& args, cudaStream_t stream);
 /// large shapes compare with. Takes f32 as well, and any head_dim up to 256.
 CAKE_API Status attention_reference(const AttentionArgs& args, cudaStream_t stream);
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

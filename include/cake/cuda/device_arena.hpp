@@ -12,7 +12,7 @@
 #include "cake/export.hpp"
 #include "cake/staging.hpp"
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 
 /// One allocation on the device that was current when it was made, handed out in parts.
 ///
@@ -50,4 +50,4 @@ class CAKE_API DeviceArena final : public DeviceStaging {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

@@ -19,7 +19,7 @@
 #include "cake/result.hpp"
 #include "cake/types.hpp"
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 
 /// A transfer that may still run; an AsyncCompletion. Dropping it waits for it.
 class CAKE_API Transfer {
@@ -117,4 +117,4 @@ class CAKE_API KvTransfer {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

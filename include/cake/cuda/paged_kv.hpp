@@ -14,7 +14,7 @@
 #include "cake/kv_layout.hpp"
 #include "cake/result.hpp"
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 
 /// How elements lie inside a pool of pages. Contiguous KV is one page that holds everything.
 ///
@@ -54,4 +54,4 @@ struct CAKE_API PagedKv {
   Status check() const;
 };
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

@@ -13,7 +13,7 @@
 #include "cake/export.hpp"
 #include "cake/staging.hpp"
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 
 /// Where PinnedStaging gets blocks from; tests put their own here.
 ///
@@ -73,4 +73,4 @@ class CAKE_API PinnedStaging final : public StagingMemory {
   std::uint64_t releases_ = 0;
 };
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

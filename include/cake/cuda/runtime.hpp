@@ -17,7 +17,7 @@
 #include "cake/result.hpp"
 #include "cake/staging.hpp"
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 
 /// A CUDA error as a Status: out_of_memory for want of memory, device otherwise; `native` is the
 /// cudaError_t, the context says what was being done.
@@ -147,4 +147,4 @@ class CAKE_API PinnedBuffer {
   std::size_t size_ = 0;
 };
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

@@ -8,7 +8,7 @@
 
 #include "cake/scheduler.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 /// Compute may take open chunks, holes, chunks that are still being read (a take-over), and the
 /// rest of a chunk that it began. It begins at the front, or behind it at a gated step (where the
@@ -57,4 +57,4 @@ inline bool may_load(const RunView& view, const LoadRequest& load, LaneId lane) 
   return view.parsed(s.chunk) && (state == ChunkState::loading || state == ChunkState::inserting);
 }
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

@@ -15,7 +15,7 @@
 
 #include "cake/staging.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 /// Hands out parts of one range of addresses, first fit, in multiples of 4 KiB. Never touches the
 /// memory itself.
@@ -84,4 +84,4 @@ class ArenaMap {
   std::map<std::size_t, std::size_t> free_;  // offset, bytes; no two of them touch
 };
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

@@ -18,13 +18,13 @@
 #include "cake/staging.hpp"
 #include "cake/types.hpp"
 
-namespace cake::testing {
+namespace cake::inline CAKE_ABI::testing {
 
 using Failures = std::vector<std::string>;
 
-}  // namespace cake::testing
+}  // namespace cake::inline CAKE_ABI::testing
 
-namespace cake::detail::kit {
+namespace cake::inline CAKE_ABI::detail::kit {
 
 /// Bytes that depend on a seed and on their place.
 inline void fill(MutableBytes bytes, std::uint64_t seed) {
@@ -99,4 +99,4 @@ class ManualGate final : public GateSource {
   std::atomic<bool> wrong_{false};
 };
 
-}  // namespace cake::detail::kit
+}  // namespace cake::inline CAKE_ABI::detail::kit

@@ -18,7 +18,9 @@
 #include <utility>
 #include <vector>
 
-namespace cake::detail {
+#include "cake/version.hpp"
+
+namespace cake::inline CAKE_ABI::detail {
 
 /// Threads are made when they are needed, at most `kThreads`; one that hangs is left to itself.
 ///
@@ -129,4 +131,4 @@ class DeadlineCalls {
   bool stop_ = false;
 };
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

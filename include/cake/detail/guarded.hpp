@@ -15,7 +15,7 @@
 
 #include "cake/result.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 /// An Error with as much of its text as there is memory for.
 inline Error error_of(Errc code, int native, std::string_view what,
@@ -70,4 +70,4 @@ T value_or(F&& f, T otherwise) noexcept {
   }
 }
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

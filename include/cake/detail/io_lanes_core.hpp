@@ -9,7 +9,7 @@
 #include "cake/io_lanes.hpp"
 #include "cake/storage_backend.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 template <StorageBackend S>
 struct IoLanes<S>::Core {
@@ -521,4 +521,4 @@ struct IoLanes<S>::Core {
   std::deque<detail::DeadlineCalls> calls;  // one for each tier that is asked; ends first
 };
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

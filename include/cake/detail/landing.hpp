@@ -15,7 +15,7 @@
 #include "cake/detail/guarded.hpp"
 #include "cake/staging.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 /// Parses header and tables at the front of `bytes`; of device memory no more than that is copied.
 ///
@@ -69,4 +69,4 @@ Error classify_failure(S& storage, const ChunkKey& key, std::uint64_t offset, Co
   return why;
 }
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

@@ -11,7 +11,7 @@
 #include "cake/result.hpp"
 #include "cake/types.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 /// A read for a lane to make.
 struct LaneRead {
@@ -40,4 +40,4 @@ class LaneClient {
   virtual void returned(const LaneRead& read) noexcept = 0;
 };
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

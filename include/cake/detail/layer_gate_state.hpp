@@ -10,7 +10,7 @@
 
 #include "cake/scheduler.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 enum class GateAnswer : std::uint8_t { open, shut, voided };
 
@@ -84,4 +84,4 @@ class LayerGateState {
   bool voided_ = false;
 };
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

@@ -22,7 +22,7 @@
 #include "cake/storage_backend.hpp"
 #include "cake/types.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 /// The spec of a request: keys, what is stored of them, and the geometry of their objects.
 struct PrefillLookup {
@@ -101,4 +101,4 @@ PrefillLookup look_up(const PrefillRequest& request, const ChunkKey& root, const
   return found;
 }
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

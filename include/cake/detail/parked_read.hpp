@@ -17,7 +17,7 @@
 #include "cake/staging.hpp"
 #include "cake/types.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 class Parked {
  public:
@@ -68,4 +68,4 @@ class ParkedRead final : public Parked {
   std::optional<C> completion_;
 };
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

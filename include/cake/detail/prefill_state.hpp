@@ -22,7 +22,7 @@
 #include "cake/session_options.hpp"
 #include "cake/types.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 /// The same with every wait between none and a year, so that a time to come can be added up.
 inline SessionOptions bounded(SessionOptions options) {
@@ -465,4 +465,4 @@ inline PrefillReport PrefillState::report(Time now) const {
   return r;
 }
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

@@ -16,7 +16,7 @@
 
 #include "cake/result.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 /// Remembers which process made it. The owner asks before it takes a lock, waits or joins a thread:
 /// in a child process all three can last for ever.
@@ -61,4 +61,4 @@ void abandon(T value) noexcept {
   }
 }
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

@@ -12,7 +12,7 @@
 
 #include "cake/types.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 /// A read that a lane is to make.
 struct ReadTicket {
@@ -85,4 +85,4 @@ class ReadTable {
   std::vector<ReadEntry> reads_;
 };
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

@@ -16,7 +16,7 @@
 #include "cake/scheduler.hpp"
 #include "cake/session_options.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 template <Scheduler S>
 class SessionCore : public PrefillState {
@@ -239,4 +239,4 @@ class SessionCore : public PrefillState {
   bool idle_timed_out_ = false;  // once already, and no read has been claimed since
 };
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

@@ -13,7 +13,7 @@
 
 #include "cake/staging.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 /// Bytes that are lent, kept, or on their way back to where they came from never exceed the budget.
 /// Memory itself is allocated and given back by the caller, without the lock, in that order: first
@@ -103,4 +103,4 @@ class StagingPool {
   std::vector<AlignedBuffer> kept_;  // oldest first
 };
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

@@ -14,7 +14,7 @@
 #include "cake/staging.hpp"
 #include "cake/storage_backend.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 template <class S>
 concept HasDeviceStaging = requires(S& s) {
@@ -110,4 +110,4 @@ Result<bool> write_and_tell(S& storage, const ChunkKey& key, ConstBytes bytes) {
   }
 }
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

@@ -11,7 +11,7 @@
 #include "cake/reference/gguf.hpp"
 #include "cake/result.hpp"
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 
 /// Rotary position embedding. The pair (2i, 2i+1) of each head turns by
 /// position * base^(-2i/dimensions) / linear_factor, divided further by the file's rope_freqs
@@ -52,4 +52,4 @@ CAKE_API Status check_model(const GgufFile& file);
 ///          (missing or impossible values); the context names file and key
 CAKE_API Result<Config> read_config(const GgufFile& file);
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

@@ -13,7 +13,7 @@
 #include "cake/export.hpp"
 #include "cake/reference/weights.hpp"
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 
 struct CpuOptions {
   /// Threads that compute, the caller's among them; 0: one per core that this process may use.
@@ -122,4 +122,4 @@ static_assert(ComputeBackend<CpuBackend>);
 /// What the BLAS calls itself and the kernels it runs, for reports: "OpenBLAS, SkylakeX kernels".
 CAKE_API const char* blas_description();
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

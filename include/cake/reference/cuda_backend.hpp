@@ -17,7 +17,7 @@
 #include "cake/reference/cuda_weights.hpp"
 #include "cake/scheduler.hpp"
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 
 struct CudaOptions {
   KvOrder kv_order = KvOrder::nhd;
@@ -166,4 +166,4 @@ class CAKE_API CudaBackend {
 
 static_assert(ComputeBackend<CudaBackend>);
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

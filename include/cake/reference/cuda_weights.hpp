@@ -18,7 +18,7 @@
 #include "cake/reference/weights.hpp"
 #include "cake/result.hpp"
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 
 /// One layer, addresses of the device. Matrices that read the same input are stacked, so that each
 /// is one matrix product; the weights of norms stay fp32.
@@ -87,4 +87,4 @@ class CAKE_API CudaWeights {
 /// Source:  config.json of meta-llama/Llama-3.1-8B
 CAKE_API Config llama_3_1_8b();
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

@@ -22,7 +22,7 @@
 #include "cake/identity.hpp"
 #include "cake/result.hpp"
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 
 /// Types of metadata values, by their number in the file.
 enum class GgufType : std::uint32_t {
@@ -160,4 +160,4 @@ class CAKE_API GgufFile {
   std::unordered_map<std::string, std::size_t> tensor_index_;
 };
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

@@ -17,7 +17,7 @@
 #include "cake/result.hpp"
 #include "cake/staging.hpp"
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 
 /// One layer. Matrices that read the same input are stacked, so that each is one matrix product.
 ///
@@ -80,4 +80,4 @@ class CAKE_API Weights {
   std::vector<float> rope_factors_;
 };
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

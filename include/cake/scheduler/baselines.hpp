@@ -13,7 +13,7 @@
 #include "cake/engine.hpp"
 #include "cake/scheduler.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 /// Where baselines look for work: computes what lies before `split`, holes and the suffix; loads
 /// the rest from the back.
@@ -130,4 +130,4 @@ class PublishedScheduler : public SplitScheduler {
 static_assert(Scheduler<ComputeOnlyScheduler> && Scheduler<LoadOnlyScheduler> &&
               Scheduler<FixedSplitScheduler> && Scheduler<PublishedScheduler>);
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

@@ -13,7 +13,7 @@
 
 #include "cake/types.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 /// Units: seconds. A pass over tokens x..y takes overhead + per_token (y - x) + per_position (y^2 -
 /// x^2); one of fewer than `smallest` tokens pays for so many.
@@ -363,4 +363,4 @@ class ComputeCostEstimator {
   bool odd_known_ = false;  // the odd ones in a row are of known sizes
 };
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

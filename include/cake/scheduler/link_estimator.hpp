@@ -13,7 +13,7 @@
 
 #include "cake/types.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 constexpr double to_seconds(Time t) { return static_cast<double>(t.count()) * 1e-9; }
 /// kNever for what does not fit, and for what is no number.
@@ -408,4 +408,4 @@ class LinkEstimator {
   bool down_ = false;
 };
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

@@ -21,7 +21,7 @@
 #include "cake/scheduler.hpp"
 #include "cake/scheduler/compute_cost.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 struct MeetOptions {
   ComputeCost cost;  // prior; learned from there
@@ -409,4 +409,4 @@ class MeetInTheMiddleScheduler {
 
 static_assert(Scheduler<MeetInTheMiddleScheduler>);
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

@@ -22,7 +22,7 @@
 #include "cake/storage/posix.hpp"
 #include "cake/storage_backend.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 namespace detail {
 class GdsEngine;
@@ -154,4 +154,4 @@ class CAKE_API GdsStorage {
 };
 static_assert(StorageBackend<GdsStorage>);
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

@@ -21,7 +21,7 @@
 #include "cake/engine.hpp"
 #include "cake/storage_backend.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 /// Keeps every object that is written, without a limit.
 ///
@@ -140,4 +140,4 @@ class MemoryStorage {
 };
 static_assert(StorageBackend<MemoryStorage>);
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

@@ -16,7 +16,7 @@
 #include "cake/export.hpp"
 #include "cake/storage_backend.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 namespace detail {
 class PosixCalls;  // the system calls, for tests that make them fail: src/storage/posix/calls.hpp
@@ -169,4 +169,4 @@ class CAKE_API PosixStorage {
 };
 static_assert(StorageBackend<PosixStorage>);
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

@@ -22,7 +22,7 @@
 #include "cake/engine.hpp"
 #include "cake/storage_backend.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 /// One link. Zero bandwidth means unlimited.
 struct LinkOptions {
@@ -236,4 +236,4 @@ class ThrottledStorage {
   std::uint32_t write_link_ = kNoLink;
 };
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

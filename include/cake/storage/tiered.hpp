@@ -27,7 +27,7 @@
 #include "cake/staging.hpp"
 #include "cake/storage_backend.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 /// Whichever of several completions a call returned. An exception of wait() is its failure; one of
 /// ready() or wait_for() says nothing of the work, and leaves as it came.
@@ -380,4 +380,4 @@ requires(sizeof...(S) > 0) class TieredStorage {
   std::unordered_map<const std::byte*, std::size_t> readers_;
 };
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

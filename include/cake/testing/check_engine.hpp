@@ -27,7 +27,7 @@
 #include "cake/scheduler/baselines.hpp"
 #include "cake/storage/memory.hpp"
 
-namespace cake::testing {
+namespace cake::inline CAKE_ABI::testing {
 
 /// Tries an engine's KV memory on the tokens [0, n_tokens), which must be allocated; what was there
 /// is overwritten.
@@ -233,4 +233,4 @@ Failures check_inputs(C& engine, Tokens prompt, Select&& select, std::uint32_t c
   return {};
 }
 
-}  // namespace cake::testing
+}  // namespace cake::inline CAKE_ABI::testing

@@ -21,7 +21,7 @@
 #include "cake/scheduler/baselines.hpp"
 #include "cake/testing/simulation.hpp"
 
-namespace cake::testing {
+namespace cake::inline CAKE_ABI::testing {
 
 /// Tries a scheduler in virtual time: steady and broken links, holes, faults. `make` gives a fresh
 /// one.
@@ -66,4 +66,4 @@ Failures check_scheduler(const std::function<S()>& make, std::uint64_t runs = 20
   return failures;
 }
 
-}  // namespace cake::testing
+}  // namespace cake::inline CAKE_ABI::testing

@@ -24,7 +24,7 @@
 #include "cake/staging.hpp"
 #include "cake/storage_backend.hpp"
 
-namespace cake::testing {
+namespace cake::inline CAKE_ABI::testing {
 
 /// Tries a store: leaves nothing behind in it. `seed` chooses the keys.
 template <StorageBackend S>
@@ -124,4 +124,4 @@ Failures check(S& storage, std::uint64_t seed = 1) {
   return failures;
 }
 
-}  // namespace cake::testing
+}  // namespace cake::inline CAKE_ABI::testing

@@ -15,7 +15,7 @@
 #include "cake/scheduler.hpp"
 #include "cake/types.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 class KvInvariantChecker {
  public:
@@ -204,4 +204,4 @@ class KvInvariantChecker {
   std::string violation_;
 };
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

@@ -19,7 +19,7 @@
 #include "cake/testing/kv_invariants.hpp"
 #include "cake/testing/simulation_spec.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 template <Scheduler S>
 class Simulation {
@@ -360,4 +360,4 @@ SimulationResult simulate(const SimulationSpec& spec, S scheduler = S{}) {
   return Simulation<S>(spec, std::move(scheduler)).run();
 }
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

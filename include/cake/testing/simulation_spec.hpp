@@ -16,7 +16,7 @@
 #include "cake/scheduler/compute_cost.hpp"
 #include "cake/session_options.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 
 /// A serial link. `trace` says from when on it carries how many bytes per second; the first entry
 /// starts at 0.
@@ -79,4 +79,4 @@ struct SimulationResult {
   std::uint32_t lost_inserts = 0;   // inserts whose chunk was lost while they ran
 };
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

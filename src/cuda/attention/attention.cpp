@@ -15,7 +15,7 @@
 #include "cake/cuda/runtime.hpp"
 #include "sm90_attention.hpp"
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 namespace {
 
 Error refused(std::string what) {
@@ -203,4 +203,4 @@ Status attention_reference(const AttentionArgs& args, cudaStream_t stream) {
                    "attention_reference");
 }
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

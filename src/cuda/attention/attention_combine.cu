@@ -8,7 +8,7 @@
 #include "attention_kernels.hpp"
 #include "src/cuda/mma/mma_sync.cuh"
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 namespace {
 
 constexpr int kWarps = 8;
@@ -67,4 +67,4 @@ cudaError_t launch_attention_combine(const AttentionParams& params, DType dtype,
   return cudaGetLastError();
 }
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

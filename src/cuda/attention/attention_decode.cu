@@ -7,7 +7,7 @@
 #include "attention_decode.hpp"
 #include "src/cuda/runtime/kernel_shared_memory.hpp"
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 namespace {
 
 template <class T, int kDim, int kRowWarps>
@@ -45,4 +45,4 @@ cudaError_t launch_attention_decode(AttentionParams params, const decode::Plan& 
                               : launch_any<__half>(params, plan, stream);
 }
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

@@ -17,7 +17,7 @@
 #include "src/cuda/mma/mma_sync.cuh"
 #include "src/cuda/runtime/dependent_launch.cuh"
 
-namespace cake::cuda::decode {
+namespace cake::inline CAKE_ABI::cuda::decode {
 
 using device::shared_address;
 
@@ -655,4 +655,4 @@ __global__ void __launch_bounds__(kCombineWarps * 32)
   }
 }
 
-}  // namespace cake::cuda::decode
+}  // namespace cake::inline CAKE_ABI::cuda::decode

@@ -18,7 +18,7 @@
 #define CAKE_DECODE_HOST_DEVICE
 #endif
 
-namespace cake::cuda::decode {
+namespace cake::inline CAKE_ABI::cuda::decode {
 
 inline constexpr std::uint32_t kTileKeys = 64;
 /// Blocks that run side by side on one multiprocessor.
@@ -81,4 +81,4 @@ struct Shares {
   }
 };
 
-}  // namespace cake::cuda::decode
+}  // namespace cake::inline CAKE_ABI::cuda::decode

@@ -11,7 +11,7 @@
 
 #include "cake/cuda/attention.hpp"
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 
 enum class AttentionKernel {
   chosen,  // by plan_attention()
@@ -65,4 +65,4 @@ cudaError_t launch_attention_combine(const AttentionParams& params, DType dtype,
 cudaError_t launch_attention_reference(const AttentionParams& params, DType dtype,
                                        cudaStream_t stream);
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

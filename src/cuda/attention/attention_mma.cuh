@@ -14,7 +14,7 @@
 #include "src/cuda/mma/mma_sync.cuh"
 #include "src/cuda/runtime/kernel_shared_memory.hpp"
 
-namespace cake::cuda::device {
+namespace cake::inline CAKE_ABI::cuda::device {
 
 /// Shapes of one kernel. Four warps, each with 32 rows, so that what it loads of K and V serves two
 /// products.
@@ -338,4 +338,4 @@ cudaError_t launch_any(const AttentionParams& p, cudaStream_t stream) {
   return p.head_dim == 64 ? launch<T, 64>(p, stream) : launch<T, 128>(p, stream);
 }
 
-}  // namespace cake::cuda::device
+}  // namespace cake::inline CAKE_ABI::cuda::device

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 namespace {
 
 std::uint64_t tiles_of(const AttentionShape& s, std::uint32_t rows) {
@@ -50,4 +50,4 @@ AttentionPlan plan_attention(const AttentionShape& shape, const AttentionDevice&
   return plan;
 }
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

@@ -10,7 +10,7 @@
 #include "attention_kernels.hpp"
 #include "cake/cuda/attention.hpp"
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 
 inline constexpr std::uint32_t kMaxAttentionSplits = 32;
 
@@ -28,4 +28,4 @@ struct AttentionPlan {
 /// Needs:   a shape that attention() accepts, and at least one multiprocessor
 AttentionPlan plan_attention(const AttentionShape& shape, const AttentionDevice& device);
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

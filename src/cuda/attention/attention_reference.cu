@@ -7,7 +7,7 @@
 #include "attention_kernels.hpp"
 #include "src/cuda/mma/mma_sync.cuh"
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 namespace {
 
 constexpr int kThreads = 256;
@@ -102,4 +102,4 @@ cudaError_t launch_attention_reference(const AttentionParams& params, DType dtyp
   return cudaGetLastError();
 }
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

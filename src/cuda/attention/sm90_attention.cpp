@@ -7,7 +7,7 @@
 #include <array>
 #include <numeric>
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 namespace {
 
 constexpr std::uint32_t kPanelColumns = 64;  // 128 bytes, the widest box with a swizzle
@@ -107,4 +107,4 @@ cudaError_t launch_sm90_attention(const AttentionParams& params, DType dtype,
   return launch_sm90_kernel(params, boxes, dtype, rows_of_tile, processors, stream);
 }
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

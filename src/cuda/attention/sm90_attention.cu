@@ -5,7 +5,7 @@
 #include "src/cuda/attention/impls/sm90_attention.cuh"
 #include "src/cuda/runtime/kernel_shared_memory.hpp"
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 namespace {
 
 template <class T, int kDim, int kConsumers>
@@ -41,4 +41,4 @@ cudaError_t launch_sm90_kernel(const AttentionParams& p, const Sm90Boxes& boxes,
               : launch<__half, 64, 2>(p, boxes, processors, stream);
 }
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

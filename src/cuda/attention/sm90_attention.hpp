@@ -10,7 +10,7 @@
 
 #include "attention_kernels.hpp"
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 
 /// How the bulk copy engine sees queries, keys and values.
 struct Sm90Boxes {
@@ -40,4 +40,4 @@ cudaError_t launch_sm90_attention(const AttentionParams& params, DType dtype,
                                   std::uint32_t rows_of_tile, std::uint32_t processors,
                                   cudaStream_t stream);
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

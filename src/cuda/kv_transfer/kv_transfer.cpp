@@ -15,7 +15,7 @@
 #include "src/cuda/runtime/current_device.hpp"
 #include "src/cuda/runtime/event_wait.hpp"
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 namespace {
 
 using namespace transfer;
@@ -111,4 +111,4 @@ std::size_t KvTransferProbe::idle_pieces(KvTransfer& transfer) {
   return transfer.impl_->idle.size();
 }
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

@@ -8,7 +8,7 @@
 
 #include "kv_transfer_kernels.hpp"
 
-namespace cake::cuda::transfer {
+namespace cake::inline CAKE_ABI::cuda::transfer {
 namespace {
 
 constexpr unsigned kThreads = 512;
@@ -56,4 +56,4 @@ cudaError_t move_rows(const MoveArgs& args, bool into_pages, unsigned blocks, cu
                     : cudaLaunchKernelEx(&config, move_kernel<false>, args);
 }
 
-}  // namespace cake::cuda::transfer
+}  // namespace cake::inline CAKE_ABI::cuda::transfer

@@ -11,7 +11,7 @@
 
 #include "kv_transfer_impl.hpp"
 
-namespace cake::cuda::transfer {
+namespace cake::inline CAKE_ABI::cuda::transfer {
 
 /// Copies for one stream, enqueued in batches.
 class Copies {
@@ -67,4 +67,4 @@ class Copies {
   std::size_t bytes_ = 0;
 };
 
-}  // namespace cake::cuda::transfer
+}  // namespace cake::inline CAKE_ABI::cuda::transfer

@@ -15,7 +15,7 @@
 
 #include "cake/cuda/kv_transfer.hpp"
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 namespace transfer {
 
 /// A piece of staging memory. Whoever takes it makes its device work wait for `free`, or waits
@@ -123,4 +123,4 @@ class Lease {
 };
 
 }  // namespace transfer
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

@@ -6,7 +6,7 @@
 
 #include "kv_transfer_plan.hpp"
 
-namespace cake::cuda::transfer {
+namespace cake::inline CAKE_ABI::cuda::transfer {
 
 /// Enqueues the kernel that moves the rows of one piece into pages, or out of them, with at most
 /// `blocks` thread blocks.
@@ -14,4 +14,4 @@ namespace cake::cuda::transfer {
 /// Needs:   args.near, its stride, pools and strides are multiples of 16 bytes
 cudaError_t move_rows(const MoveArgs& args, bool into_pages, unsigned blocks, cudaStream_t stream);
 
-}  // namespace cake::cuda::transfer
+}  // namespace cake::inline CAKE_ABI::cuda::transfer

@@ -9,7 +9,7 @@
 #include "kv_transfer_kernels.hpp"
 #include "src/cuda/runtime/event_wait.hpp"
 
-namespace cake::cuda::transfer {
+namespace cake::inline CAKE_ABI::cuda::transfer {
 
 Operation::Operation(Impl& impl, const Streams& streams, const RunShape& shape, const Runs& runs)
     : impl_(impl), streams_(streams), shape_(shape), runs_(runs) {
@@ -184,4 +184,4 @@ Status Operation::land(std::deque<Landing>& landings) {
   return {};
 }
 
-}  // namespace cake::cuda::transfer
+}  // namespace cake::inline CAKE_ABI::cuda::transfer

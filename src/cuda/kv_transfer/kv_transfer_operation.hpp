@@ -17,7 +17,7 @@
 #include "kv_transfer_plan.hpp"
 #include "kv_transfer_runs.hpp"
 
-namespace cake::cuda::transfer {
+namespace cake::inline CAKE_ABI::cuda::transfer {
 
 /// One insert or extract.
 class Operation {
@@ -58,4 +58,4 @@ class Operation {
   bool in_place_ = false;  // the kernel reads or writes the view itself
 };
 
-}  // namespace cake::cuda::transfer
+}  // namespace cake::inline CAKE_ABI::cuda::transfer

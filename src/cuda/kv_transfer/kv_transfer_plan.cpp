@@ -7,7 +7,7 @@
 #include <string>
 #include <utility>
 
-namespace cake::cuda::transfer {
+namespace cake::inline CAKE_ABI::cuda::transfer {
 namespace {
 
 Error refuse(std::string what) {
@@ -190,4 +190,4 @@ MoveArgs args_of(const RunShape& s, const Piece& piece, std::span<std::byte* con
   return a;
 }
 
-}  // namespace cake::cuda::transfer
+}  // namespace cake::inline CAKE_ABI::cuda::transfer

@@ -21,7 +21,7 @@
 #define CAKE_HOST_DEVICE
 #endif
 
-namespace cake::cuda::transfer {
+namespace cake::inline CAKE_ABI::cuda::transfer {
 
 /// What all runs of a slice have in common.
 ///
@@ -166,4 +166,4 @@ CAKE_HOST_DEVICE inline Place place_of(const MoveArgs& a, std::uint32_t x) {
   return place;
 }
 
-}  // namespace cake::cuda::transfer
+}  // namespace cake::inline CAKE_ABI::cuda::transfer

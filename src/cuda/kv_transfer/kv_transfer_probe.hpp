@@ -6,7 +6,7 @@
 
 #include "cake/cuda/kv_transfer.hpp"
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 
 struct KvTransferProbe {
   /// The call after `calls` good ones that enqueues a copy or a kernel fails, once. Negative: none.
@@ -15,4 +15,4 @@ struct KvTransferProbe {
   static std::size_t idle_pieces(KvTransfer& transfer);
 };
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

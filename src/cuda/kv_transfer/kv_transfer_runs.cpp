@@ -10,7 +10,7 @@
 
 #include "cake/cuda/runtime.hpp"
 
-namespace cake::cuda::transfer {
+namespace cake::inline CAKE_ABI::cuda::transfer {
 namespace {
 
 Result<Memory> memory_at(const void* address, int device, const char* what) {
@@ -75,4 +75,4 @@ template Result<Runs> runs_of(const PagedKv&, const Slice&, const KvView&, const
 template Result<Runs> runs_of(const PagedKv&, const Slice&, const MutableKvView&, const RunShape&,
                               int);
 
-}  // namespace cake::cuda::transfer
+}  // namespace cake::inline CAKE_ABI::cuda::transfer

@@ -13,7 +13,7 @@
 #include "cake/engine.hpp"
 #include "kv_transfer_plan.hpp"
 
-namespace cake::cuda::transfer {
+namespace cake::inline CAKE_ABI::cuda::transfer {
 
 enum class Memory { pageable, pinned, device };
 
@@ -38,4 +38,4 @@ template <class Byte>
 Result<Runs> runs_of(const PagedKv& kv, const Slice& slice, const BasicKvView<Byte>& view,
                      const RunShape& shape, int device);
 
-}  // namespace cake::cuda::transfer
+}  // namespace cake::inline CAKE_ABI::cuda::transfer

@@ -4,7 +4,7 @@
 
 #include <string>
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 
 Status PagedKv::check() const {
   const auto refuse = [](std::string what) {
@@ -35,4 +35,4 @@ Status PagedKv::check() const {
   return {};
 }
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

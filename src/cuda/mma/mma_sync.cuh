@@ -10,7 +10,7 @@
 
 #include <cstdint>
 
-namespace cake::cuda::device {
+namespace cake::inline CAKE_ABI::cuda::device {
 
 __device__ inline std::uint32_t shared_address(const void* pointer) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
@@ -85,4 +85,4 @@ __device__ inline float power_of_two(float x) {
   return y;
 }
 
-}  // namespace cake::cuda::device
+}  // namespace cake::inline CAKE_ABI::cuda::device

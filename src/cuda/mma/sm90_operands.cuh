@@ -13,7 +13,7 @@
 #include "mma_sync.cuh"
 #include "src/cuda/ptx/wgmma.cuh"
 
-namespace cake::cuda::device {
+namespace cake::inline CAKE_ABI::cuda::device {
 
 inline constexpr int kPanelColumns = 64;
 inline constexpr std::uint32_t kPanelRowBytes = 128;
@@ -59,4 +59,4 @@ __device__ inline void issue_output(float (&out)[kDim / 2], const std::uint32_t 
   commit_products();
 }
 
-}  // namespace cake::cuda::device
+}  // namespace cake::inline CAKE_ABI::cuda::device

@@ -11,7 +11,7 @@
 
 #include "src/cuda/mma/mma_sync.cuh"
 
-namespace cake::cuda::device {
+namespace cake::inline CAKE_ABI::cuda::device {
 
 /// Copies one box of a matrix to shared memory; its bytes count on `barrier`. c0 runs along rows;
 /// what lies outside the matrix is zero.
@@ -48,4 +48,4 @@ __device__ inline void wait_stores_read() {
 /// Until this thread's stores are done.
 __device__ inline void wait_stores() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
-}  // namespace cake::cuda::device
+}  // namespace cake::inline CAKE_ABI::cuda::device

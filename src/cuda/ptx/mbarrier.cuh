@@ -10,7 +10,7 @@
 
 #include "src/cuda/mma/mma_sync.cuh"
 
-namespace cake::cuda::device {
+namespace cake::inline CAKE_ABI::cuda::device {
 
 namespace ptx = ::cuda::ptx;
 
@@ -48,4 +48,4 @@ __device__ inline void wait(std::uint64_t* barrier, std::uint32_t parity) {
 /// Orders this thread's ordinary writes to shared memory before what wgmma and bulk copies read.
 __device__ inline void fence_async_proxy() { ptx::fence_proxy_async(ptx::space_shared); }
 
-}  // namespace cake::cuda::device
+}  // namespace cake::inline CAKE_ABI::cuda::device

@@ -10,7 +10,7 @@
 
 #include "src/cuda/mma/mma_sync.cuh"
 
-namespace cake::cuda::device {
+namespace cake::inline CAKE_ABI::cuda::device {
 
 /// Hints as `createpolicy.fractional` makes them for all of the data.
 enum class CacheHint : std::uint64_t {
@@ -34,4 +34,4 @@ __device__ inline void copy_box(std::uint32_t to, const CUtensorMap& map, std::u
       : "memory");
 }
 
-}  // namespace cake::cuda::device
+}  // namespace cake::inline CAKE_ABI::cuda::device

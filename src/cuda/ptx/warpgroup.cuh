@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-namespace cake::cuda::device {
+namespace cake::inline CAKE_ABI::cuda::device {
 
 /// Gives registers back, down to kCount for each thread of the warpgroup.
 template <int kCount>
@@ -39,4 +39,4 @@ __device__ inline void arrive_named(int barrier, int threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 
-}  // namespace cake::cuda::device
+}  // namespace cake::inline CAKE_ABI::cuda::device

@@ -14,7 +14,7 @@
 
 #include <cstdint>
 
-namespace cake::cuda::device {
+namespace cake::inline CAKE_ABI::cuda::device {
 
 /// Before the first product, and after registers of one were touched.
 __device__ inline void fence_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -124,4 +124,4 @@ __device__ inline void product_registers<__half>(float (&c)[64], const std::uint
 #undef CAKE_NUMBERS_64
 #undef CAKE_NUMBERS_32
 
-}  // namespace cake::cuda::device
+}  // namespace cake::inline CAKE_ABI::cuda::device

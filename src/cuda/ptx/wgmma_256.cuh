@@ -12,7 +12,7 @@
 
 #include "wgmma.cuh"
 
-namespace cake::cuda::device {
+namespace cake::inline CAKE_ABI::cuda::device {
 
 // clang-format off
 #define CAKE_NUMBERS_128 \
@@ -47,4 +47,4 @@ __device__ inline void product_shared_256(float (&c)[128], std::uint32_t a, std:
 #undef CAKE_NAMES_8
 #undef CAKE_NUMBERS_128
 
-}  // namespace cake::cuda::device
+}  // namespace cake::inline CAKE_ABI::cuda::device

@@ -9,7 +9,7 @@
 
 #include "cake/cuda/runtime.hpp"
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 
 /// Makes a device current in this thread, until it goes; then the one before it. A thread that has
 /// not used CUDA yet, as the loader's lanes have not, keeps it: going back to device 0, which the
@@ -59,4 +59,4 @@ class CurrentDevice {
   Status status_;
 };
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

@@ -10,7 +10,7 @@
 #include <cstddef>
 #include <utility>
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 namespace device {
 
 /// Kernels behind this one may start once every block has come here. They still see nothing of it
@@ -54,4 +54,4 @@ cudaError_t launch_dependent(void (*kernel)(Parameters...), dim3 grid, unsigned 
   return cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...);
 }
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

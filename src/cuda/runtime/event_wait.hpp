@@ -10,7 +10,7 @@
 
 #include "cake/cuda/runtime.hpp"
 
-namespace cake::cuda::transfer {
+namespace cake::inline CAKE_ABI::cuda::transfer {
 
 using Clock = std::chrono::steady_clock;
 
@@ -42,4 +42,4 @@ inline Status wait_for_event(const Event& event) {
   return event.wait();
 }
 
-}  // namespace cake::cuda::transfer
+}  // namespace cake::inline CAKE_ABI::cuda::transfer

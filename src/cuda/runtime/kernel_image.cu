@@ -2,7 +2,7 @@
 // Copyright 2026 the cake authors
 #include "kernel_image.hpp"
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 namespace {
 __global__ void probe() {}
 }  // namespace
@@ -12,4 +12,4 @@ cudaError_t probe_kernel_image() {
   return cudaFuncGetAttributes(&attributes, probe);
 }
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

@@ -4,9 +4,9 @@
 
 #include <cuda_runtime_api.h>
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 
 /// Whether this build holds code that the current device can run.
 cudaError_t probe_kernel_image();
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

@@ -9,7 +9,7 @@
 #include <atomic>
 #include <cstdint>
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 
 /// Allows kKernel `bytes` of dynamic shared memory on the current device. Thread: any
 template <auto kKernel>
@@ -25,4 +25,4 @@ cudaError_t allow_shared_memory(int bytes) {
   return code;
 }
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

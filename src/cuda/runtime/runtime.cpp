@@ -6,7 +6,7 @@
 
 #include "kernel_image.hpp"
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 
 Status to_status(cudaError_t code, const char* doing) {
   if (code == cudaSuccess) return {};
@@ -131,4 +131,4 @@ PinnedBuffer::~PinnedBuffer() {
   if (data_ != nullptr) (void)cudaFreeHost(data_);
 }
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

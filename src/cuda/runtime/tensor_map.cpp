@@ -6,7 +6,7 @@
 
 #include <string>
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 namespace {
 
 using Encode = decltype(&cuTensorMapEncodeTiled);
@@ -49,4 +49,4 @@ Result<CUtensorMap> map_of_matrix(const void* base, std::uint64_t rows, std::uin
                    std::to_string(columns) + " columns"};
 }
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

@@ -11,7 +11,7 @@
 #include "cake/export.hpp"
 #include "cake/result.hpp"
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 
 /// A row-major bf16 matrix in boxes of 64 columns, swizzled by 128 bytes.
 ///
@@ -20,4 +20,4 @@ namespace cake::cuda {
 CAKE_API Result<CUtensorMap> map_of_matrix(const void* base, std::uint64_t rows,
                                            std::uint64_t columns, std::uint32_t box_rows);
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

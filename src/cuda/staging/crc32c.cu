@@ -3,7 +3,7 @@
 #include "crc32c.hpp"
 #include "crc32c_kernel.hpp"
 
-namespace cake::cuda::crc {
+namespace cake::inline CAKE_ABI::cuda::crc {
 namespace {
 
 constexpr Tables kHostTables = make_tables();
@@ -67,4 +67,4 @@ cudaError_t launch(const std::byte* data, std::size_t run_bytes, std::size_t run
   return cudaGetLastError();
 }
 
-}  // namespace cake::cuda::crc
+}  // namespace cake::inline CAKE_ABI::cuda::crc

@@ -17,7 +17,7 @@
 #define CAKE_HOST_DEVICE
 #endif
 
-namespace cake::cuda::crc {
+namespace cake::inline CAKE_ABI::cuda::crc {
 
 inline constexpr std::uint32_t kPolynomial = 0x82F63B78;  // Castagnoli, without x^32
 inline constexpr std::uint32_t kOne = 0x80000000;
@@ -93,4 +93,4 @@ CAKE_HOST_DEVICE constexpr std::uint32_t add_word(const std::uint32_t (&slice)[4
          slice[0][state >> 24];
 }
 
-}  // namespace cake::cuda::crc
+}  // namespace cake::inline CAKE_ABI::cuda::crc

@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace cake::cuda::crc {
+namespace cake::inline CAKE_ABI::cuda::crc {
 
 /// Enqueues the digests of `runs` runs, as DeviceStaging::crc32c() describes them.
 ///
@@ -17,4 +17,4 @@ namespace cake::cuda::crc {
 cudaError_t launch(const std::byte* data, std::size_t run_bytes, std::size_t runs,
                    std::size_t block_bytes, std::uint32_t* out, cudaStream_t stream);
 
-}  // namespace cake::cuda::crc
+}  // namespace cake::inline CAKE_ABI::cuda::crc

@@ -17,7 +17,7 @@
 #include "crc32c_kernel.hpp"
 #include "src/cuda/runtime/current_device.hpp"
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 namespace {
 
 /// What drivers map device memory in.
@@ -182,4 +182,4 @@ Status DeviceArena::crc32c(const std::byte* device, std::size_t run_bytes, std::
   });
 }
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

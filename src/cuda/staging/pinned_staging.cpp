@@ -8,7 +8,7 @@
 
 #include "src/cuda/runtime/current_device.hpp"
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 namespace {
 
 bool aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % kIoAlignment == 0; }
@@ -146,4 +146,4 @@ std::size_t PinnedStaging::in_use() const {
   return in_use_;
 }
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda

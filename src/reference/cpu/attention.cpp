@@ -14,7 +14,7 @@
 #include "kernels.hpp"
 #include "transformer.hpp"
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 namespace {
 
 // One tile's scores, queries and keys fit into a core's second-level cache (about 400 KB at 64
@@ -88,4 +88,4 @@ void Transformer::attend(std::uint32_t layer, std::uint32_t head, std::size_t n_
   }
 }
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

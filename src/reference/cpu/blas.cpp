@@ -16,7 +16,7 @@ extern "C" {
 [[gnu::weak]] int MKL_Set_Num_Threads_Local(int);
 }
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 namespace blas {
 namespace {
 
@@ -62,4 +62,4 @@ const char* blas_description() {
   return text.c_str();
 }
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

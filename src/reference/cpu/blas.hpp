@@ -6,7 +6,7 @@
 
 #include <cstddef>
 
-namespace cake::reference::blas {
+namespace cake::inline CAKE_ABI::reference::blas {
 
 /// Makes the BLAS run on the calling thread alone. Cheap; call it before the first product.
 void use_calling_thread_only();
@@ -20,4 +20,4 @@ void product_with_transpose(std::size_t m, std::size_t n, std::size_t k, const f
 void product(std::size_t m, std::size_t n, std::size_t k, const float* a, std::size_t lda,
              const float* b, std::size_t ldb, float beta, float* c, std::size_t ldc);
 
-}  // namespace cake::reference::blas
+}  // namespace cake::inline CAKE_ABI::reference::blas

@@ -18,7 +18,7 @@
 #include "thread_pool.hpp"
 #include "transformer.hpp"
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 namespace {
 
 constexpr unsigned kMaxThreads = 1024;
@@ -189,4 +189,4 @@ void CpuBackend::clear() {
 CpuProfile CpuBackend::profile() const { return state_->model.profile; }
 void CpuBackend::reset_profile() { state_->model.profile = {}; }
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

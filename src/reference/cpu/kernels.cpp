@@ -2,7 +2,7 @@
 // Copyright 2026 the cake authors
 #include "kernels.hpp"
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 
 extern const Kernels kernels_base;
 #if defined(CAKE_REFERENCE_X86_KERNELS)
@@ -26,4 +26,4 @@ const Kernels& kernels() {
 #endif
 }
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

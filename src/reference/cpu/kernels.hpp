@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 
 struct Kernels {
   const char* name;
@@ -32,4 +32,4 @@ struct Kernels {
 
 const Kernels& kernels();
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

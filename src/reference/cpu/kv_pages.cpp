@@ -9,7 +9,7 @@
 
 #include "kernels.hpp"
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 namespace {
 
 // Tokens that one slab holds, roughly: few enough that the last slab wastes little.
@@ -198,4 +198,4 @@ void KvPages::gather(std::uint32_t layer, std::uint32_t head, TokenRange range, 
   }
 }
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

@@ -15,7 +15,7 @@
 #include "cake/kv_presence.hpp"
 #include "cake/staging.hpp"
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 
 /// Shape:   a page is [layer][K|V] runs of page_tokens tokens, each run in the layout's order, as
 /// in
@@ -78,4 +78,4 @@ class KvPages {
   KvPresence presence_;
 };
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

@@ -4,7 +4,7 @@
 
 #include <chrono>
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 namespace {
 
 // Loops of one pass follow each other within microseconds, and waking a sleeping thread takes tens
@@ -73,4 +73,4 @@ void ThreadPool::work(unsigned worker) {
   }
 }
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

@@ -11,7 +11,7 @@
 #include <thread>
 #include <vector>
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 
 /// Thread:  one caller at a time
 class ThreadPool {
@@ -60,4 +60,4 @@ class ThreadPool {
   std::vector<std::thread> workers_;
 };
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

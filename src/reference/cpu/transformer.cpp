@@ -10,7 +10,7 @@
 #include "blas.hpp"
 #include "kernels.hpp"
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 namespace {
 
 // Rows that pass through a layer together: enough that packing weights for the BLAS is a small part
@@ -254,4 +254,4 @@ void Transformer::for_rows(std::size_t first, std::size_t end, const Body& body)
   });
 }
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

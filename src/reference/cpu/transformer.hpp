@@ -13,7 +13,7 @@
 #include "kv_pages.hpp"
 #include "thread_pool.hpp"
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 
 /// Thread:  one at a time; KvPages says what may run beside it
 class Transformer {
@@ -91,4 +91,4 @@ struct Transformer::Tile {
   std::vector<float> maximum, sum;  // [queries]
 };
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

@@ -10,7 +10,7 @@
 
 #include "cake/reference/cuda_backend.hpp"
 
-namespace cake::reference::cuda_impl {
+namespace cake::inline CAKE_ABI::reference::cuda_impl {
 
 /// Errors:  invalid_argument, naming the option
 inline Result<CudaOptions> complete(CudaOptions options, const Config& config) {
@@ -40,4 +40,4 @@ inline std::vector<TokenRange> passes_of(TokenRange range, std::uint32_t most) {
   return passes;
 }
 
-}  // namespace cake::reference::cuda_impl
+}  // namespace cake::inline CAKE_ABI::reference::cuda_impl

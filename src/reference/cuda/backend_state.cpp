@@ -9,7 +9,7 @@
 
 #include "backend_options.hpp"
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 
 using cuda_impl::refused;
 
@@ -238,4 +238,4 @@ Status CudaBackend::State::warm_up(const cuda_impl::StepShape& shape) {
   return {};
 }
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

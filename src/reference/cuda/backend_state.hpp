@@ -24,7 +24,7 @@
 #include "recent_cache.hpp"
 #include "step_graphs.hpp"
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 namespace cuda_impl {
 
 inline Error refused(std::string what) { return Error{Errc::invalid_argument, 0, std::move(what)}; }
@@ -94,4 +94,4 @@ struct CudaBackend::State {
   std::shared_ptr<Work> latest;
 };
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

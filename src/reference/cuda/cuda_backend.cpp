@@ -12,7 +12,7 @@
 #include "backend_state.hpp"
 #include "model.hpp"
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 
 using cuda_impl::refused;
 
@@ -182,4 +182,4 @@ Result<CudaProfile> CudaBackend::profile(Tokens prompt, TokenRange range) {
   return profile;
 }
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

@@ -6,7 +6,7 @@
 #include <thread>
 #include <utility>
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 
 CudaPass::CudaPass(Error error) : status_(std::move(error)) {}
 CudaPass::CudaPass(std::shared_ptr<Work> work) : work_(std::move(work)) {}
@@ -39,4 +39,4 @@ Status CudaPass::wait() {
   return status_;
 }
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

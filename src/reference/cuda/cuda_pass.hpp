@@ -13,7 +13,7 @@
 #include "cake/reference/cuda_backend.hpp"
 #include "step_graphs.hpp"
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 namespace cuda_impl {
 
 /// What the latest prompt came to; set by the pass that was waited for.
@@ -38,4 +38,4 @@ struct CudaPass::Work {
   std::vector<std::shared_ptr<cuda_impl::StepGraphs>> graphs;  // kept while they may run
 };
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

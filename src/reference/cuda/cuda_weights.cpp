@@ -11,7 +11,7 @@
 
 #include "kernels.hpp"
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 namespace {
 
 constexpr std::size_t kAlignment = 256;
@@ -211,4 +211,4 @@ Config llama_3_1_8b() {
   return c;
 }
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-namespace cake::reference::cuda_impl {
+namespace cake::inline CAKE_ABI::reference::cuda_impl {
 namespace {
 
 constexpr int kRounds = 5;
@@ -217,4 +217,4 @@ Status Gemm::tune(const Product& p, cudaStream_t stream, std::size_t candidates)
   return {};
 }
 
-}  // namespace cake::reference::cuda_impl
+}  // namespace cake::inline CAKE_ABI::reference::cuda_impl

@@ -18,7 +18,7 @@
 #include "cake/cuda/runtime.hpp"
 #include "cake/result.hpp"
 
-namespace cake::reference::cuda_impl {
+namespace cake::inline CAKE_ABI::reference::cuda_impl {
 
 /// out[row][output] = sum over inputs of in[row][input] * weight[output][input], added to what is
 /// there when `add`.
@@ -89,4 +89,4 @@ class Gemm {
   std::map<Shape, std::unique_ptr<Choice>> choices_;
 };
 
-}  // namespace cake::reference::cuda_impl
+}  // namespace cake::inline CAKE_ABI::reference::cuda_impl

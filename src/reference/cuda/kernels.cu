@@ -7,7 +7,7 @@
 #include "kernels.hpp"
 #include "src/cuda/runtime/dependent_launch.cuh"
 
-namespace cake::reference::cuda_impl {
+namespace cake::inline CAKE_ABI::reference::cuda_impl {
 namespace {
 
 namespace device = cuda::device;
@@ -244,4 +244,4 @@ cudaError_t copy_floats(float* to, const float* from, std::size_t count, cudaStr
   return cudaGetLastError();
 }
 
-}  // namespace cake::reference::cuda_impl
+}  // namespace cake::inline CAKE_ABI::reference::cuda_impl

@@ -11,7 +11,7 @@
 
 #include "cake/cuda/paged_kv.hpp"
 
-namespace cake::reference::cuda_impl {
+namespace cake::inline CAKE_ABI::reference::cuda_impl {
 
 /// What changes from step to step of one size. In device memory, so that a captured graph serves
 /// all of them.
@@ -80,4 +80,4 @@ cudaError_t fill_normal_bf16(void* to, std::size_t count, float deviation, std::
                              cudaStream_t stream);
 cudaError_t fill(float* to, std::size_t count, float value, cudaStream_t stream);
 
-}  // namespace cake::reference::cuda_impl
+}  // namespace cake::inline CAKE_ABI::reference::cuda_impl

@@ -7,7 +7,7 @@
 #include <random>
 #include <string>
 
-namespace cake::reference::cuda_impl {
+namespace cake::inline CAKE_ABI::reference::cuda_impl {
 namespace {
 
 std::uint32_t pages_for(std::uint32_t tokens, std::uint32_t page_tokens) {
@@ -81,4 +81,4 @@ Status KvPool::check(const Slice& slice) const {
   return {};
 }
 
-}  // namespace cake::reference::cuda_impl
+}  // namespace cake::inline CAKE_ABI::reference::cuda_impl

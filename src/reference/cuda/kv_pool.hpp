@@ -13,7 +13,7 @@
 #include "cake/engine.hpp"
 #include "cake/kv_presence.hpp"
 
-namespace cake::reference::cuda_impl {
+namespace cake::inline CAKE_ABI::reference::cuda_impl {
 
 /// Which page holds which tokens: 0, 1, 2 ... or, with a seed, a random order of them.
 std::vector<std::int32_t> deal_pages(std::uint32_t n_pages, std::uint64_t seed);
@@ -49,4 +49,4 @@ class KvPool {
   std::shared_ptr<KvPresence> presence_;
 };
 
-}  // namespace cake::reference::cuda_impl
+}  // namespace cake::inline CAKE_ABI::reference::cuda_impl

@@ -10,7 +10,7 @@
 #include "cake/cuda/attention.hpp"
 #include "swiglu_product.hpp"
 
-namespace cake::reference::cuda_impl {
+namespace cake::inline CAKE_ABI::reference::cuda_impl {
 namespace {
 
 constexpr std::size_t kBf16 = 2;
@@ -309,4 +309,4 @@ Status Model::tune(const StepShape& step, cudaStream_t stream) {
   return status;
 }
 
-}  // namespace cake::reference::cuda_impl
+}  // namespace cake::inline CAKE_ABI::reference::cuda_impl

@@ -15,7 +15,7 @@
 #include "kernels.hpp"
 #include "kv_pool.hpp"
 
-namespace cake::reference::cuda_impl {
+namespace cake::inline CAKE_ABI::reference::cuda_impl {
 
 /// What a launch belongs to, for the profile.
 enum class Part { gemm, attention, elementwise };
@@ -95,4 +95,4 @@ class Model {
   cuda::DeviceBuffer workspace_;  // of attention
 };
 
-}  // namespace cake::reference::cuda_impl
+}  // namespace cake::inline CAKE_ABI::reference::cuda_impl

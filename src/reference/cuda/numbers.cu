@@ -16,7 +16,7 @@
 
 #include "kernels.hpp"
 
-namespace cake::reference::cuda_impl {
+namespace cake::inline CAKE_ABI::reference::cuda_impl {
 namespace {
 
 /// Calls algorithm(policy), which only enqueues.
@@ -95,4 +95,4 @@ cudaError_t fill(float* to, std::size_t count, float value, cudaStream_t stream)
   return enqueue(stream, [&](const auto& policy) { thrust::fill(policy, to, to + count, value); });
 }
 
-}  // namespace cake::reference::cuda_impl
+}  // namespace cake::inline CAKE_ABI::reference::cuda_impl

@@ -8,7 +8,7 @@
 #include <list>
 #include <utility>
 
-namespace cake::reference::cuda_impl {
+namespace cake::inline CAKE_ABI::reference::cuda_impl {
 
 /// For a handful of entries: a search looks at all of them.
 template <class Key, class Value>
@@ -40,4 +40,4 @@ class RecentCache {
   std::list<std::pair<Key, Value>> entries_;  // the latest used first
 };
 
-}  // namespace cake::reference::cuda_impl
+}  // namespace cake::inline CAKE_ABI::reference::cuda_impl

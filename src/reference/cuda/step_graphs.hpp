@@ -11,7 +11,7 @@
 
 #include "cake/cuda/runtime.hpp"
 
-namespace cake::reference::cuda_impl {
+namespace cake::inline CAKE_ABI::reference::cuda_impl {
 
 /// Owns an executable graph, or none.
 class GraphExec {
@@ -59,4 +59,4 @@ class GraphExec {
 /// One graph, or one for each layer; captured when they are first needed.
 using StepGraphs = std::vector<GraphExec>;
 
-}  // namespace cake::reference::cuda_impl
+}  // namespace cake::inline CAKE_ABI::reference::cuda_impl

@@ -7,7 +7,7 @@
 #include "cake/cuda/runtime.hpp"
 #include "src/cuda/runtime/tensor_map.hpp"
 
-namespace cake::reference::cuda_impl {
+namespace cake::inline CAKE_ABI::reference::cuda_impl {
 
 Result<std::uint32_t> sm90_processors() {
   int device = 0;
@@ -47,4 +47,4 @@ Status swiglu_product(const SwigluProduct& p, cudaStream_t stream) {
                          "SwiGLU within products");
 }
 
-}  // namespace cake::reference::cuda_impl
+}  // namespace cake::inline CAKE_ABI::reference::cuda_impl

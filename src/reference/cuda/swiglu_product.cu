@@ -24,7 +24,7 @@
 #include "src/cuda/runtime/kernel_shared_memory.hpp"
 #include "swiglu_product.hpp"
 
-namespace cake::reference::cuda_impl {
+namespace cake::inline CAKE_ABI::reference::cuda_impl {
 namespace {
 
 namespace device = cuda::device;
@@ -210,4 +210,4 @@ cudaError_t launch_swiglu_product(const SwigluMaps& maps, const SwigluProduct& p
                                 static_cast<int>(p.n_embd) / kDepth, static_cast<int>(p.n_ff));
 }
 
-}  // namespace cake::reference::cuda_impl
+}  // namespace cake::inline CAKE_ABI::reference::cuda_impl

@@ -12,7 +12,7 @@
 
 #include "cake/result.hpp"
 
-namespace cake::reference::cuda_impl {
+namespace cake::inline CAKE_ABI::reference::cuda_impl {
 
 /// out[row][i] = silu(in[row] . weight[i]) * (in[row] . weight[n_ff + i]), summed in fp32 and
 /// rounded once.
@@ -66,4 +66,4 @@ struct SwigluMaps {
 cudaError_t launch_swiglu_product(const SwigluMaps& maps, const SwigluProduct& product,
                                   std::uint32_t processors, cudaStream_t stream);
 
-}  // namespace cake::reference::cuda_impl
+}  // namespace cake::inline CAKE_ABI::reference::cuda_impl

@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 namespace {
 
 constexpr std::string_view kPrefix = "llama.";
@@ -372,4 +372,4 @@ Result<Config> read_config(const GgufFile& file) {
   return config;
 }
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

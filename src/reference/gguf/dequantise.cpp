@@ -9,7 +9,7 @@
 #include "gguf_types.hpp"
 #include "numbers.hpp"
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 namespace {
 
 std::uint16_t load_u16(const std::byte* p) {
@@ -207,4 +207,4 @@ std::string supported_tensor_types() {
   return names;
 }
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

@@ -14,7 +14,7 @@
 
 #include "gguf_types.hpp"
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 
 static_assert(std::endian::native == std::endian::little, "GGUF is read in place");
 
@@ -370,4 +370,4 @@ Error GgufFile::error(Errc code, std::string what) const {
   return Error{code, 0, name_ + ": " + std::move(what)};
 }
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

@@ -10,7 +10,7 @@
 
 #include "cake/reference/gguf.hpp"
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 
 /// Bytes of one value in the file; 0 for strings and arrays, which say their own size.
 constexpr std::uint64_t width_of(GgufType type) {
@@ -50,4 +50,4 @@ struct TensorTypeInfo {
 /// Null when no such number is known.
 const TensorTypeInfo* find_tensor_type(std::uint32_t type);
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

@@ -9,7 +9,7 @@
 #include "cake/reference/gguf.hpp"
 #include "gguf_types.hpp"
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 namespace {
 
 template <class T>
@@ -180,4 +180,4 @@ Result<std::vector<double>> GgufFile::numbers(std::string_view key) const {
   return numbers;
 }
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

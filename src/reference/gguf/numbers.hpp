@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 namespace {
 
 [[maybe_unused]] inline float bf16_to_f32(uint16_t bits) {
@@ -51,4 +51,4 @@ namespace {
 }
 
 }  // namespace
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

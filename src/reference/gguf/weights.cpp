@@ -8,7 +8,7 @@
 #include <unordered_set>
 #include <utility>
 
-namespace cake::reference {
+namespace cake::inline CAKE_ABI::reference {
 
 /// Two passes over the same list of tensors: the first finds and checks each and adds up the room,
 /// the second fills it. So nothing is allocated on the word of a file that does not hold the data.
@@ -183,4 +183,4 @@ Result<std::shared_ptr<const Weights>> Weights::load(const std::filesystem::path
   return load(*file);
 }
 
-}  // namespace cake::reference
+}  // namespace cake::inline CAKE_ABI::reference

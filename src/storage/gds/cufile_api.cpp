@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-namespace cake::detail::cufile {
+namespace cake::inline CAKE_ABI::detail::cufile {
 namespace {
 
 /// Guards the list of libraries, and who opens their drivers.
@@ -218,4 +218,4 @@ Result<ReadCounts> Api::read_counts() const {
   return counts;
 }
 
-}  // namespace cake::detail::cufile
+}  // namespace cake::inline CAKE_ABI::detail::cufile

@@ -17,7 +17,7 @@
 
 #include "cake/result.hpp"
 
-namespace cake::detail::cufile {
+namespace cake::inline CAKE_ABI::detail::cufile {
 
 struct ErrorPair {  // CUfileError_t
   int err;
@@ -132,4 +132,4 @@ class Api {
 /// "5027 (file descriptor is not registered)" and the like; also of a negative result of a read.
 std::string describe(int code);
 
-}  // namespace cake::detail::cufile
+}  // namespace cake::inline CAKE_ABI::detail::cufile

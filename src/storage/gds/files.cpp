@@ -10,7 +10,7 @@
 #include <string>
 #include <utility>
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 GdsFile::GdsFile(std::shared_ptr<cufile::Api> api, Fd fd, cufile::Handle handle,
                  const struct stat& info)
@@ -116,4 +116,4 @@ void GdsFileCache::sweep() {
   });
 }
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

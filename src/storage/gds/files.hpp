@@ -16,7 +16,7 @@
 #include "src/storage/posix/directory.hpp"
 #include "src/storage/posix/recent_files.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 /// A file that is registered for as long as somebody holds it, so never deregistered under a read.
 class GdsFile {
@@ -79,4 +79,4 @@ class GdsFileCache {
   RecentFiles<GdsFile> files_;
 };
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

@@ -17,7 +17,7 @@
 #include "files.hpp"
 #include "probe.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 namespace detail {
 namespace {
 
@@ -415,4 +415,4 @@ std::string GdsStorage::path() const { return engine_->path(); }
 PosixStats GdsStorage::posix_stats() const { return engine_->posix.stats(); }
 const std::filesystem::path& GdsStorage::directory() const { return engine_->posix.directory(); }
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

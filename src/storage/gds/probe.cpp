@@ -9,7 +9,7 @@
 #include <system_error>
 #include <utility>
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 namespace {
 
 constexpr std::size_t kProbeBytes = std::size_t{256} << 10;
@@ -252,4 +252,4 @@ GdsProbe probe_gds(const GdsOptions& options, DeviceStaging* staging) {
   return checks;
 }
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

@@ -9,7 +9,7 @@
 #include "cake/storage/gds.hpp"
 #include "files.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 /// How far it went, and what a store needs to read through cuFile afterwards.
 struct GdsProbe {
@@ -24,4 +24,4 @@ struct GdsProbe {
 /// `registered` says, the registration of the arena.
 GdsProbe probe_gds(const GdsOptions& options, DeviceStaging* staging);
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <cstdio>
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 int PosixCalls::open_at(int directory, const char* name, int flags, mode_t mode) {
   return ::openat(directory, name, flags, mode);
@@ -62,4 +62,4 @@ int PosixCalls::unlink_at(int directory, const char* name, int flags) {
 
 int PosixCalls::lock(int file, int operation) { return ::flock(file, operation); }
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

@@ -9,7 +9,7 @@
 
 #include <cstddef>
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 /// Each does what its name says and nothing else: no retry, no check. Results and errno as the
 /// system's.
@@ -39,4 +39,4 @@ class PosixCalls {
   virtual int lock(int file, int operation);
 };
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

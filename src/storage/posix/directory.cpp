@@ -8,7 +8,7 @@
 
 #include "cake/staging.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 namespace {
 
 constexpr int kDirectoryFlags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
@@ -208,4 +208,4 @@ Result<Fd> StoreDirectory::open_object(const ChunkKey& key, int extra_flags, str
   return file;
 }
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

@@ -20,7 +20,7 @@
 #include "calls.hpp"
 #include "errors.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 /// Owns a file descriptor.
 class Fd {
@@ -167,4 +167,4 @@ Result<bool> already_stored(StoreDirectory& store, const ChunkKey& key, ConstByt
 /// already.
 Result<bool> publish(StoreDirectory& store, const ChunkKey& key, ConstBytes bytes);
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

@@ -4,7 +4,7 @@
 
 #include <cerrno>
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 const char* remedy(int number) {
   switch (number) {
@@ -63,4 +63,4 @@ bool means_not_this_way(int number) {
   }
 }
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

@@ -8,7 +8,7 @@
 
 #include "cake/result.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 /// The error of a system call that failed with `number`; `context` says what was being done to
 /// what. ENOENT becomes not_found; a lack of room or memory, EFBIG among it, out_of_memory.
@@ -23,4 +23,4 @@ bool means_not_this_way(int number);
 /// What can be told without allocating memory.
 inline Error no_memory() { return Error{Errc::out_of_memory, 0, "no memory"}; }
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

@@ -14,7 +14,7 @@
 #include "cake/chunk/reader.hpp"
 #include "cake/staging.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 namespace {
 
 // The most that one write does for the store. A write is to take below 50 ms.
@@ -268,4 +268,4 @@ bool Evictor::remove(const Candidate& candidate, std::int64_t now, Outcome& outc
   return true;
 }
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

@@ -16,7 +16,7 @@
 #include "index.hpp"
 #include "look.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 /// Each write does a bounded part of the work: it looks at some files, reads some headers and
 /// erases some objects, at least as much as it adds.
@@ -75,4 +75,4 @@ class Evictor {
   std::uint64_t generation_ = 0;  // of the directory that is known
 };
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

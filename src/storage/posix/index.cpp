@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <bit>
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 int age_class(std::int64_t now, std::int64_t used) {
   // A clock that was set back makes files from the future; they count as new.
@@ -80,4 +80,4 @@ void ObjectIndex::end_folder(std::uint8_t number) {
   }
 }
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

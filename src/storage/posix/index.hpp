@@ -13,7 +13,7 @@
 
 #include "cake/identity.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 struct KnownObject {
   std::uint64_t bytes = 0;
@@ -69,4 +69,4 @@ class ObjectIndex {
 /// Classes of age double: 0 below a minute, n from 2^(n-1) minutes on.
 int age_class(std::int64_t now, std::int64_t used);
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

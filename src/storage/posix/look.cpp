@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 DirectoryLook::Part DirectoryLook::go_on(std::size_t entries,
                                          std::chrono::steady_clock::time_point until) {
@@ -53,4 +53,4 @@ bool DirectoryLook::next_entry(Part& part) {
   return true;
 }
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

@@ -14,7 +14,7 @@
 #include "directory.hpp"
 #include "index.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 /// Goes through the 256 folders of a store. Each call of go_on() continues where the last one
 /// ended.
@@ -42,4 +42,4 @@ class DirectoryLook {
   std::unique_ptr<DIR, int (*)(DIR*)> open_{nullptr, &::closedir};
 };
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

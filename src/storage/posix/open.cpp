@@ -15,7 +15,7 @@
 #include "cake/staging.hpp"
 #include "directory.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 namespace {
 
 /// "dir/" would make the system follow a link named dir.
@@ -306,4 +306,4 @@ void StoreDirectory::read_back(const ChunkKey& key, ConstBytes expected) {
   }
 }
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

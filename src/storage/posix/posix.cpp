@@ -14,7 +14,7 @@
 #include "evictor.hpp"
 #include "reader.hpp"
 
-namespace cake {
+namespace cake::inline CAKE_ABI {
 namespace detail {
 
 /// The parts of one store, in the order in which they need each other.
@@ -306,4 +306,4 @@ const std::filesystem::path& PosixStorage::directory() const {
   return engine_->store.options().directory;
 }
 
-}  // namespace cake
+}  // namespace cake::inline CAKE_ABI

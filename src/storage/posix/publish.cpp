@@ -14,7 +14,7 @@
 #include "cake/staging.hpp"
 #include "directory.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 namespace {
 
 /// Removes a temporary name when it goes out of scope.
@@ -351,4 +351,4 @@ Result<bool> publish(StoreDirectory& store, const ChunkKey& key, ConstBytes byte
   }
 }
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

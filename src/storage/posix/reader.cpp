@@ -11,7 +11,7 @@
 
 #include "cake/staging.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 namespace {
 
 // An operation that lasts longer holds its thread; another one takes over.
@@ -285,4 +285,4 @@ Status ReadPool::carry_out(OpenFile& file, std::uint64_t offset, MutableBytes ou
   return {};
 }
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

@@ -18,7 +18,7 @@
 #include "directory.hpp"
 #include "recent_files.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 /// One call of PosixStorage::read, shared by the completion and the operations it was split into.
 struct PendingRead {
@@ -107,4 +107,4 @@ class ReadPool {
   std::thread watcher_;
 };
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

@@ -21,7 +21,7 @@
 #include "cake/identity.hpp"
 #include "cake/result.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 /// Eviction goes by the time of the last read, so readers note it. Few file systems keep it exactly
 /// (relatime, noatime), so it is set by hand, but not for every slice.
@@ -139,4 +139,4 @@ class RecentFiles {
   std::unordered_map<ChunkKey, typename List::iterator> index_;
 };
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

@@ -14,7 +14,7 @@
 
 #include "directory.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 namespace {
 
 constexpr std::string_view kTemporaryPrefix = ".tmp-";
@@ -150,4 +150,4 @@ void remove_leftovers(StoreDirectory& store) {
   }
 }
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

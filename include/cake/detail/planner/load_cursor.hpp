@@ -10,7 +10,7 @@
 
 #include "cake/scheduler.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 /// Walks the stored segments between holes: upwards from the one that holds `first`, each from its
 /// back, then what lies below. Without holes that is: from the last chunk to the first. Amortised
@@ -85,4 +85,4 @@ class LoadCursor {
   bool done_ = false;
 };
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

@@ -6,7 +6,9 @@
 
 #include <cstdint>
 
-namespace cake::detail {
+#include "cake/version.hpp"
+
+namespace cake::inline CAKE_ABI::detail {
 
 /// One way to go on: compute takes every chunk below `stop` and what no lane of `lanes` can read;
 /// the lanes read the rest, each segment from its back.
@@ -24,4 +26,4 @@ struct Schedule {
   double layered_from = 0;   // loads that begin later than this come layer by layer
 };
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

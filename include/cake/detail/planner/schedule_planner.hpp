@@ -18,7 +18,7 @@
 #include "cake/scheduler.hpp"
 #include "cake/scheduler/compute_cost.hpp"
 
-namespace cake::detail {
+namespace cake::inline CAKE_ABI::detail {
 
 class SchedulePlanner {
  public:
@@ -397,4 +397,4 @@ class SchedulePlanner {
   std::uint64_t visits_ = 0;
 };
 
-}  // namespace cake::detail
+}  // namespace cake::inline CAKE_ABI::detail

@@ -19,7 +19,7 @@
 #include "sm90_producer.cuh"
 #include "sm90_tile.cuh"
 
-namespace cake::cuda::device {
+namespace cake::inline CAKE_ABI::cuda::device {
 
 template <class T, int kDim, int kConsumers>
 __global__ void __launch_bounds__(Sm90Tile<kDim, kConsumers>::kThreads, 1)
@@ -41,4 +41,4 @@ __global__ void __launch_bounds__(Sm90Tile<kDim, kConsumers>::kThreads, 1)
   }
 }
 
-}  // namespace cake::cuda::device
+}  // namespace cake::inline CAKE_ABI::cuda::device

@@ -9,7 +9,7 @@
 #include "sm90_tile.cuh"
 #include "src/cuda/ptx/warpgroup.cuh"
 
-namespace cake::cuda::device {
+namespace cake::inline CAKE_ABI::cuda::device {
 
 /// Softmax of rows that come a block of scores at a time, in powers of two. With kRaisesSeldom the
 /// maximum is only raised when it grew by more than 2^8, which leaves sums and weights well inside
@@ -262,4 +262,4 @@ class Sm90Consumer {
   SideRing keys_, values_;
 };
 
-}  // namespace cake::cuda::device
+}  // namespace cake::inline CAKE_ABI::cuda::device

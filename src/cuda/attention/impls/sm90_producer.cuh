@@ -12,7 +12,7 @@
 #include "src/cuda/ptx/tma.cuh"
 #include "src/cuda/ptx/warpgroup.cuh"
 
-namespace cake::cuda::device {
+namespace cake::inline CAKE_ABI::cuda::device {
 
 template <class T, class Tile>
 class Sm90Producer {
@@ -225,4 +225,4 @@ class Sm90Producer {
   Page ahead_{};
 };
 
-}  // namespace cake::cuda::device
+}  // namespace cake::inline CAKE_ABI::cuda::device

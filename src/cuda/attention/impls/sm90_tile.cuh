@@ -13,7 +13,7 @@
 #include "src/cuda/ptx/mbarrier.cuh"
 #include "src/cuda/ptx/warpgroup.cuh"
 
-namespace cake::cuda::device {
+namespace cake::inline CAKE_ABI::cuda::device {
 
 /// A place in a ring of kStages buffers, which is gone through again and again.
 template <int kStages>
@@ -141,4 +141,4 @@ class Sm90Schedule {
   std::uint32_t turn_ = 0;
 };
 
-}  // namespace cake::cuda::device
+}  // namespace cake::inline CAKE_ABI::cuda::device

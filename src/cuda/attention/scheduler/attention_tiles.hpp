@@ -17,7 +17,7 @@
 #define CAKE_ANYWHERE
 #endif
 
-namespace cake::cuda {
+namespace cake::inline CAKE_ABI::cuda {
 
 struct AttentionTile {
   std::uint32_t pair = 0;  // sequence * n_kv_heads + KV head
@@ -70,4 +70,4 @@ class AttentionTiles {
   std::uint32_t row_tiles_, pairs_, splits_, section_;
 };
 
-}  // namespace cake::cuda
+}  // namespace cake::inline CAKE_ABI::cuda
