@@ -9,6 +9,8 @@
 
 #include <cstdint>
 
+#include "cake/version.hpp"
+
 namespace cake::inline CAKE_ABI::testing {
 
 /// Copies the box at (column, row, head, page) of `map`, 128 rows of 64 elements, and writes its

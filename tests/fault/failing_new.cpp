@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <new>
 
+#include "cake/version.hpp"
+
 namespace {
 
 std::atomic<long> g_left{-1};  // negative: none fails

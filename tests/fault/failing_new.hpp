@@ -5,6 +5,8 @@
 // it.
 #pragma once
 
+#include "cake/version.hpp"
+
 namespace cake::inline CAKE_ABI::failing_new {
 
 /// The allocation after `after` others throws, in whatever thread, and with `keep` all later ones.

@@ -9,6 +9,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cake/version.hpp"
+
 namespace cake::inline CAKE_ABI::fault {
 
 struct FakeCufile {

@@ -6,6 +6,8 @@
 
 #include <atomic>
 
+#include "cake/version.hpp"
+
 namespace cake::inline CAKE_ABI::fault {
 
 /// All are off when zero. Errno values are positive.

@@ -10,6 +10,8 @@
 
 #include <cstdint>
 
+#include "cake/version.hpp"
+
 namespace cake::inline CAKE_ABI::cuda::device {
 
 __device__ inline std::uint32_t shared_address(const void* pointer) {

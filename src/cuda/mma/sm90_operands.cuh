@@ -10,6 +10,7 @@
 
 #include <cstdint>
 
+#include "cake/version.hpp"
 #include "mma_sync.cuh"
 #include "src/cuda/ptx/wgmma.cuh"
 

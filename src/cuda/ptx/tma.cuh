@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "cake/version.hpp"
 #include "src/cuda/mma/mma_sync.cuh"
 
 namespace cake::inline CAKE_ABI::cuda::device {

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "cake/version.hpp"
+
 namespace cake::inline CAKE_ABI::cuda::device {
 
 /// Gives registers back, down to kCount for each thread of the warpgroup.

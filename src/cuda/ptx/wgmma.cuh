@@ -14,6 +14,8 @@
 
 #include <cstdint>
 
+#include "cake/version.hpp"
+
 namespace cake::inline CAKE_ABI::cuda::device {
 
 /// Before the first product, and after registers of one were touched.

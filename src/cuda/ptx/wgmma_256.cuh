@@ -10,6 +10,7 @@
 
 #include <cstdint>
 
+#include "cake/version.hpp"
 #include "wgmma.cuh"
 
 namespace cake::inline CAKE_ABI::cuda::device {

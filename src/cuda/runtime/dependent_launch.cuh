@@ -10,6 +10,8 @@
 #include <cstddef>
 #include <utility>
 
+#include "cake/version.hpp"
+
 namespace cake::inline CAKE_ABI::cuda {
 namespace device {
 

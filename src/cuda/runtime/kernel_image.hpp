@@ -4,6 +4,8 @@
 
 #include <cuda_runtime_api.h>
 
+#include "cake/version.hpp"
+
 namespace cake::inline CAKE_ABI::cuda {
 
 /// Whether this build holds code that the current device can run.

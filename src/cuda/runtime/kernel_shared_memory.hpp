@@ -9,6 +9,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "cake/version.hpp"
+
 namespace cake::inline CAKE_ABI::cuda {
 
 /// Allows kKernel `bytes` of dynamic shared memory on the current device. Thread: any

@@ -11,6 +11,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cake/version.hpp"
+
 #ifdef __CUDACC__
 #define CAKE_HOST_DEVICE __host__ __device__
 #else

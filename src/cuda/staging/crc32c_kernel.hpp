@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cake/version.hpp"
+
 namespace cake::inline CAKE_ABI::cuda::crc {
 
 /// Enqueues the digests of `runs` runs, as DeviceStaging::crc32c() describes them.

@@ -6,6 +6,8 @@
 
 #include <cstddef>
 
+#include "cake/version.hpp"
+
 namespace cake::inline CAKE_ABI::reference::blas {
 
 /// Makes the BLAS run on the calling thread alone. Cheap; call it before the first product.

@@ -11,6 +11,8 @@
 #include <thread>
 #include <vector>
 
+#include "cake/version.hpp"
+
 namespace cake::inline CAKE_ABI::reference {
 
 /// Thread:  one caller at a time

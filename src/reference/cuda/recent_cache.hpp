@@ -8,6 +8,8 @@
 #include <list>
 #include <utility>
 
+#include "cake/version.hpp"
+
 namespace cake::inline CAKE_ABI::reference::cuda_impl {
 
 /// For a handful of entries: a search looks at all of them.

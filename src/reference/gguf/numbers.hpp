@@ -8,6 +8,8 @@
 
 #include <stdint.h>
 
+#include "cake/version.hpp"
+
 namespace cake::inline CAKE_ABI::reference {
 namespace {
 

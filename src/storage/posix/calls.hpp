@@ -9,6 +9,8 @@
 
 #include <cstddef>
 
+#include "cake/version.hpp"
+
 namespace cake::inline CAKE_ABI::detail {
 
 /// Each does what its name says and nothing else: no retry, no check. Results and errno as the

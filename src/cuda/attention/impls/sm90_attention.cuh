@@ -15,6 +15,7 @@
 // DeepGEMM (how the files are laid out), the CUTLASS documentation (who arrives at which barrier).
 #pragma once
 
+#include "cake/version.hpp"
 #include "sm90_consumer.cuh"
 #include "sm90_producer.cuh"
 #include "sm90_tile.cuh"

@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "cake/version.hpp"
 #include "sm90_tile.cuh"
 #include "src/cuda/ptx/warpgroup.cuh"
 

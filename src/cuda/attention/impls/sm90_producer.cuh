@@ -8,6 +8,7 @@
 // does not divide the rows of a tile.
 #pragma once
 
+#include "cake/version.hpp"
 #include "sm90_tile.cuh"
 #include "src/cuda/ptx/tma.cuh"
 #include "src/cuda/ptx/warpgroup.cuh"

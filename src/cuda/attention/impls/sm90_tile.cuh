@@ -7,6 +7,7 @@
 
 #include <cuda.h>
 
+#include "cake/version.hpp"
 #include "src/cuda/attention/scheduler/attention_tiles.hpp"
 #include "src/cuda/attention/sm90_attention.hpp"
 #include "src/cuda/mma/sm90_operands.cuh"

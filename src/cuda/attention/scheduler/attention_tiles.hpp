@@ -11,6 +11,8 @@
 
 #include <cstdint>
 
+#include "cake/version.hpp"
+
 #ifdef __CUDACC__
 #define CAKE_ANYWHERE __host__ __device__
 #else
