@@ -165,7 +165,7 @@ class IoLanes {
   /// One read on its way through a lane.
   struct Job {
     std::shared_ptr<detail::LaneClient> client;
-    detail::LaneRead read;
+    detail::ReadTicket read;
     AlignedBuffer buffer;
     std::unique_ptr<detail::Parked> parked;  // a read that has not ended
     bool kept = false;                       // the client keeps the buffer

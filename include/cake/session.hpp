@@ -332,21 +332,16 @@ class PrefillSession {
 
     // ---- lanes' side ----
 
-    std::optional<detail::LaneRead> next_read(LaneId lane, std::uint64_t max_bytes,
+    std::optional<detail::ReadTicket> next_read(LaneId lane, std::uint64_t max_bytes,
                                               bool& short_of_room) override {
       std::lock_guard lock(mutex);
       if constexpr (detail::inserts_on_caller<M>()) {
         // An engine that does not come to insert keeps no more than half of the staging memory.
         if (!pending.empty() && 2 * pending_bytes >= lanes.staging_bytes()) return std::nullopt;
       }
-      const auto ticket = core.next_load(lane, max_bytes, now(), &short_of_room);
-      if (!ticket) return std::nullopt;
-      const LayerRange layers = ticket->slice.layers;
-      const PrefillSpec& spec = lookup.spec;
-      const std::uint64_t offset =
-          layers.begin == 0 ? 0 : spec.head_bytes + layers.begin * spec.layer_bytes;
-      return detail::LaneRead{ticket->id, lane, lookup.keys[ticket->slice.chunk], offset,
-                              ticket->bytes};
+      auto ticket = core.next_load(lane, max_bytes, now(), &short_of_room);
+      if (ticket) ticket->key = lookup.keys[ticket->slice.chunk];
+      return ticket;
     }
 
     bool wanted(std::uint64_t read) noexcept override {
@@ -355,12 +350,12 @@ class PrefillSession {
       return core.wanted(read);
     }
 
-    void returned(const detail::LaneRead& read) noexcept override {
+    void returned(const detail::ReadTicket& read) noexcept override {
       std::lock_guard lock(mutex);
       core.returned(read.id, now());
     }
 
-    void failed(const detail::LaneRead& read, const Error& why) noexcept override {
+    void failed(const detail::ReadTicket& read, const Error& why) noexcept override {
       // What is there is of no use to anybody: gone, so that the next save can put it right, and
       // gone before the run can end. Once nobody waits for the read, a save may have done so.
       if ((why.code == Errc::corrupt || why.code == Errc::mismatch) && wanted(read.id)) {
@@ -377,7 +372,7 @@ class PrefillSession {
 
     bool keeps_bytes() const noexcept override { return detail::inserts_on_caller<M>(); }
 
-    void landed(const detail::LaneRead& read, MutableBytes bytes) noexcept override {
+    void landed(const detail::ReadTicket& read, MutableBytes bytes) noexcept override {
       const Result<Taken> taken =
           detail::guarded(Errc::io, "a chunk that was read", [&] { return take(read, bytes); });
       if (!taken) failed(read, taken.error());
@@ -400,16 +395,16 @@ class PrefillSession {
 
     /// Verifies what a read brought. It is then to be inserted, by the lane or by the driving
     /// thread.
-    Result<Taken> take(const detail::LaneRead& read, MutableBytes bytes) {
+    Result<Taken> take(const detail::ReadTicket& read, MutableBytes bytes) {
       Taken taken;
       std::shared_ptr<const ChunkTables> tables;
       {
         std::lock_guard lock(mutex);
         const detail::ReadEntry* entry = core.find(read.id);
         if (entry == nullptr) return taken;
-        taken.slice = entry->slice;
-        const auto known = parsed.find(entry->slice.chunk);
-        if (entry->slice.layers.begin > 0 && known != parsed.end()) tables = known->second;
+        taken.slice = entry->ticket.slice;
+        const auto known = parsed.find(taken.slice.chunk);
+        if (taken.slice.layers.begin > 0 && known != parsed.end()) tables = known->second;
       }
       const LayerRange layers = taken.slice.layers;
       const Result<KvView> view = detail::verify_landed(

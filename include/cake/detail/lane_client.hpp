@@ -7,20 +7,11 @@
 #include <cstdint>
 #include <optional>
 
-#include "cake/identity.hpp"
+#include "cake/detail/read_table.hpp"
 #include "cake/result.hpp"
 #include "cake/types.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
-
-/// A read for a lane to make.
-struct LaneRead {
-  std::uint64_t id = 0;
-  LaneId lane = 0;
-  ChunkKey key;
-  std::uint64_t offset = 0;
-  std::uint64_t bytes = 0;
-};
 
 /// A session as the lanes see it. The lanes share its ownership while a read of it is under way.
 class LaneClient {
@@ -28,16 +19,16 @@ class LaneClient {
   virtual ~LaneClient() = default;
   /// Claims the next read for a lane that has room for `max_bytes`; `short_of_room` when there
   /// would be one for more bytes. Called with the lanes locked: must not call them.
-  virtual std::optional<LaneRead> next_read(LaneId lane, std::uint64_t max_bytes,
+  virtual std::optional<ReadTicket> next_read(LaneId lane, std::uint64_t max_bytes,
                                             bool& short_of_room) = 0;
   virtual bool wanted(std::uint64_t read) noexcept = 0;
   /// Takes the bytes of a good read. They are the lane's again when it returns, or, where
   /// keeps_bytes(), when it calls IoLanes::give_back().
-  virtual void landed(const LaneRead& read, MutableBytes bytes) noexcept = 0;
+  virtual void landed(const ReadTicket& read, MutableBytes bytes) noexcept = 0;
   virtual bool keeps_bytes() const noexcept = 0;
-  virtual void failed(const LaneRead& read, const Error& error) noexcept = 0;
+  virtual void failed(const ReadTicket& read, const Error& error) noexcept = 0;
   /// There was no memory for the read; it may be claimed again.
-  virtual void returned(const LaneRead& read) noexcept = 0;
+  virtual void returned(const ReadTicket& read) noexcept = 0;
 };
 
 }  // namespace cake::inline CAKE_ABI::detail
