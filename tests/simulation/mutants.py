@@ -103,7 +103,7 @@ MUTANTS = [
         ("} else if (t_.state[chunk] != ChunkState::resident) {",
          "} else if (t_.state[chunk] != ChunkState::resident && t_.state[chunk] != ChunkState::inserting) {")]),
     ("a session that waits for nobody goes on waiting", [
-        ("if (!declined && !idle_timed_out_ && now < idle_since_ + idle_timeout) {",
+        ("if (!idle() && !idle_timed_out_ && now < idle_since_ + idle_timeout) {",
          "if (!idle_timed_out_) {")]),
     # ---- planner ----
     ("compute is thought free while steps run", [
@@ -286,7 +286,7 @@ MUTANTS = [
          "  log_.step_ended(ran, now);\n")],
      "detail/session_core_test.cpp", "a lane that was refused work during a step is asked again after it"),
     ("an engine that does not come to insert keeps all memory", [
-        ("        if (!pending.empty() && 2 * pending_bytes >= lanes.staging_bytes()) return std::nullopt;\n",
+        ("      if (!pending_.empty() && 2 * pending_bytes_ >= lanes_.staging_budget()) return std::nullopt;\n",
          "")],
      "io_lanes_test.cpp", "a session that does not come to insert leaves the lanes to the others"),
     ("later layers are read without the head", [
@@ -301,8 +301,8 @@ MUTANTS = [
          "")],
      "detail/session_core_test.cpp", "a step that is larger than its budget is cut"),
     ("compute waits for lanes that have nothing to read", [
-        ("      declined = declined && (view.lane(l).down() || declined_[l] == version());",
-         "      declined = false;")],
+        ("      if (!view().lane(l).down() && declined_[l] != version()) return false;",
+         "      return false;")],
      "detail/session_core_test.cpp", "a session computes the front itself when the scheduler waits for nobody"),
     ("the rest of a load that was cut is forgotten", [
         ("    if (cut && !rest) rest_.push_back(",

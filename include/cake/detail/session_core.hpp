@@ -68,12 +68,22 @@ class SessionCore {
   bool failed(std::uint64_t id, Errc code, Time now) { return state_.failed(id, code, now); }
   bool wanted(std::uint64_t id) const { return state_.wanted(id); }
   const ReadEntry* find(std::uint64_t id) const { return state_.find(id); }
+  std::span<const ReadEntry> reads() const { return state_.reads(); }
   std::uint64_t first_failure() const { return state_.first_failure(); }
   void set_lane_down(LaneId lane, bool down) { state_.set_lane_down(lane, down); }
   void expire(Time now) { state_.expire(now); }
   Time next_deadline() const { return state_.next_deadline(); }
   void cancel() { state_.cancel(); }
   void close() { state_.close(); }
+
+  /// Nobody is at work, and no lane has anything to read: next_step() goes on with the front.
+  bool idle() const {
+    if (over() || !view().running().empty() || state_.loads_live()) return false;
+    for (LaneId l = 0; l < view().n_lanes(); ++l) {
+      if (!view().lane(l).down() && declined_[l] != version()) return false;
+    }
+    return true;
+  }
 
   // ---- what is done next ----
 
@@ -241,12 +251,8 @@ class SessionCore {
       idle_since_ = kNever;
       return wait_until(until, now);
     }
-    bool declined = true;
-    for (LaneId l = 0; l < view.n_lanes(); ++l) {
-      declined = declined && (view.lane(l).down() || declined_[l] == version());
-    }
     if (idle_since_ == kNever) idle_since_ = now;
-    if (!declined && !idle_timed_out_ && now < idle_since_ + idle_timeout) {
+    if (!idle() && !idle_timed_out_ && now < idle_since_ + idle_timeout) {
       return wait_until(std::min(until, idle_since_ + idle_timeout), now);
     }
     idle_timed_out_ = true;
