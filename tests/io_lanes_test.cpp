@@ -280,9 +280,7 @@ TEST_CASE("a dead tier keeps neither memory nor threads of another") {
     CHECK(loaded == kChunks / 2);
   }
   CHECK(storage.slow.release() > 0);
-  eventually([&] {
-    return lanes.free_staging_bytes() == lanes.staging_bytes();
-  });
+  eventually([&] { return lanes.free_staging_bytes() == lanes.staging_bytes(); });
 }
 
 TEST_CASE("a lane whose memory is held by abandoned reads is down, and comes back with them") {
@@ -522,6 +520,77 @@ TEST_CASE("a scheduler that thinks for long holds up no other session") {
   CHECK(door.waiting() != 0);
   CHECK_FALSE(door.late());
   door.open();
+}
+
+namespace {
+
+/// Loads the second half, and thinks behind a door about every load beside a step.
+class ThinksBesideSteps : public FixedSplitScheduler {
+ public:
+  explicit ThinksBesideSteps(Door& door) : door_(&door) {}
+  std::optional<LoadRequest> next_load(const RunView& view, LaneId lane, Time now) {
+    if (!view.running().empty()) door_->pass();
+    return FixedSplitScheduler::next_load(view, lane, now);
+  }
+
+ private:
+  Door* door_;
+};
+
+struct CountsInserts : ToyEngine {
+  using ToyEngine::ToyEngine;
+  Status insert(const Slice& slice, const KvView& view) {
+    Status status = ToyEngine::insert(slice, view);
+    ++inserts;
+    return status;
+  }
+  std::atomic<int> inserts{0};
+};
+
+/// Reads wait behind a door.
+struct BehindDoor {
+  MemoryStorage& inner;
+  Door& door;
+  Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> k) { return inner.lookup(k); }
+  Status read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out) {
+    door.pass();
+    return inner.read(tier, key, offset, out);
+  }
+  Status write(const ChunkKey& key, ConstBytes bytes) { return inner.write(key, bytes); }
+  Status erase(const ChunkKey& key) { return inner.erase(key); }
+};
+
+}  // namespace
+
+TEST_CASE("reads land and steps end while the scheduler of their session thinks") {
+  Stored stored;
+  Door reads;
+  Door thoughts;
+  BehindDoor storage{stored.inner, reads};
+  IoLanes lanes(storage, {.threads = 4});
+  CountsInserts engine(kTokens);
+  engine.clear();
+  PrefillSession session(engine, lanes, ThinksBesideSteps(thoughts), kPatient);
+  session.begin({.tokens = stored.prompt, .chunk_tokens = kChunk});
+  eventually([&] { return reads.waiting() >= 2; });
+  Step step = session.next(kChunk);
+  REQUIRE(step.kind == Step::Kind::compute);
+  reads.open();
+  eventually([&] { return thoughts.waiting() != 0; });
+  eventually([&] { return engine.inserts >= 2; });
+  session.done(step, step.tokens.size(), engine.prefill(stored.prompt, step.tokens));
+  CHECK(thoughts.waiting() != 0);
+  CHECK_FALSE(thoughts.late());
+  thoughts.open();
+  while ((step = session.next(256)).kind != Step::Kind::finished) {
+    if (step.kind == Step::Kind::wait) {
+      session.wait(step.until);
+    } else {
+      session.done(step, step.tokens.size(), engine.prefill(stored.prompt, step.tokens));
+    }
+  }
+  CHECK(session.finish().status);
+  CHECK(engine.kv() == stored.expected);
 }
 
 TEST_CASE("a session that no lane has a read for goes on at once") {

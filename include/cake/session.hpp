@@ -80,20 +80,21 @@ class PrefillSession {
       throw Exception({Errc::invalid_argument, 0, "begin() before finish() of the last prompt"});
     lanes_.usable().value();
     std::shared_ptr<State> state;
+    detail::LastPrompt last;
     try {
-      state = std::make_shared<State>(memory_, lanes_.storage(), lanes_.host(), scheduler_,
-                                      options_);
+      state =
+          std::make_shared<State>(memory_, lanes_.storage(), lanes_.host(), scheduler_, options_);
       state->begin(request);
-      last_.tokens = state->tokens();
-      last_.extra = request.extra;
-      last_.fingerprint = state->fingerprint();
-      last_.chunk_tokens = request.chunk_tokens;
+      last = {.tokens = state->tokens(),
+              .extra = request.extra,
+              .fingerprint = state->fingerprint(),
+              .chunk_tokens = request.chunk_tokens,
+              .ran = true};
       lanes_.host().attach(state);
     } catch (...) {
       throw Exception(detail::caught(Errc::device, "begin"));
     }
-    last_.ran = true;
-    last_.complete = false;
+    last_ = std::move(last);
     state_ = std::move(state);
     stop_.emplace(request.stop, Cancel{state_.get()});
   }
@@ -191,7 +192,8 @@ class PrefillSession {
     lanes_.host().detach(*state_);
     try {
       state_->teach_lanes();
-      scheduler_ = state_->scheduler();
+      Sch learned = state_->scheduler();
+      scheduler_ = std::move(learned);
     } catch (...) {  // no memory: what it has learned is lost
     }
     state_.reset();

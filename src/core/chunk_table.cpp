@@ -24,13 +24,14 @@ void ChunkTable::begin(const PrefillSpec& spec, std::vector<StoredChunk> stored,
   t_.issued.assign(n, 0);
   inserting_.assign(n, 0);
   late_.assign(n, 0);
+  is_touched_.assign(n, 0);
+  touched_.reserve(n);
   t_.layer_words = (spec.n_layers + 63) / 64;
   t_.layers_resident.assign(std::size_t{n} * t_.layer_words, 0);
   t_.next_absent.resize(n);
   t_.next_stored.resize(n);
   for (std::uint32_t i = n; i-- > 0;) {
-    const bool usable =
-        (*stored_)[i].stored() && spec.chunk_range(i).begin >= spec.resident_tokens;
+    const bool usable = (*stored_)[i].stored() && spec.chunk_range(i).begin >= spec.resident_tokens;
     t_.next_absent[i] = usable ? (i + 1 < n ? t_.next_absent[i + 1] : n) : i;
     t_.next_stored[i] = usable ? i : (i + 1 < n ? t_.next_stored[i + 1] : n);
     if (spec.chunk_range(i).end <= spec.resident_tokens) {
@@ -55,6 +56,37 @@ void ChunkTable::begin(const PrefillSpec& spec, std::vector<StoredChunk> stored,
   advance();
 }
 
+void ChunkTable::touch(std::uint32_t chunk) {
+  if (is_touched_[chunk] != 0) return;
+  is_touched_[chunk] = 1;
+  touched_.push_back(chunk);
+}
+
+void ChunkTable::update(RunTables& copy) {
+  copy.lanes = t_.lanes;  // what needs memory comes first
+  copy.open_bytes = t_.open_bytes;
+  copy.running = t_.running;
+  if (copy.late_holes.size() != t_.late_holes.size()) copy.late_holes = t_.late_holes;
+  for (const std::uint32_t c : touched_) {
+    is_touched_[c] = 0;
+    copy.state[c] = t_.state[c];
+    copy.parsed[c] = t_.parsed[c];
+    copy.unloadable[c] = t_.unloadable[c];
+    copy.issued[c] = t_.issued[c];
+    const std::size_t word = std::size_t{c} * t_.layer_words;
+    std::copy_n(&t_.layers_resident[word], t_.layer_words, &copy.layers_resident[word]);
+  }
+  touched_.clear();
+  copy.finished = t_.finished;
+  copy.front = t_.front;
+  copy.suffix_front = t_.suffix_front;
+  copy.open_chunks = t_.open_chunks;
+  copy.loaded_chunks = t_.loaded_chunks;
+  copy.inserting_chunks = t_.inserting_chunks;
+  copy.holes = t_.holes;
+  copy.may_gate = t_.may_gate;
+}
+
 bool ChunkTable::loadable(ChunkState state) {
   return state == ChunkState::open || state == ChunkState::loading ||
          state == ChunkState::inserting;
@@ -77,6 +109,7 @@ void ChunkTable::count_open(std::uint32_t chunk, int sign) {
 void ChunkTable::set_state(std::uint32_t chunk, ChunkState to) {
   const ChunkState from = t_.state[chunk];
   if (from == to) return;
+  touch(chunk);
   if (loadable(from) && !loadable(to)) count_open(chunk, -1);
   if (from == ChunkState::open) --t_.open_chunks;
   if (from == ChunkState::inserting) --t_.inserting_chunks;
@@ -96,7 +129,18 @@ void ChunkTable::set_state(std::uint32_t chunk, ChunkState to) {
   if (to == ChunkState::open) ++t_.open_chunks;
 }
 
+void ChunkTable::set_parsed(std::uint32_t chunk) {
+  touch(chunk);
+  t_.parsed[chunk] = 1;
+}
+
+void ChunkTable::set_unloadable(std::uint32_t chunk) {
+  touch(chunk);
+  t_.unloadable[chunk] = 1;
+}
+
 void ChunkTable::issue(std::uint32_t chunk, LayerRange layers) {
+  touch(chunk);
   count_open(chunk, -1);
   t_.issued[chunk] = static_cast<std::uint16_t>(layers.end);
   count_open(chunk, 1);
@@ -108,6 +152,7 @@ void ChunkTable::begin_insert(std::uint32_t chunk) {
 }
 
 bool ChunkTable::add_layers(std::uint32_t chunk, LayerRange layers) {
+  touch(chunk);
   std::uint64_t* words = &t_.layers_resident[std::size_t{chunk} * t_.layer_words];
   for (std::uint32_t l = layers.begin; l < layers.end; ++l) words[l / 64] |= 1ull << (l % 64);
   int set = 0;
@@ -116,6 +161,7 @@ bool ChunkTable::add_layers(std::uint32_t chunk, LayerRange layers) {
 }
 
 void ChunkTable::drop_layers(std::uint32_t chunk) {
+  touch(chunk);
   std::fill_n(&t_.layers_resident[std::size_t{chunk} * t_.layer_words], t_.layer_words, 0);
 }
 

@@ -295,8 +295,8 @@ void PrefillState::release_starved() {
   changed();
 }
 
-void PrefillState::cancel() {
-  if (!over()) fail(Errc::canceled);
+void PrefillState::end(Errc why) {
+  if (!over()) fail(why);
 }
 
 void PrefillState::close() {

@@ -286,7 +286,7 @@ MUTANTS = [
          "  log_.step_ended(ran, now);\n")],
      "detail/session_core_test.cpp", "a lane that was refused work during a step is asked again after it"),
     ("an engine that does not come to insert keeps all memory", [
-        ("      if (!pending_.empty() && 2 * pending_bytes_ >= lanes_.staging_budget()) return std::nullopt;\n",
+        ("          if (!pending_.empty() && full) return std::nullopt;\n",
          "")],
      "io_lanes_test.cpp", "a session that does not come to insert leaves the lanes to the others"),
     ("later layers are read without the head", [

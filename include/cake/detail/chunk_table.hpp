@@ -26,6 +26,9 @@ class CAKE_API ChunkTable {
 
   const RunTables& tables() const { return t_; }
   RunView view() const { return RunView(t_); }
+  /// Brings a copy of tables() up to date that was so when this was called last. Takes time by what
+  /// changed since, not by the length of the prompt.
+  void update(RunTables& copy);
   LinkEstimator& lane(LaneId lane) { return t_.lanes[lane]; }
   void set_may_gate(bool may) { t_.may_gate = may && t_.spec.may_gate; }
 
@@ -34,8 +37,8 @@ class CAKE_API ChunkTable {
   void set_state(std::uint32_t chunk, ChunkState to);
   /// The first layers of the chunk, up to layers.end, have been asked for; the others have not.
   void issue(std::uint32_t chunk, LayerRange layers);
-  void set_parsed(std::uint32_t chunk) { t_.parsed[chunk] = 1; }
-  void set_unloadable(std::uint32_t chunk) { t_.unloadable[chunk] = 1; }
+  void set_parsed(std::uint32_t chunk);
+  void set_unloadable(std::uint32_t chunk);
   /// A slice of the chunk is being inserted.
   void begin_insert(std::uint32_t chunk);
   void end_insert(std::uint32_t chunk) { --inserting_[chunk]; }
@@ -57,6 +60,7 @@ class CAKE_API ChunkTable {
   void advance();
 
  private:
+  void touch(std::uint32_t chunk);
   static bool loadable(ChunkState state);
   std::uint64_t unissued(std::uint32_t chunk) const;
   void count_open(std::uint32_t chunk, int sign);
@@ -64,8 +68,10 @@ class CAKE_API ChunkTable {
   RunTables t_;
   std::shared_ptr<const std::vector<StoredChunk>> stored_;  // what spec.stored shows
   std::vector<std::uint16_t> inserting_;                    // [end_chunk] slices
-  std::vector<std::uint8_t> late_;  // [end_chunk] became a hole after the start
-  std::uint32_t partial_end_ = 0;   // where the step that covers a chunk in part ends
+  std::vector<std::uint8_t> late_;        // [end_chunk] became a hole after the start
+  std::vector<std::uint8_t> is_touched_;  // [end_chunk]
+  std::vector<std::uint32_t> touched_;    // chunks that changed since the last update()
+  std::uint32_t partial_end_ = 0;         // where the step that covers a chunk in part ends
 };
 
 }  // namespace cake::inline CAKE_ABI::detail

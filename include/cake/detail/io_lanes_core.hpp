@@ -40,7 +40,7 @@ struct IoLanes<S>::Core final : detail::LaneHost {
   struct Attached {
     std::shared_ptr<detail::LaneClient> client;
     std::uint64_t changes = 1;
-    bool asked = false;  // a lane's thread asks it at the moment
+    bool asked = false;             // a lane's thread asks it at the moment
     std::vector<Refusal> refusals;  // [lane]
   };
   /// One read on its way through a lane.
@@ -422,9 +422,9 @@ struct IoLanes<S>::Core final : detail::LaneHost {
       ++asking;
       session.asked = true;
       lock.unlock();
-      read = detail::value_or(
-          [&] { return session.client->next_read(id, most, refusal.for_memory); },
-          std::optional<detail::ReadTicket>());
+      read =
+          detail::value_or([&] { return session.client->next_read(id, most, refusal.for_memory); },
+                           std::optional<detail::ReadTicket>());
       lock.lock();
       session.asked = false;
       --asking;
@@ -665,10 +665,10 @@ struct IoLanes<S>::Core final : detail::LaneHost {
   std::vector<std::unique_ptr<detail::Parked>> quarantine;
   std::vector<Lent> lent;
   std::atomic<bool> any_quarantined{false};
-  std::size_t asking = 0;         // threads that ask a session
-  std::uint64_t set_aside = 0;    // bytes, by those
-  bool set_aside_wanted = false;  // some session was refused a read while there were such
-  bool memory_wanted = false;     // some session was refused a read for want of memory
+  std::size_t asking = 0;          // threads that ask a session
+  std::uint64_t set_aside = 0;     // bytes, by those
+  bool set_aside_wanted = false;   // some session was refused a read while there were such
+  bool memory_wanted = false;      // some session was refused a read for want of memory
   std::uint64_t freed_memory = 0;  // counts how often there was some again for those
   std::size_t turn = 0;
   bool stop = false;

@@ -36,6 +36,9 @@ class CAKE_API PrefillState {
              std::span<const LinkEstimate> priors);
 
   RunView view() const { return chunks_.view(); }
+  /// As ChunkTable: what view() shows, and how a copy of it is kept up to date.
+  const RunTables& tables() const { return chunks_.tables(); }
+  void update(RunTables& copy) { chunks_.update(copy); }
   const PrefillSpec& spec() const { return chunks_.tables().spec; }
   const SessionOptions& options() const { return options_; }
   /// Cancellation or a compute error; ok while all is well.
@@ -95,7 +98,9 @@ class CAKE_API PrefillState {
   void expire(Time now);
   /// When expire() has something to do.
   Time next_deadline() const;
-  void cancel();
+  /// Ends the run for this reason, unless it is over.
+  void end(Errc why);
+  void cancel() { end(Errc::canceled); }
   /// Drops every read that is still on its way; the run is over for the lanes.
   void close();
   PrefillReport report(Time now) const;

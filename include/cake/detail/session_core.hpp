@@ -6,7 +6,9 @@
 #pragma once
 
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
+#include <new>
 #include <optional>
 #include <span>
 #include <utility>
@@ -30,6 +32,8 @@ class SessionCore {
   void begin(const PrefillSpec& spec, std::vector<StoredChunk> stored,
              std::span<const LinkEstimate> priors) {
     state_.begin(spec, std::move(stored), priors);
+    seen_ = state_.tables();
+    seen_version_ = version();
     declined_.assign(priors.size(), 0);
     idle_since_ = kNever;
     idle_timed_out_ = false;
@@ -73,7 +77,7 @@ class SessionCore {
   void set_lane_down(LaneId lane, bool down) { state_.set_lane_down(lane, down); }
   void expire(Time now) { state_.expire(now); }
   Time next_deadline() const { return state_.next_deadline(); }
-  void cancel() { state_.cancel(); }
+  void cancel() { state_.end(Errc::canceled); }
   void close() { state_.close(); }
 
   /// Nobody is at work, and no lane has anything to read: next_step() goes on with the front.
@@ -87,31 +91,80 @@ class SessionCore {
 
   // ---- what is done next ----
 
+  // Each question is put in three parts: begin_...() says what the scheduler is to be asked, ask()
+  // asks it, and end_...() admits its answer. ask() reads a copy of the state, so that the state may
+  // change meanwhile; only one question is asked at a time.
+
+  struct StepQuestion {
+    std::optional<Step> answer;  // without the scheduler
+    std::uint32_t budget = 0;
+    std::uint64_t version = 0;  // of the state that the scheduler sees
+    Time now{0};
+  };
+  struct LoadQuestion {
+    bool ask = false;                 // the scheduler is to be asked
+    std::optional<LoadRequest> load;  // what is left of a load that was cut
+    LaneId lane = 0;
+    std::uint64_t version = 0;
+    Time now{0};
+  };
+  /// None: it threw, or is not asked any more.
+  using StepAnswer = std::optional<Step>;
+  using LoadAnswer = std::optional<LoadRequest>;
+
   /// What compute does next; `budget` is the most tokens of the step, `may_gate` whether it may
   /// start before the KV below it is whole.
   Step next_step(std::uint32_t budget, bool may_gate, Time now) {
+    for (;;) {
+      const StepQuestion question = begin_step(budget, may_gate, now);
+      if (question.answer) return *question.answer;
+      if (const auto step = end_step(question, ask(question), now)) return *step;
+    }
+  }
+
+  StepQuestion begin_step(std::uint32_t budget, bool may_gate, Time now) {
+    StepQuestion question;
+    question.now = now;
     expire(now);
-    if (over()) return {};
+    question.version = version();
+    question.answer.emplace();
+    if (over()) return question;
     const RunView view = state_.view();
     const PrefillSpec& spec = view.spec();
     budget = std::min({budget, spec.max_step_tokens, spec.n_tokens});
     if (budget == 0) {  // over at once: the engine says when it has room for more
-      Step step;
-      step.kind = Step::Kind::wait;
-      step.until = now;
-      return step;
+      question.answer->kind = Step::Kind::wait;
+      question.answer->until = now;
+      return question;
     }
     if (view.front() >= spec.n_tokens || view.running().size() >= 2 || state_.newest_gate_shut()) {
-      return wait_until(kNever, now);
+      question.answer = wait_until(kNever, now);
+      return question;
     }
     state_.set_may_gate(may_gate);
-    Step step = ask_for_step(budget, now);
+    question.budget = budget;
+    if (!update()) {
+      question.answer = no_memory(now);
+      return question;
+    }
+    question.answer.reset();
+    return question;
+  }
+  /// None: the state has changed so that the answer does not hold any more. Begin again.
+  std::optional<Step> end_step(const StepQuestion& question, const StepAnswer& answer, Time now) {
+    if (over()) return Step{};
+    const std::uint32_t budget = question.budget;
+    Step step;
+    step.kind = Step::Kind::wait;
+    step.until = now;
+    if (answer) step = *answer;
     if (step.kind == Step::Kind::compute) {
       if (step.tokens.size() > budget) step.tokens.end = step.tokens.begin + budget;
-      if (may_compute(view, step)) {
+      if (may_compute(state_.view(), step)) {
         idle_since_ = kNever;
-        return state_.claim(step, now);
+        return claim(step, now);
       }
+      if (question.version != version()) return again(now);
       ++scheduler_faults_;
     }
     return fall_back(budget, step.kind == Step::Kind::wait ? step.until : kNever, now);
@@ -121,29 +174,68 @@ class SessionCore {
   /// changed. `short_of_room`: there would be one for more bytes.
   std::optional<ReadTicket> next_load(LaneId lane, std::uint64_t max_bytes, Time now,
                                       bool* short_of_room = nullptr) {
-    const RunView view = state_.view();
-    if (over() || lane >= view.n_lanes() || view.lane(lane).down() || !has_room(lane)) {
-      return std::nullopt;
-    }
-    std::optional<LoadRequest> load = next_rest(lane);
-    const bool rest = load.has_value();
-    if (!rest) load = ask_for_load(lane, now);
-    if (!load || !may_load(view, *load, lane)) {
+    bool is_short = false;
+    const LoadQuestion question = begin_load(lane, now);
+    const auto ticket = end_load(question, ask(question), max_bytes, now, is_short);
+    if (short_of_room != nullptr) *short_of_room = is_short;
+    return ticket;
+  }
+
+  LoadQuestion begin_load(LaneId lane, Time now) {
+    LoadQuestion question;
+    question.lane = lane;
+    question.version = version();
+    question.now = now;
+    if (!may_ask(lane)) return question;
+    question.load = next_rest(lane);
+    if (question.load) return question;
+    if (!update()) throw std::bad_alloc();
+    question.ask = true;
+    return question;
+  }
+  /// None, and the version is another one than that of the question: ask again at once.
+  std::optional<ReadTicket> end_load(const LoadQuestion& question, const LoadAnswer& answer,
+                                     std::uint64_t max_bytes, Time now, bool& short_of_room) {
+    const LaneId lane = question.lane;
+    if (!may_ask(lane) || (!question.ask && !question.load)) return std::nullopt;
+    const bool rest = question.load.has_value();
+    std::optional<LoadRequest> load = rest ? question.load : answer;
+    if (!load || !may_load(state_.view(), *load, lane)) {
+      if (load && question.version != version()) return std::nullopt;
       if (load) ++scheduler_faults_;
-      declined_[lane] = version();
+      declined_[lane] = question.version;
       return std::nullopt;
     }
     LayerRange& layers = load->slice.layers;
     const bool cut = layers.size() > read_layers_;
     const std::uint32_t end = layers.end;
     if (cut) layers.end = layers.begin + read_layers_;
-    if (view.spec().read_bytes(layers) > max_bytes) {
-      if (short_of_room != nullptr) *short_of_room = true;
+    if (state_.spec().read_bytes(layers) > max_bytes) {
+      short_of_room = true;
       return std::nullopt;
     }
     if (cut && !rest) rest_.push_back({lane, load->slice.chunk, end, load->deadline});
     idle_timed_out_ = false;
     return state_.claim(*load, lane, now);
+  }
+
+  StepAnswer ask(const StepQuestion& question) {
+    if (scheduler_failed_) return std::nullopt;
+    try {
+      return scheduler_.next_step(RunView(seen_), question.budget, question.now);
+    } catch (...) {  // it has broken a rule; the run goes on without its answer
+      ++ask_faults_;
+      return std::nullopt;
+    }
+  }
+  LoadAnswer ask(const LoadQuestion& question) {
+    if (!question.ask || scheduler_failed_) return std::nullopt;
+    try {
+      return scheduler_.next_load(RunView(seen_), question.lane, question.now);
+    } catch (...) {
+      ++ask_faults_;
+      return std::nullopt;
+    }
   }
 
   /// As PrefillState::returned(); a scheduler does not ask for it again, so that is done here.
@@ -161,7 +253,7 @@ class SessionCore {
   PrefillReport report(Time now) const {
     PrefillReport r = state_.report(now);
     r.predicted_meet_token = predicted_meet_;
-    r.scheduler_faults = scheduler_faults_;
+    r.scheduler_faults = scheduler_faults_ + ask_faults_;
     if constexpr (requires { scheduler_.compute_cost(); }) {
       r.rates.per_token = scheduler_.compute_cost().per_token;
       r.rates.per_position = scheduler_.compute_cost().per_position;
@@ -172,6 +264,9 @@ class SessionCore {
 
  private:
   static constexpr std::uint32_t kRestReserve = 64;
+  static constexpr int kStaleAnswers = 8;
+  static constexpr Time kMemoryWait = std::chrono::seconds(1);
+  static constexpr Time kMemoryPause = std::chrono::milliseconds(1);
 
   /// Layers of a chunk that a load asked for and that did not fit into one read, or that found no
   /// memory.
@@ -202,27 +297,44 @@ class SessionCore {
     return std::nullopt;
   }
 
-  /// A scheduler that throws has broken a rule; the run goes on without its answer.
-  Step ask_for_step(std::uint32_t budget, Time now) {
-    Step step;
-    step.kind = Step::Kind::wait;
-    step.until = now;
-    if (scheduler_failed_) return step;
+  /// The lane may be asked for: it is up and has room for one more read.
+  bool may_ask(LaneId lane) const {
+    return !over() && lane < view().n_lanes() && !view().lane(lane).down() && has_room(lane);
+  }
+  /// What the scheduler sees is the state as it is now. False: there is no memory for that.
+  bool update() {
+    if (seen_version_ == version() && seen_.may_gate == view().may_gate()) return true;
     try {
-      return scheduler_.next_step(view(), budget, now);
-    } catch (...) {
-      ++scheduler_faults_;
-      return step;
+      state_.update(seen_);
+    } catch (const std::bad_alloc&) {
+      return false;
+    }
+    seen_version_ = version();
+    return true;
+  }
+  /// The scheduler is asked again, unless things change faster than it answers.
+  std::optional<Step> again(Time now) {
+    if (++stale_ < kStaleAnswers) return std::nullopt;
+    stale_ = 0;
+    return wait_until(now, now);
+  }
+
+  /// Where there is no memory for the step, it is asked for again soon. The run ends when that has
+  /// not helped for a second.
+  Step claim(const Step& step, Time now) {
+    try {
+      const Step claimed = state_.claim(step, now);
+      no_memory_since_ = kNever;
+      return claimed;
+    } catch (const std::bad_alloc&) {
+      return no_memory(now);
     }
   }
-  std::optional<LoadRequest> ask_for_load(LaneId lane, Time now) {
-    if (scheduler_failed_) return std::nullopt;
-    try {
-      return scheduler_.next_load(view(), lane, now);
-    } catch (...) {
-      ++scheduler_faults_;
-      return std::nullopt;
-    }
+  Step no_memory(Time now) {
+    if (no_memory_since_ == kNever) no_memory_since_ = now;
+    if (now < no_memory_since_ + kMemoryWait) return wait_until(now + kMemoryPause, now);
+    state_.end(Errc::out_of_memory);
+    return {};
   }
 
   Step wait_until(Time until, Time now) const {
@@ -261,19 +373,24 @@ class SessionCore {
     const std::uint32_t left = view.spec().n_tokens - view.front();
     step.tokens = {view.front(), compute_end(view, view.front() + std::min(budget, left))};
     idle_since_ = kNever;
-    return state_.claim(step, now);
+    return claim(step, now);
   }
 
   PrefillState state_;
   S scheduler_;
+  RunTables seen_;  // by the scheduler
+  std::uint64_t seen_version_ = 0;
+  int stale_ = 0;                        // answers in a row
   std::vector<std::uint64_t> declined_;  // [lane] version at which the lane was last refused work
   std::uint32_t scheduler_faults_ = 0;
+  std::uint32_t ask_faults_ = 0;  // by ask()
   std::vector<Rest> rest_;
   std::uint32_t read_layers_ = ~0u;
   bool scheduler_failed_ = false;
   std::uint32_t predicted_meet_ = 0;
   Time idle_since_ = kNever;
-  bool idle_timed_out_ = false;  // once already, and no read has been claimed since
+  Time no_memory_since_ = kNever;  // for a step
+  bool idle_timed_out_ = false;    // once already, and no read has been claimed since
 };
 
 }  // namespace cake::inline CAKE_ABI::detail

@@ -98,12 +98,7 @@ class SessionState final : public LaneClient, public GateSource {
     Step step;
     {
       const Turn turn(*this);
-      const Change change(*this);
-      for (LaneId l = 0; l < lanes_.lane_count(); ++l) {
-        core_.set_lane_down(l, (down >> l & 1) != 0);
-      }
-      step = core_.next_step(budget, may_gate, now());
-      seen_ = core_.version();
+      step = ask_for_step(budget, may_gate, down);
     }
     // What a step claims gives the lanes nothing new to do; that compute waits for them may.
     if (step.kind == Step::Kind::wait) lanes_.wake(*this);
@@ -199,19 +194,29 @@ class SessionState final : public LaneClient, public GateSource {
                                       bool& short_of_room) override {
     const Turn turn(*this, std::try_to_lock);
     if (!turn.taken()) return std::nullopt;  // whoever has it wakes the lanes when he is done
-    const Change change(*this);
-    if constexpr (inserts_on_caller<M>()) {
-      // An engine that does not come to insert keeps no more than half of the staging memory.
-      if (!pending_.empty() && 2 * pending_bytes_ >= lanes_.staging_budget()) return std::nullopt;
+    for (int i = 0; i < kAskAgain; ++i) {
+      typename SessionCore<Sch>::LoadQuestion question;
+      {
+        const Change change(*this);
+        if constexpr (inserts_on_caller<M>()) {
+          // An engine that does not come to insert keeps no more than half of the staging memory.
+          const bool full = 2 * pending_bytes_ >= lanes_.staging_budget();
+          if (!pending_.empty() && full) return std::nullopt;
+        }
+        wanted_reads_.reserve(core_.reads().size() + 1);
+        question = core_.begin_load(lane, now());
+      }
+      const auto answer = core_.ask(question);  // without the lock, which others need
+      const Change change(*this);
+      auto ticket = core_.end_load(question, answer, max_bytes, now(), short_of_room);
+      if (ticket) {
+        ticket->key = lookup_.keys[ticket->slice.chunk];
+        return ticket;
+      }
+      if (core_.idle()) changed_.notify_all();  // compute goes on by itself
+      if (short_of_room || !question.ask || question.version == core_.version()) break;
     }
-    wanted_reads_.reserve(core_.reads().size() + 1);
-    auto ticket = core_.next_load(lane, max_bytes, now(), &short_of_room);
-    if (ticket) {
-      ticket->key = lookup_.keys[ticket->slice.chunk];
-    } else if (core_.idle()) {
-      changed_.notify_all();  // compute goes on by itself
-    }
-    return ticket;
+    return std::nullopt;
   }
 
   bool wanted(std::uint64_t read) noexcept override { return wanted_reads_.contains(read, now()); }
@@ -283,6 +288,7 @@ class SessionState final : public LaneClient, public GateSource {
   using Clock = std::chrono::steady_clock;
   static constexpr Time kWakePause = std::chrono::microseconds(20);
   static constexpr Time kStepPoll = std::chrono::milliseconds(20);
+  static constexpr int kAskAgain = 8;  // when things change faster than the scheduler answers
   static constexpr Time kGatePoll = std::chrono::milliseconds(50);
 
   /// The right to ask the scheduler. A lane's thread that found it taken is woken at its end.
@@ -331,6 +337,25 @@ class SessionState final : public LaneClient, public GateSource {
     ReadTicket read;
     KvView view;
   };
+
+  /// Without the lock while the scheduler thinks: reads land meanwhile.
+  Step ask_for_step(std::uint32_t budget, bool may_gate, std::uint32_t down) {
+    for (;;) {
+      typename SessionCore<Sch>::StepQuestion question;
+      {
+        const Change change(*this);
+        for (LaneId l = 0; l < lanes_.lane_count(); ++l) {
+          core_.set_lane_down(l, (down >> l & 1) != 0);
+        }
+        question = core_.begin_step(budget, may_gate, now());
+        seen_ = question.version;
+      }
+      if (question.answer) return *question.answer;
+      const auto answer = core_.ask(question);
+      const Change change(*this);
+      if (const auto step = core_.end_step(question, answer, now())) return *step;
+    }
+  }
 
   void publish() {
     if (published_ == core_.version()) return;
