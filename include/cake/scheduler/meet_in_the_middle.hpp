@@ -56,6 +56,7 @@ class CAKE_API MeetInTheMiddleScheduler {
   detail::PlanBasis basis() const { return {compute_, step_tokens_, not_starting_}; }
   void learn(const RunView& view);
   void refresh(const RunView& view, Time now, bool idle);
+  void search(const RunView& view, Time now);
 
   std::uint32_t end_of_step(const RunView& view, std::uint32_t limit, Time now);
   std::uint32_t reach(const RunView& view, std::uint32_t limit) const;

@@ -18,12 +18,18 @@ namespace {
 bool assign_by_candidate(const RunSnapshot& run, const Candidate& candidate,
                          Assignment& assignment) {
   const auto n = static_cast<std::uint32_t>(run.chunks.size());
-  assignment.resize(n);
+  assignment.lands.resize(n);
+  assignment.owner.resize(n);
+  const ChunkLeft* chunks = run.chunks.data();
+  double* lands = assignment.lands.data();
+  std::uint8_t* owners = assignment.owner.data();
+  const LaneMask lanes = candidate.lanes;
+  const std::uint32_t meet = candidate.meet;
   bool choice = false;
   for (std::uint32_t i = 0; i < n; ++i) {
-    const ChunkLeft& left = run.chunks[i];
-    const LaneMask holders = left.tiers & candidate.lanes;
-    const bool computed = i < candidate.meet && left.computable;
+    const ChunkLeft& left = chunks[i];
+    const LaneMask holders = left.tiers & lanes;
+    const bool computed = i < meet && left.computable;
     std::uint8_t owner = 0;
     if (left.begun && left.bytes <= 0) {  // all of it has been requested
       owner = computed ? kCompute : kNobody;
@@ -33,7 +39,8 @@ bool assign_by_candidate(const RunSnapshot& run, const Candidate& candidate,
       owner = static_cast<std::uint8_t>(std::countr_zero(holders));
       choice = choice || !std::has_single_bit(holders);
     }
-    assignment[i] = {left.coming, owner};
+    lands[i] = left.coming;
+    owners[i] = owner;
   }
   return choice;
 }
@@ -46,7 +53,7 @@ void share_among_lanes(const RunSnapshot& run, const Candidate& candidate, Assig
     const ChunkLeft& left = run.chunks[i];
     const LaneMask holders = left.tiers & candidate.lanes;
     double soonest = 1e18;
-    std::uint32_t owner = assignment[i].owner;
+    std::uint32_t owner = assignment.owner[i];
     for (std::uint32_t l = 0; l < run.n_lanes; ++l) {
       if ((holders >> l & 1) == 0) continue;
       const double done = free[l] + static_cast<double>(left.bytes) * run.lanes[l].seconds_per_byte;
@@ -55,14 +62,14 @@ void share_among_lanes(const RunSnapshot& run, const Candidate& candidate, Assig
         owner = l;
       }
     }
-    assignment[i].owner = static_cast<std::uint8_t>(owner);
+    assignment.owner[i] = static_cast<std::uint8_t>(owner);
     free[owner] = soonest;
   };
   if (!candidate.scarce_first) return in_load_order(assignment, give);
   for_each_segment(assignment, [&](std::uint32_t begin, std::uint32_t end) {
     for (const std::uint8_t set : run.tier_sets) {
       for (std::uint32_t i = end; i-- > begin;) {
-        if (run.chunks[i].tiers == set && assignment[i].owner < kNobody) give(i);
+        if (run.chunks[i].tiers == set && assignment.owner[i] < kNobody) give(i);
       }
     }
   });
@@ -72,11 +79,13 @@ void share_among_lanes(const RunSnapshot& run, const Candidate& candidate, Assig
 void follow_lanes(const RunSnapshot& run, Assignment& assignment) {
   std::array<double, kMaxTiers> free{};
   for (std::uint32_t l = 0; l < run.n_lanes; ++l) free[l] = run.lanes[l].free_at;
+  const ChunkLeft* chunks = run.chunks.data();
+  const std::uint8_t* owner = assignment.owner.data();
+  double* lands = assignment.lands.data();
   in_load_order(assignment, [&](std::uint32_t i) {
-    AssignedChunk& assigned = assignment[i];
-    double& lane = free[assigned.owner];
-    lane += static_cast<double>(run.chunks[i].bytes) * run.lanes[assigned.owner].seconds_per_byte;
-    assigned.lands = std::max(run.chunks[i].coming, lane);
+    double& lane = free[owner[i]];
+    lane += static_cast<double>(chunks[i].bytes) * run.lanes[owner[i]].seconds_per_byte;
+    lands[i] = std::max(chunks[i].coming, lane);
   });
 }
 
@@ -91,7 +100,7 @@ void overlap_suffix(const RunSnapshot& run, const Assignment& assignment, Foreca
   const double from = best.loads_done - run.first_pass_s * (1 - 1 / groups);
   const auto slice = static_cast<double>(run.head_bytes + layers * run.layer_bytes);
   const auto comes_layered = [&](std::size_t i) {
-    return run.chunks[i].begun || read_begins(run, run.chunks[i], assignment[i]) >= from;
+    return run.chunks[i].begun || read_begins(run, assignment, i) >= from;
   };
   struct Lane {
     double took = 0;   // seconds: by these chunks from their first layer on,
@@ -102,12 +111,12 @@ void overlap_suffix(const RunSnapshot& run, const Assignment& assignment, Foreca
   };
   std::array<Lane, kMaxTiers> lanes{};
   for (std::size_t i = 0; i < assignment.size(); ++i) {
-    const AssignedChunk& assigned = assignment[i];
-    if (assigned.owner >= kNobody || !comes_layered(i)) continue;
-    const double seconds_per_byte = run.lanes[assigned.owner].seconds_per_byte;
-    Lane& lane = lanes[assigned.owner];
+    const std::uint8_t owner = assignment.owner[i];
+    if (owner >= kNobody || !comes_layered(i)) continue;
+    const double seconds_per_byte = run.lanes[owner].seconds_per_byte;
+    Lane& lane = lanes[owner];
     ++lane.n;
-    lane.end = std::max(lane.end, assigned.lands);
+    lane.end = std::max(lane.end, assignment.lands[i]);
     lane.took += run.chunk_bytes * seconds_per_byte;
     lane.left += static_cast<double>(run.chunks[i].bytes) * seconds_per_byte;
     if (!run.chunks[i].begun) lane.fresh += slice * seconds_per_byte;
@@ -124,9 +133,9 @@ void overlap_suffix(const RunSnapshot& run, const Assignment& assignment, Foreca
     }
   }
   for (std::size_t i = 0; i < assignment.size(); ++i) {  // whole ones must be there before the pass
-    const AssignedChunk& assigned = assignment[i];
-    if (assigned.owner == kCompute) continue;
-    if (assigned.owner == kNobody || !comes_layered(i)) start = std::max(start, assigned.lands);
+    const std::uint8_t owner = assignment.owner[i];
+    if (owner == kCompute) continue;
+    if (owner == kNobody || !comes_layered(i)) start = std::max(start, assignment.lands[i]);
   }
   const double done = std::max(start + run.first_pass_s, last + run.first_pass_s / groups) +
                       run.suffix_s - run.first_pass_s;
@@ -150,8 +159,8 @@ Forecast follow_compute(const RunSnapshot& run, const Candidate& candidate,
   double end = 0;  // of the run of chunks
   bool holes = false;
   for (std::uint32_t i = 0; i < assignment.size(); ++i) {
-    if (assignment[i].owner != kCompute) {
-      below = std::max(below, assignment[i].lands);
+    if (assignment.owner[i] != kCompute) {
+      below = std::max(below, assignment.lands[i]);
       continue;
     }
     const std::uint32_t chunk = run.chunks[i].chunk;

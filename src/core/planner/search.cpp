@@ -136,10 +136,10 @@ void fill_queues(const RunSnapshot& run, const Assignment& assignment, Schedule&
   for (LaneQueue& queue : answer.queues) queue.clear();
   in_load_order(assignment, [&](std::uint32_t i) {
     const ChunkLeft& left = run.chunks[i];
-    LaneQueue& queue = answer.queues[assignment[i].owner];
+    LaneQueue& queue = answer.queues[assignment.owner[i]];
     const bool layered =
         left.begun || (answer.forecast.slice_layers != 0 &&
-                       read_begins(run, left, assignment[i]) >= answer.forecast.layered_from);
+                       read_begins(run, assignment, i) >= answer.forecast.layered_from);
     (layered ? queue.layered : queue.whole).push_back(left.chunk);
   });
 }
@@ -157,8 +157,8 @@ void search(const RunSnapshot& run, Assignment& scratch, Schedule& answer) {
   answer.meet_token = run.prefix_end;
   for (std::size_t i = scratch.size(); i-- > 0;) {
     const std::uint32_t chunk = run.chunks[i].chunk;
-    answer.owner[chunk] = scratch[i].owner;
-    if (scratch[i].owner != kCompute) {
+    answer.owner[chunk] = scratch.owner[i];
+    if (scratch.owner[i] != kCompute) {
       answer.meet_token = std::min(answer.meet_token, chunk * run.chunk_tokens);
     }
   }

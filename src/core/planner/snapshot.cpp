@@ -72,6 +72,7 @@ void take_reads(const RunView& view, Time now, RunSnapshot& out) {
 void take_chunks(const RunView& view, RunSnapshot& out) {
   out.chunks.clear();
   out.tier_sets.clear();
+  out.chunks.reserve(out.end_chunk - std::min(out.end_chunk, view.front_chunk()));
   std::uint8_t last = 0;  // most chunks lie in the same tiers as the one before
   for (std::uint32_t c = view.front_chunk(); c < out.end_chunk; ++c) {
     if (!is_left(view, c)) continue;

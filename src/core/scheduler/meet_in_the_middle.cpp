@@ -279,11 +279,13 @@ void MeetInTheMiddleScheduler::learn(const RunView& view) {
 
 /// Searches for the best schedule again when things are no longer as the last one assumed.
 void MeetInTheMiddleScheduler::refresh(const RunView& view, Time now, bool idle) {
+  if (planned_ && now < next_search_) return;
   const double share = idle ? kPlannerTuning.replan_share_idle : kPlannerTuning.replan_share;
-  if (planned_ &&
-      (now < next_search_ || !detail::drift(schedule_.assumptions, view, basis(), now, share))) {
-    return;
-  }
+  if (planned_ && !detail::drift(schedule_.assumptions, view, basis(), now, share)) return;
+  search(view, now);
+}
+
+void MeetInTheMiddleScheduler::search(const RunView& view, Time now) {
   if (planned_ && !view.running().empty() && view.running().back().gated) return;
   for (LaneId l = 0; not_starting_ != 0 && l < view.n_lanes(); ++l) {
     if (!view.lane(l).in_flight().empty()) not_starting_ &= ~(1u << l);

@@ -15,24 +15,25 @@ TEST_CASE("a forecast follows compute and loads to the end of the run") {
   CHECK(found.compute_done == Approx(48e-3));
   CHECK(found.loads_done == Approx(80e-3));
   CHECK(found.finish == Approx(88e-3));
-  CHECK(assignment[2].owner == detail::kCompute);
-  CHECK(assignment[3].owner == 0);
-  CHECK(assignment[7].lands == Approx(16e-3));
-  CHECK(assignment[3].lands == Approx(80e-3));
+  CHECK(assignment.owner[2] == detail::kCompute);
+  CHECK(assignment.owner[3] == 0);
+  CHECK(assignment.lands[7] == Approx(16e-3));
+  CHECK(assignment.lands[3] == Approx(80e-3));
 }
 
 TEST_CASE("a forecast depends on nothing but its arguments") {
   const detail::RunSnapshot run = snapshot_of(prompt_of("3132013", {16e-3, 5e-3}, 64), true);
   detail::Assignment fresh;
   const detail::Forecast first = detail::forecast(run, {2, 3, true}, fresh);
-  detail::Assignment used(100);
+  detail::Assignment used;
+  used.owner.assign(100, 0);
   detail::forecast(run, {7, 1, false}, used);
   const detail::Forecast again = detail::forecast(run, {2, 3, true}, used);
   CHECK(again.finish == first.finish);
   REQUIRE(used.size() == fresh.size());
   for (std::size_t i = 0; i < used.size(); ++i) {
-    CHECK(used[i].owner == fresh[i].owner);
-    CHECK(used[i].lands == fresh[i].lands);
+    CHECK(used.owner[i] == fresh.owner[i]);
+    CHECK(used.lands[i] == fresh.lands[i]);
   }
 }
 
@@ -49,5 +50,5 @@ TEST_CASE("scarce chunks first leaves the others to the other lane") {
   detail::Assignment assignment;
   CHECK(detail::forecast(run, {0, 3, false}, assignment).loads_done == Approx(8e-3));
   CHECK(detail::forecast(run, {0, 3, true}, assignment).loads_done == Approx(5e-3));
-  CHECK(assignment[1].owner == 0);
+  CHECK(assignment.owner[1] == 0);
 }

@@ -26,31 +26,31 @@ struct Forecast {
 inline constexpr std::uint8_t kCompute = 0xff;
 inline constexpr std::uint8_t kNobody = 0xfe;  // is being inserted, or all of it has been requested
 
-struct AssignedChunk {
-  double lands = 0;               // seconds: all of it will be resident then
-  std::uint8_t owner = kCompute;  // a lane, kCompute or kNobody
-};
+/// Who gets each chunk left. Entry i belongs to RunSnapshot::chunks[i].
+struct Assignment {
+  std::vector<double> lands;        // seconds: all of it will be resident then
+  std::vector<std::uint8_t> owner;  // a lane, kCompute or kNobody
 
-/// Entry i belongs to RunSnapshot::chunks[i].
-using Assignment = std::vector<AssignedChunk>;
+  std::size_t size() const { return owner.size(); }
+};
 
 /// `scratch` then holds the assignment of this candidate; its memory is used again.
 Forecast forecast(const RunSnapshot& run, const Candidate& candidate, Assignment& scratch);
 
-/// When a lane would begin to read this chunk. Unit: seconds.
-inline double read_begins(const RunSnapshot& run, const ChunkLeft& chunk,
-                          const AssignedChunk& assigned) {
-  return assigned.lands -
-         static_cast<double>(chunk.bytes) * run.lanes[assigned.owner].seconds_per_byte;
+/// When its lane would begin to read chunk i. Unit: seconds.
+inline double read_begins(const RunSnapshot& run, const Assignment& assignment, std::size_t i) {
+  return assignment.lands[i] -
+         static_cast<double>(run.chunks[i].bytes) * run.lanes[assignment.owner[i]].seconds_per_byte;
 }
 
 /// Calls visit(begin, end) for every run of chunks that compute has no part in, from the front.
 template <class F>
 void for_each_segment(const Assignment& assignment, F&& visit) {
+  const std::uint8_t* owner = assignment.owner.data();
   const auto n = static_cast<std::uint32_t>(assignment.size());
   for (std::uint32_t begin = 0; begin < n;) {
     std::uint32_t end = begin;
-    while (end < n && assignment[end].owner != kCompute) ++end;
+    while (end < n && owner[end] != kCompute) ++end;
     if (end > begin) visit(begin, end);
     begin = end + 1;
   }
@@ -59,9 +59,10 @@ void for_each_segment(const Assignment& assignment, F&& visit) {
 /// Calls visit(index) for every chunk that lanes read, in the order in which they do.
 template <class F>
 void in_load_order(const Assignment& assignment, F&& visit) {
+  const std::uint8_t* owner = assignment.owner.data();
   for_each_segment(assignment, [&](std::uint32_t begin, std::uint32_t end) {
     for (std::uint32_t i = end; i-- > begin;) {
-      if (assignment[i].owner != kNobody) visit(i);
+      if (owner[i] != kNobody) visit(i);
     }
   });
 }
