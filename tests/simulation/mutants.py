@@ -124,7 +124,7 @@ MUTANTS = [
         ("    schedule.end = std::max(t, below) + suffix_;\n",
          "    schedule.end = std::max(t, below);\n")],
      "detail/planner/schedule_planner_test.cpp", "a link that is much faster loads everything"),
-    ("chunks are dealt to the lane that is done last", [
+    ("chunks go to the lane that is done last", [
         ("        if (done < soonest) {",
          "        if (done > soonest || soonest > 1e17) {")],
      "detail/planner/schedule_planner_test.cpp", "lanes share by their speed"),

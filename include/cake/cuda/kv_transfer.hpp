@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// KV bytes into the engine's pages and out of them: what an engine's insert() and extract() call.
-// Long runs travel by copy engine straight into pages and take no multiprocessor; short ones travel
-// in bulk and are dealt out by a small kernel.
+// Copies KV into the engine's pages and out of them: an engine's insert() and extract() call this.
+// The copy engine moves long runs straight into pages and takes no multiprocessor. Short runs are
+// copied in bulk to device memory, and a small kernel scatters them to their pages.
 #pragma once
 
 #include <chrono>
@@ -66,8 +66,8 @@ struct KvTransferOptions {
   /// Staging: this many pieces, each in device and in pinned host memory; 4 KiB to 16 MiB.
   unsigned pieces = 4;
   std::size_t piece_bytes = std::size_t{4} << 20;
-  /// Most thread blocks of a kernel that deals rows out. Matrix products beside it wait for it to
-  /// end, so a short one on many multiprocessors costs them less than a long one on few.
+  /// Maximum grid size of the scatter kernel. Matrix products that run beside it wait for it to
+  /// end, so a short kernel on many multiprocessors costs them less than a long one on few.
   unsigned blocks = 64;
 };
 

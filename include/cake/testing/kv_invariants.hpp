@@ -85,7 +85,7 @@ class KvInvariantChecker {
 
   // ---- steps ----
 
-  void step_claims(const Step& step) {
+  void step_begins(const Step& step) {
     if (step.tokens.empty() || step.tokens.end > spec_.n_tokens) return fail("a step of no tokens");
     for_chunks(step.tokens, [&](Chunk& c, TokenRange range) {
       if (c.inserts != 0) fail("compute claimed a chunk that is being inserted");

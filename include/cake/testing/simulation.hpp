@@ -251,7 +251,7 @@ class Simulation {
     }
     ++turns_;
     if (closed_) fail("a step after the end");
-    checker_.step_claims(step);
+    checker_.step_begins(step);
     Pass pass{step, std::min(step.tokens.size(), std::max(1u, wish.second)), 0, false};
     // Only the newest step may do less than asked, and with two in flight it may not stay the
     // newest.

@@ -130,7 +130,7 @@ Status Operation::move(const Piece& piece, std::byte* near, std::int64_t near_st
   args.near = near;
   args.near_stride = near_stride;
   return to_status(move_rows(args, into_pages, impl_.options.blocks, streams_.move.get()),
-                   "kernel that deals out KV");
+                   "launch the kernel that scatters KV to its pages");
 }
 
 Status Operation::hand_over(const Slot& slot, const Stream& from, const Stream& to) {

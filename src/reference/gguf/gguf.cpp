@@ -136,14 +136,14 @@ class GgufFile::Parser {
   }
   void check_count(std::uint64_t count, std::uint64_t smallest, std::string_view what) const {
     if (count > left() / smallest) {
-      fail("claims " + std::to_string(count) + " " + std::string(what) +
+      fail("lists " + std::to_string(count) + " " + std::string(what) +
            ", more than the file can hold");
     }
   }
   std::string take_name(std::string_view what) {
     const auto size = take<std::uint64_t>(what);
     if (size > kMaxNameBytes || size > left()) {
-      fail("a " + std::string(what) + " claims a length of " + std::to_string(size) + " bytes");
+      fail("a " + std::string(what) + " has a length of " + std::to_string(size) + " bytes");
     }
     have(position_ + size);
     std::string name(reinterpret_cast<const char*>(file_.bytes_.data() + position_), size);
