@@ -150,6 +150,20 @@ def check_links(root):
                     yield f"{path}:{number}: links to {target}, which has no such heading"
 
 
+def check_error_texts(root):
+    """The texts that docs/troubleshooting.md explains are texts of the sources."""
+    path = "docs/troubleshooting.md"
+    if not os.path.exists(os.path.join(root, path)):
+        return
+    sources = "\n".join(read(root, p) for p in files_of(root, CODE + (".cmake", "CMakeLists.txt"))
+                        if p.startswith(("include/", "src/", "cmake/")))
+    sources = re.sub(r'"\s*"', "", sources)  # literals that follow each other are one
+    for line in read(root, path).partition("## Error texts")[2].splitlines():
+        for text in re.findall(r"`([^`]+)`", line.split("|")[1]) if line.startswith("| `") else []:
+            if not all(part in sources for part in re.split(r"\s*\.\.\.\s*", text)):
+                yield f"{path}: the error text '{text}' is not in the sources any more"
+
+
 def anchors(text):
     titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
@@ -410,7 +424,7 @@ def check_format(root):
 def main():
     root = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else ".")
     graph = include_graph(root)
-    found = [*check_words(root), *check_heads(root), *check_links(root), *check_lengths(root), *check_arrows(root, graph),
+    found = [*check_words(root), *check_heads(root), *check_links(root), *check_error_texts(root), *check_lengths(root), *check_arrows(root, graph),
              *check_detail(root, graph), *check_public(root, graph), *check_abi(root), *check_format(root)]
     for violation in found:
         print(violation)

@@ -70,6 +70,13 @@ class Tidy(unittest.TestCase):
         self.finds(tidy.check_links, "not there", {"README.md": "[a](docs/gone.md)\n"})
         self.finds(tidy.check_links, "no such heading", {"docs/a.md": "[a](architecture.md#gone)\n"})
 
+    def test_an_explained_error_text_that_is_gone_is_found(self):
+        tree = {"src/a.cpp": HEAD + 'auto a = "one layer takes " + n +\n    " bytes of "\n    "memory";\n',
+                "docs/troubleshooting.md": "## Error texts\n| `layer takes ... bytes of memory` | a | b |\n"}
+        self.assertEqual(violations(tree, tidy.check_error_texts), [])
+        tree["src/a.cpp"] = HEAD
+        self.finds(tidy.check_error_texts, "not in the sources", tree)
+
     def test_a_function_of_more_than_60_lines_is_found(self):
         body = "  ++x;\n" * 58
         for opening in ("int f(int x) {\n", "auto S::f(int x) const noexcept -> int {\n",
