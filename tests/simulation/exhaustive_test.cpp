@@ -158,7 +158,7 @@ class Moment {
         const auto ticket = core_.next_load(lane, ~0ull, now_);
         if (!ticket) break;
         checker_.read_begins(ticket->slice);
-        flights_.push_back({*order});
+        flights_.push_back({*ticket});
         moved = true;
       }
     }
