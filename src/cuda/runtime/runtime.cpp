@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernel_image.hpp"
+#include "src/core/try.hpp"
 
 namespace cake::inline CAKE_ABI::cuda {
 
@@ -33,13 +34,9 @@ Status usable() {
   }
   int device = 0;
   int major = 0;
-  if (auto status = to_status(cudaGetDevice(&device), "cudaGetDevice"); !status) return status;
-  if (auto status =
-          to_status(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
-                    "cudaDeviceGetAttribute");
-      !status) {
-    return status;
-  }
+  CAKE_TRY(to_status(cudaGetDevice(&device), "cudaGetDevice"));
+  CAKE_TRY(to_status(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+                     "cudaDeviceGetAttribute"));
   if (major < 8) {
     return Error{Errc::unsupported, 0,
                  "the device's compute capability is below 8.0, which the kernels need"};
@@ -55,17 +52,12 @@ Status usable() {
 }
 
 Result<DeviceInfo> device_info() {
-  if (auto status = usable(); !status) return status.error();
+  CAKE_TRY(usable());
   DeviceInfo info;
   cudaDeviceProp properties{};
-  if (auto status = to_status(cudaGetDevice(&info.ordinal), "cudaGetDevice"); !status) {
-    return status.error();
-  }
-  if (auto status =
-          to_status(cudaGetDeviceProperties(&properties, info.ordinal), "cudaGetDeviceProperties");
-      !status) {
-    return status.error();
-  }
+  CAKE_TRY(to_status(cudaGetDevice(&info.ordinal), "cudaGetDevice"));
+  CAKE_TRY(
+      to_status(cudaGetDeviceProperties(&properties, info.ordinal), "cudaGetDeviceProperties"));
   info.name = properties.name;
   info.major = properties.major;
   info.minor = properties.minor;
@@ -108,11 +100,8 @@ Status Event::gate(cudaStream_t stream) const {
 }
 Result<double> Event::seconds_between(const Event& from, const Event& to) {
   float milliseconds = 0;
-  if (auto status = to_status(cudaEventElapsedTime(&milliseconds, from.event_, to.event_),
-                              "cudaEventElapsedTime");
-      !status) {
-    return status.error();
-  }
+  CAKE_TRY(to_status(cudaEventElapsedTime(&milliseconds, from.event_, to.event_),
+                     "cudaEventElapsedTime"));
   return double{milliseconds} * 1e-3;
 }
 

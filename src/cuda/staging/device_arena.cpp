@@ -15,6 +15,7 @@
 #include "cake/detail/arena.hpp"
 #include "crc32c.hpp"
 #include "crc32c_kernel.hpp"
+#include "src/core/try.hpp"
 #include "src/cuda/runtime/current_device.hpp"
 
 namespace cake::inline CAKE_ABI::cuda {
@@ -170,13 +171,10 @@ Status DeviceArena::crc32c(const std::byte* device, std::size_t run_bytes, std::
       worker.results = PinnedBuffer(detail::align_up(out.size_bytes()));
     }
     auto* const results = worker.results.device<std::uint32_t>();
-    if (auto status = to_status(
-            crc::launch(device, run_bytes, runs, block_bytes, results, worker.stream.get()),
-            "digests on the device");
-        !status) {
-      return status;
-    }
-    if (auto status = worker.stream.wait(); !status) return status;
+    CAKE_TRY(
+        to_status(crc::launch(device, run_bytes, runs, block_bytes, results, worker.stream.get()),
+                  "digests on the device"));
+    CAKE_TRY(worker.stream.wait());
     std::memcpy(out.data(), worker.results.data(), out.size_bytes());
     return {};
   });

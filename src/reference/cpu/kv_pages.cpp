@@ -8,6 +8,7 @@
 #include <string>
 
 #include "kernels.hpp"
+#include "src/core/try.hpp"
 
 namespace cake::inline CAKE_ABI::reference {
 namespace {
@@ -146,8 +147,8 @@ Status KvPages::transfer(const Slice& slice, const View& view, Copy copy) const 
 }
 
 Status KvPages::insert(const Slice& slice, const KvView& from) {
-  if (auto status = check(slice); !status) return status;
-  if (auto status = ensure(slice.tokens); !status) return status;
+  CAKE_TRY(check(slice));
+  CAKE_TRY(ensure(slice.tokens));
   auto status =
       transfer(slice, from, [](std::byte* page, const std::byte* view, std::size_t count) {
         std::memcpy(page, view, count);
@@ -162,7 +163,7 @@ Status KvPages::insert(const Slice& slice, const KvView& from) {
 }
 
 Status KvPages::extract(const Slice& slice, const MutableKvView& to) const {
-  if (auto status = check(slice); !status) return status;
+  CAKE_TRY(check(slice));
   if (const auto missing = presence_.missing(slice.tokens, slice.layers)) return no_kv(*missing);
   return transfer(slice, to, [](const std::byte* page, std::byte* view, std::size_t count) {
     std::memcpy(view, page, count);

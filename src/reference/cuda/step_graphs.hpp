@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cake/cuda/runtime.hpp"
+#include "src/core/try.hpp"
 
 namespace cake::inline CAKE_ABI::reference::cuda_impl {
 
@@ -31,11 +32,8 @@ class GraphExec {
   template <class Enqueue>
   Status capture(cudaStream_t stream, Enqueue enqueue) {
     cudaGraph_t graph = nullptr;
-    if (auto status = cuda::to_status(
-            cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "graph capture");
-        !status) {
-      return status;
-    }
+    CAKE_TRY(cuda::to_status(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
+                             "graph capture"));
     Status status = enqueue(stream);
     Status ended = cuda::to_status(cudaStreamEndCapture(stream, &graph), "graph capture");
     if (status) status = std::move(ended);

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "gguf_types.hpp"
+#include "src/core/try.hpp"
 
 namespace cake::inline CAKE_ABI::reference {
 
@@ -320,7 +321,7 @@ Result<Sha256Digest> GgufFile::digest() const {
   std::vector<std::byte> piece(std::min<std::uint64_t>(size_, kReadBytes));
   for (std::uint64_t at = 0; at < size_; at += piece.size()) {
     const std::span part(piece.data(), std::min<std::uint64_t>(piece.size(), size_ - at));
-    if (auto status = read(at, part); !status) return status.error();
+    CAKE_TRY(read(at, part));
     hash.update(part);
   }
   return hash.finish();
@@ -360,7 +361,7 @@ Status GgufFile::dequantise(const GgufTensor& tensor, std::span<float> out) cons
   for (std::uint64_t done = 0; done < n_blocks; done += at_once) {
     const std::uint64_t count = std::min(at_once, n_blocks - done);
     const std::span part(piece.data(), count * type.block_bytes);
-    if (auto status = read(tensor.offset + done * type.block_bytes, part); !status) return status;
+    CAKE_TRY(read(tensor.offset + done * type.block_bytes, part));
     type.decode(part.data(), count, out.data() + done * type.block_elements);
   }
   return {};
