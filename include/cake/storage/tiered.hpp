@@ -13,6 +13,7 @@
 #include <mutex>
 #include <optional>
 #include <span>
+#include <string>
 #include <tuple>
 #include <type_traits>
 #include <unordered_map>
@@ -44,7 +45,7 @@ class AnyCompletion {
     try {
       return std::visit([](auto& c) { return cake::await_completion(std::move(c)); }, one_);
     } catch (...) {
-      return detail::caught(Errc::io, "waiting for a store");
+      return detail::caught(Errc::io, "wait for a store");
     }
   }
   bool wait_for(std::chrono::nanoseconds span) {
@@ -102,7 +103,7 @@ requires(sizeof...(S) > 0) class TieredStorage {
     const std::array<std::uint32_t, kStores> counts{tiers_of(stores)...};
     for (std::size_t i = 0; i < kStores; ++i) first_[i + 1] = first_[i] + counts[i];
     if (tiers() > kMaxTiers) {
-      throw Exception({Errc::invalid_argument, 0, "more than eight storage tiers"});
+      throw Exception({Errc::invalid_argument, 0, "a TieredStorage of more than eight tiers"});
     }
   }
 
@@ -112,7 +113,9 @@ requires(sizeof...(S) > 0) class TieredStorage {
   /// Thread:  before other threads use the store
   /// Errors:  throws Exception(invalid_argument) when there is no such store
   void write_to(std::size_t store) {
-    if (store >= kStores) throw Exception({Errc::invalid_argument, 0, "no such store to write to"});
+    if (store >= kStores)
+      throw Exception({Errc::invalid_argument, 0,
+                       "write_to names a store that the TieredStorage does not have"});
     write_to_ = store;
   }
 
@@ -126,14 +129,15 @@ requires(sizeof...(S) > 0) class TieredStorage {
       lookup_problem_ = {};  // of a lookup() in all of them
     }
     Result<std::vector<StoredChunk>> found =
-        Error{Errc::invalid_argument, 0, "no such storage tier"};
+        Error{Errc::invalid_argument, 0,
+              "a call names a storage tier that the TieredStorage does not have"};
     each([&](std::size_t i, auto& store) {
       if (tier < first_[i] || tier >= first_[i + 1]) return;
       found = contained("lookup of a store",
                         [&] { return detail::lookup_in_tier(store, tier - first_[i], keys); });
       if (!found) return;
       if (found->size() != keys.size()) {
-        found = Error{Errc::io, 0, "a store answered a lookup for other keys"};
+        found = wrong_size(found->size(), keys.size());
         return;
       }
       for (StoredChunk& chunk : *found) chunk.tiers <<= first_[i];
@@ -142,7 +146,8 @@ requires(sizeof...(S) > 0) class TieredStorage {
   }
   /// Erases in the store of this tier alone.
   Status erase_tier(std::uint32_t tier, const ChunkKey& key) {
-    Status status = Error{Errc::invalid_argument, 0, "no such storage tier"};
+    Status status = Error{Errc::invalid_argument, 0,
+                          "a call names a storage tier that the TieredStorage does not have"};
     each([&](std::size_t i, auto& store) {
       if (tier < first_[i] || tier >= first_[i + 1]) return;
       status = contained("erase of a store",
@@ -212,7 +217,9 @@ requires(sizeof...(S) > 0) class TieredStorage {
         result.emplace(Status(detail::caught(Errc::io, "read of a store")));
       }
     });
-    if (!result) return Status(Error{Errc::invalid_argument, 0, "no such storage tier"});
+    if (!result)
+      return Status(Error{Errc::invalid_argument, 0,
+                          "a call names a storage tier that the TieredStorage does not have"});
     return std::move(*result);
   }
 
@@ -294,12 +301,18 @@ requires(sizeof...(S) > 0) class TieredStorage {
     (std::index_sequence_for<S...>());
   }
 
+  static Error wrong_size(std::size_t entries, std::size_t keys) {
+    return {Errc::io, 0,
+            "lookup of a store returned " + std::to_string(entries) + " entries for " +
+                std::to_string(keys) + " keys"};
+  }
+
   template <class One>
   static Result<std::vector<StoredChunk>> look_up(One& store, std::span<const ChunkKey> keys) {
     try {
       auto part = store.lookup(keys);
       if (part && part->size() != keys.size()) {
-        return Error{Errc::io, 0, "a store answered a lookup for other keys"};
+        return wrong_size(part->size(), keys.size());
       }
       return part;
     } catch (...) {

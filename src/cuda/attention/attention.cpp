@@ -175,7 +175,7 @@ Status attention_by(AttentionKernel kernel, const AttentionArgs& args, cudaStrea
   const DType dtype = args.shape.dtype;
   if (few) {
     return to_status(launch_attention_decode(params, few, dtype, stream),
-                     "attention of few queries");
+                     "launch the attention of few queries");
   }
   cudaError_t code = cudaSuccess;
   switch (kernel == AttentionKernel::chosen ? plan.kernel : kernel) {
@@ -186,9 +186,10 @@ Status attention_by(AttentionKernel kernel, const AttentionArgs& args, cudaStrea
       code = dtype == DType::bf16 ? launch_attention_bf16(params, stream)
                                   : launch_attention_f16(params, stream);
   }
-  if (code != cudaSuccess) return to_status(code, "attention");
+  if (code != cudaSuccess) return to_status(code, "launch the attention");
   if (plan.num_splits == 1) return {};
-  return to_status(launch_attention_combine(params, dtype, stream), "attention: combining splits");
+  return to_status(launch_attention_combine(params, dtype, stream),
+                   "launch the kernel that combines the splits of attention");
 }
 
 Status attention_reference(const AttentionArgs& args, cudaStream_t stream) {

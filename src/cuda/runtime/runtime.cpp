@@ -70,33 +70,38 @@ Result<DeviceInfo> device_info() {
 Stream::Stream(int priority) {
   int lowest = 0;
   int highest = 0;
-  throw_unless_ok(cudaDeviceGetStreamPriorityRange(&lowest, &highest), "stream priorities");
+  throw_unless_ok(cudaDeviceGetStreamPriorityRange(&lowest, &highest),
+                  "ask the device for its stream priorities");
   throw_unless_ok(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking,
                                                std::clamp(priority, highest, lowest)),
-                  "cudaStreamCreate");
+                  "create a stream");
 }
 Stream::~Stream() {
   if (stream_ != nullptr) (void)cudaStreamDestroy(stream_);
 }
-Status Stream::wait() const { return to_status(cudaStreamSynchronize(stream_), "stream"); }
+Status Stream::wait() const {
+  return to_status(cudaStreamSynchronize(stream_), "wait for a stream");
+}
 
 Event::Event(bool timed) {
   throw_unless_ok(
       cudaEventCreateWithFlags(&event_, timed ? cudaEventDefault : cudaEventDisableTiming),
-      "cudaEventCreate");
+      "create an event");
 }
 Event::~Event() {
   if (event_ != nullptr) (void)cudaEventDestroy(event_);
 }
 Status Event::record(cudaStream_t stream) const {
-  return to_status(cudaEventRecord(event_, stream), "cudaEventRecord");
+  return to_status(cudaEventRecord(event_, stream), "record an event");
 }
 bool Event::ready() const {
-  return cudaEventQuery(event_) != cudaErrorNotReady;  // which is no error to be told
+  return cudaEventQuery(event_) != cudaErrorNotReady;  // which is no error
 }
-Status Event::wait() const { return to_status(cudaEventSynchronize(event_), "device work"); }
+Status Event::wait() const {
+  return to_status(cudaEventSynchronize(event_), "wait for work on the device");
+}
 Status Event::gate(cudaStream_t stream) const {
-  return to_status(cudaStreamWaitEvent(stream, event_, 0), "cudaStreamWaitEvent");
+  return to_status(cudaStreamWaitEvent(stream, event_, 0), "let a stream wait for an event");
 }
 Result<double> Event::seconds_between(const Event& from, const Event& to) {
   float milliseconds = 0;
@@ -114,7 +119,8 @@ DeviceBuffer::~DeviceBuffer() {
 
 PinnedBuffer::PinnedBuffer(std::size_t bytes) : size_(bytes) {
   if (bytes != 0)
-    throw_unless_ok(cudaHostAlloc(&data_, bytes, cudaHostAllocMapped), "pinned memory");
+    throw_unless_ok(cudaHostAlloc(&data_, bytes, cudaHostAllocMapped),
+                    "allocate pinned host memory");
 }
 PinnedBuffer::~PinnedBuffer() {
   if (data_ != nullptr) (void)cudaFreeHost(data_);

@@ -95,7 +95,7 @@ struct CpuBackend::State {
       }
       return status;
     } catch (const std::bad_alloc&) {
-      return Error{Errc::out_of_memory, 0, "scratch of a step"};
+      return Error{Errc::out_of_memory, 0, "allocate scratch memory for a step; use smaller steps"};
     }
   }
 

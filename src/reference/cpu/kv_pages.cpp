@@ -157,7 +157,7 @@ Status KvPages::insert(const Slice& slice, const KvView& from) {
   try {
     presence_.add(slice.tokens, slice.layers);
   } catch (const std::bad_alloc&) {
-    return Error{Errc::out_of_memory, 0, "a note of what is there of " + text(slice.tokens)};
+    return Error{Errc::out_of_memory, 0, "record which KV is there of " + text(slice.tokens)};
   }
   return {};
 }

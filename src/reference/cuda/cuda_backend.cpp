@@ -53,7 +53,7 @@ Status CudaBackend::prepare(std::span<const std::uint32_t> step_tokens) {
   } catch (const Exception& e) {
     return e.error();
   } catch (const std::bad_alloc&) {
-    return Error{Errc::out_of_memory, 0, "graphs of a step"};
+    return Error{Errc::out_of_memory, 0, "keep the graphs of a step: no host memory"};
   }
 }
 
@@ -96,7 +96,7 @@ Status CudaBackend::insert(const Slice& slice, const KvView& from) {
   try {
     if (status) presence.add(slice.tokens, slice.layers);
   } catch (const std::bad_alloc&) {
-    status = Error{Errc::out_of_memory, 0, "a note of what was inserted"};
+    status = Error{Errc::out_of_memory, 0, "record which KV was inserted: no host memory"};
   }
   // A copy that failed on its way may have written a part.
   if (!status && status.code() != Errc::invalid_argument) {

@@ -104,7 +104,7 @@ class CudaWeights::Builder {
     std::byte* to = nullptr;
     if (fill_ != nullptr) {
       to = weights_.storage_.as<std::byte>() + used_;
-      if (status_) status_ = cuda::to_status((*fill_)(to, tensor), "weights");
+      if (status_) status_ = cuda::to_status((*fill_)(to, tensor), "fill a weight tensor");
     }
     used_ += detail::align_up(tensor.count * element_bytes, kAlignment);
     return to;

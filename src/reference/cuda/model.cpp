@@ -117,7 +117,8 @@ Status Model::product(const Product& p, cudaStream_t stream) {
 
 Status Model::place(std::uint32_t begin, std::uint32_t rows, cudaStream_t stream) {
   const StepState state{static_cast<std::int32_t>(begin), static_cast<std::int32_t>(begin + rows)};
-  return cuda::to_status(set_step(step_.as<StepState>(), state, stream), "begin of a step");
+  return cuda::to_status(set_step(step_.as<StepState>(), state, stream),
+                         "copy the positions of a step to the device");
 }
 
 Status Model::embed(const StepShape& step, cudaStream_t stream) {
@@ -125,7 +126,7 @@ Status Model::embed(const StepShape& step, cudaStream_t stream) {
              cuda::to_status(cuda_impl::embed(tokens_.device<std::int32_t>(), step_.as<StepState>(),
                                               weights_.token_embedding(), x_.data(), f32_residual_,
                                               step.rows, config_.n_embd, stream),
-                             "embedding"),
+                             "look up embeddings"),
              stream);
 }
 
@@ -276,7 +277,7 @@ Status Model::output(const StepShape& step, cudaStream_t stream) {
   return did(Part::elementwise,
              cuda::to_status(copy_floats(host_logits_.device<float>(), logits_.as<float>(),
                                          config_.n_vocab, stream),
-                             "logits"),
+                             "copy logits to the host"),
              stream);
 }
 
@@ -293,7 +294,8 @@ Status Model::tune(const StepShape& step, cudaStream_t stream) {
   std::uint64_t seed = 0;
   for (const cuda::DeviceBuffer* buffer : {&x_, &attended_, &gate_up_, &product_}) {
     CAKE_TRY(cuda::to_status(
-        fill_normal_bf16(buffer->data(), buffer->size() / kBf16, 1.0f, ++seed, stream), "scratch"));
+        fill_normal_bf16(buffer->data(), buffer->size() / kBf16, 1.0f, ++seed, stream),
+        "fill a buffer with random numbers"));
   }
   tuning_ = true;
   Status status = layer(0, step, stream);

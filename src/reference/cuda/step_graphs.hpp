@@ -33,21 +33,23 @@ class GraphExec {
   Status capture(cudaStream_t stream, Enqueue enqueue) {
     cudaGraph_t graph = nullptr;
     CAKE_TRY(cuda::to_status(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
-                             "graph capture"));
+                             "capture the graph of a step"));
     Status status = enqueue(stream);
-    Status ended = cuda::to_status(cudaStreamEndCapture(stream, &graph), "graph capture");
+    Status ended =
+        cuda::to_status(cudaStreamEndCapture(stream, &graph), "capture the graph of a step");
     if (status) status = std::move(ended);
     if (status) {
-      status = cuda::to_status(cudaGraphInstantiate(&exec_, graph, 0), "graph instantiation");
+      status = cuda::to_status(cudaGraphInstantiate(&exec_, graph, 0),
+                               "instantiate the graph of a step");
     }
     if (graph != nullptr) (void)cudaGraphDestroy(graph);
     return status;
   }
   Status upload(cudaStream_t stream) const {
-    return cuda::to_status(cudaGraphUpload(exec_, stream), "graph upload");
+    return cuda::to_status(cudaGraphUpload(exec_, stream), "upload the graph of a step");
   }
   Status launch(cudaStream_t stream) const {
-    return cuda::to_status(cudaGraphLaunch(exec_, stream), "graph launch");
+    return cuda::to_status(cudaGraphLaunch(exec_, stream), "launch the graph of a step");
   }
 
  private:

@@ -171,7 +171,7 @@ class GgufFile::Parser {
     } else {
       skip(value.count, width_of(value.type), what);
     }
-    if (!file_.values_.emplace(key, value).second) fail(what + " stands there twice");
+    if (!file_.values_.emplace(key, value).second) fail(what + " is there twice");
   }
 
   GgufType take_type(const std::string& what) {
@@ -211,7 +211,7 @@ class GgufFile::Parser {
       tensor.bytes = tensor.elements / info->block_elements * info->block_bytes;
     }
     if (!file_.tensor_index_.emplace(tensor.name, file_.tensors_.size()).second) {
-      fail(what + " stands there twice");
+      fail(what + " is there twice");
     }
     file_.tensors_.push_back(std::move(tensor));
   }

@@ -218,7 +218,7 @@ class GdsEngine {
                         MutableBytes out) {
     const auto arena = staging_->arena();
     const auto place = static_cast<std::size_t>(out.data() - arena.data());
-    if (tier != 0) return Error{Errc::invalid_argument, 0, "a directory has one tier"};
+    if (tier != 0) return Error{Errc::invalid_argument, 0, "read: a directory has only tier 0"};
     if (offset % kIoAlignment != 0 || out.size() % kIoAlignment != 0 || place % kIoAlignment != 0) {
       return Error{Errc::invalid_argument, 0,
                    "offset, size and address of a read must be multiples of 4096"};

@@ -228,7 +228,7 @@ PosixRead PosixStorage::read(std::uint32_t tier, const ChunkKey& key, std::uint6
       return PosixRead(read);
     };
     if (auto status = engine_->usable(); !status) return refuse(status.error());
-    if (tier != 0) return refuse({Errc::invalid_argument, 0, "a directory has one tier"});
+    if (tier != 0) return refuse({Errc::invalid_argument, 0, "read: a directory has only tier 0"});
     if (offset % kIoAlignment != 0 || out.size() % kIoAlignment != 0 ||
         reinterpret_cast<std::uintptr_t>(out.data()) % kIoAlignment != 0) {
       return refuse({Errc::invalid_argument, 0,
