@@ -31,7 +31,7 @@ namespace cake::inline CAKE_ABI {
 ///     there.clear();
 ///
 /// Shape:   one bit for each layer of each token, in blocks that are allocated with their first bit
-/// Thread:  any number at once, also on the same tokens
+/// Thread:  Safe for concurrent use, also on the same tokens
 class KvPresence {
  public:
   struct Missing {

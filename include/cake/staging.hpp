@@ -30,7 +30,7 @@ constexpr std::size_t align_up(std::size_t value, std::size_t alignment = kIoAli
 /// Where transfer memory comes from when plain host memory will not do: page-locked memory that a
 /// device copies from at full speed, or memory of the device itself.
 ///
-/// Thread:  any number of threads at once
+/// Thread:  Safe for concurrent use
 class CAKE_API StagingMemory {
  public:
   virtual ~StagingMemory() = default;
@@ -91,7 +91,7 @@ class AlignedBuffer {
 /// All members below block until what they do is done.
 ///
 /// Errors:  device
-/// Thread:  any number of threads at once
+/// Thread:  Safe for concurrent use
 class CAKE_API DeviceStaging : public StagingMemory {
  public:
   /// The whole of it; its address is the base that parts are named by to a driver.

@@ -20,7 +20,7 @@ namespace cake::inline CAKE_ABI {
 ///     memory.extract(slice, writer.payload());       // all layers
 ///     storage.write(identity.key, *writer.finish(identity));
 ///
-/// Thread:  one thread at a time
+/// Thread:  Requires external synchronization
 /// Errors:  the constructor throws Exception(invalid_argument) unless ChunkGeometry::fits, and
 ///          std::bad_alloc
 class CAKE_API ChunkWriter {

@@ -73,7 +73,7 @@ CAKE_API Result<std::size_t> attention_workspace_bytes(const AttentionShape& sha
 ///
 /// Errors:  as attention_workspace_bytes(); invalid_argument for missing pointers, strides or
 ///          workspace
-/// Thread:  any
+/// Thread:  Safe for concurrent use
 CAKE_API Status attention(const AttentionArgs& args, cudaStream_t stream);
 
 /// The same in the plainest way, fp32 throughout, one block for each query and head: what tests of

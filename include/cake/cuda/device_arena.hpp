@@ -23,7 +23,7 @@ namespace cake::inline CAKE_ABI::cuda {
 /// they are done.
 ///
 /// Needs:   a device that usable() says yes of; it outlives the store and all that was allocated
-/// Thread:  any number of threads at once
+/// Thread:  Safe for concurrent use
 class CAKE_API DeviceArena final : public DeviceStaging {
  public:
   /// Errors:  throws Exception: out_of_memory, or device

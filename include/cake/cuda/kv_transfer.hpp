@@ -86,7 +86,7 @@ struct KvTransferOptions {
 /// whatever is in front of them, so hand such numbers to kernels as arguments or in mapped pinned
 /// memory.
 ///
-/// Thread:  any number of threads at once
+/// Thread:  Safe for concurrent use
 class CAKE_API KvTransfer {
  public:
   /// For the device that is current. All memory that it needs is allocated here.

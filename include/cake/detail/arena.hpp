@@ -21,7 +21,7 @@ namespace cake::inline CAKE_ABI::detail {
 /// memory itself.
 ///
 /// Needs:   the range begins at a 4 KiB boundary
-/// Thread:  any number of threads at once
+/// Thread:  Safe for concurrent use
 class ArenaMap {
  public:
   explicit ArenaMap(std::span<std::byte> range) : range_(range) {

@@ -26,7 +26,7 @@ namespace cake::inline CAKE_ABI::detail {
 ///     Pool::~Pool() { if (!made_here_.in_child()) stop(); else abandon(std::move(threads_)); }
 ///
 /// Cost:    one system call, about 0.1 us
-/// Thread:  any number of threads at once
+/// Thread:  Safe for concurrent use
 class ForkGuard {
  public:
   /// True in a child process that got the object by fork().

@@ -50,7 +50,7 @@ struct CpuProfile {
 /// process, to start no threads of its own. OpenBLAS obeys OPENBLAS_CORETYPE; blas_description()
 /// says which kernels run.
 ///
-/// Thread:  one thread at a time, except that insert and extract may run on other threads, beside
+/// Thread:  Requires external synchronization. insert and extract may run on other threads beside
 ///          prefill and each other, on tokens that nobody else writes meanwhile
 class CAKE_API CpuBackend {
  public:
@@ -69,7 +69,7 @@ class CAKE_API CpuBackend {
   /// need by themselves; this only makes sure beforehand that there is room.
   ///
   /// Errors:  invalid_argument beyond max_tokens, out_of_memory
-  /// Thread:  any
+  /// Thread:  Safe for concurrent use
   Status reserve(std::uint32_t n_tokens);
 
   /// Computes KV of prompt[range]; KV below range.begin is there already, or comes layer by layer
@@ -92,7 +92,7 @@ class CAKE_API CpuBackend {
   ///
   /// Errors:  invalid_argument (out of range, sizes that do not fit; for extract, naming the first
   ///          token without KV), out_of_memory
-  /// Thread:  any
+  /// Thread:  Safe for concurrent use
   Status insert(const Slice& slice, const KvView& from);
   Status extract(const Slice& slice, const MutableKvView& to) const;
 

@@ -82,7 +82,7 @@ class CAKE_API CudaPass {
 /// prepare() does both beforehand, and chooses the fastest matrix products as well. The same
 /// backend gives the same bits for the same steps, whether launched or captured.
 ///
-/// Thread:  one thread at a time, except that insert and extract may run on other threads, beside
+/// Thread:  Requires external synchronization. insert and extract may run on other threads beside
 ///          prefill and each other, on tokens that nobody else writes meanwhile
 class CAKE_API CudaBackend {
  public:
@@ -138,7 +138,7 @@ class CAKE_API CudaBackend {
   ///
   /// Errors:  invalid_argument (out of range, sizes that do not fit; for extract, naming the first
   ///          token without KV), out_of_memory, device
-  /// Thread:  any
+  /// Thread:  Safe for concurrent use
   Status insert(const Slice& slice, const KvView& from);
   Status extract(const Slice& slice, const MutableKvView& to) const;
 

@@ -75,7 +75,7 @@ struct GgufTensor {
 ///
 /// Views that its members return stay valid as long as the object, also after it was moved.
 ///
-/// Thread:  const members from any number of threads
+/// Thread:  const members: Safe for concurrent use
 /// Source:  the GGUF specification of the ggml project (docs/gguf.md)
 class CAKE_API GgufFile {
  public:

@@ -25,7 +25,7 @@ namespace cake::inline CAKE_ABI {
 
 /// Keeps every object that is written, without a limit.
 ///
-/// Thread:  any number of threads at once
+/// Thread:  Safe for concurrent use
 class MemoryStorage {
  public:
   static constexpr bool lookup_never_blocks = true;

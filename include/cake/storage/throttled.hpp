@@ -121,7 +121,7 @@ class ThrottledCompletion {
 ///     cake::ThrottledStorage slow(store, {.bytes_per_second = 125e6, .latency = 1ms});
 ///
 /// Needs:   the inner store outlives it
-/// Thread:  any number of threads at once
+/// Thread:  Safe for concurrent use
 template <StorageBackend S>
 class ThrottledStorage {
   using InnerRead = decltype(std::declval<S&>().read(0, std::declval<const ChunkKey&>(), 0,
@@ -149,7 +149,7 @@ class ThrottledStorage {
   }
   /// Lets writes take their time on this tier's link too; none: writes are not slowed down.
   ///
-  /// Thread:  before other threads use the store
+  /// Thread:  Requires external synchronization: call it before other threads use the store
   void throttle_writes(std::optional<std::uint32_t> tier) { write_link_ = tier.value_or(kNoLink); }
 
   std::uint32_t tiers() { return tiers_of(*inner_); }

@@ -89,7 +89,7 @@ using WriteOf =
 /// that do not read into it go by the host and block.
 ///
 /// Needs:   the stores outlive it; at most kMaxTiers tiers in all
-/// Thread:  any number of threads at once
+/// Thread:  Safe for concurrent use
 template <StorageBackend... S>
 requires(sizeof...(S) > 0) class TieredStorage {
   static constexpr std::size_t kStores = sizeof...(S);
@@ -110,7 +110,7 @@ requires(sizeof...(S) > 0) class TieredStorage {
   /// Chooses the store that write() goes to; the last one when never called, which is the slowest
   /// and largest.
   ///
-  /// Thread:  before other threads use the store
+  /// Thread:  Requires external synchronization: call it before other threads use the store
   /// Errors:  throws Exception(invalid_argument) when there is no such store
   void write_to(std::size_t store) {
     if (store >= kStores)

@@ -11,7 +11,7 @@ namespace cake::inline CAKE_ABI::cuda {
 
 Status to_status(cudaError_t code, const char* doing) {
   if (code == cudaSuccess) return {};
-  (void)cudaGetLastError();  // an error that is told once is not told again to somebody else
+  (void)cudaGetLastError();  // clears the sticky error: a later call must not report it again
   const Errc errc = code == cudaErrorMemoryAllocation ? Errc::out_of_memory : Errc::device;
   return Error{errc, static_cast<int>(code), std::string(doing) + ": " + cudaGetErrorString(code)};
 }
