@@ -3,7 +3,7 @@
 //
 // The identity of chunks. A key names one chunk of one prefix of one model for one tenant. It is the
 // SHA-256 of the parent's key and the chunk's token ids; the root is a hash of everything that
-// changes KV bytes. Two chunks have equal bytes only if their keys are equal.
+// changes KV bytes. Equal keys mean equal bytes.
 #pragma once
 
 #include <array>
