@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// Building a stored chunk in memory, ready to be published in one write.
+// Builds a stored chunk in memory, ready to be published in one write.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// Staging memory that a device copies from at full speed: page-locked, and kept for the next one,
+// Page-locked staging memory, which a device copies from at full speed. Blocks are kept for reuse,
 // because locking pages is slow and may stop the device.
 #pragma once
 
@@ -15,7 +15,7 @@
 
 namespace cake::inline CAKE_ABI::cuda {
 
-/// Where PinnedStaging gets blocks from; tests put their own here.
+/// Allocates blocks for PinnedStaging; tests replace it.
 ///
 /// Thread:  Requires external synchronization
 struct PinnedSource {

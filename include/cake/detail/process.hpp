@@ -18,8 +18,8 @@
 
 namespace cake::inline CAKE_ABI::detail {
 
-/// Remembers which process made it. The owner asks before it takes a lock, waits or joins a thread:
-/// in a child process all three can last for ever.
+/// Records the process that created it. The owner checks it before it takes a lock, waits or joins
+/// a thread: in a child process all three can block for ever.
 ///
 ///     Status Pool::submit(...) {
 ///       if (auto status = made_here_.check("a Pool"); !status) return status;

@@ -2,7 +2,7 @@
 // Copyright 2026 the cake authors
 //
 // The reference model on the CPU: fp32 mathematics over a BLAS, KV in pages behind a block table.
-// Small and exact; it is what faster backends are compared with, and what the examples run.
+// Small and exact: faster backends are compared with it, and the examples run it.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@ struct CpuOptions {
   std::uint32_t max_tokens = 0;
 };
 
-/// Where the time of prefill() and decode() went, added up since the last reset.
+/// How the time of prefill() and decode() was spent, summed since the last reset.
 ///
 /// Units:   seconds of the calling thread; floating point operations
 struct CpuProfile {
@@ -119,7 +119,7 @@ class CAKE_API CpuBackend {
 
 static_assert(ComputeBackend<CpuBackend>);
 
-/// What the BLAS calls itself and the kernels it runs, for reports: "OpenBLAS, SkylakeX kernels".
+/// Name of the BLAS and of its kernels, for reports: "OpenBLAS, SkylakeX kernels".
 CAKE_API const char* blas_description();
 
 }  // namespace cake::inline CAKE_ABI::reference

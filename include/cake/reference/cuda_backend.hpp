@@ -30,13 +30,13 @@ struct CudaOptions {
   /// What sums along the residual connection are kept as: bf16, as models are served, or f32, which
   /// about halves the error of logits and moves more bytes.
   DType residual = DType::bf16;
-  /// Deals pages out in random order from this seed, as an engine in use has them; 0: in order.
+  /// Assigns pages in random order from this seed, like an engine that is in use; 0: in order.
   std::uint64_t shuffle_pages = 0;
   /// Step sizes whose graphs are kept, the latest ones used; 0: steps are launched kernel by kernel
   std::uint32_t max_graphs = 16;
 };
 
-/// Where the device's time went in one range.
+/// How the device's time in one range was spent.
 ///
 /// Units:   seconds
 struct CudaProfile {
@@ -46,8 +46,8 @@ struct CudaProfile {
   double elementwise_seconds = 0;  // embedding, norms, RoPE and KV write, SwiGLU
 };
 
-/// A step that may still run. wait() is due before the backend goes; a pass that nobody waits for
-/// leaves no logits.
+/// A step that may still run. Call wait() before the backend is destroyed; without it there are no
+/// logits.
 ///
 /// Thread:  the one that called prefill()
 class CAKE_API CudaPass {

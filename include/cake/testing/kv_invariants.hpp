@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// What an engine's KV memory would know of a run: who writes what, what is right, and so whether a
-// claim, an insert or a read was allowed. Nothing of it comes from the session, whose bookkeeping
-// it is there to check. One thread at a time.
+// A model of an engine's KV memory during a run: who writes which chunk, and which layers are
+// valid. It decides whether a claim, an insert or a read was allowed. It shares no data with the
+// session, whose bookkeeping it checks. Requires external synchronization.
 #pragma once
 
 #include <algorithm>

@@ -3,8 +3,8 @@
 //
 // A whole run in virtual time: a device that computes, links that carry, workers, staging memory
 // and faults, around the same SessionCore that runs behind real lanes. No thread, no sleep; equal
-// inputs give equal runs. A checker watches every claim, read and write; the harness itself sees to
-// it that no staging memory, worker or time gets lost.
+// inputs give equal runs. A checker verifies every claim, read and write; the harness itself checks
+// that no staging memory, worker or time is lost.
 #pragma once
 
 #include <algorithm>
