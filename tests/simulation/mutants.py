@@ -112,7 +112,7 @@ MUTANTS = [
         ("  result.finish = std::max(t, below) + run.suffix_s;\n",
          "  result.finish = std::max(t, below);\n")],
      "detail/planner/search_test.cpp", "a link that is much faster loads everything"),
-    ("chunks are dealt to the lane that is done last", [
+    ("chunks go to the lane that is done last", [
         ("      if (done < soonest) {",
          "      if (done > soonest || soonest > 1e17) {")],
      "detail/planner/search_test.cpp", "lanes share by their speed"),
