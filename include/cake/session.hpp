@@ -246,8 +246,9 @@ class PrefillSession {
   Status fits_staging(const KvLayout& layout, std::uint32_t chunk_tokens) const {
     if (!ChunkGeometry::fits(layout, chunk_tokens)) return {};  // refused elsewhere, by name
     const ChunkGeometry geometry(layout, chunk_tokens);
-    const std::uint64_t least =
-        geometry.object_bytes() - (layout.n_layers - 1) * 2 * std::uint64_t{geometry.run_stride()};
+    const std::uint64_t ends =
+        geometry.object_bytes() - (geometry.payload_end() - geometry.head_bytes());
+    const std::uint64_t least = ends + geometry.largest_layer();
     if (least <= lanes_.staging_bytes()) return {};
     return Error{Errc::out_of_memory, 0,
                  "one layer of a chunk takes " + std::to_string(least) +
@@ -272,16 +273,17 @@ class PrefillSession {
       PrefillRequest mine = request;
       if (!mine.may_gate) mine.may_gate = PrefillsGated<M>;
       if (PrefillsWhole<M> && !PrefillsGated<M>) mine.may_gate = false;
-      layout = memory.layout();
+      const KvLayout layout = memory.layout();
       fingerprint = memory.fingerprint();
       tenant = tenant_tag(request.salt);
       root = root_key(fingerprint, layout, request.chunk_tokens, request.salt);
-      lookup = detail::plan_request(mine, root, layout, lanes.size());
+      lookup = detail::plan_request(mine, root, ChunkGeometry(layout, request.chunk_tokens),
+                                    lanes.size());
       const PrefillSpec& spec = lookup.spec;
       const std::uint64_t ends = spec.head_bytes + spec.foot_bytes;
       const std::uint64_t staging = lanes.staging_bytes();
       if (!lookup.keys.empty() && !request.stop.stop_requested()) {
-        if (staging < ends + spec.layer_bytes) {
+        if (staging < ends + lookup.geometry.largest_layer()) {
           load_error = Error{Errc::out_of_memory, 0,
                              "a chunk of " + std::to_string(lookup.object_bytes) +
                                  " bytes cannot be loaded, not even layer by layer, through " +
@@ -296,7 +298,8 @@ class PrefillSession {
         }
       }
       core.begin(spec, lookup.stored, lanes.rates());
-      const std::uint64_t layers = (staging - std::min(staging, ends)) / spec.layer_bytes;
+      const std::uint64_t layers =
+          (staging - std::min(staging, ends)) / lookup.geometry.largest_layer();
       core.set_read_layers(static_cast<std::uint32_t>(std::min<std::uint64_t>(layers, ~0u)));
       smallest_read = std::min(spec.read_bytes({0, spec.n_layers}), staging);
       planning = now();
@@ -321,13 +324,10 @@ class PrefillSession {
 
     ChunkIdentity identity(std::uint32_t chunk) const {
       const TokenRange range = lookup.spec.object_range(chunk);
-      return {lookup.keys[chunk],
-              chunk == 0 ? root : lookup.keys[chunk - 1],
-              fingerprint,
-              tenant,
-              range.begin,
-              Tokens(*tokens).subspan(range.begin, range.size()),
-              layout};
+      return {lookup.keys[chunk], chunk == 0 ? root : lookup.keys[chunk - 1],
+              fingerprint,        tenant,
+              range.begin,        Tokens(*tokens).subspan(range.begin, range.size()),
+              lookup.geometry};
     }
 
     // ---- lanes' side ----
@@ -343,8 +343,7 @@ class PrefillSession {
       if (!ticket) return std::nullopt;
       const LayerRange layers = ticket->slice.layers;
       const PrefillSpec& spec = lookup.spec;
-      const std::uint64_t offset =
-          layers.begin == 0 ? 0 : spec.head_bytes + layers.begin * spec.layer_bytes;
+      const std::uint64_t offset = spec.read_offset(layers);
       return detail::LaneRead{ticket->id, lane, lookup.keys[ticket->slice.chunk], offset,
                               ticket->bytes};
     }
@@ -420,7 +419,7 @@ class PrefillSession {
       }
       taken.view = *view;
       std::lock_guard lock(mutex);
-      if (layers.end < layout.n_layers) parsed[taken.slice.chunk] = tables;
+      if (layers.end < lookup.spec.n_layers) parsed[taken.slice.chunk] = tables;
       if constexpr (detail::inserts_on_caller<M>()) pending.reserve(pending.size() + 1);
       taken.inserts = core.begin_insert(read.id, now());  // nothing from here on needs memory
       if constexpr (detail::inserts_on_caller<M>()) {
@@ -530,7 +529,6 @@ class PrefillSession {
     const SessionOptions options;
     const Clock::time_point start = Clock::now();
     std::shared_ptr<const std::vector<TokenId>> tokens;  // of the prompt
-    KvLayout layout;
     ModelFingerprint fingerprint;
     std::array<std::byte, 16> tenant{};
     ChunkKey root;

@@ -448,6 +448,7 @@ inline PrefillReport PrefillState::report(Time now) const {
   }
   r.spec = view_.spec();
   r.spec.stored = {};
+  r.spec.layer_begins = {};
   r.ttft = complete() ? ended_ : now;
   r.failed_loads = failed_loads_;
   r.reads_superseded = reads_superseded_;

@@ -97,6 +97,9 @@ class SessionCore : public PrefillState {
     const bool cut = layers.size() > read_layers_;
     const std::uint32_t end = layers.end;
     if (cut) layers.end = layers.begin + read_layers_;
+    // Layers that keep nothing are no read of their own.
+    const PrefillSpec& spec = view_.spec();
+    while (layers.end < spec.n_layers && spec.read_bytes(layers) == 0) ++layers.end;
     if (view_.spec().read_bytes(layers) > max_bytes) {
       if (short_of_room != nullptr) *short_of_room = true;
       return std::nullopt;
