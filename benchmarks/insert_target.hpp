@@ -51,7 +51,7 @@ struct InsertTarget {
     return {source.data() + (chunk % kSources) * chunk_bytes(), 0, run_bytes(), run_bytes()};
   }
 
-  KvLayout layout;
+  UniformKvLayout layout;
   std::uint32_t page;
   std::uint32_t n_pages;
   std::size_t side;

@@ -16,7 +16,7 @@ using namespace cake;
 
 /// Does nothing, instantly.
 struct FreeEngine {
-  KvLayout layout() const { return {1, 1, 2, DType::f16, KvOrder::nhd}; }
+  UniformKvLayout layout() const { return {1, 1, 2, DType::f16, KvOrder::nhd}; }
   ModelFingerprint fingerprint() const { return {}; }
   Status prefill(Tokens, TokenRange, LayerGate gate) {
     return gate.wait(0) ? Status() : Status(Error{Errc::superseded, 0, "free engine"});

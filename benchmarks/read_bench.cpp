@@ -36,7 +36,7 @@ struct Sink {
   static constexpr bool inserts_from_device = true;
   cuda::PinnedStaging staging{std::size_t{1} << 30};
   std::atomic<std::uint64_t> inserted{0};
-  KvLayout layout() const { return {32, 8, 128, DType::bf16, KvOrder::nhd}; }
+  UniformKvLayout layout() const { return {32, 8, 128, DType::bf16, KvOrder::nhd}; }
   ModelFingerprint fingerprint() const { return {}; }
   Status prefill(Tokens, TokenRange) { return {}; }
   Status insert(const Slice& slice, const KvView&) {

@@ -65,7 +65,7 @@ struct SleepingDevice {
   Disturbance disturbance;
   std::atomic<Clock::time_point> free{Clock::time_point()};
   bool computing() const { return Clock::now() < free.load(); }
-  KvLayout layout() const { return {8, 1, 16, DType::f16, KvOrder::nhd}; }
+  UniformKvLayout layout() const { return {8, 1, 16, DType::f16, KvOrder::nhd}; }
   ModelFingerprint fingerprint() const { return {}; }
   Pass prefill(Tokens, TokenRange range, LayerGate gate) {
     for (std::uint32_t l = 0; l < layout().n_layers; ++l) {

@@ -29,14 +29,16 @@ namespace {
 using namespace cake;
 
 // 256 tokens of Llama-3-8B in bf16: 32 MiB. The first argument of a benchmark is the layers.
-KvLayout layout_of(std::uint32_t layers) { return {layers, 8, 128, DType::bf16, KvOrder::nhd}; }
+UniformKvLayout layout_of(std::uint32_t layers) {
+  return {layers, 8, 128, DType::bf16, KvOrder::nhd};
+}
 constexpr std::uint32_t kTokens = 256;
 
 struct Sample {
   explicit Sample(std::uint32_t layers) : writer(layout_of(layers), kTokens), tokens(kTokens) {
     for (std::uint32_t i = 0; i < kTokens; ++i) tokens[i] = static_cast<TokenId>(i * 37);
     identity.tokens = tokens;
-    identity.layout = layout_of(layers);
+    identity.geometry = writer.geometry();
     identity.key.bytes[0] = std::byte{7};
     const MutableKvView payload = writer.payload();
     for (std::uint32_t layer = 0; layer < layers; ++layer) {

@@ -54,7 +54,7 @@ class PagedEngine {
   }
 
   // The shape of the KV, and a name for everything that changes its bytes.
-  KvLayout layout() const {
+  UniformKvLayout layout() const {
     return {kLayers, examples::kHeads, examples::kHeadDim, DType::bf16, KvOrder::nhd};
   }
   ModelFingerprint fingerprint() const {

@@ -66,7 +66,7 @@ class TinyEngine {
         there_(max_tokens, TinyModel::kLayers) {}
 
   // The shape of the KV, and a name for everything that changes its bytes.
-  KvLayout layout() const {
+  UniformKvLayout layout() const {
     return {TinyModel::kLayers, 1, TinyModel::kWidth, DType::f32, KvOrder::nhd};
   }
   ModelFingerprint fingerprint() const {

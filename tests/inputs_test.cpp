@@ -26,7 +26,7 @@ constexpr TokenRange kImage{40, 200};  // placeholders
 /// The ids of an image's places are all alike; its KV depends on the image, and on the adapter.
 struct ImageEngine {
   explicit ImageEngine(std::size_t n) : toy(n) {}
-  KvLayout layout() const { return toy.layout(); }
+  UniformKvLayout layout() const { return toy.layout(); }
   ModelFingerprint fingerprint() const {
     return FingerprintBuilder()
         .add("weights", "image")

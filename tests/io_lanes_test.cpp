@@ -176,9 +176,9 @@ struct SlowErase {
 TEST_CASE("a damaged byte in any layer of a chunk that comes in slices costs that chunk") {
   Stored stored;
   const ChunkGeometry geometry(ToyEngine(1).layout(), kChunk);
-  for (const std::uint64_t layer : {0u, 1u, 2u}) {
+  for (const std::uint32_t layer : {0u, 1u, 2u}) {
     SlowErase storage{stored.inner};
-    const std::uint64_t at = geometry.head_bytes() + layer * 2 * geometry.run_stride() + 100;
+    const std::uint64_t at = geometry.extent(layer, 0).begin + 100;
     const ChunkKey damaged = stored.keys[5];
     IoLanes lanes(storage);
     // The n-th read of that chunk is of its n-th layer.

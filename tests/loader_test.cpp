@@ -249,7 +249,7 @@ class AsyncEngine {
   };
   explicit AsyncEngine(std::size_t n)
       : toy(n, {.per_token = 50us}), device_([this](const std::stop_token& stop) { work(stop); }) {}
-  KvLayout layout() const { return toy.layout(); }
+  UniformKvLayout layout() const { return toy.layout(); }
   ModelFingerprint fingerprint() const { return toy.fingerprint(); }
   Status insert(const Slice& slice, const KvView& view) { return toy.insert(slice, view); }
   Status extract(const Slice& slice, const MutableKvView& view) { return toy.extract(slice, view); }

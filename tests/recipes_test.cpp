@@ -31,19 +31,17 @@ constexpr std::uint32_t kMaxTokens = 512;
 class LatentKv {
  public:
   static constexpr std::uint32_t kLayers = 4;
-  static constexpr std::size_t kRow = 2 * (512 + 64);  // bytes
-  static constexpr std::size_t kHalf = kRow / 2;
+  static constexpr std::uint32_t kRow = 2 * (512 + 64);  // bytes
 
-  // K carries the first half of each row, V the second half.
-  static KvLayout layout() { return {kLayers, 1, kHalf / 2, DType::bf16, KvOrder::nhd}; }
+  // Every layer keeps one plane: one row of kRow bytes for each token.
+  static KvLayout layout() {
+    return {.n_layers = kLayers, .kinds = {{{{1, kRow, KvOrder::nhd, DType::bf16}}}}};
+  }
 
   Status insert(const Slice& slice, const KvView& from) {
     for (std::uint32_t l = slice.layers.begin; l < slice.layers.end; ++l) {
-      for (std::uint32_t i = 0; i < slice.tokens.size(); ++i) {
-        std::byte* const to = row(l, slice.tokens.begin + i);
-        std::memcpy(to, from.k(l).data() + i * kHalf, kHalf);
-        std::memcpy(to + kHalf, from.v(l).data() + i * kHalf, kHalf);
-      }
+      const auto run = from.plane(l, 0);  // the slice's tokens, row by row
+      std::memcpy(row(l, slice.tokens.begin), run.data(), run.size());
     }
     written_.add(slice.tokens, slice.layers);
     return {};
@@ -51,11 +49,8 @@ class LatentKv {
   Status extract(const Slice& slice, const MutableKvView& to) {
     if (auto missing = written_.missing(slice.tokens, slice.layers)) return no_kv(*missing);
     for (std::uint32_t l = slice.layers.begin; l < slice.layers.end; ++l) {
-      for (std::uint32_t i = 0; i < slice.tokens.size(); ++i) {
-        const std::byte* const from = row(l, slice.tokens.begin + i);
-        std::memcpy(to.k(l).data() + i * kHalf, from, kHalf);
-        std::memcpy(to.v(l).data() + i * kHalf, from + kHalf, kHalf);
-      }
+      const auto run = to.plane(l, 0);
+      std::memcpy(run.data(), row(l, slice.tokens.begin), run.size());
     }
     return {};
   }
@@ -149,14 +144,14 @@ TEST_CASE("recipe: KV of one plane travels in halves and comes back bit for bit"
   for (const std::string& broken : testing::check(checked, prompt)) FAIL_CHECK(broken);
 }
 
-TEST_CASE("recipe: 8-bit KV with a scale for each head and token is a row of 16-bit values") {
+TEST_CASE("recipe: 8-bit KV with a scale for each head and token takes four planes") {
   // [quantised]
   constexpr std::uint32_t kHeads = 8;
   constexpr std::uint32_t kHeadDim = 128;
-  // A head of one token: 128 values of one byte, then a scale of four bytes. Nothing interprets
-  // them; f16 only says how many bytes there are.
-  constexpr KvLayout layout{32, kHeads, (kHeadDim + 4) / 2, DType::f16, KvOrder::nhd};
-  static_assert(layout.row_bytes() == kHeads * (kHeadDim + sizeof(float)));
+  // Four planes: K, its scales, V, its scales. One scale for each head and token.
+  const KvPlane values{kHeads, kHeadDim, KvOrder::nhd, DType::i8};
+  const KvPlane scales{1, kHeads * sizeof(float), KvOrder::nhd, DType::f32};
+  const KvLayout layout{.n_layers = 32, .kinds = {{{values, scales, values, scales}}}};
   // [/quantised]
   CHECK(ChunkGeometry::fits(layout, 256));
   CHECK(layout.bytes_per_token() == 2 * 32 * 8 * 132);

@@ -244,7 +244,7 @@ namespace {
 /// Takes no gate.
 struct Ungated {
   ToyEngine& toy;
-  KvLayout layout() const { return toy.layout(); }
+  UniformKvLayout layout() const { return toy.layout(); }
   ModelFingerprint fingerprint() const { return toy.fingerprint(); }
   Status prefill(Tokens prompt, TokenRange range) { return toy.prefill(prompt, range); }
   Status insert(const Slice& slice, const KvView& view) { return toy.insert(slice, view); }
@@ -373,7 +373,7 @@ class Behind {
     Status wait() { return result.get(); }
   };
   explicit Behind(std::size_t n) : toy(n) { toy.clear(); }
-  KvLayout layout() const { return toy.layout(); }
+  UniformKvLayout layout() const { return toy.layout(); }
   ModelFingerprint fingerprint() const { return toy.fingerprint(); }
   Pass prefill(Tokens prompt, TokenRange range, const LayerGate& gate) {
     return {std::async(std::launch::async,

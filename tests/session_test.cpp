@@ -212,7 +212,7 @@ TEST_CASE("little staging memory slows a run down but loses nothing") {
   MemoryStorage storage;
   store(storage, prompt);
   const ChunkGeometry geometry(ToyEngine(1).layout(), 64);
-  const std::uint64_t one_layer = geometry.object_bytes() - 4 * geometry.run_stride();
+  const std::uint64_t one_layer = geometry.object_bytes() - 2 * geometry.largest_layer();
   // A whole chunk; two layers of it at a time; one; and not even one.
   for (const std::uint64_t room :
        {geometry.object_bytes(), geometry.object_bytes() - 1, one_layer, one_layer - 1}) {

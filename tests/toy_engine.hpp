@@ -20,7 +20,7 @@
 namespace cake::inline CAKE_ABI::testing {
 
 struct ToyOptions {
-  KvLayout layout{3, 2, 8, DType::f32, KvOrder::nhd};
+  UniformKvLayout layout{3, 2, 8, DType::f32, KvOrder::nhd};
   std::chrono::microseconds per_token{0};  // of computing
   std::chrono::microseconds per_insert{0};
 };
@@ -37,13 +37,13 @@ class ToyEngineT {
         there_(static_cast<std::uint32_t>(n_tokens), options.layout.n_layers),
         owner_(std::this_thread::get_id()) {}
 
-  KvLayout layout() const { return options_.layout; }
+  UniformKvLayout layout() const { return options_.layout; }
   ModelFingerprint fingerprint() const {
     return FingerprintBuilder().add("weights", "toy").finish();
   }
 
   Status prefill(Tokens prompt, TokenRange range, LayerGate gate = {}) {
-    const KvLayout& l = options_.layout;
+    const UniformKvLayout& l = options_.layout;
     if (range.end * l.bytes_per_token() > kv_.size())
       return Error{Errc::invalid_argument, 0, "toy: too long"};
     if (fail_at >= range.begin && fail_at < range.end)
@@ -133,7 +133,7 @@ class ToyEngineT {
     return sum;
   }
   std::byte* row(std::uint32_t token, std::uint32_t layer, std::uint32_t side) {
-    const KvLayout& l = options_.layout;
+    const UniformKvLayout& l = options_.layout;
     return kv_.data() + ((std::size_t{token} * l.n_layers + layer) * 2 + side) * l.row_bytes();
   }
   ToyOptions options_;

@@ -14,7 +14,7 @@
 
 struct Toy {
   std::vector<cake::TokenId> k, v;
-  cake::KvLayout layout() const { return {1, 1, 1, cake::DType::f32, cake::KvOrder::nhd}; }
+  cake::UniformKvLayout layout() const { return {1, 1, 1, cake::DType::f32, cake::KvOrder::nhd}; }
   cake::ModelFingerprint fingerprint() const {
     return cake::FingerprintBuilder().add("weights", "toy").finish();
   }

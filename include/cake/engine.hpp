@@ -26,32 +26,42 @@
 
 namespace cake::inline CAKE_ABI {
 
-/// KV of one slice in transfer memory: for every layer of the slice one run of K and one of V.
+/// KV of one slice in transfer memory: for every layer of the slice one run for each plane that
+/// the layer keeps.
 ///
-/// Shape:   k(layer), v(layer): [tokens][n_kv_heads][head_dim] (nhd) or
-/// [n_kv_heads][tokens][head_dim] (hnd), as the
-///          engine's layout().order says; `layer` is the model's layer index, inside the slice's
-///          layers
+/// Shape:   plane(layer, i) is [tokens][rows][row_bytes] (nhd) or [rows][tokens][row_bytes] (hnd) of
+///          plane i of layout().kind(layer); `layer` is the model's layer index, inside the slice's
+///          layers. A plane that the layer has not is empty
 template <class Byte>
 class BasicKvView {
  public:
   BasicKvView() = default;
-  /// Runs lie at base + stride * (2 * (layer - first_layer) + {0: K, 1: V}).
+  /// Two planes a layer, all alike: runs lie at base + stride * (2 * (layer - first_layer) + plane).
   BasicKvView(Byte* base, std::uint32_t first_layer, std::size_t run_bytes, std::size_t stride)
       : base_(base), first_layer_(first_layer), run_bytes_(run_bytes), stride_(stride) {}
-  std::span<Byte> k(std::uint32_t layer) const {
-    return run(2 * std::size_t{layer - first_layer_});
+  /// Runs as `runs` places them, from `first_layer` on; its first run begins at `base`.
+  BasicKvView(Byte* base, std::uint32_t first_layer, std::shared_ptr<const KvRuns> runs)
+      : base_(base), first_layer_(first_layer), runs_(std::move(runs)) {}
+
+  std::span<Byte> plane(std::uint32_t layer, std::uint32_t i) const {
+    if (runs_ == nullptr) {
+      if (i > 1) return {};
+      return {base_ + (2 * std::size_t{layer - first_layer_} + i) * stride_, run_bytes_};
+    }
+    if (i >= runs_->n_planes(layer)) return {};
+    const KvRuns::Run& run = (*runs_)[runs_->first(layer) + i];
+    return {base_ + (run.begin - runs_->begin(first_layer_)), run.bytes};
   }
-  std::span<Byte> v(std::uint32_t layer) const {
-    return run(2 * std::size_t{layer - first_layer_} + 1);
-  }
+  /// The first two planes: keys and values where there are such.
+  std::span<Byte> k(std::uint32_t layer) const { return plane(layer, 0); }
+  std::span<Byte> v(std::uint32_t layer) const { return plane(layer, 1); }
 
  private:
-  std::span<Byte> run(std::size_t index) const { return {base_ + index * stride_, run_bytes_}; }
   Byte* base_ = nullptr;
   std::uint32_t first_layer_ = 0;
   std::size_t run_bytes_ = 0;
   std::size_t stride_ = 0;
+  std::shared_ptr<const KvRuns> runs_;
 };
 using KvView = BasicKvView<const std::byte>;   // verified bytes, for insert
 using MutableKvView = BasicKvView<std::byte>;  // to be filled by extract

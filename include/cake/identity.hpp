@@ -125,6 +125,8 @@ struct ExtraKey {
 };
 
 /// The root of all chains of one model, layout, chunk size and tenant. Two salts share nothing.
+///
+/// Errors:  throws Exception(invalid_argument) for a layout that is not valid()
 CAKE_API ChunkKey root_key(const ModelFingerprint& fingerprint, const KvLayout& layout,
                            std::uint32_t chunk_tokens, std::string_view tenant_salt);
 

@@ -123,7 +123,7 @@ class SaveRun {
     const auto object = guarded(Errc::io, "save", [&] {
       return writer.finish({keys_[c], c == 0 ? root_ : keys_[c - 1], fingerprint_,
                             tenant_tag(options_.salt), range.begin,
-                            tokens_.subspan(range.begin, range.size()), layout_});
+                            tokens_.subspan(range.begin, range.size()), writer.geometry()});
     });
     if (!object) return note(object.error()), false;
     const Status written = guarded(Errc::io, "save: write", [&] {

@@ -49,8 +49,10 @@ struct PrefillSpec {
   bool may_gate = true;                 // the backend takes gated steps
   std::span<const StoredChunk> stored;  // [end_chunk]; entry i belongs to chunk i
   std::uint64_t head_bytes = 0;         // of one stored object: before the first layer,
-  std::uint64_t layer_bytes = 0;        // of each layer,
+  std::uint64_t layer_bytes = 0;        // of each layer, on average where they differ,
   std::uint64_t foot_bytes = 0;         // and after the last one
+  /// Bytes between head_bytes and each layer, [n_layers + 1]; empty: all layers have layer_bytes.
+  std::span<const std::uint64_t> layer_begins;
 
   /// First token behind the stored chunks; never the prompt's end, since its last token is always
   /// computed: its logits are wanted.
@@ -70,14 +72,19 @@ struct PrefillSpec {
   constexpr std::uint32_t chunk_of(std::uint32_t token) const {
     return token >= prefix_end() ? end_chunk : token / chunk_tokens;
   }
+  /// Bytes of these layers, without head and foot.
+  constexpr std::uint64_t payload_bytes(LayerRange layers) const {
+    if (layer_begins.empty()) return layers.size() * layer_bytes;
+    return layers.empty() ? 0 : layer_begins[layers.end] - layer_begins[layers.begin];
+  }
+  /// Where a read of these layers begins in the object.
+  constexpr std::uint64_t read_offset(LayerRange layers) const {
+    return layers.begin == 0 ? 0 : head_bytes + payload_bytes({0, layers.begin});
+  }
   /// Bytes that a read of these layers of one chunk fetches.
   constexpr std::uint64_t read_bytes(LayerRange layers) const {
-    return layers.size() * layer_bytes + (layers.begin == 0 ? head_bytes : 0) +
+    return payload_bytes(layers) + (layers.begin == 0 ? head_bytes : 0) +
            (layers.end == n_layers ? foot_bytes : 0);
-  }
-  /// Where they begin in the stored object.
-  constexpr std::uint64_t read_offset(LayerRange layers) const {
-    return layers.begin == 0 ? 0 : head_bytes + layers.begin * layer_bytes;
   }
   constexpr Slice whole(std::uint32_t chunk) const {
     return {chunk, object_range(chunk), {0, n_layers}};

@@ -203,8 +203,9 @@ class PrefillSession {
   Status fits_staging(const KvLayout& layout, std::uint32_t chunk_tokens) const {
     if (!ChunkGeometry::fits(layout, chunk_tokens)) return {};  // refused elsewhere, by name
     const ChunkGeometry geometry(layout, chunk_tokens);
-    const std::uint64_t least =
-        geometry.object_bytes() - (layout.n_layers - 1) * 2 * std::uint64_t{geometry.run_stride()};
+    const std::uint64_t ends =
+        geometry.object_bytes() - (geometry.payload_end() - geometry.head_bytes());
+    const std::uint64_t least = ends + geometry.largest_layer();
     if (least <= lanes_.staging_bytes()) return {};
     return Error{Errc::out_of_memory, 0,
                  "one layer of a chunk takes " + std::to_string(least) +

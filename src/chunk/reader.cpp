@@ -47,7 +47,7 @@ Result<wire::Header> load_header(ConstBytes head) {
   }
   if (header.header_bytes != sizeof header) return corrupt("the header has a wrong length");
   // A newer minor version may have put these bytes to a use that old readers can do without.
-  if (header.minor <= wire::kMinor && !all_zero(header.reserved)) {
+  if (header.zero != 0 || (header.minor <= wire::kMinor && !all_zero(header.reserved))) {
     return corrupt("reserved bytes of the header are in use");
   }
   return header;
@@ -63,11 +63,8 @@ Status check_identity(const wire::Header& header, const ChunkIdentity& expected)
   if (header.token_begin != expected.token_begin || header.token_count != expected.tokens.size()) {
     return mismatch("the object covers other positions");
   }
-  const KvLayout& layout = expected.layout;
-  if (header.n_layers != layout.n_layers || header.n_kv_heads != layout.n_kv_heads ||
-      header.head_dim != layout.head_dim ||
-      header.dtype != static_cast<std::uint8_t>(layout.dtype) ||
-      header.order != static_cast<std::uint8_t>(layout.order)) {
+  if (header.n_layers != expected.geometry.layout().n_layers ||
+      header.layout != expected.geometry.layout_digest()) {
     return mismatch("the object has another layout");
   }
   return {};
@@ -82,7 +79,7 @@ Status check_sizes(const wire::Header& header, std::uint64_t object_size,
   if (object_size != header.object_bytes) return corrupt("the object is truncated or has grown");
   if (header.payload_begin != geometry.head_bytes() ||
       header.payload_bytes != geometry.payload_end() - geometry.head_bytes() ||
-      header.raw_bytes != geometry.n_extents() * geometry.run_bytes()) {
+      header.raw_bytes != geometry.raw_bytes()) {
     return corrupt("the header's payload range is wrong");
   }
   if (header.n_extents != geometry.n_extents() || header.n_digests != geometry.n_digests() ||
@@ -98,21 +95,19 @@ Status check_sizes(const wire::Header& header, std::uint64_t object_size,
 Status check_extents(ConstBytes head, const ChunkGeometry& geometry) {
   std::uint64_t at = geometry.extents_offset();
   for (std::uint32_t layer = 0; layer < geometry.layout().n_layers; ++layer) {
-    for (std::uint32_t side = 0; side < 2; ++side, at += sizeof(wire::Extent)) {
+    for (std::uint32_t p = 0; p < geometry.runs().n_planes(layer);
+         ++p, at += sizeof(wire::Extent)) {
       const auto extent = load<wire::Extent>(head, at);
       if (extent.codec != wire::kCodecRaw) {
         return unsupported("an extent is coded in a way that this build does not know");
       }
-      if (extent.layer != layer || extent.side != side) {
+      if (extent.layer != layer || extent.plane != p) {
         return corrupt("the extents are out of order");
       }
       if (extent.flags != 0) return corrupt("reserved bits of an extent are in use");
-      if (extent.offset != geometry.extent(layer, side).begin) {
-        return corrupt("an extent is not where it belongs");
-      }
-      if (extent.stored_bytes != geometry.run_bytes() || extent.raw_bytes != geometry.run_bytes()) {
-        return corrupt("an extent has a wrong size");
-      }
+      const wire::Extent right = wire::extent_of(geometry, layer, p);
+      if (extent.offset != right.offset) return corrupt("an extent is not where it belongs");
+      if (extent != right) return corrupt("an extent has a wrong size or shape");
     }
   }
   return {};
@@ -134,50 +129,63 @@ Status check_footer(ConstBytes page, const ChunkKey& key, std::uint64_t object_b
 
 constexpr char kDamagedBlock[] = "a block of KV is damaged";
 
-/// Where a slice's runs lie in what was read, and which digests they must have.
+/// Where a slice's extents lie in what was read, and which they are.
 struct PlacedSlice {
-  const std::byte* runs = nullptr;
-  std::uint64_t stride = 0;
-  std::uint64_t first_digest = 0;
-  std::uint64_t object_bytes = 0;
+  const std::byte* extents = nullptr;
+  std::uint32_t begin = 0;  // first extent,
+  std::uint32_t end = 0;    // and one past the last
   bool has_footer = false;
   KvView view;
 };
 
-Result<PlacedSlice> place_slice(const std::optional<ChunkGeometry>& parsed,
-                                const ChunkIdentity& expected, LayerRange layers,
-                                ConstBytes bytes) {
-  if (!parsed || parsed->layout() != expected.layout ||
-      parsed->chunk_tokens() != expected.tokens.size()) {
+Result<PlacedSlice> place_slice(const ChunkGeometry& parsed, const ChunkIdentity& expected,
+                                LayerRange layers, ConstBytes bytes) {
+  if (!parsed.valid() || parsed != expected.geometry ||
+      parsed.chunk_tokens() != expected.tokens.size()) {
     return Error{Errc::invalid_argument, 0, "a slice cannot be verified by these tables"};
   }
-  const std::uint32_t n_layers = parsed->layout().n_layers;
-  if (layers.empty() || layers.end > n_layers ||
-      bytes.size() != parsed->read_range(layers).size()) {
+  const std::uint32_t n_layers = parsed.layout().n_layers;
+  if (layers.empty() || layers.end > n_layers || bytes.size() != parsed.read_range(layers).size()) {
     return Error{Errc::invalid_argument, 0, "a slice was given other bytes than its own"};
   }
   PlacedSlice slice;
-  slice.runs = bytes.data() + (layers.begin == 0 ? parsed->head_bytes() : 0);
-  slice.stride = parsed->run_stride();
-  slice.first_digest = 2 * std::uint64_t{layers.begin} * parsed->digests_per_extent();
-  slice.object_bytes = parsed->object_bytes();
+  slice.extents = bytes.data() + (layers.begin == 0 ? parsed.head_bytes() : 0);
+  slice.begin = parsed.runs().first(layers.begin);
+  slice.end = parsed.runs().first(layers.end);
   slice.has_footer = layers.end == n_layers;
-  slice.view = KvView(slice.runs, layers.begin, parsed->run_bytes(), slice.stride);
+  slice.view = KvView(slice.extents, layers.begin, parsed.shared_runs());
   return slice;
+}
+
+/// The digests of a slice's extents as `device` computes them: neighbours of one size in one call.
+Status digest_on_device(const PlacedSlice& slice, const ChunkGeometry& geometry,
+                        DeviceStaging& device, std::span<std::uint32_t> out) {
+  const KvRuns& runs = geometry.runs();
+  const auto padded = [&](std::uint32_t e) { return runs.end(e) - runs[e].begin; };
+  for (std::uint32_t e = slice.begin, next = e; e < slice.end; e = next) {
+    while (next < slice.end && padded(next) == padded(e)) ++next;
+    const std::size_t first = geometry.first_digest(e);
+    const auto digests = out.subspan(first - geometry.first_digest(slice.begin),
+                                     geometry.first_digest(next) - first);
+    const std::byte* const at = slice.extents + (runs[e].begin - runs[slice.begin].begin);
+    auto status = device.crc32c(at, padded(e), next - e, kDigestBlock, digests);
+    if (!status) return status;
+  }
+  return {};
 }
 
 }  // namespace
 
 Result<ChunkTables> parse_chunk(ConstBytes head, std::uint64_t object_size,
                                 const ChunkIdentity& expected) {
-  if (!ChunkGeometry::fits(expected.layout, expected.tokens.size())) {
+  const ChunkGeometry& geometry = expected.geometry;
+  if (!geometry.valid() || expected.tokens.empty()) {
     return Error{Errc::invalid_argument, 0, "no stored chunk has the expected layout"};
   }
   const auto header = load_header(head);
   if (!header) return header.error();
   CAKE_TRY(check_identity(*header, expected));
 
-  const ChunkGeometry geometry(expected.layout, static_cast<std::uint32_t>(expected.tokens.size()));
   CAKE_TRY(check_sizes(*header, object_size, geometry));
   if (head.size() < geometry.head_bytes()) {
     return Error{Errc::invalid_argument, 0, "less than the head of the object was given"};
@@ -206,19 +214,23 @@ Result<ChunkTables> parse_chunk(ConstBytes head, std::uint64_t object_size,
 
 Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expected,
                             LayerRange layers, ConstBytes bytes) {
-  const auto slice = place_slice(tables.geometry_, expected, layers, bytes);
+  const ChunkGeometry& geometry = tables.geometry_;
+  const auto slice = place_slice(geometry, expected, layers, bytes);
   if (!slice) return slice.error();
-  const std::byte* run = slice->runs;
-  const std::uint32_t* digest = tables.digests_.data() + slice->first_digest;
-  for (std::uint32_t i = 0; i < 2 * layers.size(); ++i, run += slice->stride) {
-    for (std::uint64_t at = 0; at < slice->stride; at += kDigestBlock) {
-      const std::uint64_t size = std::min<std::uint64_t>(kDigestBlock, slice->stride - at);
+  const KvRuns& runs = geometry.runs();
+  const std::byte* run = slice->extents;
+  for (std::uint32_t e = slice->begin; e < slice->end; ++e) {
+    const std::uint32_t* digest = tables.digests_.data() + geometry.first_digest(e);
+    const std::uint64_t padded = runs.end(e) - runs[e].begin;
+    for (std::uint64_t at = 0; at < padded; at += kDigestBlock) {
+      const std::uint64_t size = std::min<std::uint64_t>(kDigestBlock, padded - at);
       if (crc32c({run + at, size}) != *digest++) return corrupt(kDamagedBlock);
     }
+    run += padded;
   }
   if (slice->has_footer) {
     const ConstBytes page = bytes.last(sizeof(wire::Footer));
-    auto status = check_footer(page, expected.key, slice->object_bytes, tables.header_crc_);
+    auto status = check_footer(page, expected.key, geometry.object_bytes(), tables.header_crc_);
     if (!status) return status.error();
   }
   return slice->view;
@@ -226,20 +238,21 @@ Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expe
 
 Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expected,
                             LayerRange layers, ConstBytes bytes, DeviceStaging& device) {
-  const auto slice = place_slice(tables.geometry_, expected, layers, bytes);
+  const ChunkGeometry& geometry = tables.geometry_;
+  const auto slice = place_slice(geometry, expected, layers, bytes);
   if (!slice) return slice.error();
-  const std::size_t runs = std::size_t{2} * layers.size();
-  std::vector<std::uint32_t> digests(runs * tables.geometry().digests_per_extent());
-  auto status = device.crc32c(slice->runs, slice->stride, runs, kDigestBlock, digests);
+  const std::uint32_t first = geometry.first_digest(slice->begin);
+  std::vector<std::uint32_t> digests(geometry.first_digest(slice->end) - first);
+  auto status = digest_on_device(*slice, geometry, device, digests);
   if (!status) return status.error();
-  if (!std::equal(digests.begin(), digests.end(), tables.digests_.data() + slice->first_digest)) {
+  if (!std::equal(digests.begin(), digests.end(), tables.digests_.data() + first)) {
     return corrupt(kDamagedBlock);
   }
   if (slice->has_footer) {
     std::array<std::byte, sizeof(wire::Footer)> page;
     status = device.to_host(page.data(), bytes.data() + bytes.size() - page.size(), page.size());
     if (!status) return status.error();
-    status = check_footer(page, expected.key, slice->object_bytes, tables.header_crc_);
+    status = check_footer(page, expected.key, geometry.object_bytes(), tables.header_crc_);
     if (!status) return status.error();
   }
   return slice->view;

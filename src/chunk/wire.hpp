@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "cake/chunk/format.hpp"
 #include "cake/identity.hpp"
 
 namespace cake::inline CAKE_ABI::wire {
@@ -20,7 +21,7 @@ inline constexpr std::array<std::uint8_t, 8> kHeaderMagic = {0x8C, 'c',  'a',  '
                                                              'e',  0x0D, 0x0A, 0x1A};
 inline constexpr std::array<std::uint8_t, 8> kFooterMagic = {0x8C, 'e',  'k',  'a',
                                                              'c',  0x0D, 0x0A, 0x1A};
-inline constexpr std::uint16_t kMajor = 1;
+inline constexpr std::uint16_t kMajor = 2;
 inline constexpr std::uint16_t kMinor = 0;
 inline constexpr std::uint64_t kKnownIncompatible = 0;
 inline constexpr std::uint8_t kDigestCrc32c = 1;
@@ -46,12 +47,10 @@ struct Header {
   std::uint32_t token_begin;
   std::uint32_t token_count;
   std::uint32_t n_layers;
-  std::uint32_t n_kv_heads;
-  std::uint32_t head_dim;
-  std::uint8_t dtype;
-  std::uint8_t order;
   std::uint8_t digest;
   std::uint8_t block_log2;
+  std::uint16_t zero;
+  std::uint64_t layout;
   std::uint32_t n_extents;
   std::uint32_t n_digests;
   std::uint64_t extents_offset;
@@ -64,19 +63,26 @@ struct Header {
 };
 static_assert(sizeof(Header) == 4096 && std::is_trivially_copyable_v<Header>);
 static_assert(offsetof(Header, key) == 64 && offsetof(Header, token_begin) == 176 &&
-              offsetof(Header, n_extents) == 200 && offsetof(Header, tables_crc) == 240 &&
-              offsetof(Header, reserved) == 244 && offsetof(Header, crc) == kSealed);
+              offsetof(Header, layout) == 192 && offsetof(Header, n_extents) == 200 &&
+              offsetof(Header, tables_crc) == 240 && offsetof(Header, reserved) == 244 &&
+              offsetof(Header, crc) == kSealed);
 
 struct Extent {
   std::uint32_t layer;
-  std::uint8_t side;
+  std::uint8_t plane;
   std::uint8_t codec;
   std::uint16_t flags;
   std::uint64_t offset;
   std::uint64_t stored_bytes;
   std::uint64_t raw_bytes;
+  std::uint32_t rows;
+  std::uint32_t row_bytes;
+  std::uint8_t order;
+  std::uint8_t dtype;
+  std::array<std::uint8_t, 6> zero;
+  friend bool operator==(const Extent&, const Extent&) = default;
 };
-static_assert(sizeof(Extent) == 32 && std::is_trivially_copyable_v<Extent>);
+static_assert(sizeof(Extent) == 48 && std::is_trivially_copyable_v<Extent>);
 
 struct Footer {
   std::array<std::uint8_t, 8> magic;
@@ -88,5 +94,23 @@ struct Footer {
 };
 static_assert(sizeof(Footer) == 4096 && std::is_trivially_copyable_v<Footer>);
 static_assert(offsetof(Footer, object_bytes) == 40 && offsetof(Footer, crc) == kSealed);
+
+/// The only entry that the table may have for this plane.
+inline Extent extent_of(const ChunkGeometry& geometry, std::uint32_t layer, std::uint32_t plane) {
+  const KvPlane& shape = geometry.layout().kind(layer).planes[plane];
+  const std::uint64_t bytes = geometry.runs()[geometry.runs().first(layer) + plane].bytes;
+  return {layer,
+          static_cast<std::uint8_t>(plane),
+          kCodecRaw,
+          0,
+          geometry.extent(layer, plane).begin,
+          bytes,
+          bytes,
+          shape.rows,
+          shape.row_bytes,
+          static_cast<std::uint8_t>(shape.order),
+          static_cast<std::uint8_t>(shape.dtype),
+          {}};
+}
 
 }  // namespace cake::inline CAKE_ABI::wire

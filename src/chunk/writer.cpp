@@ -15,12 +15,11 @@ void write_tables(std::byte* object, const ChunkGeometry& geometry, Tokens token
   std::byte* extent_at = object + geometry.extents_offset();
   std::byte* digest_at = object + geometry.digests_offset();
   for (std::uint32_t layer = 0; layer < geometry.layout().n_layers; ++layer) {
-    for (std::uint8_t side = 0; side < 2; ++side) {
-      const ByteRange range = geometry.extent(layer, side);
-      const wire::Extent extent{
-          layer, side, wire::kCodecRaw, 0, range.begin, geometry.run_bytes(), geometry.run_bytes()};
+    for (std::uint32_t plane = 0; plane < geometry.runs().n_planes(layer); ++plane) {
+      const wire::Extent extent = wire::extent_of(geometry, layer, plane);
       std::memcpy(extent_at, &extent, sizeof extent);
       extent_at += sizeof extent;
+      const ByteRange range = geometry.extent(layer, plane);
       for (std::uint64_t at = range.begin; at < range.end; at += kDigestBlock) {
         const std::uint64_t size = std::min<std::uint64_t>(kDigestBlock, range.end - at);
         const std::uint32_t digest = crc32c({object + at, size});
@@ -41,12 +40,11 @@ ChunkWriter::ChunkWriter(const KvLayout& layout, std::uint32_t chunk_tokens)
 }
 
 MutableKvView ChunkWriter::payload() {
-  return {object_.data() + geometry_.head_bytes(), 0, geometry_.run_bytes(),
-          geometry_.run_stride()};
+  return {object_.data() + geometry_.head_bytes(), 0, geometry_.shared_runs()};
 }
 
 Result<ConstBytes> ChunkWriter::finish(const ChunkIdentity& identity) {
-  if (identity.layout != geometry_.layout() || identity.tokens.size() != geometry_.chunk_tokens()) {
+  if (identity.geometry != geometry_ || identity.tokens.size() != geometry_.chunk_tokens()) {
     return Error{
         Errc::invalid_argument, 0,
         "a chunk writer was given another layout or number of tokens than it was made for"};
@@ -54,7 +52,6 @@ Result<ConstBytes> ChunkWriter::finish(const ChunkIdentity& identity) {
   std::byte* object = object_.data();
   write_tables(object, geometry_, identity.tokens);
 
-  const KvLayout& layout = geometry_.layout();
   wire::Header header{};
   header.magic = wire::kHeaderMagic;
   header.major = wire::kMajor;
@@ -63,18 +60,15 @@ Result<ConstBytes> ChunkWriter::finish(const ChunkIdentity& identity) {
   header.object_bytes = geometry_.object_bytes();
   header.payload_begin = geometry_.head_bytes();
   header.payload_bytes = geometry_.payload_end() - geometry_.head_bytes();
-  header.raw_bytes = geometry_.n_extents() * geometry_.run_bytes();
+  header.raw_bytes = geometry_.raw_bytes();
   header.key = identity.key.bytes;
   header.parent = identity.parent.bytes;
   header.fingerprint = identity.fingerprint.bytes;
   header.tenant = identity.tenant;
   header.token_begin = identity.token_begin;
   header.token_count = geometry_.chunk_tokens();
-  header.n_layers = layout.n_layers;
-  header.n_kv_heads = layout.n_kv_heads;
-  header.head_dim = layout.head_dim;
-  header.dtype = static_cast<std::uint8_t>(layout.dtype);
-  header.order = static_cast<std::uint8_t>(layout.order);
+  header.n_layers = geometry_.layout().n_layers;
+  header.layout = geometry_.layout_digest();
   header.digest = wire::kDigestCrc32c;
   header.block_log2 = wire::kBlockLog2;
   header.n_extents = static_cast<std::uint32_t>(geometry_.n_extents());

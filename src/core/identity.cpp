@@ -121,19 +121,46 @@ ModelFingerprint FingerprintBuilder::finish() {
   return fingerprint;
 }
 
+std::vector<std::byte> KvLayout::canonical() const {
+  std::vector<std::byte> bytes;
+  const auto put = [&](auto number) {
+    for (const std::byte b : std::as_bytes(std::span(&number, 1))) bytes.push_back(b);
+  };
+  put(n_layers);
+  std::vector<const KvLayerKind*> seen;
+  for (std::uint32_t l = 0; l < n_layers; ++l) {
+    const KvLayerKind& mine = kind(l);
+    const auto same = [&](const KvLayerKind* other) { return *other == mine; };
+    const auto found = std::find_if(seen.begin(), seen.end(), same);
+    put(static_cast<std::uint16_t>(found - seen.begin()));
+    if (found == seen.end()) seen.push_back(&mine);
+  }
+  for (const KvLayerKind* one : seen) {
+    put(static_cast<std::uint32_t>(one->planes.size()));
+    for (const KvPlane& plane : one->planes) {
+      put(plane.rows);
+      put(plane.row_bytes);
+      put(static_cast<std::uint8_t>(plane.order));
+      put(static_cast<std::uint8_t>(plane.dtype));
+    }
+  }
+  return bytes;
+}
+
 ChunkKey root_key(const ModelFingerprint& fingerprint, const KvLayout& layout,
                   std::uint32_t chunk_tokens, std::string_view tenant_salt) {
+  if (!layout.valid()) {
+    throw Exception({Errc::invalid_argument, 0,
+                     "the engine's layout() has no layers, a layer without a kind, or an empty "
+                     "plane; nothing can be stored of it"});
+  }
   Sha256 sha;
   const auto number = [&](std::string_view tag, std::uint64_t value) {
     sha.field(tag, bytes_of(value));
   };
-  sha.update("cake root 1");
+  sha.update("cake root 2");
   sha.field("fingerprint", fingerprint.bytes);
-  number("layers", layout.n_layers);
-  number("kv_heads", layout.n_kv_heads);
-  number("head_dim", layout.head_dim);
-  number("dtype", static_cast<std::uint64_t>(layout.dtype));
-  number("order", static_cast<std::uint64_t>(layout.order));
+  sha.field("layout", layout.canonical());
   number("chunk_tokens", chunk_tokens);
   number("codec", 0);
   sha.field("tenant", std::as_bytes(std::span(tenant_salt)));

@@ -15,6 +15,7 @@ void RunLog::begin(const RunView& view) {
     if (!spec_.stored[c].stored()) chunks_[c].load_error = Errc::not_found;
   }
   spec_.stored = {};
+  spec_.layer_begins = {};
 }
 
 void RunLog::reserve_step() {

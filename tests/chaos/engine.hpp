@@ -26,7 +26,7 @@
 namespace cake::inline CAKE_ABI::chaos {
 
 struct EngineSpec {
-  KvLayout layout;
+  UniformKvLayout layout;
   std::uint32_t chunk_tokens = 16;
   std::uint64_t seed = 1;
   std::uint32_t step_us = 0;    // longest pass
@@ -128,7 +128,7 @@ class EngineBase {
         calls_(spec.seed * 77) {
     toy.clear();
   }
-  KvLayout layout() const { return toy.layout(); }
+  UniformKvLayout layout() const { return toy.layout(); }
   ModelFingerprint fingerprint() const { return toy.fingerprint(); }
 
   Status insert(const Slice& slice, const KvView& view) {

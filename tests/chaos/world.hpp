@@ -97,7 +97,7 @@ struct World {
     }
   }
 
-  KvLayout layout;
+  UniformKvLayout layout;
   std::uint32_t chunk_tokens = 16;
   std::array<Prompt, 3> prompts;
   MemoryStorage stored;

@@ -52,24 +52,27 @@ TEST_CASE("a flipped bit in the footer is a miss") {
 }
 
 TEST_CASE("a flipped byte of payload or padding is a miss, in whole objects and in slices") {
-  const KvLayout layout{3, 3, 20, DType::f32, KvOrder::nhd};  // runs longer than a digest block
+  const UniformKvLayout layout{3, 3, 20, DType::f32,
+                               KvOrder::nhd};  // runs longer than a digest block
   auto chunk = sample::make(4, layout, 511);
   const ChunkGeometry geometry = chunk.geometry();
   const auto tables = parse_chunk(chunk.head(), chunk.object.size(), chunk.identity).value();
-  REQUIRE(geometry.run_stride() > geometry.run_bytes());
-  REQUIRE(geometry.digests_per_extent() > 1);
+  const std::uint64_t run_bytes = layout.run_bytes(511);
+  const std::uint64_t run_stride = geometry.extent(0, 0).size();
+  REQUIRE(run_stride > run_bytes);
+  REQUIRE(geometry.first_digest(1) > 1);
 
   std::mt19937_64 random(7);
   std::vector<std::uint64_t> places;
   for (std::uint32_t layer = 0; layer < 3; ++layer) {
     for (std::uint32_t side = 0; side < 2; ++side) {
       const ByteRange extent = geometry.extent(layer, side);
-      const std::uint64_t padding = extent.begin + geometry.run_bytes();
+      const std::uint64_t padding = extent.begin + run_bytes;
       places.insert(places.end(), {extent.begin, extent.begin + 65535, extent.begin + 65536,
                                    padding - 1, padding, extent.end - 1});
       for (int i = 0; i < 30; ++i) places.push_back(extent.begin + random() % extent.size());
       for (int i = 0; i < 10; ++i) {
-        places.push_back(padding + random() % (geometry.run_stride() - geometry.run_bytes()));
+        places.push_back(padding + random() % (run_stride - run_bytes));
       }
     }
   }
@@ -77,8 +80,7 @@ TEST_CASE("a flipped byte of payload or padding is a miss, in whole objects and 
     const auto flip = static_cast<std::byte>(1 + random() % 255);
     chunk.object[at] ^= flip;
     REQUIRE(sample::check(chunk.object, chunk.identity).code() == Errc::corrupt);
-    const auto hit =
-        static_cast<std::uint32_t>((at - geometry.head_bytes()) / (2 * geometry.run_stride()));
+    const auto hit = static_cast<std::uint32_t>((at - geometry.head_bytes()) / (2 * run_stride));
     for (std::uint32_t layer = 0; layer < 3; ++layer) {
       const ByteRange range = geometry.read_range({layer, layer + 1});
       const auto view = verify_slice(tables, chunk.identity, {layer, layer + 1},
@@ -90,7 +92,7 @@ TEST_CASE("a flipped byte of payload or padding is a miss, in whole objects and 
 }
 
 TEST_CASE("zeroed pages, swapped blocks and blocks of another object are a miss") {
-  const KvLayout layout{2, 4, 64, DType::f32};
+  const UniformKvLayout layout{2, 4, 64, DType::f32};
   auto chunk = sample::make(5, layout, 256);
   const auto other = sample::make(6, layout, 256);
   const auto original = chunk.object;
@@ -151,7 +153,7 @@ TEST_CASE("somebody else's object under the right key is a mismatch") {
   CHECK(refused(sample::make(9, sample::kSmall, 16, 2, "other tenant")));
   CHECK(refused(sample::make(10, sample::kSmall, 16, 2)));
   CHECK(refused(sample::make(9, sample::kSmall, 16, 1)));
-  KvLayout layout = sample::kSmall;
+  UniformKvLayout layout = sample::kSmall;
   layout.order = KvOrder::hnd;
   CHECK(refused(sample::make(9, layout, 16, 2)));
   layout = sample::kSmall;
@@ -178,12 +180,18 @@ TEST_CASE("each field of the identity is compared") {
   CHECK(code([&](ChunkIdentity& id) { id.tenant[15] ^= bit; }) == Errc::mismatch);
   CHECK(code([&](ChunkIdentity& id) { id.token_begin += 16; }) == Errc::mismatch);
   CHECK(code([&](ChunkIdentity& id) { id.tokens = id.tokens.first(8); }) == Errc::mismatch);
-  CHECK(code([&](ChunkIdentity& id) { id.layout.dtype = DType::f16; }) == Errc::mismatch);
-  CHECK(code([&](ChunkIdentity& id) { id.layout.order = KvOrder::hnd; }) == Errc::mismatch);
-  CHECK(code([&](ChunkIdentity& id) { id.layout.n_layers = 3; }) == Errc::mismatch);
-  CHECK(code([&](ChunkIdentity& id) { id.layout.n_kv_heads = 1; }) == Errc::mismatch);
-  CHECK(code([&](ChunkIdentity& id) { id.layout.head_dim = 8; }) == Errc::mismatch);
-  CHECK(code([&](ChunkIdentity& id) { id.layout.head_dim = 0; }) == Errc::invalid_argument);
+  const auto with_layout = [&](auto&& change) {
+    UniformKvLayout layout = sample::kSmall;
+    change(layout);
+    return code([&](ChunkIdentity& id) { id.geometry = ChunkGeometry(layout, 16); });
+  };
+  CHECK(with_layout([](UniformKvLayout&) {}) == Errc::ok);
+  CHECK(with_layout([](UniformKvLayout& l) { l.dtype = DType::f16; }) == Errc::mismatch);
+  CHECK(with_layout([](UniformKvLayout& l) { l.order = KvOrder::hnd; }) == Errc::mismatch);
+  CHECK(with_layout([](UniformKvLayout& l) { l.n_layers = 3; }) == Errc::mismatch);
+  CHECK(with_layout([](UniformKvLayout& l) { l.n_kv_heads = 1; }) == Errc::mismatch);
+  CHECK(with_layout([](UniformKvLayout& l) { l.head_dim = 8; }) == Errc::mismatch);
+  CHECK(code([&](ChunkIdentity& id) { id.geometry = {}; }) == Errc::invalid_argument);
   CHECK(code([&](ChunkIdentity& id) { id.tokens = {}; }) == Errc::invalid_argument);
   for (std::size_t i = 0; i < chunk.tokens.size(); ++i) {
     auto tokens = chunk.tokens;

@@ -16,7 +16,7 @@
 
 namespace cake::inline CAKE_ABI::sample {
 
-inline constexpr KvLayout kSmall{4, 2, 16, DType::bf16, KvOrder::nhd};
+inline constexpr UniformKvLayout kSmall{4, 2, 16, DType::bf16, KvOrder::nhd};
 
 /// Bytes that differ from key to key and from place to place.
 inline void fill(std::span<std::byte> bytes, std::uint64_t seed) {
@@ -36,16 +36,14 @@ struct Chunk {
   std::vector<std::byte> object;
 
   ConstBytes bytes() const { return object; }
-  ConstBytes head() const {
-    return bytes().first(ChunkGeometry(identity.layout, n_tokens()).head_bytes());
-  }
+  ConstBytes head() const { return bytes().first(identity.geometry.head_bytes()); }
   std::uint32_t n_tokens() const { return static_cast<std::uint32_t>(tokens.size()); }
-  ChunkGeometry geometry() const { return {identity.layout, n_tokens()}; }
+  const ChunkGeometry& geometry() const { return identity.geometry; }
 };
 
-inline Chunk make(std::uint64_t seed, const KvLayout& layout = kSmall,
-                  std::uint32_t chunk_tokens = 16, std::uint32_t index = 0,
-                  const std::string& salt = "tenant", const std::string& model = "model") {
+inline Chunk make_of(std::uint64_t seed, const KvLayout& layout, std::uint32_t chunk_tokens = 16,
+                     std::uint32_t index = 0, const std::string& salt = "tenant",
+                     const std::string& model = "model") {
   Chunk chunk;
   // One more token than the chunks hold, so that the last chunk has a key.
   std::vector<TokenId> prompt(std::size_t{chunk_tokens} * (index + 1) + 1);
@@ -63,23 +61,32 @@ inline Chunk make(std::uint64_t seed, const KvLayout& layout = kSmall,
   chunk.identity.tenant = tenant_tag(salt);
   chunk.identity.token_begin = index * chunk_tokens;
   chunk.identity.tokens = chunk.tokens;
-  chunk.identity.layout = layout;
+  chunk.identity.geometry = ChunkGeometry(layout, chunk_tokens);
 
   ChunkWriter writer(layout, chunk_tokens);
   for (std::uint32_t layer = 0; layer < layout.n_layers; ++layer) {
-    fill(writer.payload().k(layer), seed * 1000 + 2 * layer);
-    fill(writer.payload().v(layer), seed * 1000 + 2 * layer + 1);
+    const auto n_planes = static_cast<std::uint32_t>(layout.kind(layer).planes.size());
+    for (std::uint32_t i = 0; i < n_planes; ++i) {
+      fill(writer.payload().plane(layer, i), seed * 1000 + 2 * layer + i);
+    }
   }
   const auto object = writer.finish(chunk.identity);
   chunk.object.assign(object.value().begin(), object.value().end());
   return chunk;
 }
 
+inline Chunk make(std::uint64_t seed, const UniformKvLayout& layout = kSmall,
+                  std::uint32_t chunk_tokens = 16, std::uint32_t index = 0,
+                  const std::string& salt = "tenant", const std::string& model = "model") {
+  return make_of(seed, layout, chunk_tokens, index, salt, model);
+}
+
 /// Parses and verifies a whole object as a loader does.
 inline Status check(ConstBytes object, const ChunkIdentity& expected) {
   const auto tables = parse_chunk(object, object.size(), expected);
   if (!tables) return tables.error();
-  const auto view = verify_slice(*tables, expected, {0, expected.layout.n_layers}, object);
+  const auto view =
+      verify_slice(*tables, expected, {0, expected.geometry.layout().n_layers}, object);
   return view ? Status() : Status(view.error());
 }
 

@@ -19,7 +19,7 @@ TEST_CASE("what was written comes back bit by bit, in every dtype, order and chu
     for (const KvOrder order : {KvOrder::nhd, KvOrder::hnd}) {
       for (const std::uint32_t tokens : {16u, 17u, 32u, 100u, 128u, 256u, 511u, 512u}) {
         // 3 heads of 20: runs are no whole pages, and from 512 tokens of f32 on more than a block.
-        const KvLayout layout{3, 3, 20, dtype, order};
+        const UniformKvLayout layout{3, 3, 20, dtype, order};
         const auto chunk = sample::make(tokens, layout, tokens);
         const auto tables = parse_chunk(chunk.head(), chunk.object.size(), chunk.identity);
         REQUIRE(tables);
@@ -43,8 +43,74 @@ TEST_CASE("what was written comes back bit by bit, in every dtype, order and chu
   }
 }
 
+/// A latent beside unequal K and V, scales, and layers that keep nothing.
+KvLayout mixed_layout() {
+  KvLayout layout;
+  layout.n_layers = 6;
+  layout.kinds = {{{{1, 1152, KvOrder::nhd, DType::bf16}}},
+                  {{{2, 96, KvOrder::hnd, DType::f16}, {2, 64, KvOrder::hnd, DType::f16}}},
+                  {{{4, 16, KvOrder::nhd, DType::i8},
+                    {1, 16, KvOrder::nhd, DType::f32},
+                    {4, 16, KvOrder::nhd, DType::i8},
+                    {1, 16, KvOrder::nhd, DType::f32}}},
+                  {}};
+  layout.kind_of = {3, 0, 1, 3, 2, 3};
+  return layout;
+}
+
+TEST_CASE("layers may keep any planes, or none, and all comes back in every slice") {
+  for (const std::uint32_t tokens : {1u, 16u, 100u, 512u}) {
+    const auto chunk = sample::make_of(tokens, mixed_layout(), tokens);
+    const KvLayout& layout = chunk.geometry().layout();
+    const auto tables = parse_chunk(chunk.head(), chunk.object.size(), chunk.identity);
+    REQUIRE(tables);
+    for (std::uint32_t begin = 0; begin < layout.n_layers; ++begin) {
+      for (std::uint32_t end = begin + 1; end <= layout.n_layers; ++end) {
+        const ByteRange range = chunk.geometry().read_range({begin, end});
+        const auto view = verify_slice(*tables, chunk.identity, {begin, end},
+                                       chunk.bytes().subspan(range.begin, range.size()));
+        REQUIRE(view);
+        for (std::uint32_t layer = begin; layer < end; ++layer) {
+          const std::vector<KvPlane>& planes = layout.kind(layer).planes;
+          for (std::uint32_t i = 0; i < planes.size(); ++i) {
+            std::vector<std::byte> run(planes[i].token_bytes() * tokens);
+            sample::fill(run, tokens * 1000 + 2 * layer + i);
+            REQUIRE(equal(view->plane(layer, i), run));
+          }
+          REQUIRE(view->plane(layer, static_cast<std::uint32_t>(planes.size())).empty());
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("objects of layouts that differ in anything are told apart") {
+  const auto mine = sample::make_of(1, mixed_layout());
+  REQUIRE(sample::check(mine.object, mine.identity));
+  const auto refused = [&](auto&& change) {
+    KvLayout layout = mixed_layout();
+    change(layout);
+    const auto other = sample::make_of(1, layout);
+    return other.identity.key != mine.identity.key &&
+           sample::check(other.object, mine.identity).code() == Errc::mismatch;
+  };
+  CHECK(refused([](KvLayout& l) { l.kinds[0].planes[0].dtype = DType::f16; }));
+  CHECK(refused([](KvLayout& l) { l.kinds[1].planes[1].order = KvOrder::nhd; }));
+  CHECK(refused([](KvLayout& l) { l.kinds[2].planes[0] = {8, 8, KvOrder::nhd, DType::i8}; }));
+  CHECK(refused([](KvLayout& l) { std::swap(l.kind_of[1], l.kind_of[2]); }));
+  CHECK(refused([](KvLayout& l) { std::swap(l.kinds[2].planes[0], l.kinds[2].planes[1]); }));
+  CHECK(refused([](KvLayout& l) { l.kind_of[5] = 0; }));
+  // Listed in another way it is the same.
+  KvLayout same = mixed_layout();
+  std::swap(same.kinds[0], same.kinds[3]);
+  same.kinds.push_back(same.kinds[1]);
+  same.kind_of = {0, 3, 4, 0, 2, 0};
+  CHECK(same == mixed_layout());
+  CHECK(sample::make_of(1, same).object == mine.object);
+}
+
 TEST_CASE("bit patterns that are no numbers are kept as they are") {
-  const KvLayout layout{1, 1, 64, DType::f32};
+  const UniformKvLayout layout{1, 1, 64, DType::f32};
   auto chunk = sample::make(1, layout, 16);
   ChunkWriter writer(layout, 16);
   const MutableKvView payload = writer.payload();
@@ -95,9 +161,9 @@ TEST_CASE("a writer refuses an identity of another shape") {
   identity.tokens = identity.tokens.first(15);
   CHECK(writer.finish(identity).error().code == Errc::invalid_argument);
   identity = chunk.identity;
-  identity.layout.dtype = DType::f32;
+  identity.geometry = ChunkGeometry(UniformKvLayout{4, 2, 16, DType::f32}, 16);
   CHECK(writer.finish(identity).error().code == Errc::invalid_argument);
-  CHECK_THROWS_AS(ChunkWriter({0, 1, 1}, 16), Exception);
+  CHECK_THROWS_AS(ChunkWriter(UniformKvLayout{0, 1, 1}, 16), Exception);
   CHECK_THROWS_AS(ChunkWriter(sample::kSmall, 0), Exception);
 }
 

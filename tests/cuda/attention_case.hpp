@@ -220,7 +220,7 @@ class AttentionCase {
     pages_per_sequence_ = (max_keys_ + page - 1) / page + 1;
     const std::size_t n_pages =
         spec_.page == 0 ? sequences : 2 * pages_per_sequence_ * sequences + 3;
-    const KvLayout layout{1, spec_.n_kv_heads, spec_.dim, spec_.dtype, spec_.order};
+    const UniformKvLayout layout{1, spec_.n_kv_heads, spec_.dim, spec_.dtype, spec_.order};
     strides_ = cuda::PageStrides::packed(layout, page);
     std::vector<std::int32_t> pages(n_pages);
     std::iota(pages.begin(), pages.end(), 0);

@@ -210,7 +210,7 @@ TEST_CASE("the real cuFile in this machine's state: the report, and the contract
 /// Everything of the loader, with bytes landing in device memory.
 template <class S>
 void load_through(S& storage, DeviceArena& arena, const Directory& directory) {
-  const KvLayout layout{6, 4, 64, DType::f32, KvOrder::nhd};
+  const UniformKvLayout layout{6, 4, 64, DType::f32, KvOrder::nhd};
   constexpr std::uint32_t kChunk = 80;  // extents of two blocks, the second one short
   const auto prompt = testing::toy_prompt(kChunk * 8 + 20);
   DeviceToy engine(prompt.size(), arena, {layout});

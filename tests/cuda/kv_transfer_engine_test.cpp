@@ -24,7 +24,7 @@ class PagedEngine {
       : case_(c), pools_(c), device_(pools_), there_(c.tokens.end, c.n_layers) {
     kv_ = pools_.paged(device_.bases());
   }
-  KvLayout layout() const { return kv_.layout; }
+  UniformKvLayout layout() const { return kv_.layout; }
   ModelFingerprint fingerprint() const {
     return FingerprintBuilder().add("weights", "paged test").finish();
   }

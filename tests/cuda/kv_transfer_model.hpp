@@ -104,7 +104,7 @@ class Pools {
   /// Pools of memory: K and V of a layer behind each other, or both in one.
   std::vector<AlignedBuffer>& memory() { return memory_; }
   const std::vector<AlignedBuffer>& memory() const { return memory_; }
-  const KvLayout& layout() const { return layout_; }
+  const UniformKvLayout& layout() const { return layout_; }
   std::vector<std::int32_t>& table() { return table_; }
   Slice slice() const { return {0, case_.tokens, case_.layers}; }
   std::size_t run_bytes() const { return layout_.run_bytes(case_.tokens.size()); }
@@ -183,7 +183,7 @@ class Pools {
 
  private:
   Case case_;
-  KvLayout layout_;
+  UniformKvLayout layout_;
   PageStrides strides_;
   std::uint32_t n_pages_ = 0;
   std::size_t pool_bytes_ = 0;

@@ -112,7 +112,7 @@ void check_rope(const RopeCase& c) {
   constexpr std::uint32_t kRows = 70;
   constexpr std::uint32_t kBegin = 131;
   constexpr std::uint32_t kTokens = 256;
-  const KvLayout layout{1, c.kv_heads, c.dim, DType::bf16, c.order};
+  const UniformKvLayout layout{1, c.kv_heads, c.dim, DType::bf16, c.order};
   const std::uint32_t n_pages = (kTokens + c.page - 1) / c.page;
   const auto pages = reference::cuda_impl::assign_pages(n_pages, 3);
   const auto strides = cuda::PageStrides::packed(layout, c.page);

@@ -22,7 +22,7 @@ namespace {
 
 /// Asks for a stop when the second step has been enqueued.
 struct Stopped {
-  KvLayout layout() const { return engine.layout(); }
+  UniformKvLayout layout() const { return engine.layout(); }
   ModelFingerprint fingerprint() const { return engine.fingerprint(); }
   Status insert(const Slice& s, const KvView& view) { return engine.insert(s, view); }
   Status extract(const Slice& s, const MutableKvView& view) { return engine.extract(s, view); }
@@ -74,7 +74,7 @@ TEST_CASE("reference model on the GPU: transferred KV has the layout that it dec
       hnd(weights, {.kv_order = KvOrder::hnd, .page_tokens = 64});
   REQUIRE(run_range(nhd, prompt, {0, 90}).has_value());
   REQUIRE(run_range(hnd, prompt, {0, 90}).has_value());
-  const KvLayout layout = nhd.layout();
+  const UniformKvLayout layout = nhd.layout();
   Buffer a(layout, {0, {3, 86}, {0, 3}}), b(hnd.layout(), a.slice);
   REQUIRE(nhd.extract(a.slice, a.view()).has_value());
   REQUIRE(hnd.extract(b.slice, b.view()).has_value());

@@ -67,7 +67,7 @@ struct Others {
 /// Its inserts, too, run on the driving thread.
 struct Engine {
   static constexpr bool insert_on_caller = true;
-  KvLayout layout() const { return toy.layout(); }
+  UniformKvLayout layout() const { return toy.layout(); }
   ModelFingerprint fingerprint() const { return toy.fingerprint(); }
   Status prefill(Tokens prompt, TokenRange range, const LayerGate& gate) {
     const Others others;

@@ -60,7 +60,7 @@ struct Others {
 
 struct Engine {
   explicit Engine(std::size_t n) : toy(n) { toy.clear(); }
-  KvLayout layout() const { return toy.layout(); }
+  UniformKvLayout layout() const { return toy.layout(); }
   ModelFingerprint fingerprint() const { return toy.fingerprint(); }
   Status prefill(Tokens prompt, TokenRange range, const LayerGate& gate) {
     return toy.prefill(prompt, range, gate);

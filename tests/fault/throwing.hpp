@@ -104,7 +104,7 @@ class ThrowingEngine {
 
   ThrowingEngine(std::size_t n_tokens, ThrowOrder& order)
       : toy(n_tokens), staging_{order}, order_(order) {}
-  KvLayout layout() {
+  UniformKvLayout layout() {
     order_.at("layout");
     return toy.layout();
   }

@@ -93,7 +93,7 @@ TEST_CASE("transferred KV has the layout that it declares") {
   CpuBackend hnd(weights, {.threads = 1, .kv_order = KvOrder::hnd, .page_tokens = 7});
   REQUIRE(nhd.prefill(prompt, {0, 40}).has_value());
   REQUIRE(hnd.prefill(prompt, {0, 40}).has_value());
-  const KvLayout layout = nhd.layout();
+  const UniformKvLayout layout = nhd.layout();
   Buffer a(layout, {0, {3, 36}, {0, 3}}), b(hnd.layout(), a.slice);
   REQUIRE(nhd.extract(a.slice, a.view()).has_value());
   REQUIRE(hnd.extract(b.slice, b.view()).has_value());

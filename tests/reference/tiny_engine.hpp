@@ -58,7 +58,7 @@ double difference(const A& a, const B& b) {
 
 /// Transfer memory of one slice.
 struct Buffer {
-  Buffer(const KvLayout& layout, const Slice& s)
+  Buffer(const UniformKvLayout& layout, const Slice& s)
       : slice(s),
         run(layout.run_bytes(s.tokens.size())),
         stride(detail::align_up(run, 64)),

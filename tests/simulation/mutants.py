@@ -285,8 +285,8 @@ MUTANTS = [
          "")],
      "io_lanes_test.cpp", "a session that does not come to insert leaves the lanes to the others"),
     ("later layers are read without the head", [
-        ("layers.begin == 0 ? 0 : head_bytes + layers.begin * layer_bytes;",
-         "layers.begin == 0 ? 0 : layers.begin * layer_bytes;")],
+        ("layers.begin == 0 ? 0 : head_bytes + payload_bytes({0, layers.begin});",
+         "layers.begin == 0 ? 0 : payload_bytes({0, layers.begin});")],
      "io_lanes_test.cpp", "whole chunks and layers are loaded through staging memory of exactly the budget"),
     ("a lane gets any number of reads", [
         ("    if (model.in_flight().empty() || model.in_flight().size() < model.rate().depth) return true;\n",
@@ -322,8 +322,8 @@ MUTANTS = [
          "      if (at == 0 && crc32c({run + at, size}) != right) return corrupt(kDamagedBlock);")],
      "chunk/reader_test.cpp", "a flipped byte of payload or padding is a miss, in whole objects and in slices"),
     ("every slice is checked by the digests of the first", [
-        ("  slice.first_digest = 2 * std::uint64_t{layers.begin} * parsed->digests_per_extent();",
-         "  slice.first_digest = 0;")],
+        ("    const std::uint32_t* digest = tables.digests_.data() + geometry.first_digest(e);",
+         "    const std::uint32_t* digest = tables.digests_.data() + 0 * geometry.first_digest(e);")],
      "chunk/reader_test.cpp", "a flipped byte of payload or padding is a miss, in whole objects and in slices"),
     ("the tenant is not compared", [
         ("  if (header.tenant != expected.tenant) return mismatch(\"the object is another tenant's\");\n",
@@ -338,8 +338,9 @@ MUTANTS = [
          "  if (head.empty() && std::memcmp(head.data() + geometry.tokens_offset(), expected.tokens.data(),")],
      "chunk/hostile_header_test.cpp", "well-sealed tables with other tokens or bytes behind them are refused"),
     ("extents may lie anywhere", [
-        ("      if (extent.offset != geometry.extent(layer, side).begin) {",
-         "      if (extent.offset < geometry.head_bytes()) {")],
+        ("      if (extent.offset != right.offset) return corrupt(\"an extent is not where it belongs\");\n"
+         "      if (extent != right) return",
+         "      if (extent.offset < geometry.head_bytes()) return")],
      "chunk/hostile_header_test.cpp", "well-sealed tables with a wrong extent are refused"),
     ("a header of another major version is read", [
         ("  if (header.major != wire::kMajor) return unsupported(\"the object is of another major version\");\n",

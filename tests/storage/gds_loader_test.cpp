@@ -28,7 +28,7 @@ constexpr std::uint32_t kChunks = 9;
 
 struct Shape {
   std::uint32_t chunk_tokens;
-  KvLayout layout;
+  UniformKvLayout layout;
 };
 // One block to an extent; and two, the second one short.
 const Shape kShapes[] = {{64, {3, 2, 8, DType::f32, KvOrder::nhd}},

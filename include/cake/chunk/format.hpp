@@ -1,48 +1,50 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// The stored chunk object, version 1.0: one chunk of one prefix, all layers. All integers are
+// The stored chunk object, version 2.0: one chunk of one prefix, all layers. All integers are
 // little endian; every part begins at a multiple of 4 KiB; unused bytes are zero, which the reader
 // checks. docs/storage_format.md describes keys and compatibility as well.
 //
 //   part           begin                 length
 //   header         0                     4096
 //   tables         4096                  extents, digests, token ids, zeros up to 4 KiB
-//   payload        payload_begin         one extent per layer and side, in the order [layer][K|V]
+//   payload        payload_begin         one extent per layer and plane, in the order [layer][plane]
 //   footer         object_bytes - 4096   4096
 //
 // Header. The CRC at its end covers the 4092 bytes before it.
 //
 //     0  u8[8]   magic 8C 'c' 'a' 'k' 'e' 0D 0A 1A   64  u8[32]  key
-//     8  u16     major version = 1                   96  u8[32]  key of the parent
+//     8  u16     major version = 2                   96  u8[32]  key of the parent
 //    10  u16     minor version = 0                  128  u8[32]  model fingerprint
 //    12  u32     header bytes = 4096                160  u8[16]  tenant tag
 //    16  u64     incompatible features: one that    176  u32     position of the first token
 //                the reader does not know: no read  180  u32     tokens
 //    24  u64     compatible features: ignored       184  u32     layers
-//    32  u64     object bytes                       188  u32     KV heads
-//    40  u64     payload begin                      192  u32     head dimension
-//    48  u64     payload bytes, with padding        196  u8      dtype: 0 f32, 1 f16, 2 bf16
-//    56  u64     raw bytes, all extents, no padding 197  u8      order: 0 nhd, 1 hnd
-//                                                   198  u8      digest: 1 CRC-32C
-//   200  u32     extents = 2 * layers               199  u8      log2 of the digest block = 16
-//   204  u32     digests                            208  u64     offset of the extents = 4096
-//   216  u64     offset of the digests              224  u64     offset of the token ids
-//   232  u64     end of the token ids               240  u32     CRC-32C of [4096, payload begin)
+//    32  u64     object bytes                       188  u8      digest: 1 CRC-32C
+//    40  u64     payload begin                      189  u8      log2 of the digest block = 16
+//    48  u64     payload bytes, with padding        190  u16     zero
+//    56  u64     raw bytes, all extents, no padding 192  u64     layout: the first 8 bytes of
+//                                                                SHA-256 of KvLayout::canonical()
+//   200  u32     extents                            208  u64     offset of the extents = 4096
+//   204  u32     digests                            224  u64     offset of the token ids
+//   216  u64     offset of the digests              240  u32     CRC-32C of [4096, payload begin)
+//   232  u64     end of the token ids
 //   244  zeros (a newer minor version may use them) 4092 u32     CRC-32C of [0, 4092)
 //
-// Extent, 32 bytes. Extents are disjoint and without gaps: each begins at the next multiple of 4
-// KiB after the one before.
+// Extent, 48 bytes. Extents are disjoint and without gaps: each begins at the next multiple of 4
+// KiB after the one before. A layer that keeps nothing has none.
 //
-//     0  u32     layer                                8  u64     offset in the object
-//     4  u8      side: 0 K, 1 V                      16  u64     stored bytes, without padding
-//     5  u8      codec: 0 raw                        24  u64     raw bytes
-//     6  u16     flags = 0
+//     0  u32     layer                               24  u64     raw bytes
+//     4  u8      plane                               32  u32     rows of a token
+//     5  u8      codec: 0 raw                        36  u32     bytes of a row
+//     6  u16     flags = 0                           40  u8      order: 0 nhd, 1 hnd
+//     8  u64     offset in the object                41  u8      dtype, as DType numbers them
+//    16  u64     stored bytes, without padding       42  u8[6]   zero
 //
 // Digests: for every extent, in order, one u32 per 64 KiB block of the extent with its padding.
 // Blocks begin anew with each extent, so any layer can be verified alone. Token ids: i32 each.
 //
-// Footer: shows, for the price of one page, that the object is complete and belongs to this header.
+// Footer: says at the cost of one page that the object is whole and belongs to this header.
 //
 //     0  u8[8]   magic 8C 'e' 'k' 'a' 'c' 0D 0A 1A   40  u64     object bytes
 //     8  u8[32]  key                                 48  u32     CRC of the header (its last field)
@@ -52,6 +54,9 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
 
 #include "cake/export.hpp"
 #include "cake/identity.hpp"
@@ -60,6 +65,99 @@
 #include "cake/types.hpp"
 
 namespace cake::inline CAKE_ABI {
+
+/// Half-open range of bytes of an object.
+struct ByteRange {
+  std::uint64_t begin = 0;
+  std::uint64_t end = 0;
+  constexpr std::uint64_t size() const { return end > begin ? end - begin : 0; }
+  friend constexpr bool operator==(const ByteRange&, const ByteRange&) = default;
+};
+
+/// Offsets and sizes in an object of one layout and chunk size. They depend on nothing else, so
+/// reads are planned before the header was read. Copies share one table.
+///
+/// Units:   bytes of the object
+/// Errors:  the constructor throws Exception(invalid_argument) unless fits(layout, chunk_tokens)
+class CAKE_API ChunkGeometry {
+ public:
+  static constexpr std::size_t kPage = kIoAlignment;
+  static constexpr std::uint32_t kMaxLayers = 2048;
+  static constexpr std::uint32_t kMaxPlanes = 16;  // of one layer
+  static constexpr std::uint32_t kMaxTokens = 65536;
+  static constexpr std::uint32_t kMaxRows = 65536;
+  static constexpr std::uint32_t kMaxRowBytes = 1 << 20;
+  static constexpr std::uint64_t kMaxObjectBytes = std::uint64_t{16} << 30;
+  static constexpr std::size_t kExtentBytes = 48;
+
+  /// True when such a chunk can be stored: the layout is valid, and all sizes are above zero and
+  /// within the limits above.
+  static bool fits(const KvLayout& layout, std::uint64_t chunk_tokens);
+
+  /// Of no chunk: only valid() may be asked.
+  ChunkGeometry() = default;
+  ChunkGeometry(const KvLayout& layout, std::uint32_t chunk_tokens);
+  bool valid() const { return parts_ != nullptr; }
+
+  const KvLayout& layout() const { return parts_->layout; }
+  /// The first 8 bytes of SHA-256 of the canonical layout.
+  std::uint64_t layout_digest() const { return parts_->layout_digest; }
+  std::uint32_t chunk_tokens() const { return parts_->chunk_tokens; }
+
+  std::uint64_t object_bytes() const { return payload_end() + kPage; }
+  /// Header, tables and token ids, padded to 4 KiB: where the payload begins.
+  std::uint64_t head_bytes() const { return parts_->head_bytes; }
+  std::uint64_t payload_end() const { return head_bytes() + runs().begin(runs().n_layers()); }
+  std::uint64_t raw_bytes() const { return parts_->raw_bytes; }
+  /// The extents; begins and ends count from head_bytes().
+  const KvRuns& runs() const { return parts_->runs; }
+  std::shared_ptr<const KvRuns> shared_runs() const { return {parts_, &parts_->runs}; }
+
+  std::uint64_t n_extents() const { return runs().size(); }
+  /// Digests of all extents before this one; of n_extents(): of all.
+  std::uint32_t first_digest(std::uint64_t extent) const { return parts_->first_digest[extent]; }
+  std::uint64_t n_digests() const { return first_digest(n_extents()); }
+  std::uint64_t extents_offset() const { return kPage; }
+  std::uint64_t digests_offset() const { return extents_offset() + kExtentBytes * n_extents(); }
+  std::uint64_t tokens_offset() const { return digests_offset() + 4 * n_digests(); }
+  std::uint64_t tables_end() const { return tokens_offset() + 4 * std::uint64_t{chunk_tokens()}; }
+
+  /// Extent of one plane of one layer, with its padding.
+  ByteRange extent(std::uint32_t layer, std::uint32_t plane) const;
+
+  /// What a read of these layers must fetch: their extents; from byte 0 when they begin with layer
+  /// 0 (header and tables come with the first slice), to the end of the object when they end with
+  /// the last one (footer). Multiples of 4 KiB. The ranges of adjacent layer ranges join without a
+  /// gap.
+  ByteRange read_range(LayerRange layers) const;
+  /// The most that a read of a single layer fetches, header and footer not counted.
+  std::uint64_t largest_layer() const { return parts_->largest_layer; }
+  /// Bytes of the payload before each layer.
+  ///
+  /// Shape:   [n_layers + 1]
+  std::span<const std::uint64_t> layer_begins() const { return parts_->layer_begins; }
+
+  friend bool operator==(const ChunkGeometry& a, const ChunkGeometry& b) {
+    return a.parts_ == b.parts_ ||
+           (a.valid() && b.valid() && a.chunk_tokens() == b.chunk_tokens() &&
+            a.layout_digest() == b.layout_digest() && a.layout() == b.layout());
+  }
+
+ private:
+  struct Parts {
+    Parts(const KvLayout& layout_in, std::uint32_t chunk_tokens_in);
+    KvLayout layout;
+    std::uint32_t chunk_tokens;
+    KvRuns runs;
+    std::uint64_t layout_digest = 0;
+    std::uint64_t raw_bytes = 0;
+    std::uint64_t head_bytes = 0;
+    std::uint64_t largest_layer = 0;
+    std::vector<std::uint32_t> first_digest;  // [n_extents + 1]
+    std::vector<std::uint64_t> layer_begins;  // [n_layers + 1]
+  };
+  std::shared_ptr<const Parts> parts_;
+};
 
 /// What a reader expects of an object, and a writer puts into it.
 ///
@@ -71,72 +169,7 @@ struct ChunkIdentity {
   std::array<std::byte, 16> tenant{};
   std::uint32_t token_begin = 0;
   Tokens tokens;
-  KvLayout layout;
-};
-
-/// Half-open range of bytes of an object.
-struct ByteRange {
-  std::uint64_t begin = 0;
-  std::uint64_t end = 0;
-  constexpr std::uint64_t size() const { return end > begin ? end - begin : 0; }
-  friend constexpr bool operator==(const ByteRange&, const ByteRange&) = default;
-};
-
-/// Offsets and sizes in an object of one layout and chunk size. They depend on nothing else, so
-/// reads are planned before the header was read.
-///
-/// Units:   bytes of the object
-/// Errors:  the constructor throws Exception(invalid_argument) unless fits(layout, chunk_tokens)
-class CAKE_API ChunkGeometry {
- public:
-  static constexpr std::size_t kPage = kIoAlignment;
-  static constexpr std::uint32_t kMaxLayers = 2048;
-  static constexpr std::uint32_t kMaxTokens = 65536;
-  static constexpr std::uint32_t kMaxHeads = 65536;
-  static constexpr std::uint32_t kMaxHeadDim = 65536;
-  static constexpr std::uint64_t kMaxObjectBytes = std::uint64_t{16} << 30;
-
-  /// True when such a chunk can be stored: all sizes above zero and within the limits above.
-  static bool fits(const KvLayout& layout, std::uint64_t chunk_tokens);
-
-  ChunkGeometry(const KvLayout& layout, std::uint32_t chunk_tokens);
-
-  const KvLayout& layout() const { return layout_; }
-  std::uint32_t chunk_tokens() const { return chunk_tokens_; }
-
-  std::uint64_t object_bytes() const { return payload_end() + kPage; }
-  /// Header, tables and token ids, padded to 4 KiB: where the payload begins.
-  std::uint64_t head_bytes() const { return head_bytes_; }
-  std::uint64_t payload_end() const { return head_bytes_ + n_extents() * run_stride_; }
-  /// One layer's K or V, and the same padded to 4 KiB.
-  std::uint64_t run_bytes() const { return run_bytes_; }
-  std::uint64_t run_stride() const { return run_stride_; }
-
-  std::uint64_t n_extents() const { return 2 * std::uint64_t{layout_.n_layers}; }
-  std::uint64_t digests_per_extent() const;
-  std::uint64_t n_digests() const { return n_extents() * digests_per_extent(); }
-  std::uint64_t extents_offset() const { return kPage; }
-  std::uint64_t digests_offset() const { return extents_offset() + 32 * n_extents(); }
-  std::uint64_t tokens_offset() const { return digests_offset() + 4 * n_digests(); }
-  std::uint64_t tables_end() const { return tokens_offset() + 4 * std::uint64_t{chunk_tokens_}; }
-
-  /// Extent of one layer's K (side 0) or V (side 1), with its padding.
-  ByteRange extent(std::uint32_t layer, std::uint32_t side) const;
-
-  /// What a read of these layers must fetch: their extents; from byte 0 when they begin with layer
-  /// 0 (header and tables come with the first slice), to the end of the object when they end with
-  /// the last one (footer). Multiples of 4 KiB. The ranges of adjacent layer ranges join without a
-  /// gap.
-  ByteRange read_range(LayerRange layers) const;
-
-  friend bool operator==(const ChunkGeometry&, const ChunkGeometry&) = default;
-
- private:
-  KvLayout layout_;
-  std::uint32_t chunk_tokens_;
-  std::uint64_t run_bytes_;
-  std::uint64_t run_stride_;
-  std::uint64_t head_bytes_;
+  ChunkGeometry geometry;
 };
 
 }  // namespace cake::inline CAKE_ABI

@@ -20,9 +20,9 @@ namespace cake::inline CAKE_ABI {
 class ChunkTables {
  public:
   ChunkTables() = default;
-  bool parsed() const { return geometry_.has_value(); }
+  bool parsed() const { return geometry_.valid(); }
   /// Needs:   parsed()
-  const ChunkGeometry& geometry() const { return *geometry_; }
+  const ChunkGeometry& geometry() const { return geometry_; }
 
  private:
   friend Result<ChunkTables> parse_chunk(ConstBytes, std::uint64_t, const ChunkIdentity&);
@@ -30,8 +30,8 @@ class ChunkTables {
                                      ConstBytes);
   friend Result<KvView> verify_slice(const ChunkTables&, const ChunkIdentity&, LayerRange,
                                      ConstBytes, DeviceStaging&);
-  std::optional<ChunkGeometry> geometry_;
-  std::vector<std::uint32_t> digests_;  // [extent][block]
+  ChunkGeometry geometry_;
+  std::vector<std::uint32_t> digests_;  // of all extents, block by block
   std::uint32_t header_crc_ = 0;
 };
 

@@ -27,7 +27,7 @@ struct PageStrides {
 
   /// Pages that hold one side only, densely packed: nhd is [page][token][head][head_dim], hnd is
   /// [page][head][token][head_dim].
-  static constexpr PageStrides packed(const KvLayout& layout, std::uint32_t page_tokens) {
+  static constexpr PageStrides packed(const UniformKvLayout& layout, std::uint32_t page_tokens) {
     const std::int64_t d = layout.head_dim;
     const std::int64_t heads = layout.n_kv_heads;
     const std::int64_t page = page_tokens * heads * d;
@@ -42,7 +42,7 @@ struct PageStrides {
 ///          page of tokens i * page_tokens onwards
 /// Needs:   the spans outlive the description, pools and pages outlive what uses it
 struct CAKE_API PagedKv {
-  KvLayout layout;                 // dtype bf16 or f16; order is that of pages and of stored runs
+  UniformKvLayout layout;          // dtype bf16 or f16; order is that of pages and of stored runs
   std::uint32_t page_tokens = 16;  // 1 to 256
   std::uint32_t n_pages = 0;       // of a pool
   PageStrides strides;

@@ -51,18 +51,16 @@ inline bool same(ConstBytes a, ConstBytes b) {
 class Runs {
  public:
   Runs(const KvLayout& layout, const Slice& slice)
-      : layout_(layout),
-        slice_(slice),
-        run_(layout.run_bytes(slice.tokens.size())),
-        bytes_(run_ * 2 * slice.layers.size()) {}
+      : slice_(slice),
+        runs_(std::make_shared<const KvRuns>(layout, slice.tokens.size())),
+        bytes_(runs_->begin(slice.layers.end) - runs_->begin(slice.layers.begin)) {}
   MutableBytes bytes() { return bytes_.bytes(); }
-  MutableKvView view() { return {bytes_.data(), slice_.layers.begin, run_, run_}; }
-  KvView const_view() const { return {bytes_.data(), slice_.layers.begin, run_, run_}; }
+  MutableKvView view() { return {bytes_.data(), slice_.layers.begin, runs_}; }
+  KvView const_view() const { return {bytes_.data(), slice_.layers.begin, runs_}; }
 
  private:
-  KvLayout layout_;
   Slice slice_;
-  std::size_t run_;
+  std::shared_ptr<const KvRuns> runs_;
   AlignedBuffer bytes_;
 };
 

@@ -23,8 +23,7 @@ namespace cake::inline CAKE_ABI::detail {
 inline Result<ChunkTables> parse_landed(ConstBytes bytes, std::uint64_t object_size,
                                         const ChunkIdentity& expected, DeviceStaging* device) {
   if (device == nullptr) return parse_chunk(bytes, object_size, expected);
-  const ChunkGeometry geometry(expected.layout, static_cast<std::uint32_t>(expected.tokens.size()));
-  const AlignedBuffer head(std::min<std::uint64_t>(geometry.head_bytes(), bytes.size()));
+  const AlignedBuffer head(std::min<std::uint64_t>(expected.geometry.head_bytes(), bytes.size()));
   if (auto status = device->to_host(head.data(), bytes.data(), head.size()); !status) {
     return status.error();
   }

@@ -29,8 +29,9 @@ struct PrefillLookup {
   PrefillSpec spec;
   std::vector<ChunkKey> keys;       // of full chunks
   std::vector<StoredChunk> stored;  // [spec.end_chunk]
-  std::uint64_t object_bytes = 0;   // of one stored object
-  Status status;                    // error of the lookup, if it failed
+  ChunkGeometry geometry;
+  std::uint64_t object_bytes = 0;  // of one stored object
+  Status status;                   // error of the lookup, if it failed
 
   /// Takes the store's answer. After an error, or an answer of the wrong length, nothing counts as
   /// stored.
@@ -57,7 +58,7 @@ struct PrefillLookup {
 /// Errors:  throws Exception(invalid_argument) for an empty prompt, chunk or step size, and as
 ///          prefix_chain()
 inline PrefillLookup plan_request(const PrefillRequest& request, const ChunkKey& root,
-                                  const KvLayout& layout, std::uint32_t n_lanes) {
+                                  const ChunkGeometry& geometry, std::uint32_t n_lanes) {
   const auto check = [](bool good, const char* what) {
     if (!good) throw Exception({Errc::invalid_argument, 0, what});
   };
@@ -66,8 +67,7 @@ inline PrefillLookup plan_request(const PrefillRequest& request, const ChunkKey&
   check(request.resident < request.tokens.size(),
         "prefill: resident tokens must leave at least one to compute");
   check(request.max_step_tokens > 0, "prefill: max_step_tokens is 0");
-  check(ChunkGeometry::fits(layout, request.chunk_tokens),
-        "prefill: layout or chunk_tokens out of range");
+  check(geometry.chunk_tokens() == request.chunk_tokens, "prefill: another chunk_tokens");
   PrefillLookup found;
   PrefillSpec& spec = found.spec;
   spec.n_tokens = static_cast<std::uint32_t>(request.tokens.size());
@@ -75,13 +75,17 @@ inline PrefillLookup plan_request(const PrefillRequest& request, const ChunkKey&
   spec.chunk_tokens = request.chunk_tokens;
   // The last token of a prompt is always computed, so a chunk that ends with the prompt needs two.
   spec.n_chunks = (spec.n_tokens - (spec.chunk_tokens == 1 ? 1 : 0)) / spec.chunk_tokens;
-  spec.n_layers = layout.n_layers;
+  spec.n_layers = geometry.layout().n_layers;
   spec.n_lanes = n_lanes;
   spec.max_step_tokens = std::min(request.max_step_tokens, spec.n_tokens);
   spec.may_gate = request.may_gate.value_or(true);
-  const ChunkGeometry geometry(layout, request.chunk_tokens);
+  found.geometry = geometry;
   spec.head_bytes = geometry.head_bytes();
-  spec.layer_bytes = 2 * geometry.run_stride();
+  const std::uint64_t payload = geometry.payload_end() - geometry.head_bytes();
+  spec.layer_bytes = (payload + spec.n_layers - 1) / spec.n_layers;
+  if (geometry.largest_layer() * spec.n_layers != payload) {
+    spec.layer_begins = geometry.layer_begins();
+  }
   spec.foot_bytes = geometry.object_bytes() - geometry.payload_end();
   found.object_bytes = geometry.object_bytes();
   found.keys =
@@ -94,7 +98,8 @@ inline PrefillLookup plan_request(const PrefillRequest& request, const ChunkKey&
 template <StorageBackend S>
 PrefillLookup look_up(const PrefillRequest& request, const ChunkKey& root, const KvLayout& layout,
                       S& storage, std::uint32_t n_lanes) {
-  PrefillLookup found = plan_request(request, root, layout, n_lanes);
+  PrefillLookup found =
+      plan_request(request, root, ChunkGeometry(layout, request.chunk_tokens), n_lanes);
   if (!found.keys.empty()) {
     found.take(detail::guarded(Errc::io, "lookup", [&] { return storage.lookup(found.keys); }));
   }

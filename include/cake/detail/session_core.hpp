@@ -210,7 +210,10 @@ class SessionCore {
     const bool cut = layers.size() > read_layers_;
     const std::uint32_t end = layers.end;
     if (cut) layers.end = layers.begin + read_layers_;
-    if (state_.spec().read_bytes(layers) > max_bytes) {
+    // Layers that keep nothing are no read of their own.
+    const PrefillSpec& spec = state_.spec();
+    while (layers.end < spec.n_layers && spec.read_bytes(layers) == 0) ++layers.end;
+    if (spec.read_bytes(layers) > max_bytes) {
       short_of_room = true;
       return std::nullopt;
     }

@@ -57,16 +57,17 @@ class SessionState final : public LaneClient, public GateSource {
     PrefillRequest mine = request;
     if (!mine.may_gate) mine.may_gate = PrefillsGated<M>;
     if (PrefillsWhole<M> && !PrefillsGated<M>) mine.may_gate = false;
-    layout_ = memory_.layout();
+    const KvLayout layout = memory_.layout();
     fingerprint_ = memory_.fingerprint();
     tenant_ = tenant_tag(request.salt);
-    root_ = root_key(fingerprint_, layout_, request.chunk_tokens, request.salt);
-    lookup_ = plan_request(mine, root_, layout_, lanes_.lane_count());
+    root_ = root_key(fingerprint_, layout, request.chunk_tokens, request.salt);
+    lookup_ =
+        plan_request(mine, root_, ChunkGeometry(layout, request.chunk_tokens), lanes_.lane_count());
     const PrefillSpec& spec = lookup_.spec;
     const std::uint64_t ends = spec.head_bytes + spec.foot_bytes;
     const std::uint64_t staging = lanes_.staging_budget();
     if (!lookup_.keys.empty() && !request.stop.stop_requested()) {
-      if (staging < ends + spec.layer_bytes) {
+      if (staging < ends + lookup_.geometry.largest_layer()) {
         load_error_ = no_room(staging);
       } else {
         Status problem;
@@ -76,7 +77,8 @@ class SessionState final : public LaneClient, public GateSource {
       }
     }
     core_.begin(spec, lookup_.stored, lanes_.rates());
-    const std::uint64_t layers = (staging - std::min(staging, ends)) / spec.layer_bytes;
+    const std::uint64_t layers =
+        (staging - std::min(staging, ends)) / lookup_.geometry.largest_layer();
     core_.set_read_layers(static_cast<std::uint32_t>(std::min<std::uint64_t>(layers, ~0u)));
     largest_read_ = std::min(spec.read_bytes({0, spec.n_layers}), staging);
     planning_ = now();
@@ -387,13 +389,10 @@ class SessionState final : public LaneClient, public GateSource {
 
   ChunkIdentity identity(std::uint32_t chunk) const {
     const TokenRange range = lookup_.spec.object_range(chunk);
-    return {lookup_.keys[chunk],
-            chunk == 0 ? root_ : lookup_.keys[chunk - 1],
-            fingerprint_,
-            tenant_,
-            range.begin,
-            Tokens(*tokens_).subspan(range.begin, range.size()),
-            layout_};
+    return {lookup_.keys[chunk], chunk == 0 ? root_ : lookup_.keys[chunk - 1],
+            fingerprint_,        tenant_,
+            range.begin,         Tokens(*tokens_).subspan(range.begin, range.size()),
+            lookup_.geometry};
   }
 
   /// Verifies what a read brought. It is then to be inserted, by the lane or by the driving thread.
@@ -413,7 +412,7 @@ class SessionState final : public LaneClient, public GateSource {
     if (!view) return classify_failure(storage_, read.key, read.offset, bytes, view.error());
     taken.view = *view;
     const Change change(*this);
-    if (layers.end < layout_.n_layers) parsed_[chunk] = tables;
+    if (layers.end < lookup_.spec.n_layers) parsed_[chunk] = tables;
     if constexpr (inserts_on_caller<M>()) pending_.reserve(pending_.size() + 1);
     taken.inserts = core_.begin_insert(read.id, now());  // nothing from here on needs memory
     if constexpr (inserts_on_caller<M>()) {
@@ -469,7 +468,6 @@ class SessionState final : public LaneClient, public GateSource {
   const SessionOptions options_;
   const Clock::time_point start_ = Clock::now();
   std::shared_ptr<const std::vector<TokenId>> tokens_;  // of the prompt
-  KvLayout layout_;
   ModelFingerprint fingerprint_;
   std::array<std::byte, 16> tenant_{};
   ChunkKey root_;

@@ -62,7 +62,7 @@ class CAKE_API CpuBackend {
 
   const Config& config() const;
   const CpuOptions& options() const;  // with the defaults filled in
-  KvLayout layout() const;
+  UniformKvLayout layout() const;
   ModelFingerprint fingerprint() const;
 
   /// Takes pages for the first `n_tokens` tokens now. insert, prefill and decode take what they

@@ -98,7 +98,7 @@ class CAKE_API CudaBackend {
 
   const Config& config() const;
   const CudaOptions& options() const;  // with the defaults filled in
-  KvLayout layout() const;             // dtype bf16
+  UniformKvLayout layout() const;      // dtype bf16
   ModelFingerprint fingerprint() const;
   /// The engine's pages, for transfers and kernels of one's own.
   const cuda::PagedKv& kv() const;

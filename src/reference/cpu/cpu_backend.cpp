@@ -55,7 +55,7 @@ CpuOptions complete(CpuOptions options, const Weights* weights) {
   return options;
 }
 
-KvLayout layout_of(const Config& config, const CpuOptions& options) {
+UniformKvLayout layout_of(const Config& config, const CpuOptions& options) {
   return {config.n_layers, config.n_kv_heads, config.head_dim, options.kv_dtype, options.kv_order};
 }
 
@@ -117,7 +117,7 @@ CpuBackend::~CpuBackend() = default;
 
 const Config& CpuBackend::config() const { return state_->weights->config(); }
 const CpuOptions& CpuBackend::options() const { return state_->options; }
-KvLayout CpuBackend::layout() const { return state_->pages.layout(); }
+UniformKvLayout CpuBackend::layout() const { return state_->pages.layout(); }
 
 ModelFingerprint CpuBackend::fingerprint() const {
   // Base, factors and dimensions of the rotation stand in the file, whose digest is here; the

@@ -44,7 +44,7 @@ void narrow(DType dtype, const float* in, std::byte* out, std::size_t n) {
 
 }  // namespace
 
-KvPages::KvPages(const KvLayout& layout, std::uint32_t page_tokens, std::uint32_t max_tokens)
+KvPages::KvPages(const UniformKvLayout& layout, std::uint32_t page_tokens, std::uint32_t max_tokens)
     : layout_(layout),
       page_tokens_(page_tokens),
       max_tokens_(max_tokens),

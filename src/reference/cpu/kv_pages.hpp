@@ -26,9 +26,9 @@ namespace cake::inline CAKE_ABI::reference {
 ///          being written
 class KvPages {
  public:
-  KvPages(const KvLayout& layout, std::uint32_t page_tokens, std::uint32_t max_tokens);
+  KvPages(const UniformKvLayout& layout, std::uint32_t page_tokens, std::uint32_t max_tokens);
 
-  const KvLayout& layout() const { return layout_; }
+  const UniformKvLayout& layout() const { return layout_; }
   std::uint32_t max_tokens() const { return max_tokens_; }
 
   /// Sees to it that every token of the range has a page, whatever lies in it.
@@ -66,7 +66,7 @@ class KvPages {
   template <class View, class Copy>
   Status transfer(const Slice& slice, const View& view, Copy copy) const;
 
-  const KvLayout layout_;
+  const UniformKvLayout layout_;
   const std::uint32_t page_tokens_;
   const std::uint32_t max_tokens_;
   const std::size_t token_stride_, head_stride_;  // elements, inside a run of a page

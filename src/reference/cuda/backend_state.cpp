@@ -22,7 +22,7 @@ CudaOptions checked(const CudaOptions& options, const CudaWeights* weights) {
   return cuda_impl::complete(options, weights->config()).value();
 }
 
-KvLayout layout_of(const Config& c, const CudaOptions& options) {
+UniformKvLayout layout_of(const Config& c, const CudaOptions& options) {
   return {c.n_layers, c.n_kv_heads, c.head_dim, DType::bf16, options.kv_order};
 }
 

@@ -25,7 +25,7 @@ CudaBackend::~CudaBackend() = default;
 
 const Config& CudaBackend::config() const { return state_->weights->config(); }
 const CudaOptions& CudaBackend::options() const { return state_->options; }
-KvLayout CudaBackend::layout() const { return state_->pool.description().layout; }
+UniformKvLayout CudaBackend::layout() const { return state_->pool.description().layout; }
 const cuda::PagedKv& CudaBackend::kv() const { return state_->pool.description(); }
 StagingMemory* CudaBackend::staging_memory() { return &state_->staging; }
 

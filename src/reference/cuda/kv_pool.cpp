@@ -35,7 +35,7 @@ std::vector<std::int32_t> assign_pages(std::uint32_t n_pages, std::uint64_t seed
   return table;
 }
 
-KvPool::KvPool(const KvLayout& layout, std::uint32_t page_tokens, std::uint32_t max_tokens,
+KvPool::KvPool(const UniformKvLayout& layout, std::uint32_t page_tokens, std::uint32_t max_tokens,
                std::uint64_t shuffle, cudaStream_t stream)
     : max_tokens_(max_tokens),
       table_(assign_pages(pages_for(max_tokens, page_tokens), shuffle)),

@@ -23,7 +23,7 @@ std::vector<std::int32_t> assign_pages(std::uint32_t n_pages, std::uint64_t seed
 class KvPool {
  public:
   /// Errors:  throws Exception(out_of_memory), naming the size
-  KvPool(const KvLayout& layout, std::uint32_t page_tokens, std::uint32_t max_tokens,
+  KvPool(const UniformKvLayout& layout, std::uint32_t page_tokens, std::uint32_t max_tokens,
          std::uint64_t shuffle, cudaStream_t stream);
   KvPool(const KvPool&) = delete;
   KvPool& operator=(const KvPool&) = delete;
