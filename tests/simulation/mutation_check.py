@@ -25,7 +25,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from mutants import MUTANTS  # noqa: E402
 
 # What the test programs need of the compiled part of the library.
-LIBRARY = ["core/report.cpp", "core/identity.cpp", "chunk/digest.cpp", "chunk/format.cpp", "chunk/reader.cpp",
+STATE = ["core/chunk_table.cpp", "core/prefill_state.cpp", "core/report.cpp", "core/run_log.cpp"]
+LIBRARY = [*STATE, "core/identity.cpp", "chunk/digest.cpp", "chunk/format.cpp", "chunk/reader.cpp",
            "chunk/writer.cpp"]
 SIMULATE = "simulation/simulate.cpp"
 # A test that passes takes seconds, and a mutant that hangs is found.
@@ -83,10 +84,15 @@ class Check:
         main = self.source / "tests" / test
         objects = [self.compile(tree, main, out.with_suffix(".o")) if headers_changed
                    else self.unmutated(main)]
-        for name in ["core/report.cpp"] if test == SIMULATE else LIBRARY:
+        for name in STATE if test == SIMULATE else LIBRARY:
             path = pathlib.Path("src", name)
-            objects.append(self.compile(tree, tree / path, out.with_suffix(f".{path.stem}.o"))
-                           if path in changed else self.unmutated(self.source / path))
+            object_file = out.with_suffix(f".{path.stem}.o")
+            if path in changed:
+                objects.append(self.compile(tree, tree / path, object_file))
+            elif headers_changed and name in STATE:
+                objects.append(self.compile(tree, self.source / path, object_file))
+            else:
+                objects.append(self.unmutated(self.source / path))
         libraries = [] if test == SIMULATE else [*self.catch, "-lcrypto", "-lisal", "-ldl"]
         self.run_compiler([*objects, "-o", out, *libraries, "-pthread"])
 
