@@ -68,7 +68,7 @@ std::vector<TokenId> prompt_of(std::size_t tokens) {
 }
 
 /// Whole prefills over backends that cost nothing, so this is the loader's own time: planning,
-/// claims, threads, verifying. `cost`: what the scheduler takes compute to cost.
+/// locks, threads, verification. `cost`: what the scheduler assumes compute to cost.
 void prefill_over_free_backends(benchmark::State& state, const ComputeCost& cost) {
   const auto chunks = static_cast<std::size_t>(state.range(0));
   const auto prompt = prompt_of(chunks * 256 + 1);

@@ -107,4 +107,5 @@ else()
   set(cake_doc_dir ${CMAKE_INSTALL_DATAROOTDIR}/doc/cake)
 endif()
 install(FILES ${PROJECT_SOURCE_DIR}/LICENSE ${PROJECT_SOURCE_DIR}/README.md ${PROJECT_SOURCE_DIR}/CHANGELOG.md
-  DESTINATION ${cake_doc_dir})
+  ${PROJECT_SOURCE_DIR}/SECURITY.md DESTINATION ${cake_doc_dir})
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/docs DESTINATION ${cake_doc_dir})

@@ -22,7 +22,7 @@ namespace cake::examples {
 /// Any bytes can be encoded, also such that are not UTF-8, and decode to themselves; only bytes
 /// that the model has no token for are left out (unknown_bytes() counts them).
 ///
-/// Thread:  const members from any number of threads
+/// Thread:  const members: Safe for concurrent use
 /// Source:  Sennrich et al. (arXiv 1508.07909); GPT-2's byte alphabet and regular expression
 class Tokenizer {
  public:

@@ -38,7 +38,7 @@ struct Prompt {
   std::vector<LinkEstimate> priors;
 };
 
-/// Claims that a test makes itself.
+/// A run's state that a test drives itself.
 class OwnState : public detail::PrefillState {
  public:
   explicit OwnState(const Prompt& prompt) { begin(prompt.spec, prompt.stored, prompt.priors); }

@@ -1,11 +1,10 @@
-# cmake -DSOURCE=<root> -P readme_check.cmake: code in README.md is what stands in the examples.
+# cmake -DSOURCE=<root> -P readme_check.cmake: code in README.md and docs/engines.md is compiled code of an example or test.
 #
-# In the README:      <!-- examples/file.cpp: name -->    and on the next line a block ```cpp ... ```
-# In that example:    // [name]  ...  // [/name]          less the markers' own indentation
+# In the document:    <!-- examples/file.cpp: name -->    and on the next line a block ```cpp ... ```
+# In that file:       // [name]  ...  // [/name]          less the markers' own indentation
 cmake_policy(VERSION 3.25)
-file(READ ${SOURCE}/README.md rest)
-set(checked 0)
 set(wrong "")
+set(summary "")
 
 # between(out text open close): what lies between two strings, of which the first must be there.
 function(between out text open close)
@@ -26,11 +25,11 @@ function(between out text open close)
   set(${out} "${text}" PARENT_SCOPE)
 endfunction()
 
-while(TRUE)
-  string(FIND "${rest}" "<!-- examples/" at)
-  if(at EQUAL -1)
-    break()
-  endif()
+foreach(document README.md docs/engines.md)
+set(checked 0)
+file(READ ${SOURCE}/${document} rest)
+while(rest MATCHES "<!-- (examples|tests)/")
+  string(FIND "${rest}" "${CMAKE_MATCH_0}" at)
   string(SUBSTRING "${rest}" ${at} -1 rest)
   between(marker "${rest}" "<!-- " " -->")
   string(REGEX MATCH "^([^:]+): ([a-z_]+)$" _ "${marker}")
@@ -47,14 +46,17 @@ while(TRUE)
 
   math(EXPR checked "${checked} + 1")
   if(NOT shown STREQUAL code)
-    string(APPEND wrong "---- README.md shows for ${marker}\n${shown}---- ${path} has\n${code}")
+    string(APPEND wrong "---- ${document} shows for ${marker}\n${shown}---- ${path} has\n${code}")
   endif()
   string(SUBSTRING "${rest}" 5 -1 rest)
 endwhile()
+if(checked EQUAL 0)
+  string(APPEND wrong "${document} shows no code: the markers are gone\n")
+endif()
+string(APPEND summary "${checked} pieces of code in ${document} are as in the sources\n")
+endforeach()
 
 if(wrong)
-  message(FATAL_ERROR "README.md and the examples differ\n${wrong}")
-elseif(checked EQUAL 0)
-  message(FATAL_ERROR "README.md shows no example: the markers have gone")
+  message(FATAL_ERROR "Documents and sources differ\n${wrong}")
 endif()
-message("${checked} pieces of code in README.md are as in the examples")
+message("${summary}")

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// Who a chunk is. A key names one chunk of one prefix of one model for one tenant: SHA-256 over the
-// parent's key and the chunk's token ids, from a root over everything that changes KV bytes. Equal
-// keys mean equal bytes; nothing else does.
+// The identity of chunks. A key names one chunk of one prefix of one model for one tenant. It is the
+// SHA-256 of the parent's key and the chunk's token ids; the root is a hash of everything that
+// changes KV bytes. Equal keys mean equal bytes.
 #pragma once
 
 #include <array>
@@ -47,9 +47,9 @@ struct CAKE_API ModelFingerprint {
 /// SHA-256 over fields that are each written as (tag length, tag, value length, value), so that no
 /// two lists of fields run together.
 ///
-/// Thread:  one thread at a time
-/// Errors:  throws Exception(unsupported) where OpenSSL offers no SHA-256, or refuses to go on with
-/// it Source:  FIPS 180-4, by OpenSSL's EVP
+/// Thread:  Requires external synchronization
+/// Errors:  throws Exception(unsupported) where OpenSSL offers no SHA-256, or fails
+/// Source:  FIPS 180-4, by OpenSSL's EVP
 class CAKE_API Sha256 {
  public:
   Sha256();

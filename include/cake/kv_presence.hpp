@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// Which KV of one sequence is there: token by token, layer by layer. For engines, whose extract()
-// must refuse KV that nobody has written: the token that was sampled last has none, and memory that
-// was used before holds another prompt's.
+// Records which KV of one sequence was written, for each token and layer. An engine's extract()
+// must refuse KV that was never written: the token that was sampled last has none, and reused
+// memory holds the KV of another prompt.
 #pragma once
 
 #include <algorithm>
@@ -21,7 +21,7 @@
 
 namespace cake::inline CAKE_ABI {
 
-/// Kept by an engine beside its KV.
+/// A member of an engine, beside its KV.
 ///
 ///     // in prefill() and insert(), once a layer is written
 ///     there.add(range, {layer, layer + 1});
@@ -31,7 +31,7 @@ namespace cake::inline CAKE_ABI {
 ///     there.clear();
 ///
 /// Shape:   one bit for each layer of each token, in blocks that are allocated with their first bit
-/// Thread:  any number at once, also on the same tokens
+/// Thread:  Safe for concurrent use, also on the same tokens
 class KvPresence {
  public:
   struct Missing {
@@ -46,9 +46,9 @@ class KvPresence {
         words_((n_layers + 63) / 64),
         blocks_((n_tokens + kBlock - 1) / kBlock) {}
 
-  /// Notes that KV of these layers of these tokens was written.
+  /// Records that KV of these layers of these tokens was written.
   ///
-  /// Errors:  throws std::bad_alloc; what was noted so far stays
+  /// Errors:  throws std::bad_alloc; earlier records stay
   void add(TokenRange tokens, LayerRange layers) {
     std::uint32_t end = end_.load(std::memory_order_relaxed);
     while (end < tokens.end && !end_.compare_exchange_weak(end, tokens.end)) {
@@ -64,7 +64,7 @@ class KvPresence {
   }
   void add(TokenRange tokens) { add(tokens, all_layers()); }
 
-  /// What lies in these layers of these tokens no longer counts.
+  /// Forgets these layers of these tokens.
   void forget(TokenRange tokens, LayerRange layers) {
     const std::uint32_t end = std::min(tokens.end, n_tokens_);
     for (std::uint32_t t = tokens.begin; t < end;) {
@@ -79,7 +79,7 @@ class KvPresence {
     }
   }
   void forget(TokenRange tokens) { forget(tokens, all_layers()); }
-  /// Forgets all tokens from this one on. Costs nothing where none of them was ever added.
+  /// Forgets all tokens from this one on. Returns at once if none of them was ever added.
   ///
   /// Needs:   nobody adds such tokens meanwhile
   void forget_from(std::uint32_t token) {
@@ -91,7 +91,7 @@ class KvPresence {
 
   /// The first token of the range without KV in one of the layers; none: all is there.
   ///
-  /// Needs:   both ranges lie inside what the constructor was told
+  /// Needs:   both ranges lie inside those of the constructor
   std::optional<Missing> missing(TokenRange tokens, LayerRange layers) const {
     for (std::uint32_t t = tokens.begin; t < tokens.end; ++t) {
       const Word* const block = blocks_[t / kBlock].load(std::memory_order_acquire);
@@ -147,7 +147,7 @@ class KvPresence {
   std::vector<std::unique_ptr<Word[]>> owned_;
 };
 
-/// Why KV cannot be given out: "KV of token 31 is not there ...".
+/// The error of extracting KV that was not written: "KV of token 31 is not there ...".
 inline Error no_kv(const KvPresence::Missing& missing) {
   return {Errc::invalid_argument, 0,
           "KV of token " + std::to_string(missing.token) + " is not there (layer " +
@@ -156,7 +156,7 @@ inline Error no_kv(const KvPresence::Missing& missing) {
               "it is decoded; until then, save without it"};
 }
 
-/// Why a step over this KV cannot run.
+/// The error of a step whose KV below is missing.
 inline Error no_kv_below(std::uint32_t begin, const KvPresence::Missing& missing) {
   return {Errc::invalid_argument, 0,
           "a step from token " + std::to_string(begin) + " on needs the KV of all tokens before; " +

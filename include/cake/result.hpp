@@ -19,18 +19,18 @@
 
 namespace cake::inline CAKE_ABI {
 
-/// What went wrong, in one word. `native` and `context` of Error say the rest.
+/// The kind of an error. `native` and `context` of Error have the details.
 enum class Errc {
   ok = 0,
   not_found,         // nothing is stored under this key
   corrupt,           // stored bytes are not what was written: digest, structure or length
   mismatch,          // whole, but another model's, tenant's, layout's or prompt's object
-  io,                // the operating system refused or broke off an operation
+  io,                // the operating system refused or interrupted an operation
   timeout,           // not done by its deadline
   device,            // compute device or driver
   out_of_memory,     // memory, or room on a disk
   canceled,          // a std::stop_token asked to stop
-  superseded,        // the step or load lost its claim meanwhile; it is issued again if needed
+  superseded,        // the step or load lost its chunks meanwhile; it is issued again if needed
   invalid_argument,  // the caller broke a rule that the context names
   unsupported,       // valid, but not by this build, device or file system
 };
@@ -65,8 +65,8 @@ constexpr std::string_view to_string(Errc code) {
   return "unknown";
 }
 
-/// `native` is errno, cudaError_t or the like (0: none); `context` says what was being done to
-/// what.
+/// `native` is errno, cudaError_t or the like (0: none). `context` says what was being done to what
+/// and, where there is one, the remedy.
 struct Error {
   Errc code = Errc::io;
   int native = 0;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// Transfer memory: 4 KiB aligned, so that it can be read and written past the page cache; on the
-// host, where an engine wants it, or on a device, where a store reads straight into it.
+// Transfer memory, aligned to 4 KiB so that reads and writes can bypass the page cache. It is host
+// memory (plain, or of the engine's choice), or device memory that a store reads into directly.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +18,7 @@
 
 namespace cake::inline CAKE_ABI {
 
-/// Alignment of everything that travels: buffers, file offsets, object parts. Bytes.
+/// Alignment of buffers, file offsets and parts of objects. Units: bytes.
 inline constexpr std::size_t kIoAlignment = 4096;
 
 namespace detail {
@@ -27,10 +27,10 @@ constexpr std::size_t align_up(std::size_t value, std::size_t alignment = kIoAli
 }
 }  // namespace detail
 
-/// Where transfer memory comes from when plain host memory will not do: page-locked memory that a
-/// device copies from at full speed, or memory of the device itself.
+/// Allocates transfer memory that is not plain host memory: page-locked memory, which a device
+/// copies from at full speed, or memory of the device itself.
 ///
-/// Thread:  any number of threads at once
+/// Thread:  Safe for concurrent use
 class CAKE_API StagingMemory {
  public:
   virtual ~StagingMemory() = default;
@@ -85,20 +85,20 @@ class AlignedBuffer {
   std::size_t size_ = 0;
 };
 
-/// Memory of a device that allocate() gives parts of. A store registers the whole of it once; what
-/// it reads there is digested there, and an engine's insert copies from there.
+/// One range of device memory; allocate() returns parts of it. A store registers the whole range
+/// once. What it reads there is verified there, and an engine's insert copies from there.
 ///
-/// All members below block until what they do is done.
+/// All members below block until their work is done.
 ///
 /// Errors:  device
-/// Thread:  any number of threads at once
+/// Thread:  Safe for concurrent use
 class CAKE_API DeviceStaging : public StagingMemory {
  public:
-  /// The whole of it; its address is the base that parts are named by to a driver.
+  /// The whole range; drivers name parts of it by their offset from its address.
   virtual std::span<std::byte> arena() const = 0;
-  /// The most that allocate() would give now.
+  /// The largest size that allocate() could return now. Units: bytes.
   virtual std::size_t largest_gap() const = 0;
-  /// Makes the device current for the calling thread, where drivers want that.
+  /// Makes the device current for the calling thread, for drivers that need that.
   virtual Status use_on_this_thread() = 0;
   virtual Status to_host(std::byte* host, const std::byte* device, std::size_t bytes) = 0;
   virtual Status from_host(std::byte* device, const std::byte* host, std::size_t bytes) = 0;

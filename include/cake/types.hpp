@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// The nouns that everybody shares: tokens, chunks, layers, slices, times, bytes. Values only.
+// Values that all headers share: tokens, chunks, layers, slices, times, bytes.
 #pragma once
 
 #include <chrono>
@@ -51,8 +51,8 @@ struct Slice {
   friend constexpr bool operator==(const Slice&, const Slice&) = default;
 };
 
-/// What a store knows of one chunk. `size` is the bytes of the stored object (0: absent), `tiers`
-/// the bit set of the tiers that hold it.
+/// The answer of a store's lookup for one chunk. `size` is the number of bytes of the stored object
+/// (0: absent), `tiers` the bit set of the tiers that hold it.
 struct StoredChunk {
   std::uint64_t size = 0;
   std::uint32_t tiers = 0;

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "cake/chunk/digest.hpp"
+#include "src/core/try.hpp"
 #include "wire.hpp"
 
 namespace cake::inline CAKE_ABI {
@@ -174,17 +175,17 @@ Result<ChunkTables> parse_chunk(ConstBytes head, std::uint64_t object_size,
   }
   const auto header = load_header(head);
   if (!header) return header.error();
-  if (auto status = check_identity(*header, expected); !status) return status.error();
+  CAKE_TRY(check_identity(*header, expected));
 
   const ChunkGeometry geometry(expected.layout, static_cast<std::uint32_t>(expected.tokens.size()));
-  if (auto status = check_sizes(*header, object_size, geometry); !status) return status.error();
+  CAKE_TRY(check_sizes(*header, object_size, geometry));
   if (head.size() < geometry.head_bytes()) {
     return Error{Errc::invalid_argument, 0, "less than the head of the object was given"};
   }
   const ConstBytes tables =
       head.subspan(sizeof(wire::Header), geometry.head_bytes() - sizeof(wire::Header));
   if (header->tables_crc != crc32c(tables)) return corrupt("the tables are damaged");
-  if (auto status = check_extents(head, geometry); !status) return status.error();
+  CAKE_TRY(check_extents(head, geometry));
   if (std::memcmp(head.data() + geometry.tokens_offset(), expected.tokens.data(),
                   expected.tokens.size_bytes()) != 0) {
     return mismatch("the object holds other tokens");

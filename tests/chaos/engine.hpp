@@ -156,7 +156,7 @@ class EngineBase {
  protected:
   static constexpr int kInsert = 1000;
 
-  /// The claims of a pass, from its call until it has ended on the device.
+  /// Marks the chunks of a pass as being written, from its call until it has ended on the device.
   void enter(TokenRange range) {
     each_chunk(range, [](std::atomic<int>& writers) {
       require(writers.fetch_add(1) < kInsert, "a pass over a chunk that is being inserted");

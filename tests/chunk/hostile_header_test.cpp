@@ -33,71 +33,77 @@ TEST_CASE("an unchanged object stays good when it is sealed again") {
   CHECK(outcome<wire::Header>([](auto&) {}, 0) == Errc::ok);
 }
 
+namespace {
+
+struct HeaderCase {
+  const char* what;
+  Errc code;
+  std::function<void(wire::Header&)> change;
+};
+const HeaderCase kWrongHeaders[] = {
+    {"other magic", Errc::corrupt, [](wire::Header& h) { h.magic[1] ^= 1; }},
+    {"footer's magic", Errc::corrupt, [](wire::Header& h) { h.magic = wire::kFooterMagic; }},
+    {"major 0", Errc::unsupported, [](wire::Header& h) { h.major = 0; }},
+    {"major 2", Errc::unsupported, [](wire::Header& h) { h.major = 2; }},
+    {"lowest unknown feature", Errc::unsupported, [](wire::Header& h) { h.incompatible = 1; }},
+    {"highest unknown feature", Errc::unsupported,
+     [](wire::Header& h) { h.incompatible = std::uint64_t{1} << 63; }},
+    {"other digest", Errc::unsupported, [](wire::Header& h) { h.digest = 2; }},
+    {"no digest", Errc::unsupported, [](wire::Header& h) { h.digest = 0; }},
+    {"other block", Errc::unsupported, [](wire::Header& h) { h.block_log2 = 63; }},
+    {"header of no bytes", Errc::corrupt, [](wire::Header& h) { h.header_bytes = 0; }},
+    {"header of 4 GiB", Errc::corrupt, [](wire::Header& h) { h.header_bytes = kMost32; }},
+    {"first reserved byte", Errc::corrupt, [](wire::Header& h) { h.reserved[0] = std::byte{1}; }},
+    {"last reserved byte", Errc::corrupt,
+     [](wire::Header& h) { h.reserved.back() = std::byte{1}; }},
+    {"object of no bytes", Errc::corrupt, [](wire::Header& h) { h.object_bytes = 0; }},
+    {"object a page shorter", Errc::corrupt, [](wire::Header& h) { h.object_bytes -= 4096; }},
+    {"object of all bytes", Errc::corrupt, [](wire::Header& h) { h.object_bytes = kMost64; }},
+    {"payload from 0", Errc::corrupt, [](wire::Header& h) { h.payload_begin = 0; }},
+    {"payload in the tables", Errc::corrupt, [](wire::Header& h) { h.payload_begin -= 4096; }},
+    {"payload not aligned", Errc::corrupt, [](wire::Header& h) { h.payload_begin += 1; }},
+    {"payload past the end", Errc::corrupt, [](wire::Header& h) { h.payload_begin = kMost64; }},
+    {"payload + bytes overflow", Errc::corrupt,
+     [](wire::Header& h) { h.payload_bytes = kMost64 - h.payload_begin + 1; }},
+    {"no payload", Errc::corrupt, [](wire::Header& h) { h.payload_bytes = 0; }},
+    {"no raw bytes", Errc::corrupt, [](wire::Header& h) { h.raw_bytes = 0; }},
+    {"raw bytes of a bomb", Errc::corrupt, [](wire::Header& h) { h.raw_bytes = kMost64; }},
+    {"no extents", Errc::corrupt, [](wire::Header& h) { h.n_extents = 0; }},
+    {"one extent more", Errc::corrupt, [](wire::Header& h) { ++h.n_extents; }},
+    {"extents * 32 overflow", Errc::corrupt, [](wire::Header& h) { h.n_extents = 1u << 27; }},
+    {"all extents", Errc::corrupt, [](wire::Header& h) { h.n_extents = kMost32; }},
+    {"no digests", Errc::corrupt, [](wire::Header& h) { h.n_digests = 0; }},
+    {"digests * 4 overflow", Errc::corrupt, [](wire::Header& h) { h.n_digests = 1u << 30; }},
+    {"all digests", Errc::corrupt, [](wire::Header& h) { h.n_digests = kMost32; }},
+    {"extents in the header", Errc::corrupt, [](wire::Header& h) { h.extents_offset = 0; }},
+    {"extents outside", Errc::corrupt, [](wire::Header& h) { h.extents_offset = kMost64 - 16; }},
+    {"digests over extents", Errc::corrupt,
+     [](wire::Header& h) { h.digests_offset = h.extents_offset; }},
+    {"digests outside", Errc::corrupt, [](wire::Header& h) { h.digests_offset = kMost64 - 2; }},
+    {"tokens over digests", Errc::corrupt,
+     [](wire::Header& h) { h.tokens_offset = h.digests_offset; }},
+    {"tokens outside", Errc::corrupt, [](wire::Header& h) { h.tokens_offset = kMost64 - 2; }},
+    {"tables end before they begin", Errc::corrupt, [](wire::Header& h) { h.tables_end = 0; }},
+    {"tables end outside", Errc::corrupt, [](wire::Header& h) { h.tables_end = kMost64; }},
+    {"other key", Errc::mismatch, [](wire::Header& h) { h.key[0] ^= std::byte{1}; }},
+    {"no tokens", Errc::mismatch, [](wire::Header& h) { h.token_count = 0; }},
+    {"all tokens", Errc::mismatch, [](wire::Header& h) { h.token_count = kMost32; }},
+    {"position overflows", Errc::mismatch, [](wire::Header& h) { h.token_begin = kMost32; }},
+    {"no layers", Errc::mismatch, [](wire::Header& h) { h.n_layers = 0; }},
+    {"all layers", Errc::mismatch, [](wire::Header& h) { h.n_layers = kMost32; }},
+    {"half of the layers", Errc::mismatch, [](wire::Header& h) { h.n_layers /= 2; }},
+    {"all heads", Errc::mismatch, [](wire::Header& h) { h.n_kv_heads = kMost32; }},
+    {"all of head_dim", Errc::mismatch, [](wire::Header& h) { h.head_dim = kMost32; }},
+    {"unknown dtype", Errc::mismatch, [](wire::Header& h) { h.dtype = 200; }},
+    {"unknown order", Errc::mismatch, [](wire::Header& h) { h.order = 200; }},
+};
+
+}  // namespace
+
 TEST_CASE("a well-sealed header with a wrong field is refused") {
-  using wire::Header;
-  struct Case {
-    const char* what;
-    Errc code;
-    std::function<void(Header&)> change;
-  };
-  const Case cases[] = {
-      {"other magic", Errc::corrupt, [](Header& h) { h.magic[1] ^= 1; }},
-      {"footer's magic", Errc::corrupt, [](Header& h) { h.magic = wire::kFooterMagic; }},
-      {"major 0", Errc::unsupported, [](Header& h) { h.major = 0; }},
-      {"major 2", Errc::unsupported, [](Header& h) { h.major = 2; }},
-      {"lowest unknown feature", Errc::unsupported, [](Header& h) { h.incompatible = 1; }},
-      {"highest unknown feature", Errc::unsupported,
-       [](Header& h) { h.incompatible = std::uint64_t{1} << 63; }},
-      {"other digest", Errc::unsupported, [](Header& h) { h.digest = 2; }},
-      {"no digest", Errc::unsupported, [](Header& h) { h.digest = 0; }},
-      {"other block", Errc::unsupported, [](Header& h) { h.block_log2 = 63; }},
-      {"header of no bytes", Errc::corrupt, [](Header& h) { h.header_bytes = 0; }},
-      {"header of 4 GiB", Errc::corrupt, [](Header& h) { h.header_bytes = kMost32; }},
-      {"first reserved byte", Errc::corrupt, [](Header& h) { h.reserved[0] = std::byte{1}; }},
-      {"last reserved byte", Errc::corrupt, [](Header& h) { h.reserved.back() = std::byte{1}; }},
-      {"object of no bytes", Errc::corrupt, [](Header& h) { h.object_bytes = 0; }},
-      {"object a page shorter", Errc::corrupt, [](Header& h) { h.object_bytes -= 4096; }},
-      {"object of all bytes", Errc::corrupt, [](Header& h) { h.object_bytes = kMost64; }},
-      {"payload from 0", Errc::corrupt, [](Header& h) { h.payload_begin = 0; }},
-      {"payload in the tables", Errc::corrupt, [](Header& h) { h.payload_begin -= 4096; }},
-      {"payload not aligned", Errc::corrupt, [](Header& h) { h.payload_begin += 1; }},
-      {"payload past the end", Errc::corrupt, [](Header& h) { h.payload_begin = kMost64; }},
-      {"payload + bytes overflow", Errc::corrupt,
-       [](Header& h) { h.payload_bytes = kMost64 - h.payload_begin + 1; }},
-      {"no payload", Errc::corrupt, [](Header& h) { h.payload_bytes = 0; }},
-      {"no raw bytes", Errc::corrupt, [](Header& h) { h.raw_bytes = 0; }},
-      {"raw bytes of a bomb", Errc::corrupt, [](Header& h) { h.raw_bytes = kMost64; }},
-      {"no extents", Errc::corrupt, [](Header& h) { h.n_extents = 0; }},
-      {"one extent more", Errc::corrupt, [](Header& h) { ++h.n_extents; }},
-      {"extents * 32 overflow", Errc::corrupt, [](Header& h) { h.n_extents = 1u << 27; }},
-      {"all extents", Errc::corrupt, [](Header& h) { h.n_extents = kMost32; }},
-      {"no digests", Errc::corrupt, [](Header& h) { h.n_digests = 0; }},
-      {"digests * 4 overflow", Errc::corrupt, [](Header& h) { h.n_digests = 1u << 30; }},
-      {"all digests", Errc::corrupt, [](Header& h) { h.n_digests = kMost32; }},
-      {"extents in the header", Errc::corrupt, [](Header& h) { h.extents_offset = 0; }},
-      {"extents outside", Errc::corrupt, [](Header& h) { h.extents_offset = kMost64 - 16; }},
-      {"digests over extents", Errc::corrupt,
-       [](Header& h) { h.digests_offset = h.extents_offset; }},
-      {"digests outside", Errc::corrupt, [](Header& h) { h.digests_offset = kMost64 - 2; }},
-      {"tokens over digests", Errc::corrupt, [](Header& h) { h.tokens_offset = h.digests_offset; }},
-      {"tokens outside", Errc::corrupt, [](Header& h) { h.tokens_offset = kMost64 - 2; }},
-      {"tables end before they begin", Errc::corrupt, [](Header& h) { h.tables_end = 0; }},
-      {"tables end outside", Errc::corrupt, [](Header& h) { h.tables_end = kMost64; }},
-      {"other key", Errc::mismatch, [](Header& h) { h.key[0] ^= std::byte{1}; }},
-      {"no tokens", Errc::mismatch, [](Header& h) { h.token_count = 0; }},
-      {"all tokens", Errc::mismatch, [](Header& h) { h.token_count = kMost32; }},
-      {"position overflows", Errc::mismatch, [](Header& h) { h.token_begin = kMost32; }},
-      {"no layers", Errc::mismatch, [](Header& h) { h.n_layers = 0; }},
-      {"all layers", Errc::mismatch, [](Header& h) { h.n_layers = kMost32; }},
-      {"half of the layers", Errc::mismatch, [](Header& h) { h.n_layers /= 2; }},
-      {"all heads", Errc::mismatch, [](Header& h) { h.n_kv_heads = kMost32; }},
-      {"all of head_dim", Errc::mismatch, [](Header& h) { h.head_dim = kMost32; }},
-      {"unknown dtype", Errc::mismatch, [](Header& h) { h.dtype = 200; }},
-      {"unknown order", Errc::mismatch, [](Header& h) { h.order = 200; }},
-  };
-  for (const Case& one : cases) {
+  for (const HeaderCase& one : kWrongHeaders) {
     INFO(one.what);
-    CHECK(outcome<Header>(one.change, 0) == one.code);
+    CHECK(outcome<wire::Header>(one.change, 0) == one.code);
   }
 }
 

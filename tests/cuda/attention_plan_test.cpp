@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// What decides how attention is dealt out, without a GPU.
+// How attention is split into tiles and assigned to multiprocessors; needs no GPU.
 #include "src/cuda/attention/attention_plan.hpp"
 
 #include <algorithm>
@@ -35,7 +35,7 @@ std::uint64_t length(const AttentionTile& tile) { return tile.row_tile + 1; }
 
 }  // namespace
 
-TEST_CASE("every tile is dealt out once, whatever the sections") {
+TEST_CASE("every tile is assigned once, whatever the sections") {
   for (const std::uint32_t row_tiles : {1u, 2u, 7u, 64u}) {
     for (const std::uint32_t pairs : {1u, 3u, 8u, 24u}) {
       for (const std::uint32_t num_splits : {1u, 2u, 5u}) {
@@ -73,14 +73,14 @@ TEST_CASE("blocks of a grid take every index once") {
   }
 }
 
-TEST_CASE("the last tiles to be dealt out are the shortest") {
+TEST_CASE("the last tiles to be assigned are the shortest") {
   for (const std::uint32_t section : {1u, 2u, 3u, 8u}) {
     const AttentionTiles tiles(64, 8, 1, section);
     CHECK(length(tiles.at(tiles.count() - 1)) == 1);
   }
 }
 
-TEST_CASE("the tiles of a causal prompt are dealt out evenly, in sections as well") {
+TEST_CASE("the tiles of a causal prompt are assigned evenly, in sections as well") {
   constexpr std::uint32_t kBlocks = 132;
   for (const std::uint32_t section : {1u, 2u, 4u, 8u}) {
     for (const std::uint32_t row_tiles : {256u, 512u, 1024u}) {

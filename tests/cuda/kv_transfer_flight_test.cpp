@@ -3,6 +3,7 @@
 //
 // Transfers in flight: many at once, from several threads, failed in the middle, dropped. Built
 // twice, as kv_transfer_test.cpp.
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <thread>
@@ -100,6 +101,15 @@ TEST_CASE("four threads insert and extract at once, with one piece of staging be
   }
 }
 
+namespace {
+
+bool all_are(ViewMemory& memory, std::byte value) {
+  const std::byte* const bytes = memory.host();
+  return std::all_of(bytes, bytes + memory.size(), [=](std::byte b) { return b == value; });
+}
+
+}  // namespace
+
 TEST_CASE("a failure in the middle leaves nothing in flight, and the next transfer runs") {
   CAKE_NEEDS_GPU();
   for (const std::size_t direct_bytes : {std::size_t{0}, SIZE_MAX}) {
@@ -128,10 +138,7 @@ TEST_CASE("a failure in the middle leaves nothing in flight, and the next transf
                 .wait();
         back.fill(0x77);  // and this would be overwritten
         REQUIRE(cudaDeviceSynchronize() == cudaSuccess);
-        const std::byte* const quiet = back.host();
-        for (std::size_t i = 0; i < back.size(); ++i) {
-          if (quiet[i] != std::byte{0x77}) FAIL("an extract wrote after its end");
-        }
+        CHECK(all_are(back, std::byte{0x77}));  // an extract wrote nothing after its end
         KvTransferProbe::fail_after(transfer, -1);
         CHECK(KvTransferProbe::idle_pieces(transfer) == 2);
         if (!inserted) {
@@ -144,13 +151,11 @@ TEST_CASE("a failure in the middle leaves nothing in flight, and the next transf
                             .extract(kv, pools.slice(),
                                      mutable_view_of(back.data(), c, pools.run_bytes()))
                             .wait()) == "");
-        const std::byte* const now = back.host();
         if (inserted) {
-          for (std::size_t i = 0; i < back.size(); ++i) {
-            if (now[i] != std::byte{0x11}) FAIL("byte " << i << " is not what was inserted");
-          }
+          CHECK(all_are(back, std::byte{0x11}));
           break;
         }
+        const std::byte* const now = back.host();
         AlignedBuffer before(back.size());
         pools.model(mutable_view_of(before.data(), c, pools.run_bytes()));
         for (std::size_t i = 0; i < back.size(); ++i) {

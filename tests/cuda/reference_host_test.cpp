@@ -79,12 +79,12 @@ TEST_CASE("the graph cache forgets what was not used for the longest time") {
   CHECK(none.add(1, 1) == nullptr);
 }
 
-TEST_CASE("pages are dealt out in order, or shuffled by a seed; every page once") {
-  CHECK(cuda_impl::deal_pages(3, 0) == std::vector<std::int32_t>{0, 1, 2});
-  const auto shuffled = cuda_impl::deal_pages(100, 5);
-  CHECK(shuffled != cuda_impl::deal_pages(100, 0));
-  CHECK(shuffled == cuda_impl::deal_pages(100, 5));
-  CHECK(shuffled != cuda_impl::deal_pages(100, 6));
+TEST_CASE("pages are assigned in order, or shuffled by a seed; every page once") {
+  CHECK(cuda_impl::assign_pages(3, 0) == std::vector<std::int32_t>{0, 1, 2});
+  const auto shuffled = cuda_impl::assign_pages(100, 5);
+  CHECK(shuffled != cuda_impl::assign_pages(100, 0));
+  CHECK(shuffled == cuda_impl::assign_pages(100, 5));
+  CHECK(shuffled != cuda_impl::assign_pages(100, 6));
   const std::set<std::int32_t> all(shuffled.begin(), shuffled.end());
   CHECK(all.size() == 100);
   CHECK(*all.begin() == 0);

@@ -114,7 +114,7 @@ void check_rope(const RopeCase& c) {
   constexpr std::uint32_t kTokens = 256;
   const KvLayout layout{1, c.kv_heads, c.dim, DType::bf16, c.order};
   const std::uint32_t n_pages = (kTokens + c.page - 1) / c.page;
-  const auto pages = reference::cuda_impl::deal_pages(n_pages, 3);
+  const auto pages = reference::cuda_impl::assign_pages(n_pages, 3);
   const auto strides = cuda::PageStrides::packed(layout, c.page);
   const std::size_t width = std::size_t{c.heads + 2 * c.kv_heads} * c.dim;
   const auto qkv = normal_bf16(kRows * width, 5);

@@ -66,7 +66,7 @@ TEST_CASE("reference model on the GPU: KV comes back bit-equal for every order a
   }
 }
 
-TEST_CASE("reference model on the GPU: transferred KV has the layout that it claims") {
+TEST_CASE("reference model on the GPU: transferred KV has the layout that it declares") {
   CAKE_NEEDS_GPU();
   const auto weights = upload();
   const auto prompt = prompt_of(90);

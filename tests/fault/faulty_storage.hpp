@@ -94,7 +94,7 @@ class FaultyCompletion {
 /// done, unless they hang.
 ///
 /// Needs:   the inner store outlives it
-/// Thread:  any number of threads at once
+/// Thread:  Safe for concurrent use
 template <StorageBackend S>
 class FaultyStorage {
  public:

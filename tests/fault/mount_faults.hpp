@@ -12,7 +12,7 @@ namespace cake::inline CAKE_ABI::fault {
 
 /// All are off when zero. Errno values are positive.
 ///
-/// Thread:  any number of threads and processes at once
+/// Thread:  Safe for concurrent use, also by several processes
 struct MountFaults {
   std::atomic<int> link_error, rename_error, rename_flags_error, write_error, sync_error,
       sync_folder_error, allocate_error, lock_error, change_error, open_error;

@@ -5,7 +5,6 @@
 #include <cake/chunk/digest.hpp>
 #include <cake/identity.hpp>
 #include <cake/storage/gds.hpp>
-
 #include <cstdio>
 
 int main() {

@@ -147,7 +147,7 @@ elseif(CASE STREQUAL "abi")
     message(FATAL_ERROR "headers of another version should not link with this library: ${output}")
   endif()
 elseif(CASE STREQUAL "texts")
-  foreach(text LICENSE README.md CHANGELOG.md)
+  foreach(text LICENSE README.md CHANGELOG.md SECURITY.md docs/architecture.md docs/engines.md)
     installed(copy */doc/cake/${text})
     file(READ ${copy} copied)
     file(READ ${SOURCE}/${text} written)
@@ -161,7 +161,7 @@ elseif(CASE STREQUAL "without_dependencies")
   build_and_run()
 elseif(CASE STREQUAL "new_version")
   # Another number in version.hpp is noticed by the next build.
-  file(COPY ${SOURCE}/CMakeLists.txt ${SOURCE}/LICENSE ${SOURCE}/README.md ${SOURCE}/CHANGELOG.md ${SOURCE}/cmake
+  file(COPY ${SOURCE}/CMakeLists.txt ${SOURCE}/LICENSE ${SOURCE}/README.md ${SOURCE}/CHANGELOG.md ${SOURCE}/SECURITY.md ${SOURCE}/docs ${SOURCE}/cmake
     ${SOURCE}/include ${SOURCE}/src DESTINATION ${here}/source)
   set(here ${here}/build)
   configure(${WORK}/${CASE}/source -DCAKE_BUILD_TESTS=OFF -DCAKE_BUILD_EXAMPLES=OFF -DCAKE_REFERENCE=OFF -DCAKE_CUDA=OFF)

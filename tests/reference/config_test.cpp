@@ -84,68 +84,73 @@ TEST_CASE("keys that change nothing with the value they have are accepted") {
   CHECK(config_of(metadata()).has_value());
 }
 
+namespace {
+
+const std::vector<std::pair<std::string, Change>> kRefusedKeys = {
+    {"llama.attention.sliding_window is 4",
+     [](Writer& f) { f.u32("llama.attention.sliding_window", 4); }},
+    {"llama.attention.sliding_window is",
+     [](Writer& f) { f.u32("llama.attention.sliding_window", 511); }},
+    {"llama.attention.sliding_window_pattern",
+     [](Writer& f) {
+       f.array("llama.attention.sliding_window_pattern", 7, std::vector<std::uint8_t>{0, 1, 0});
+     }},
+    {"llama.attention.causal is false",
+     [](Writer& f) { f.boolean("llama.attention.causal", false); }},
+    {"llama.attention.scale is 0.0156",
+     [](Writer& f) { f.f32("llama.attention.scale", 1 / 64.f); }},
+    {"llama.attention.scale is", [](Writer& f) { f.f32("llama.attention.scale", NAN); }},
+    {"llama.logit_scale is 0.0625", [](Writer& f) { f.f32("llama.logit_scale", 0.0625f); }},
+    {"llama.logit_scale is nan", [](Writer& f) { f.f32("llama.logit_scale", NAN); }},
+    {"llama.logit_scale is 1e-08", [](Writer& f) { f.f32("llama.logit_scale", 1e-8f); }},
+    {"llama.embedding_scale is 12", [](Writer& f) { f.f32("llama.embedding_scale", 12); }},
+    {"llama.residual_scale is 0.22", [](Writer& f) { f.f32("llama.residual_scale", 0.22f); }},
+    {"llama.final_logit_softcapping is 30",
+     [](Writer& f) { f.f32("llama.final_logit_softcapping", 30); }},
+    {"llama.attn_logit_softcapping is 50",
+     [](Writer& f) { f.f32("llama.attn_logit_softcapping", 50); }},
+    {"llama.attention.clamp_kqv is 8", [](Writer& f) { f.f32("llama.attention.clamp_kqv", 8); }},
+    {"llama.attention.max_alibi_bias is 8",
+     [](Writer& f) { f.f32("llama.attention.max_alibi_bias", 8); }},
+    {"llama.use_parallel_residual is 1",
+     [](Writer& f) { f.boolean("llama.use_parallel_residual", true); }},
+    {"llama.expert_count is 8: mixtures of experts",
+     [](Writer& f) { f.u32("llama.expert_count", 8); }},
+    {"llama.expert_used_count is 2", [](Writer& f) { f.u32("llama.expert_used_count", 2); }},
+    {"\"llama.expert_shared_count\" is not known",
+     [](Writer& f) { f.u32("llama.expert_shared_count", 0); }},
+    {"\"llama.attention.key_length_mla\" is not known",
+     [](Writer& f) { f.u32("llama.attention.key_length_mla", 8); }},
+    {"llama.embedding_length_out", [](Writer& f) { f.u32("llama.embedding_length_out", 32); }},
+    {"llama.rope.scaling.type is \"yarn\"",
+     [](Writer& f) { f.string("llama.rope.scaling.type", "yarn"); }},
+    {"llama.rope.scaling.type is \"longrope\"",
+     [](Writer& f) { f.string("llama.rope.scaling.type", "longrope"); }},
+    {"llama.rope.scaling.attn_factor is 1.19",
+     [](Writer& f) { f.f32("llama.rope.scaling.attn_factor", 1.19f); }},
+    {"\"llama.rope.scaling.yarn_log_multiplier\" is not known",
+     [](Writer& f) { f.f32("llama.rope.scaling.yarn_log_multiplier", 0.1f); }},
+    {"\"llama.rope.freq_base_swa\" is not known",
+     [](Writer& f) { f.f32("llama.rope.freq_base_swa", 1e4f); }},
+    {"llama.rope.dimension_sections is 16",
+     [](Writer& f) {
+       f.array("llama.rope.dimension_sections", 5, std::vector<std::int32_t>{0, 16});
+     }},
+    {"llama.tensor_data_layout is \"transposed\"",
+     [](Writer& f) { f.string("llama.tensor_data_layout", "transposed"); }},
+    {"\"llama.attention.temperature_length\" is not known",
+     [](Writer& f) { f.u32("llama.attention.temperature_length", 1); }},
+    {"\"llama.nobody.knows\\x0a\" is not known",
+     [](Writer& f) { f.string("llama.nobody.knows\n", "what"); }},
+    {"general.type is \"adapter\"", [](Writer& f) { f.string("general.type", "adapter"); }},
+    {"general.quantization_version is 3",
+     [](Writer& f) { f.u32("general.quantization_version", 3); }},
+};
+
+}  // namespace
+
 TEST_CASE("every key that changes answers is refused by its name") {
-  const std::vector<std::pair<std::string, Change>> changes = {
-      {"llama.attention.sliding_window is 4",
-       [](Writer& f) { f.u32("llama.attention.sliding_window", 4); }},
-      {"llama.attention.sliding_window is",
-       [](Writer& f) { f.u32("llama.attention.sliding_window", 511); }},
-      {"llama.attention.sliding_window_pattern",
-       [](Writer& f) {
-         f.array("llama.attention.sliding_window_pattern", 7, std::vector<std::uint8_t>{0, 1, 0});
-       }},
-      {"llama.attention.causal is false",
-       [](Writer& f) { f.boolean("llama.attention.causal", false); }},
-      {"llama.attention.scale is 0.0156",
-       [](Writer& f) { f.f32("llama.attention.scale", 1 / 64.f); }},
-      {"llama.attention.scale is", [](Writer& f) { f.f32("llama.attention.scale", NAN); }},
-      {"llama.logit_scale is 0.0625", [](Writer& f) { f.f32("llama.logit_scale", 0.0625f); }},
-      {"llama.logit_scale is nan", [](Writer& f) { f.f32("llama.logit_scale", NAN); }},
-      {"llama.logit_scale is 1e-08", [](Writer& f) { f.f32("llama.logit_scale", 1e-8f); }},
-      {"llama.embedding_scale is 12", [](Writer& f) { f.f32("llama.embedding_scale", 12); }},
-      {"llama.residual_scale is 0.22", [](Writer& f) { f.f32("llama.residual_scale", 0.22f); }},
-      {"llama.final_logit_softcapping is 30",
-       [](Writer& f) { f.f32("llama.final_logit_softcapping", 30); }},
-      {"llama.attn_logit_softcapping is 50",
-       [](Writer& f) { f.f32("llama.attn_logit_softcapping", 50); }},
-      {"llama.attention.clamp_kqv is 8", [](Writer& f) { f.f32("llama.attention.clamp_kqv", 8); }},
-      {"llama.attention.max_alibi_bias is 8",
-       [](Writer& f) { f.f32("llama.attention.max_alibi_bias", 8); }},
-      {"llama.use_parallel_residual is 1",
-       [](Writer& f) { f.boolean("llama.use_parallel_residual", true); }},
-      {"llama.expert_count is 8: mixtures of experts",
-       [](Writer& f) { f.u32("llama.expert_count", 8); }},
-      {"llama.expert_used_count is 2", [](Writer& f) { f.u32("llama.expert_used_count", 2); }},
-      {"\"llama.expert_shared_count\" is not known",
-       [](Writer& f) { f.u32("llama.expert_shared_count", 0); }},
-      {"\"llama.attention.key_length_mla\" is not known",
-       [](Writer& f) { f.u32("llama.attention.key_length_mla", 8); }},
-      {"llama.embedding_length_out", [](Writer& f) { f.u32("llama.embedding_length_out", 32); }},
-      {"llama.rope.scaling.type is \"yarn\"",
-       [](Writer& f) { f.string("llama.rope.scaling.type", "yarn"); }},
-      {"llama.rope.scaling.type is \"longrope\"",
-       [](Writer& f) { f.string("llama.rope.scaling.type", "longrope"); }},
-      {"llama.rope.scaling.attn_factor is 1.19",
-       [](Writer& f) { f.f32("llama.rope.scaling.attn_factor", 1.19f); }},
-      {"\"llama.rope.scaling.yarn_log_multiplier\" is not known",
-       [](Writer& f) { f.f32("llama.rope.scaling.yarn_log_multiplier", 0.1f); }},
-      {"\"llama.rope.freq_base_swa\" is not known",
-       [](Writer& f) { f.f32("llama.rope.freq_base_swa", 1e4f); }},
-      {"llama.rope.dimension_sections is 16",
-       [](Writer& f) {
-         f.array("llama.rope.dimension_sections", 5, std::vector<std::int32_t>{0, 16});
-       }},
-      {"llama.tensor_data_layout is \"transposed\"",
-       [](Writer& f) { f.string("llama.tensor_data_layout", "transposed"); }},
-      {"\"llama.attention.temperature_length\" is not known",
-       [](Writer& f) { f.u32("llama.attention.temperature_length", 1); }},
-      {"\"llama.nobody.knows\\x0a\" is not known",
-       [](Writer& f) { f.string("llama.nobody.knows\n", "what"); }},
-      {"general.type is \"adapter\"", [](Writer& f) { f.string("general.type", "adapter"); }},
-      {"general.quantization_version is 3",
-       [](Writer& f) { f.u32("general.quantization_version", 3); }},
-  };
-  for (const auto& [text, change] : changes) {
+  for (const auto& [text, change] : kRefusedKeys) {
     INFO(text);
     const std::string what = refusal(config_with(change));
     CHECK(says(what, text));

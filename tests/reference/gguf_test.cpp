@@ -230,7 +230,7 @@ TEST_CASE("impossible contents are refused, saying what is wrong") {
              "tensors, more than"));
   CHECK(says(refusal([](Writer& f) { f.extra_values = -1000; }), "metadata entries, more than"));
   CHECK(says(refusal([](Writer& f) { f.extra_values = 1; }), ""));
-  CHECK(says(refusal([](Writer& f) { f.u32("a.u8", 1); }), "\"a.u8\" stands there twice"));
+  CHECK(says(refusal([](Writer& f) { f.u32("a.u8", 1); }), "\"a.u8\" is there twice"));
   CHECK(says(refusal([](Writer& f) { f.bytes("b", 13, {0, 0, 0, 0}); }), "unknown type 13"));
   CHECK(says(refusal([](Writer& f) {
                f.bytes("b", 8, {255, 255, 255, 255, 255, 255, 255, 255});
@@ -261,7 +261,7 @@ TEST_CASE("impossible contents are refused, saying what is wrong") {
   CHECK(says(refusal([](Writer& f) { f.tensor("x").shape = {}; }), "0 dimensions"));
   CHECK(says(refusal([](Writer& f) { f.tensor("x").shape = {1, 1, 1, 1, 1}; }), "5 dimensions"));
   CHECK(says(refusal([](Writer& f) { f.tensor("y").shape = {33}; }), "Q8_0 blocks"));
-  CHECK(says(refusal([](Writer& f) { f.tensor("y").name = "x"; }), "\"x\" stands there twice"));
+  CHECK(says(refusal([](Writer& f) { f.tensor("y").name = "x"; }), "\"x\" is there twice"));
   CHECK(says(refusal([](Writer& f) { f.tensor("x").shift = 4; }), "not aligned"));
   CHECK(says(refusal([](Writer& f) { f.tensor("y").shift = 32; }), "past the end"));
   CHECK(says(refusal([](Writer& f) { f.tensor("y").shift = -64; }), "past the end"));  // wraps

@@ -85,7 +85,7 @@ TEST_CASE("KV comes back bit-equal for every chunk size from 16 to 512") {
   }
 }
 
-TEST_CASE("transferred KV has the layout that it claims") {
+TEST_CASE("transferred KV has the layout that it declares") {
   // The same KV through two engines that differ in order alone: element by element the same.
   const auto weights = load();
   const auto prompt = prompt_of(40);

@@ -291,14 +291,30 @@ TEST_CASE("keys that change no token are accepted") {
   CHECK(v.split("ab") == "a|b");
 }
 
+namespace {
+
+Error refusal(const std::function<void(Vocabulary&)>& change) {
+  Vocabulary v;
+  change(v);
+  const auto tokenizer = v.load();
+  REQUIRE(!tokenizer.has_value());
+  return tokenizer.error();
+}
+
+void check_refusal(const std::string& text, const std::function<void(Vocabulary&)>& change) {
+  const Error error = refusal(change);
+  INFO(error.context);
+  CHECK(error.context.find(text) != std::string::npos);
+  CHECK(error.context.starts_with("tiny.gguf: "));
+}
+
+std::function<void(Vocabulary&)> with_key(const std::function<void(tiny::Writer&)>& more) {
+  return [more](Vocabulary& v) { v.more = more; };
+}
+
+}  // namespace
+
 TEST_CASE("tokenizers that would give wrong tokens are refused by name") {
-  const auto refusal = [](const std::function<void(Vocabulary&)>& change) {
-    Vocabulary v;
-    change(v);
-    const auto tokenizer = v.load();
-    REQUIRE(!tokenizer.has_value());
-    return tokenizer.error();
-  };
   const Error kind = refusal([](Vocabulary& v) { v.model = "llama"; });
   CHECK(kind.code == Errc::unsupported);
   CHECK(kind.context.find("\"llama\"") != std::string::npos);
@@ -306,53 +322,48 @@ TEST_CASE("tokenizers that would give wrong tokens are refused by name") {
   CHECK(pre.code == Errc::unsupported);
   CHECK(pre.context.find("\"tekken\"") != std::string::npos);
   CHECK(refusal([](Vocabulary& v) { v.types.pop_back(); }).code == Errc::corrupt);
-  const auto says = [&](const std::string& text, const std::function<void(Vocabulary&)>& change) {
-    const Error error = refusal(change);
-    INFO(error.context);
-    CHECK(error.context.find(text) != std::string::npos);
-    CHECK(error.context.starts_with("tiny.gguf: "));
-  };
-  const auto key = [](const std::function<void(tiny::Writer&)>& more) {
-    return [more](Vocabulary& v) { v.more = more; };
-  };
-  says("\"tokenizer.ggml.pre\" is missing", [](Vocabulary& v) { v.pre.clear(); });
-  says("--pre-tokenizer", [](Vocabulary& v) { v.pre.clear(); });
-  says("token_type\" is missing", [](Vocabulary& v) { v.types.clear(); });
-  says("unknown type 9", [](Vocabulary& v) { v.types[5] = 9; });
-  says("unknown type 0", [](Vocabulary& v) { v.types[5] = 0; });
-  says("bos_token_id, which names it, is missing", [](Vocabulary& v) {
+  check_refusal("\"tokenizer.ggml.pre\" is missing", [](Vocabulary& v) { v.pre.clear(); });
+  check_refusal("--pre-tokenizer", [](Vocabulary& v) { v.pre.clear(); });
+  check_refusal("token_type\" is missing", [](Vocabulary& v) { v.types.clear(); });
+  check_refusal("unknown type 9", [](Vocabulary& v) { v.types[5] = 9; });
+  check_refusal("unknown type 0", [](Vocabulary& v) { v.types[5] = 0; });
+  check_refusal("bos_token_id, which names it, is missing", [](Vocabulary& v) {
     v.begin.reset();
     v.add_begin = true;
   });
-  says("tokenizer.ggml.bos_token_id is 70000", [](Vocabulary& v) { v.begin = 70000; });
+  check_refusal("tokenizer.ggml.bos_token_id is 70000", [](Vocabulary& v) { v.begin = 70000; });
   for (const char* flag :
        {"add_eos_token", "add_space_prefix", "remove_extra_whitespaces", "add_sep_token"}) {
     const std::string name = std::string("tokenizer.ggml.") + flag;
-    says(name + " is true", key([=](tiny::Writer& f) { f.boolean(name, true); }));
-    says(name, key([=](tiny::Writer& f) { f.string(name, "yes"); }));
+    check_refusal(name + " is true", with_key([=](tiny::Writer& f) { f.boolean(name, true); }));
+    check_refusal(name, with_key([=](tiny::Writer& f) { f.string(name, "yes"); }));
   }
-  says("\"tokenizer.ggml.precompiled_charsmap\" is not known", key([](tiny::Writer& f) {
-         f.array("tokenizer.ggml.precompiled_charsmap", 0, std::vector<std::uint8_t>{1});
-       }));
-  says("\"tokenizer.rwkv.world\" is not known",
-       key([](tiny::Writer& f) { f.string("tokenizer.rwkv.world", "x"); }));
-  says("eot_token_id is 70000",
-       key([](tiny::Writer& f) { f.u32("tokenizer.ggml.eot_token_id", 70000); }));
+  check_refusal("\"tokenizer.ggml.precompiled_charsmap\" is not known",
+                with_key([](tiny::Writer& f) {
+                  f.array("tokenizer.ggml.precompiled_charsmap", 0, std::vector<std::uint8_t>{1});
+                }));
+  check_refusal("\"tokenizer.rwkv.world\" is not known",
+                with_key([](tiny::Writer& f) { f.string("tokenizer.rwkv.world", "x"); }));
+  check_refusal("eot_token_id is 70000",
+                with_key([](tiny::Writer& f) { f.u32("tokenizer.ggml.eot_token_id", 70000); }));
+}
+
+TEST_CASE("a tokenizer's refusal names the architecture or the part of a split file first") {
   // The architecture comes first, and so does a part of a split file.
-  says("architecture \"qwen2\" is not supported", [&](Vocabulary& v) {
+  check_refusal("architecture \"qwen2\" is not supported", [](Vocabulary& v) {
     v.pre = "qwen2";
     v.more = [](tiny::Writer& f) { f.string("general.architecture", "qwen2"); };
   });
-  says("part 2 of 2", [&](Vocabulary& v) {
+  check_refusal("part 2 of 2", [](Vocabulary& v) {
     v.model = "";
     v.more = [](tiny::Writer& f) {
       f.value("split.no", 2, std::uint16_t{1}).value("split.count", 2, std::uint16_t{2});
     };
   });
-  says("token_embd.weight 7 rows", key([](tiny::Writer& f) {
-         f.tensors.push_back(
-             {"token_embd.weight", {4, 7}, tiny::F32, std::vector<std::byte>(112), 0});
-       }));
+  check_refusal("token_embd.weight 7 rows", with_key([](tiny::Writer& f) {
+                  f.tensors.push_back(
+                      {"token_embd.weight", {4, 7}, tiny::F32, std::vector<std::byte>(112), 0});
+                }));
   CHECK(refusal([](Vocabulary& v) { v.merges.emplace_back("a nothing"); }).code == Errc::corrupt);
   CHECK(refusal([](Vocabulary& v) { v.merges.emplace_back("ab"); }).code == Errc::corrupt);
   const auto none = Tokenizer::load(tiny::parse(tiny::make().file.finish()));

@@ -169,7 +169,7 @@ class Moment {
     const Step step = core_.next_step(kBudget, core_.view().spec().may_gate, now_);
     if (step.kind == Step::Kind::wait) wake_ = std::min(wake_, step.until);
     if (step.kind != Step::Kind::compute) return false;
-    checker_.step_claims(step);
+    checker_.step_begins(step);
     passes_.push_back({step});
     return true;
   }

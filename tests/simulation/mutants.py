@@ -25,20 +25,19 @@ MUTANTS = [
          "      return true;\n"
          "    case ChunkState::resident:\n"
          "      return false;"),
-        ("computes_[chunk] != 0 && (state == ChunkState::open || state == ChunkState::loading);",
-         "(state == ChunkState::inserting ||\n"
-         "           (computes_[chunk] != 0 && (state == ChunkState::open || state == ChunkState::loading)));")]),
+        ("    if (!detail::may_compute_chunk(view, chunk, end)) break;",
+         "    if (!detail::may_compute_chunk(view, chunk, end) && view.state(chunk) != ChunkState::inserting) break;")]),
     ("off by one at the meet: a chunk is taken for whole one token early", [
         ("if (range.end <= end) chunks_.set_state",
          "if (range.end <= end + 1) chunks_.set_state")]),
     ("off by one at the meet: a step runs one token into the loads", [
-        ("      end = std::min(limit, spec.chunk_range(chunk).end);\n"
-         "    }\n"
-         "    return end;",
-         "      end = std::min(limit, spec.chunk_range(chunk).end);\n"
-         "    }\n"
-         "    if (end > view.front() && end < spec.prefix_end()) ++end;\n"
-         "    return end;")]),
+        ("    end = std::min(limit, spec.chunk_range(chunk).end);\n"
+         "  }\n"
+         "  return end;",
+         "    end = std::min(limit, spec.chunk_range(chunk).end);\n"
+         "  }\n"
+         "  if (end > view.front() && end < spec.prefix_end()) ++end;\n"
+         "  return end;")]),
     ("no wake-up time", [
         ("step.until = std::max(std::min(until, next_deadline()), now + Time(1));",
          "step.until = kNever;\n"
@@ -58,9 +57,7 @@ MUTANTS = [
          "")]),
     ("a second slice before the tables are parsed", [
         (": view.parsed(chunk) && (state == ChunkState::loading ||",
-         ": (state == ChunkState::loading ||"),
-        ("issued < spec.n_layers && view.parsed(chunk) && !view.unloadable(chunk) &&",
-         "issued < spec.n_layers && !view.unloadable(chunk) &&")]),
+         ": (state == ChunkState::loading ||")]),
     ("deadlines are ignored", [
         ("if (entry.phase != ReadPhase::reading || entry.ticket.deadline > now) continue;",
          "if (entry.ticket.deadline > Time{0}) continue;")]),
@@ -115,54 +112,54 @@ MUTANTS = [
          "  if (to != ChunkState::computing) touch(chunk);\n")]),
     # ---- planner ----
     ("compute is thought free while steps run", [
-        ("      compute_free_ = std::max(compute_free_, to_seconds(running.begins)) +\n"
-         "                      cost.pass(running.tokens.begin, running.tokens.end);\n",
-         "      compute_free_ = std::max(compute_free_, to_seconds(running.begins));\n")],
-     "detail/planner/schedule_planner_test.cpp", "compute is free when the steps that were handed out end, the second after the first"),
+        (" +\n"
+         "                          out.cost.pass(running.tokens.begin, running.tokens.end);\n",
+         ";\n")],
+     "detail/planner/snapshot_test.cpp", "compute is free when the steps that were handed out end, the second after the first"),
     ("the suffix costs nothing", [
-        ("    schedule.end = std::max(t, below) + suffix_;\n",
-         "    schedule.end = std::max(t, below);\n")],
-     "detail/planner/schedule_planner_test.cpp", "a link that is much faster loads everything"),
-    ("chunks are dealt to the lane that is done last", [
-        ("        if (done < soonest) {",
-         "        if (done > soonest || soonest > 1e17) {")],
-     "detail/planner/schedule_planner_test.cpp", "lanes share by their speed"),
+        ("  result.finish = std::max(t, below) + run.suffix_s;\n",
+         "  result.finish = std::max(t, below);\n")],
+     "detail/planner/search_test.cpp", "a link that is much faster loads everything"),
+    ("chunks go to the lane that is done last", [
+        ("      if (done < soonest) {",
+         "      if (done > soonest || soonest > 1e17) {")],
+     "detail/planner/search_test.cpp", "lanes share by their speed"),
     ("compute does not wait for loads below it", [
-        ("        t = std::max(t, below);\n",
+        ("      t = std::max(t, below);\n",
          "")],
-     "detail/planner/schedule_planner_test.cpp", "a chunk that only a slow lane holds is computed, and waits for what lies below it"),
+     "detail/planner/search_test.cpp", "a chunk that only a slow lane holds is computed, and waits for what lies below it"),
     ("no lane is ever left out", [
-        ("      lanes &= ~(1u << slowest);",
-         "      lanes = 0;")],
-     "detail/planner/schedule_planner_test.cpp", "a chunk that only a slow lane holds is computed, and waits for what lies below it"),
+        ("lanes != 0; lanes &= ~slowest(lanes)) {",
+         "lanes != 0; lanes = 0) {")],
+     "detail/planner/search_test.cpp", "a chunk that only a slow lane holds is computed, and waits for what lies below it"),
     ("a gated pass hides all of its loads", [
-        ("end[l] - took[l] * (1 - 1 / groups), end[l] - left[l] + fresh[l]});",
-         "end[l] - took[l] * (1 - 1 / groups)});")],
-     "detail/planner/schedule_planner_test.cpp", "a gated suffix hides all but one layer of the last loads"),
+        ("lane.end - lane.took * (1 - 1 / groups), lane.end - lane.left + lane.fresh});",
+         "lane.end - lane.took * (1 - 1 / groups)});")],
+     "detail/planner/search_test.cpp", "a gated suffix hides all but one layer of the last loads"),
     ("loads go from the front", [
-        ("      for (std::uint32_t i = end; i-- > begin;) {\n"
-         "        if (items_[i].owner != kNobody) visit(items_[i]);",
-         "      for (std::uint32_t i = begin; i < end; ++i) {\n"
-         "        if (items_[i].owner != kNobody) visit(items_[i]);")],
-     "detail/planner/schedule_planner_test.cpp", "a hole waits for the segment below it, which is loaded first"),
+        ("    for (std::uint32_t i = end; i-- > begin;) {\n"
+         "      if (owner[i] != kNobody) visit(i);",
+         "    for (std::uint32_t i = begin; i < end; ++i) {\n"
+         "      if (owner[i] != kNobody) visit(i);")],
+     "detail/planner/search_test.cpp", "a hole waits for the segment below it, which is loaded first"),
     ("the search for the meeting point goes the wrong way", [
-        ("(schedule.computed + (gated_ ? first_ : 0) < schedule.loaded ? low : high) = middle;",
-         "(schedule.computed + (gated_ ? first_ : 0) > schedule.loaded ? low : high) = middle;")]),
+        ("(at.compute_done + hidden < at.loads_done ? low : high) = middle;",
+         "(at.compute_done + hidden > at.loads_done ? low : high) = middle;")]),
     ("reads in flight are thought resident", [
-        ("        at->coming = std::max(at->coming, to_seconds(view.lane(l).resident_at(flight, now)));\n",
+        ("      at->coming = std::max(at->coming, to_seconds(view.lane(l).resident_at(flight, now)));\n",
          "")]),
     ("loads are not considered", [
-        ("    if (first_landing() < best_.end) choose_lanes();\n",
-         "    if (first_landing() < 0) choose_lanes();\n")]),
+        ("    if (first_landing() < best_.finish) try_lanes();\n",
+         "    if (first_landing() < 0) try_lanes();\n")]),
     ("layers that were asked for are counted again", [
-        ("          item.bytes = static_cast<float>(spec_->read_bytes({issued, n_layers}));",
-         "          item.bytes = static_cast<float>(spec_->read_bytes({0, n_layers}));")],
-     "detail/planner/schedule_planner_test.cpp", "only layers of a chunk that were not asked for are still to be read"),
+        ("      left.bytes = static_cast<float>(spec.read_bytes({issued, spec.n_layers}));",
+         "      left.bytes = static_cast<float>(spec.read_bytes({0, spec.n_layers}));")],
+     "detail/planner/snapshot_test.cpp", "only layers of a chunk that were not asked for are still to be read"),
     ("the planner never looks again", [
-        ("    if (planned_ && (now < next_look_ || !drifted(view, now, idle ? 0.005 : 0.03))) {",
-         "    if (planned_) {")]),
+        ("  if (planned_ && now < next_search_) return;\n",
+         "  if (planned_) return;\n")]),
     ("a step is always enqueued at once", [
-        ("      if (const Time ask = when_needed(view, end); ask > now) return wait_until(ask);\n",
+        ("    if (const Time ask = when_needed(view, end); ask > now) return wait_until(ask);\n",
          "")],
      "scheduler/meet_in_the_middle_test.cpp", "a step that loads may make needless is enqueued when the one before it is nearly done"),
     ("a gated pass begins before the first layers are there", [
@@ -173,18 +170,16 @@ MUTANTS = [
         ("if (options_.learn && !last.gated)",
          "if (options_.learn && last.gated)")]),
     ("a lane that looks too slow is never tried", [
-        ("    if ((tried_ >> lane & 1) != 0 || model.measured()",
-         "    if (tried_ != ~0u || model.measured()")],
+        ("  if ((tried_ >> lane & 1) != 0 || link.measured()",
+         "  if (tried_ != ~0u || link.measured()")],
      "scheduler/meet_in_the_middle_test.cpp", "a lane that looks too slow gets one read of what compute has, as long as nobody measured it"),
     ("a read may take no longer than expected", [
         ("options_.deadline_factor * expected, measured)",
          "expected, measured)")],
      "scheduler/meet_in_the_middle_test.cpp", "a read may take a multiple of what it should on a lane that was measured, else much more"),
     ("compute runs over the chunks of the lanes", [
-        ("          computes_[chunk] != 0 && (state == ChunkState::open || state == ChunkState::loading);\n"
-         "      if (!own",
-         "          (state == ChunkState::open || state == ChunkState::loading);\n"
-         "      if (!own")]),
+        ("    if (loadable && schedule_.owner[chunk] != kCompute) break;\n",
+         "    if (loadable && schedule_.owner[chunk] > kCompute) break;\n")]),
     ("a lane takes chunks that it does not hold", [
         ("        if (view.on_lane(at, lane)) return at;",
          "        return at;")],
@@ -210,8 +205,8 @@ MUTANTS = [
          "    if (tokens.empty()) return;")],
      "scheduler/compute_cost_test.cpp", "nonsense is not learned from"),
     ("the prefix is computed whole or loaded whole", [
-        ("      } else if (holders == 0 || (i < stop && item.computable)) {",
-         "      } else if (holders == 0) {")],
+        ("    } else if (holders == 0 || computed) {",
+         "    } else if (holders == 0) {")],
      "io_lanes_test.cpp", "the two ends meet in the middle behind real threads"),
     ("a read that compute took over is inserted all the same", [
         ("  if (entry->phase != ReadPhase::reading || status_ != Errc::ok) {\n"

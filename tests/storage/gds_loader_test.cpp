@@ -186,7 +186,7 @@ TEST_CASE("bytes that arrive otherwise than they are stored cost loads, not the 
   const PrefillReport report = world.load_only(storage);
   CHECK(report.failed_loads > 0);
   CHECK(report.chunks[4].load_error == Errc::device);
-  CHECK(report.load_error.error().context.find("otherwise than it is stored") != std::string::npos);
+  CHECK(report.load_error.error().context.find("differ from the stored ones") != std::string::npos);
   while (!storage.report().demoted) world.load_only(storage);
   INFO(storage.report().text());
   CHECK(storage.report().reason.find("other bytes") != std::string::npos);

@@ -35,6 +35,29 @@ struct Fixture {
   std::size_t files() { return sample::count_files(directory.path()); }
 };
 
+namespace {
+
+/// Answers of a hooked call: an error the first time, the nth time, or from an offset on.
+auto once(int number) {
+  return [number, done = std::make_shared<bool>(false)]() -> HookedCalls::Answer {
+    if (std::exchange(*done, true)) return std::nullopt;
+    return sample::fails(number);
+  };
+}
+auto nth(int n, int number) {
+  return [=]() mutable -> HookedCalls::Answer {
+    return n-- == 0 ? sample::fails(number) : std::nullopt;
+  };
+}
+auto failing_write(off_t from, int number) {
+  return [=](std::size_t, off_t offset) -> HookedCalls::Answer {
+    if (offset >= from) return sample::fails(number);
+    return 4096;  // page by page
+  };
+}
+
+}  // namespace
+
 TEST_CASE("a failure at any point of publishing leaves nothing behind, and the next try succeeds") {
   struct Case {
     const char* what;
@@ -42,50 +65,33 @@ TEST_CASE("a failure at any point of publishing leaves nothing behind, and the n
     bool named, unnamed, durable;  // in which ways of publishing it can happen
     std::function<void(HookedCalls&)> arm;
   };
-  const auto once = [](int number) {
-    return [number, done = std::make_shared<bool>(false)]() -> HookedCalls::Answer {
-      if (std::exchange(*done, true)) return std::nullopt;
-      return sample::fails(number);
-    };
-  };
-  const auto nth = [](int n, int number) {
-    return [=]() mutable -> HookedCalls::Answer {
-      return n-- == 0 ? sample::fails(number) : std::nullopt;
-    };
-  };
-  const auto write = [](off_t from, int number) {
-    return [=](std::size_t, off_t offset) -> HookedCalls::Answer {
-      if (offset >= from) return sample::fails(number);
-      return 4096;  // page by page
-    };
-  };
   const Case cases[] = {
       {"no room", Errc::out_of_memory, true, true, false,
-       [&](HookedCalls& c) { c.on_allocate = once(ENOSPC); }},
+       [](HookedCalls& c) { c.on_allocate = once(ENOSPC); }},
       {"no quota", Errc::out_of_memory, true, true, false,
-       [&](HookedCalls& c) { c.on_allocate = once(EDQUOT); }},
+       [](HookedCalls& c) { c.on_allocate = once(EDQUOT); }},
       {"file too large", Errc::out_of_memory, true, true, false,
-       [&](HookedCalls& c) { c.on_allocate = once(EFBIG); }},
+       [](HookedCalls& c) { c.on_allocate = once(EFBIG); }},
       {"full at the first byte", Errc::out_of_memory, true, true, false,
-       [&](HookedCalls& c) { c.on_write = write(0, ENOSPC); }},
+       [](HookedCalls& c) { c.on_write = failing_write(0, ENOSPC); }},
       {"full in the middle", Errc::out_of_memory, true, true, false,
-       [&](HookedCalls& c) { c.on_write = write(8 * 4096, ENOSPC); }},
+       [](HookedCalls& c) { c.on_write = failing_write(8 * 4096, ENOSPC); }},
       {"broken at the last page", Errc::io, true, true, false,
-       [&](HookedCalls& c) { c.on_write = write(15 * 4096, EIO); }},
+       [](HookedCalls& c) { c.on_write = failing_write(15 * 4096, EIO); }},
       {"nothing is written", Errc::io, true, true, false,
-       [&](HookedCalls& c) { c.on_write = [](std::size_t, off_t) { return ssize_t{0}; }; }},
+       [](HookedCalls& c) { c.on_write = [](std::size_t, off_t) { return ssize_t{0}; }; }},
       {"the store directory is not synced", Errc::io, true, true, true,
-       [&](HookedCalls& c) { c.on_sync = nth(0, EIO); }},
+       [](HookedCalls& c) { c.on_sync = nth(0, EIO); }},
       {"the file is not synced", Errc::io, true, true, true,
-       [&](HookedCalls& c) { c.on_sync = nth(1, EIO); }},
+       [](HookedCalls& c) { c.on_sync = nth(1, EIO); }},
       {"the directory is not synced", Errc::io, true, true, true,
-       [&](HookedCalls& c) { c.on_sync = nth(2, EIO); }},
+       [](HookedCalls& c) { c.on_sync = nth(2, EIO); }},
       {"full at the link", Errc::out_of_memory, false, true, false,
-       [&](HookedCalls& c) { c.on_link = once(ENOSPC); }},
+       [](HookedCalls& c) { c.on_link = once(ENOSPC); }},
       {"full at the rename", Errc::out_of_memory, true, false, false,
-       [&](HookedCalls& c) { c.on_rename = once(ENOSPC); }},
+       [](HookedCalls& c) { c.on_rename = once(ENOSPC); }},
       {"no file may be created", Errc::io, true, true, false,
-       [&](HookedCalls& c) {
+       [](HookedCalls& c) {
          c.on_open = [](const char*, int flags) {
            return (flags & (O_CREAT | (O_TMPFILE & ~O_DIRECTORY))) != 0 ? sample::fails(EROFS)
                                                                         : std::nullopt;

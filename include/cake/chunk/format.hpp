@@ -2,7 +2,8 @@
 // Copyright 2026 the cake authors
 //
 // The stored chunk object, version 1.0: one chunk of one prefix, all layers. All integers are
-// little endian; everything begins at a multiple of 4 KiB; unused bytes are zero and are checked.
+// little endian; every part begins at a multiple of 4 KiB; unused bytes are zero, which the reader
+// checks. docs/storage_format.md describes keys and compatibility as well.
 //
 //   part           begin                 length
 //   header         0                     4096
@@ -41,7 +42,7 @@
 // Digests: for every extent, in order, one u32 per 64 KiB block of the extent with its padding.
 // Blocks begin anew with each extent, so any layer can be verified alone. Token ids: i32 each.
 //
-// Footer: says at the cost of one page that the object is whole and belongs to this header.
+// Footer: shows, for the price of one page, that the object is complete and belongs to this header.
 //
 //     0  u8[8]   magic 8C 'e' 'k' 'a' 'c' 0D 0A 1A   40  u64     object bytes
 //     8  u8[32]  key                                 48  u32     CRC of the header (its last field)
@@ -60,7 +61,7 @@
 
 namespace cake::inline CAKE_ABI {
 
-/// Everything that a reader expects to find in an object, and a writer puts into it.
+/// What a reader expects of an object, and a writer puts into it.
 ///
 /// Needs:   `tokens` (the chunk's own tokens) outlive it
 struct ChunkIdentity {
@@ -81,8 +82,8 @@ struct ByteRange {
   friend constexpr bool operator==(const ByteRange&, const ByteRange&) = default;
 };
 
-/// Where everything lies in an object of one layout and chunk size. With the raw codec nothing else
-/// decides it, so reads are planned before the header is there.
+/// Offsets and sizes in an object of one layout and chunk size. They depend on nothing else, so
+/// reads are planned before the header was read.
 ///
 /// Units:   bytes of the object
 /// Errors:  the constructor throws Exception(invalid_argument) unless fits(layout, chunk_tokens)

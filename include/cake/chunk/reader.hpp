@@ -16,7 +16,7 @@
 
 namespace cake::inline CAKE_ABI {
 
-/// What parsing one object's head leaves behind: where the bytes lie and what they digest to.
+/// The result of parsing an object's head: its geometry and the digests of its blocks.
 class ChunkTables {
  public:
   ChunkTables() = default;
@@ -61,7 +61,7 @@ CAKE_API Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdent
 CAKE_API Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expected,
                                      LayerRange layers, ConstBytes bytes, DeviceStaging& device);
 
-/// What an object says of itself.
+/// Fields of an object's header.
 struct ChunkSummary {
   ChunkKey key;
   ChunkKey parent;
@@ -70,8 +70,9 @@ struct ChunkSummary {
   std::uint64_t object_bytes = 0;
 };
 
-/// Reads the first 4 KiB of an object without expecting anything. Empty when they are no undamaged
-/// header of a version that this build reads. For tools and for eviction, never for loading.
+/// Reads the first 4 KiB of an object without checking them against an expectation. Empty unless
+/// they are an undamaged header of a version that this build reads. For tools and eviction, not for
+/// loading.
 CAKE_API std::optional<ChunkSummary> peek_chunk(ConstBytes first_page);
 
 }  // namespace cake::inline CAKE_ABI

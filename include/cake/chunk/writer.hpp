@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// Building a stored chunk in memory, ready to be published in one write.
+// Builds a stored chunk in memory, ready to be published in one write.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ namespace cake::inline CAKE_ABI {
 ///     memory.extract(slice, writer.payload());       // all layers
 ///     storage.write(identity.key, *writer.finish(identity));
 ///
-/// Thread:  one thread at a time
+/// Thread:  Requires external synchronization
 /// Errors:  the constructor throws Exception(invalid_argument) unless ChunkGeometry::fits, and
 ///          std::bad_alloc
 class CAKE_API ChunkWriter {

@@ -26,9 +26,9 @@ struct AttentionShape {
   std::uint32_t n_sequences = 1;   // of the batch
   std::uint32_t n_queries = 0;     // of all sequences together
   std::uint32_t max_seqlen_q = 0;  // of any one sequence
-  /// Parts that the keys of each sequence are dealt out in, so that a short chunk over a long
-  /// prefix fills the device. 0: chosen by the other numbers, and for up to 64 query heads that
-  /// share their keys (max_seqlen_q * n_heads / n_kv_heads) by the numbers of keys on the device.
+  /// Number of KV splits per sequence (split-KV), so that a short chunk over a long prefix fills
+  /// the device. 0: chosen from the other fields; for up to 64 query heads that share their keys
+  /// (max_seqlen_q * n_heads / n_kv_heads) the kernel chooses by the numbers of keys on the device.
   std::uint32_t num_splits = 0;
 };
 
@@ -73,7 +73,7 @@ CAKE_API Result<std::size_t> attention_workspace_bytes(const AttentionShape& sha
 ///
 /// Errors:  as attention_workspace_bytes(); invalid_argument for missing pointers, strides or
 ///          workspace
-/// Thread:  any
+/// Thread:  Safe for concurrent use
 CAKE_API Status attention(const AttentionArgs& args, cudaStream_t stream);
 
 /// The same in the plainest way, fp32 throughout, one block for each query and head: what tests of

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// Device memory that a store reads into past the host, with digests computed where the bytes lie.
+// Device memory that a store reads into without going through the host; digests are computed there.
 #pragma once
 
 #include <cstddef>
@@ -14,16 +14,16 @@
 
 namespace cake::inline CAKE_ABI::cuda {
 
-/// One allocation on the device that was current when it was made, handed out in parts.
+/// One allocation on the device that was current at construction; allocate() returns parts of it.
 ///
 ///     cake::cuda::DeviceArena arena(std::size_t{512} << 20);
 ///     cake::GdsStorage storage({.posix = {.directory = "/var/cache/kv"}}, &arena);
 ///
-/// Copies and kernels run in streams of its own, of the lowest priority; each call blocks until
-/// they are done.
+/// Copies and kernels run in its own streams, of the lowest priority; each call blocks until they
+/// are done.
 ///
-/// Needs:   a device that usable() says yes of; it outlives the store and all that was allocated
-/// Thread:  any number of threads at once
+/// Needs:   usable() is ok for the device; the arena outlives the store and all allocations
+/// Thread:  Safe for concurrent use
 class CAKE_API DeviceArena final : public DeviceStaging {
  public:
   /// Errors:  throws Exception: out_of_memory, or device

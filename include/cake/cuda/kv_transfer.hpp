@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// KV bytes into the engine's pages and out of them: what an engine's insert() and extract() call.
-// Long runs travel by copy engine straight into pages and take no multiprocessor; short ones travel
-// in bulk and are dealt out by a small kernel.
+// Copies KV into the engine's pages and out of them: an engine's insert() and extract() call this.
+// The copy engine moves long runs straight into pages and takes no multiprocessor. Short runs are
+// copied in bulk to device memory, and a small kernel scatters them to their pages.
 #pragma once
 
 #include <chrono>
@@ -21,7 +21,7 @@
 
 namespace cake::inline CAKE_ABI::cuda {
 
-/// A transfer that may still run; an AsyncCompletion. Dropping it waits for it.
+/// A transfer that may still run; an AsyncCompletion. The destructor waits for it.
 class CAKE_API Transfer {
  public:
   Transfer() = default;  // done
@@ -46,7 +46,7 @@ class CAKE_API Transfer {
 
   bool ready();
   bool wait_for(std::chrono::nanoseconds span);
-  /// Nothing of it is in flight afterwards, whatever it returns.
+  /// Blocks until none of its work is in flight, whatever it returns.
   Status wait();
 
  private:
@@ -56,22 +56,23 @@ class CAKE_API Transfer {
 static_assert(AsyncCompletion<Transfer>);
 
 struct KvTransferOptions {
-  /// Transfers that copy at once; each takes a stream for copies and one for kernels.
+  /// Number of transfers that copy at the same time; each takes a stream for copies and one for
+  /// kernels.
   unsigned streams = 3;
-  /// Copies go straight into pages when the bytes that lie side by side in a slice and in its pages
-  /// come to this many on average. 0: always; SIZE_MAX: never.
+  /// Copies go directly into pages if runs of bytes that are contiguous both in the slice and in
+  /// the pages have this length on average. 0: always; SIZE_MAX: never.
   std::size_t direct_bytes = std::size_t{32} << 10;
-  /// Most bytes of one enqueued copy or batch of copies; at most 16 MiB.
+  /// Maximum size of one enqueued copy or batch of copies; at most 16 MiB. Units: bytes.
   std::size_t batch_bytes = std::size_t{8} << 20;
   /// Staging: this many pieces, each in device and in pinned host memory; 4 KiB to 16 MiB.
   unsigned pieces = 4;
   std::size_t piece_bytes = std::size_t{4} << 20;
-  /// Most thread blocks of a kernel that deals rows out. Matrix products beside it wait for it to
-  /// end, so a short one on many multiprocessors costs them less than a long one on few.
+  /// Maximum grid size of the scatter kernel. Matrix products that run beside it wait for it to
+  /// end, so a short kernel on many multiprocessors costs them less than a long one on few.
   unsigned blocks = 64;
 };
 
-/// Moves slices between transfer memory and pages, on streams of its own.
+/// Moves slices between transfer memory and pages, on its own streams.
 ///
 ///     Transfer insert(const Slice& slice, const KvView& view) {      // of an engine
 ///       return transfer_.insert(PagedKv{...}, slice, view);
@@ -86,7 +87,7 @@ struct KvTransferOptions {
 /// whatever is in front of them, so hand such numbers to kernels as arguments or in mapped pinned
 /// memory.
 ///
-/// Thread:  any number of threads at once
+/// Thread:  Safe for concurrent use
 class CAKE_API KvTransfer {
  public:
   /// For the device that is current. All memory that it needs is allocated here.

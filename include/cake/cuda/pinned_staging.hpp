@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// Staging memory that a device copies from at full speed: page-locked, and kept for the next one,
+// Page-locked staging memory, which a device copies from at full speed. Blocks are kept for reuse,
 // because locking pages is slow and may stop the device.
 #pragma once
 
@@ -15,9 +15,9 @@
 
 namespace cake::inline CAKE_ABI::cuda {
 
-/// Where PinnedStaging gets blocks from; tests put their own here.
+/// Allocates blocks for PinnedStaging; tests replace it.
 ///
-/// Thread:  one at a time
+/// Thread:  Requires external synchronization
 struct PinnedSource {
   /// At any alignment; null when there is no more.
   void* (*allocate)(std::size_t bytes, int device);
@@ -34,7 +34,7 @@ CAKE_API PinnedSource cuda_pinned_source();
 ///     cake::StagingMemory* staging_memory() { return &staging_; }     // a PinnedStaging
 ///
 /// Needs:   outlives what was allocated from it
-/// Thread:  any number of threads at once
+/// Thread:  Safe for concurrent use
 class CAKE_API PinnedStaging final : public StagingMemory {
  public:
   /// For the device that is current. `keep_bytes`: most that is kept for reuse; the longest unused

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// Owners of what the CUDA runtime hands out: streams, events, device and pinned host memory. All of
-// them belong to the device that was current when they were made; constructors throw, everything
-// else returns a Status.
+// Owners of CUDA streams, events, device memory and pinned host memory. All of them belong to the
+// device that was current at construction. Constructors throw; everything else returns a Status.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -19,10 +18,10 @@
 
 namespace cake::inline CAKE_ABI::cuda {
 
-/// A CUDA error as a Status: out_of_memory for want of memory, device otherwise; `native` is the
-/// cudaError_t, the context says what was being done.
+/// A CUDA error as a Status: out_of_memory or device. `native` is the cudaError_t; the context is
+/// `doing` and CUDA's own text.
 CAKE_API Status to_status(cudaError_t code, const char* doing);
-/// The same as an Exception, for constructors.
+/// Throws the same as an Exception; for constructors.
 CAKE_API void throw_unless_ok(cudaError_t code, const char* doing);
 
 /// Ok when this process can run cake's kernels: a driver, a device of compute capability 8.0 at
@@ -31,7 +30,7 @@ CAKE_API void throw_unless_ok(cudaError_t code, const char* doing);
 /// Errors:  unsupported; the context says which of these is missing and what to do
 CAKE_API Status usable();
 
-/// What attention and the model choose kernels by; of the current device.
+/// Properties of the current device that attention and the model choose kernels by.
 struct DeviceInfo {
   std::string name;
   int ordinal = 0;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// One range of addresses, handed out in parts. Knows no device.
+// An allocator over one range of addresses, for any device.
 #pragma once
 
 #include <algorithm>
@@ -17,11 +17,11 @@
 
 namespace cake::inline CAKE_ABI::detail {
 
-/// Hands out parts of one range of addresses, first fit, in multiples of 4 KiB. Never touches the
+/// Allocates parts of one range of addresses, first fit, in multiples of 4 KiB. Does not access the
 /// memory itself.
 ///
 /// Needs:   the range begins at a 4 KiB boundary
-/// Thread:  any number of threads at once
+/// Thread:  Safe for concurrent use
 class ArenaMap {
  public:
   explicit ArenaMap(std::span<std::byte> range) : range_(range) {
@@ -69,7 +69,7 @@ class ArenaMap {
     } catch (const std::bad_alloc&) {  // a few pages of the arena are lost, and nothing else
     }
   }
-  /// The most that take() would give now.
+  /// The largest size that take() could return now.
   std::size_t largest_gap() const {
     const std::lock_guard lock(mutex_);
     std::size_t most = 0;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// Calls that may hang, made on threads of their own, so that the caller waits no longer than it
-// wants to.
+// Makes calls that may hang on threads of their own, so that the caller can stop waiting at a
+// deadline.
 #pragma once
 
 #include <chrono>
@@ -22,7 +22,8 @@
 
 namespace cake::inline CAKE_ABI::detail {
 
-/// Threads are made when they are needed, at most `kThreads`; one that hangs is left to itself.
+/// Creates threads when they are needed, at most `kThreads`. A thread whose call hangs is abandoned
+/// until the call returns.
 ///
 /// Thread:  Safe for concurrent use
 class DeadlineCalls {
@@ -35,7 +36,7 @@ class DeadlineCalls {
   };
 
   DeadlineCalls() = default;
-  /// Waits for every call, also those that nobody waits for any more.
+  /// Waits for every call, abandoned ones included.
   ~DeadlineCalls() {
     {
       std::lock_guard lock(mutex_);
@@ -66,7 +67,7 @@ class DeadlineCalls {
     work_.notify_one();
     return job;
   }
-  /// Waits for the end of a call until `deadline`. Whoever does not wait to the end leaves it.
+  /// Waits for the end of a call until `deadline`; after that the call is abandoned.
   Outcome wait(const Ticket& job, Clock::time_point deadline, const std::stop_token& stop) {
     if (job == nullptr) return Outcome::refused;
     std::function<void()> unused;  // what it owns ends without the lock
@@ -80,7 +81,7 @@ class DeadlineCalls {
     }
     return stop.stop_requested() ? Outcome::canceled : Outcome::timeout;
   }
-  /// Calls that nobody waits for any more and that have not ended.
+  /// Abandoned calls that have not ended.
   std::size_t hanging() const {
     const std::lock_guard lock(mutex_);
     return hanging_;

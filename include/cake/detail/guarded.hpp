@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// Calls into code of others. Whatever it throws, std::exception or not, becomes an error; memory
-// that is missing while the error is put into words costs its text and nothing else.
+// Calls user code. Every exception, of whatever type, becomes an error. If there is no memory for
+// the text of the error, the text is dropped and the code kept.
 #pragma once
 
 #include <concepts>
@@ -32,7 +32,7 @@ inline Error error_of(Errc code, int native, std::string_view what,
   return error;
 }
 
-/// What the exception that is being handled says about a call of `what`. An Exception of cake's own
+/// Turns the exception that is being handled into an error of the call `what`. A cake::Exception
 /// keeps its code.
 ///
 /// Needs:   called inside a catch block

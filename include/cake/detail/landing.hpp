@@ -47,7 +47,7 @@ inline Result<KvView> verify_landed(ConstBytes bytes, LayerRange layers, std::ui
     return device == nullptr ? verify_slice(*tables, expected, layers, bytes)
                              : verify_slice(*tables, expected, layers, bytes, *device);
   } catch (const std::bad_alloc&) {
-    return Error{Errc::out_of_memory, 0, "tables of a chunk"};
+    return Error{Errc::out_of_memory, 0, "parse the tables of a chunk: no memory"};
   }
 }
 
@@ -63,7 +63,8 @@ Error classify_failure(S& storage, const ChunkKey& key, std::uint64_t offset, Co
         detail::value_or(
             [&] { return static_cast<bool>(storage.stored_bytes_differ(key, offset, bytes)); },
             false)) {
-      return {Errc::device, 0, "a chunk arrived otherwise than it is stored"};
+      return {Errc::device, 0,
+              "the bytes received of a chunk differ from the stored ones (transport error)"};
     }
   }
   return why;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// From a prompt to its spec: its chunks' keys, what is stored of them, and how large their objects
-// are.
+// Turns a prompt into its spec: the keys of its chunks, which of them are stored, and the size of
+// their objects.
 #pragma once
 
 #include <algorithm>
@@ -30,10 +30,10 @@ struct PrefillLookup {
   std::vector<ChunkKey> keys;       // of full chunks
   std::vector<StoredChunk> stored;  // [spec.end_chunk]
   std::uint64_t object_bytes = 0;   // of one stored object
-  Status status;                    // why nothing is known of the store, if so
+  Status status;                    // error of the lookup, if it failed
 
-  /// Takes the store's answer to keys; an error, or an answer of the wrong length, is as good as
-  /// none.
+  /// Takes the store's answer. After an error, or an answer of the wrong length, nothing counts as
+  /// stored.
   void take(Result<std::vector<StoredChunk>> answer) {
     if (!answer) {
       status = answer.error();
@@ -52,7 +52,7 @@ struct PrefillLookup {
   }
 };
 
-/// Hashes the prompt's chunks; nothing is known of the store yet.
+/// Hashes the prompt's chunks. Does not ask the store.
 ///
 /// Errors:  throws Exception(invalid_argument) for an empty prompt, chunk or step size, and as
 ///          prefix_chain()
@@ -73,7 +73,7 @@ inline PrefillLookup plan_request(const PrefillRequest& request, const ChunkKey&
   spec.n_tokens = static_cast<std::uint32_t>(request.tokens.size());
   spec.resident_tokens = request.resident;
   spec.chunk_tokens = request.chunk_tokens;
-  // A chunk that ends with the prompt leaves its last token to compute, so it must have two.
+  // The last token of a prompt is always computed, so a chunk that ends with the prompt needs two.
   spec.n_chunks = (spec.n_tokens - (spec.chunk_tokens == 1 ? 1 : 0)) / spec.chunk_tokens;
   spec.n_layers = layout.n_layers;
   spec.n_lanes = n_lanes;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// A read that may have to be left to itself, with the buffer that it still writes to.
+// A read that was abandoned, with the buffer that it still writes to.
 #pragma once
 
 #include <chrono>
@@ -22,9 +22,9 @@ namespace cake::inline CAKE_ABI::detail {
 class Parked {
  public:
   virtual ~Parked() = default;
-  /// True once the read has ended. A completion that throws says nothing, so its buffer is kept.
+  /// True once the read has ended. If the completion throws, that is unknown: its buffer is kept.
   virtual bool ended() noexcept = 0;
-  /// Waits for the end. False: the completion would not say.
+  /// Waits for the end. False: the completion threw, so the end is unknown.
   virtual bool finish() noexcept = 0;
 
   AlignedBuffer buffer;

@@ -18,15 +18,15 @@
 
 namespace cake::inline CAKE_ABI::detail {
 
-/// Remembers which process made it. The owner asks before it takes a lock, waits or joins a thread:
-/// in a child process all three can last for ever.
+/// Records the process that created it. The owner checks it before it takes a lock, waits or joins
+/// a thread: in a child process all three can block for ever.
 ///
 ///     Status Pool::submit(...) {
 ///       if (auto status = made_here_.check("a Pool"); !status) return status;
 ///     Pool::~Pool() { if (!made_here_.in_child()) stop(); else abandon(std::move(threads_)); }
 ///
 /// Cost:    one system call, about 0.1 us
-/// Thread:  any number of threads at once
+/// Thread:  Safe for concurrent use
 class ForkGuard {
  public:
   /// True in a child process that got the object by fork().

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// The staging memory of all lanes together: what is lent, what is kept for the next read, what is
+// The budget of staging memory of all lanes: what is lent, what is kept for the next read, what is
 // free. Bookkeeping only; requires external synchronization.
 #pragma once
 
@@ -26,7 +26,8 @@ class StagingPool {
     std::uint64_t held = 0;
   };
 
-  /// `most_kept`: buffers that are kept for reuse at most; 0 for an arena, which deals in any size.
+  /// `most_kept`: buffers that are kept for reuse at most; 0 for an arena, which allocates any
+  /// size.
   StagingPool(std::uint64_t budget, std::size_t most_kept)
       : budget_(budget), most_kept_(most_kept) {
     kept_.reserve(most_kept);

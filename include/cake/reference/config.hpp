@@ -37,7 +37,7 @@ struct Config {
   RopeConfig rope;
 };
 
-/// Whether the file holds a whole Llama model at all: what to look at before anything else in it.
+/// Checks that the file holds one complete Llama model. Call it before anything else.
 ///
 /// Errors:  unsupported (one part of a split file, an adapter, another architecture or quantisation
 ///          version), corrupt (no architecture); the context says what to do

@@ -2,7 +2,7 @@
 // Copyright 2026 the cake authors
 //
 // The reference model on the CPU: fp32 mathematics over a BLAS, KV in pages behind a block table.
-// Small and exact; it is what faster backends are compared with, and what the examples run.
+// Small and exact: faster backends are compared with it, and the examples run it.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@ struct CpuOptions {
   std::uint32_t max_tokens = 0;
 };
 
-/// Where the time of prefill() and decode() went, added up since the last reset.
+/// How the time of prefill() and decode() was spent, summed since the last reset.
 ///
 /// Units:   seconds of the calling thread; floating point operations
 struct CpuProfile {
@@ -50,7 +50,7 @@ struct CpuProfile {
 /// process, to start no threads of its own. OpenBLAS obeys OPENBLAS_CORETYPE; blas_description()
 /// says which kernels run.
 ///
-/// Thread:  one thread at a time, except that insert and extract may run on other threads, beside
+/// Thread:  Requires external synchronization. insert and extract may run on other threads beside
 ///          prefill and each other, on tokens that nobody else writes meanwhile
 class CAKE_API CpuBackend {
  public:
@@ -69,7 +69,7 @@ class CAKE_API CpuBackend {
   /// need by themselves; this only makes sure beforehand that there is room.
   ///
   /// Errors:  invalid_argument beyond max_tokens, out_of_memory
-  /// Thread:  any
+  /// Thread:  Safe for concurrent use
   Status reserve(std::uint32_t n_tokens);
 
   /// Computes KV of prompt[range]; KV below range.begin is there already, or comes layer by layer
@@ -92,7 +92,7 @@ class CAKE_API CpuBackend {
   ///
   /// Errors:  invalid_argument (out of range, sizes that do not fit; for extract, naming the first
   ///          token without KV), out_of_memory
-  /// Thread:  any
+  /// Thread:  Safe for concurrent use
   Status insert(const Slice& slice, const KvView& from);
   Status extract(const Slice& slice, const MutableKvView& to) const;
 
@@ -119,7 +119,7 @@ class CAKE_API CpuBackend {
 
 static_assert(ComputeBackend<CpuBackend>);
 
-/// What the BLAS calls itself and the kernels it runs, for reports: "OpenBLAS, SkylakeX kernels".
+/// Name of the BLAS and of its kernels, for reports: "OpenBLAS, SkylakeX kernels".
 CAKE_API const char* blas_description();
 
 }  // namespace cake::inline CAKE_ABI::reference

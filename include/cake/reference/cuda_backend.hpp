@@ -30,13 +30,13 @@ struct CudaOptions {
   /// What sums along the residual connection are kept as: bf16, as models are served, or f32, which
   /// about halves the error of logits and moves more bytes.
   DType residual = DType::bf16;
-  /// Deals pages out in random order from this seed, as an engine in use has them; 0: in order.
+  /// Assigns pages in random order from this seed, like an engine that is in use; 0: in order.
   std::uint64_t shuffle_pages = 0;
   /// Step sizes whose graphs are kept, the latest ones used; 0: steps are launched kernel by kernel
   std::uint32_t max_graphs = 16;
 };
 
-/// Where the device's time went in one range.
+/// How the device's time in one range was spent.
 ///
 /// Units:   seconds
 struct CudaProfile {
@@ -46,8 +46,8 @@ struct CudaProfile {
   double elementwise_seconds = 0;  // embedding, norms, RoPE and KV write, SwiGLU
 };
 
-/// A step that may still run. wait() is due before the backend goes; a pass that nobody waits for
-/// leaves no logits.
+/// A step that may still run. Call wait() before the backend is destroyed; without it there are no
+/// logits.
 ///
 /// Thread:  the one that called prefill()
 class CAKE_API CudaPass {
@@ -82,7 +82,7 @@ class CAKE_API CudaPass {
 /// prepare() does both beforehand, and chooses the fastest matrix products as well. The same
 /// backend gives the same bits for the same steps, whether launched or captured.
 ///
-/// Thread:  one thread at a time, except that insert and extract may run on other threads, beside
+/// Thread:  Requires external synchronization. insert and extract may run on other threads beside
 ///          prefill and each other, on tokens that nobody else writes meanwhile
 class CAKE_API CudaBackend {
  public:
@@ -138,7 +138,7 @@ class CAKE_API CudaBackend {
   ///
   /// Errors:  invalid_argument (out of range, sizes that do not fit; for extract, naming the first
   ///          token without KV), out_of_memory, device
-  /// Thread:  any
+  /// Thread:  Safe for concurrent use
   Status insert(const Slice& slice, const KvView& from);
   Status extract(const Slice& slice, const MutableKvView& to) const;
 

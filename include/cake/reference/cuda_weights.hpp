@@ -35,7 +35,7 @@ struct CudaLayerWeights {
 
 /// Immutable once made.
 ///
-/// Thread:  any number of threads at once
+/// Thread:  Safe for concurrent use
 class CAKE_API CudaWeights {
  public:
   /// Copies weights to the current device, rounded to bf16 (nearest, ties to even).

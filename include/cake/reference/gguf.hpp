@@ -2,9 +2,8 @@
 // Copyright 2026 the cake authors
 //
 // GGUF files: metadata by key, tensors by name, quantised tensors turned into fp32. Every count,
-// length and offset of the file is checked before it is used, and the file is read and never
-// mapped, so that a damaged or hostile file, or one that somebody cuts short meanwhile, gives an
-// error and never anything else.
+// length and offset of the file is checked before it is used. The file is read, not mapped, so that
+// a damaged or hostile file, or one that is truncated meanwhile, gives an error.
 #pragma once
 
 #include <array>
@@ -54,8 +53,8 @@ CAKE_API bool tensor_type_supported(std::uint32_t type);
 /// Their names, for messages.
 CAKE_API std::string supported_tensor_types();
 
-/// A name or value out of a file, fit for a message: what is no printable ASCII as \xNN, and only
-/// the beginning of what is long.
+/// A name or value of a file, for a message: bytes that are no printable ASCII as \xNN, and only
+/// the beginning of a long text.
 CAKE_API std::string printable(std::string_view text);
 
 /// One tensor's entry.
@@ -75,7 +74,7 @@ struct GgufTensor {
 ///
 /// Views that its members return stay valid as long as the object, also after it was moved.
 ///
-/// Thread:  const members from any number of threads
+/// Thread:  const members: Safe for concurrent use
 /// Source:  the GGUF specification of the ggml project (docs/gguf.md)
 class CAKE_API GgufFile {
  public:

@@ -34,7 +34,7 @@ struct LayerWeights {
 
 /// Immutable once loaded.
 ///
-/// Thread:  any number of threads at once
+/// Thread:  Safe for concurrent use
 class CAKE_API Weights {
  public:
   /// Reads the file, turns every tensor into fp32 and hashes the file. Takes 4 bytes a parameter;

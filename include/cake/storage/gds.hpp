@@ -28,20 +28,20 @@ namespace detail {
 class GdsEngine;
 }
 
-/// What has to hold before a read may go through cuFile, in the order in which it is tried.
+/// The checks that must pass before a read may go through cuFile, in the order of the probe.
 enum class GdsCheck : std::uint8_t {
   memory,      // device memory was given
-  library,     // the library is there
-  symbols,     // and has the functions that reading needs
-  driver,      // its driver opens, which proves little
+  library,     // the library can be loaded
+  symbols,     // it exports the functions that reading needs
+  driver,      // its driver opens; alone that proves little
   buffers,     // the device memory registers
   handle,      // a file in the store's own directory registers
   pattern,     // known bytes of that file arrive in device memory
-  statistics,  // the library's own counters say which way they went
+  statistics,  // the library's own counters show which path they took
 };
 CAKE_API std::string_view to_string(GdsCheck check);
 
-/// One check as it was found.
+/// The result of one check.
 struct GdsCheckResult {
   GdsCheck check = GdsCheck::memory;
   bool good = false;
@@ -49,10 +49,10 @@ struct GdsCheckResult {
   std::string detail;  // what was found
 };
 
-/// Which way cuFile itself took in the probe.
+/// The path that cuFile itself took in the probe.
 enum class GdsMode : std::uint8_t {
   none,     // a check below failed
-  unknown,  // it works, and the library does not say how
+  unknown,  // it works, and the library does not report how
   compat,   // POSIX reads and copies of its own
   native,   // straight to the device
 };
@@ -64,7 +64,7 @@ struct CAKE_API GdsReport {
   GdsMode mode = GdsMode::none;
   bool device = false;          // reads go through cuFile now
   bool forced = false;          // although it is not known to be native
-  bool demoted = false;         // they did, and never will again in this store's life
+  bool demoted = false;         // they did, and no longer do for the rest of this store's life
   int library_version = 0;      // 1000 * major + 10 * minor; 0: not known
   std::string reason;           // why the path is the one it is, in a sentence
   std::uint64_t reads = 0;      // that cuFile carried out whole
@@ -80,7 +80,7 @@ struct CAKE_API GdsReport {
 struct GdsOptions {
   PosixOptions posix = {};                 // directory, writing, and reading the other way
   std::string library = "libcufile.so.0";  // what to load
-  bool force = false;  // through cuFile also in its compatibility mode, or if it cannot tell
+  bool force = false;  // use cuFile also in its compatibility mode, or if its mode is unknown
   std::size_t op_bytes = std::size_t{16} << 20;  // most bytes of one cuFileRead; multiple of 4 KiB
   unsigned max_errors = 4;                       // so many cuFile errors ...
   std::chrono::nanoseconds error_window = std::chrono::minutes(1);  // ... within this time: demoted
@@ -101,19 +101,19 @@ class CAKE_API GdsRead {
   std::variant<Status, PosixRead> state_;
 };
 
-/// A PosixStorage, and over the same files a second way to read: into parts of `staging`, by
-/// cuFileRead on the calling thread. Whether that way is taken is found out when the store is made
-/// (GdsReport); without it device_staging() is null, and a Loader reads on the host. A cuFile error
-/// costs one retry by POSIX calls and a copy; too many of them demote the store to that for good.
-/// Which way a read goes is decided by where `out` lies, so both may be in use at once. Loaders
-/// that share a store share `staging`: where it is too small for all their lanes' staging_bytes,
-/// chunks that find no room are computed.
+/// A PosixStorage that can also read its files into device memory: into parts of `staging`, by
+/// cuFileRead on the calling thread. The constructor detects whether that works (GdsReport). If it
+/// does not, device_staging() is null, and a Loader reads on the host. A read that fails in cuFile
+/// is repeated once by POSIX calls and a copy; after too many such errors the store reads that way
+/// for the rest of its life. The address of `out` decides the path of a read, so both may be in use
+/// at once. Loaders that share a store share `staging`: if it is too small for the staging_bytes of
+/// all their lanes, chunks that find no room are computed.
 ///
-/// Nothing is ever written but the probe file, which is gone when the constructor returns. In
-/// particular not what cuFile's compatibility mode asks of the machine's set-up.
+/// Writes only a temporary probe file, removed before the constructor returns. Does not change
+/// cuFile's configuration.
 ///
 /// Source:  cuFile API reference, CUDA 13
-/// Thread:  any number of threads at once; not in the child of a fork(), where all calls fail with
+/// Thread:  Safe for concurrent use; not in the child of a fork(), where all calls fail with
 ///          `unsupported`, and the destructor does nothing
 class CAKE_API GdsStorage {
  public:

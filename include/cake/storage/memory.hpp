@@ -25,7 +25,7 @@ namespace cake::inline CAKE_ABI {
 
 /// Keeps every object that is written, without a limit.
 ///
-/// Thread:  any number of threads at once
+/// Thread:  Safe for concurrent use
 class MemoryStorage {
  public:
   static constexpr bool lookup_never_blocks = true;
@@ -51,7 +51,7 @@ class MemoryStorage {
   Status read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
               MutableBytes out) const {
     try {
-      if (tier != 0) return Error{Errc::invalid_argument, 0, "memory has one tier"};
+      if (tier != 0) return Error{Errc::invalid_argument, 0, "read: memory has only tier 0"};
       // The copy runs without the lock; replaced or erased meanwhile, the object lives until its
       // end.
       const auto object = find(key);
@@ -128,7 +128,9 @@ class MemoryStorage {
 
  private:
   // Its text is short enough to need no memory.
-  static Error no_memory() { return Error{Errc::out_of_memory, 0, "no memory"}; }
+  static Error no_memory() {
+    return Error{Errc::out_of_memory, 0, "a call of the store: no memory"};
+  }
   std::shared_ptr<const Object> find(const ChunkKey& key) const {
     std::shared_lock lock(mutex_);
     const auto it = objects_.find(key);

@@ -40,13 +40,13 @@ struct PosixOptions {
   std::uint64_t capacity_bytes = 0;    // objects are evicted above it; 0: no limit
   bool force_temporary_names = false;  // publish as on file systems without O_TMPFILE
   std::shared_ptr<detail::PosixCalls> calls = {};  // null: the real ones
-  // Only serves: nothing is created, written or erased. A directory and objects that belong to root
-  // are taken, too. Chosen by itself on a read-only file system.
+  // The store only serves: it creates, writes and erases nothing. It also accepts a directory and
+  // objects that belong to root. A read-only file system implies it.
   bool read_only = false;
-  // Takes the directory and what is in it whoever owns it and whoever may write to it: for mounts
+  // Accepts the directory and its files whatever their owner and mode: for mounts
   // that show one owner and mode for all files, and for volumes that several users share. All who
-  // can write there are then trusted with the KV that is computed from. New files and folders get
-  // the modes that the umask leaves (shared by a group: umask 002).
+  // can write there are then trusted with the KV that answers are computed from. New files and
+  // folders get the modes that the umask leaves (shared by a group: umask 002).
   bool trust_directory = false;
 };
 
@@ -61,7 +61,7 @@ struct PosixStats {
   std::uint64_t opens = 0;              // files opened for reading
   std::uint64_t published = 0;          // objects that write() made visible
   std::uint64_t published_bytes = 0;    //
-  std::uint64_t already_stored = 0;     // objects that somebody else had published before
+  std::uint64_t already_stored = 0;     // objects that another writer had published before
   std::uint64_t leftovers = 0;          // temporary files of dead writers removed
   std::uint64_t evicted = 0;            // objects removed to stay below the capacity
   std::uint64_t evicted_bytes = 0;      //
@@ -120,11 +120,11 @@ class CAKE_API PosixRead {
 /// time, or by several processes that write at once, the capacity may be exceeded by a sixteenth
 /// for each process.
 ///
-/// A file system that hangs holds whoever calls: the constructor, lookup(), write() and erase() as
-/// long as it hangs, a read one of the store's threads (others take its place). Nothing else waits
-/// for it, but the destructor does.
+/// A file system that hangs blocks its callers: the constructor, lookup(), write() and erase() for
+/// as long as it hangs, and a read blocks one of the store's threads (others take its place). The
+/// destructor waits for all of them; nothing else does.
 ///
-/// Thread:  any number of threads at once; not in the child of a fork(), where all calls fail with
+/// Thread:  Safe for concurrent use; not in the child of a fork(), where all calls fail with
 ///          `unsupported`, and the destructor does nothing
 class CAKE_API PosixStorage {
  public:

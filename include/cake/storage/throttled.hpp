@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// A store behind a link of given bandwidth and latency: stands in for a disk or a network that is
-// not there, so that every machine can show every regime.
+// A store behind a simulated link of given bandwidth and latency, to try slow disks and networks on
+// any machine.
 #pragma once
 
 #include <algorithm>
@@ -30,9 +30,9 @@ struct LinkOptions {
   std::chrono::nanoseconds latency{0};
 };
 
-/// When transfers over one link arrive: they follow each other in the order of the calls, each
-/// takes bytes / bandwidth, and latency is added on top of each without keeping the link busy.
-/// Arithmetic only; time is an argument.
+/// Computes when transfers over one link arrive. Transfers are served in the order of the calls;
+/// each occupies the link for bytes / bandwidth, and arrives one latency later. Time is an
+/// argument.
 class LinkSchedule {
  public:
   using TimePoint = std::chrono::steady_clock::time_point;
@@ -41,7 +41,7 @@ class LinkSchedule {
   const LinkOptions& options() const { return options_; }
   void set(LinkOptions options) { options_ = options; }
 
-  /// Arrival of a transfer that is asked for at `now`.
+  /// Arrival of a transfer that is requested at `now`.
   TimePoint reserve(TimePoint now, std::uint64_t bytes) {
     free_ = std::max(free_, now);
     if (options_.bytes_per_second > 0) {
@@ -62,9 +62,8 @@ class LinkSchedule {
   TimePoint free_ = TimePoint::min();
 };
 
-/// Done when the inner work is done and its time on the link is over. Sleeps, never spins. An
-/// exception of the inner wait() is its failure; one of ready() or wait_for() says nothing of the
-/// work, and leaves as it came.
+/// Done when the inner work is done and its time on the link is over. Sleeps while it waits. An
+/// exception of the inner wait() becomes the status; those of ready() and wait_for() are passed on.
 template <Completion Inner>
 class ThrottledCompletion {
  public:
@@ -114,14 +113,14 @@ class ThrottledCompletion {
   Clock::time_point due_;
 };
 
-/// Wraps a store; every tier gets a link of its own. Reads are slowed down; writes only when a link
-/// is named for them; lookup and erase pass through, and so do the optional members that the store
-/// has. An exception of the store is a failure of the call.
+/// Wraps a store; every tier gets its own link. Reads are slowed down, writes only if
+/// throttle_writes() names a link for them. lookup, erase and the optional members of the store
+/// pass through. An exception of the store becomes an error of the call.
 ///
 ///     cake::ThrottledStorage slow(store, {.bytes_per_second = 125e6, .latency = 1ms});
 ///
 /// Needs:   the inner store outlives it
-/// Thread:  any number of threads at once
+/// Thread:  Safe for concurrent use
 template <StorageBackend S>
 class ThrottledStorage {
   using InnerRead = decltype(std::declval<S&>().read(0, std::declval<const ChunkKey&>(), 0,
@@ -141,7 +140,7 @@ class ThrottledStorage {
     for (std::size_t i = 0; i < n; ++i) links_[i].schedule.set(links[i]);
   }
 
-  /// Changes a link from the next call on; what is on its way arrives as it was going to.
+  /// Changes a link from the next call on; transfers in progress arrive as before.
   void set_link(std::uint32_t tier, LinkOptions link) {
     if (tier >= links_.size()) return;
     std::lock_guard lock(links_[tier].mutex);
@@ -149,7 +148,7 @@ class ThrottledStorage {
   }
   /// Lets writes take their time on this tier's link too; none: writes are not slowed down.
   ///
-  /// Thread:  before other threads use the store
+  /// Thread:  Requires external synchronization: call it before other threads use the store
   void throttle_writes(std::optional<std::uint32_t> tier) { write_link_ = tier.value_or(kNoLink); }
 
   std::uint32_t tiers() { return tiers_of(*inner_); }
@@ -225,7 +224,7 @@ class ThrottledStorage {
   };
   LinkSchedule::TimePoint write_due(std::uint64_t bytes) { return reserve(write_link_, bytes); }
   LinkSchedule::TimePoint reserve(std::uint32_t tier, std::uint64_t bytes) {
-    if (tier >= links_.size()) return {};  // no link; the inner store refuses what it has not
+    if (tier >= links_.size()) return {};  // the inner store refuses unknown tiers
     std::lock_guard lock(links_[tier].mutex);
     return links_[tier].schedule.reserve(std::chrono::steady_clock::now(), bytes);
   }

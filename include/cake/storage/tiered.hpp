@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// Several stores as the tiers of one, each with an I/O lane of its own.
+// Combines several stores as tiers of one, each with its own I/O lane.
 #pragma once
 
 #include <algorithm>
@@ -13,6 +13,7 @@
 #include <mutex>
 #include <optional>
 #include <span>
+#include <string>
 #include <tuple>
 #include <type_traits>
 #include <unordered_map>
@@ -29,8 +30,8 @@
 
 namespace cake::inline CAKE_ABI {
 
-/// Whichever of several completions a call returned. An exception of wait() is its failure; one of
-/// ready() or wait_for() says nothing of the work, and leaves as it came.
+/// The completion of one of several stores. An exception of its wait() becomes the status; those of
+/// ready() and wait_for() are passed on.
 template <Completion... C>
 class AnyCompletion {
  public:
@@ -44,7 +45,7 @@ class AnyCompletion {
     try {
       return std::visit([](auto& c) { return cake::await_completion(std::move(c)); }, one_);
     } catch (...) {
-      return detail::caught(Errc::io, "waiting for a store");
+      return detail::caught(Errc::io, "wait for a store");
     }
   }
   bool wait_for(std::chrono::nanoseconds span) {
@@ -78,17 +79,17 @@ using WriteOf =
     decltype(std::declval<S&>().write(std::declval<const ChunkKey&>(), std::declval<ConstBytes>()));
 }  // namespace detail
 
-/// Puts stores side by side, the fastest first. Their tiers are numbered through: with two stores
-/// of one tier each, tier 0 is the first and tier 1 the second. A store that fails or throws, in
-/// whatever call, takes nothing from the others.
+/// Stores side by side, the fastest first. Their tiers are numbered consecutively: with two stores
+/// of one tier each, tier 0 is the first and tier 1 the second. If one store fails or throws, the
+/// others still answer.
 ///
 ///     cake::TieredStorage store(memory, disk);   // writes go to disk
 ///
-/// Device memory (device_staging()) is that of the first store that has some; reads from stores
-/// that do not read into it go by the host and block.
+/// device_staging() is that of the first store that has one. Other stores read into host memory
+/// first, and such reads block.
 ///
 /// Needs:   the stores outlive it; at most kMaxTiers tiers in all
-/// Thread:  any number of threads at once
+/// Thread:  Safe for concurrent use
 template <StorageBackend... S>
 requires(sizeof...(S) > 0) class TieredStorage {
   static constexpr std::size_t kStores = sizeof...(S);
@@ -102,17 +103,19 @@ requires(sizeof...(S) > 0) class TieredStorage {
     const std::array<std::uint32_t, kStores> counts{tiers_of(stores)...};
     for (std::size_t i = 0; i < kStores; ++i) first_[i + 1] = first_[i] + counts[i];
     if (tiers() > kMaxTiers) {
-      throw Exception({Errc::invalid_argument, 0, "more than eight storage tiers"});
+      throw Exception({Errc::invalid_argument, 0, "a TieredStorage of more than eight tiers"});
     }
   }
 
   /// Chooses the store that write() goes to; the last one when never called, which is the slowest
   /// and largest.
   ///
-  /// Thread:  before other threads use the store
+  /// Thread:  Requires external synchronization: call it before other threads use the store
   /// Errors:  throws Exception(invalid_argument) when there is no such store
   void write_to(std::size_t store) {
-    if (store >= kStores) throw Exception({Errc::invalid_argument, 0, "no such store to write to"});
+    if (store >= kStores)
+      throw Exception({Errc::invalid_argument, 0,
+                       "write_to names a store that the TieredStorage does not have"});
     write_to_ = store;
   }
 
@@ -126,14 +129,15 @@ requires(sizeof...(S) > 0) class TieredStorage {
       lookup_problem_ = {};  // of a lookup() in all of them
     }
     Result<std::vector<StoredChunk>> found =
-        Error{Errc::invalid_argument, 0, "no such storage tier"};
+        Error{Errc::invalid_argument, 0,
+              "a call names a storage tier that the TieredStorage does not have"};
     each([&](std::size_t i, auto& store) {
       if (tier < first_[i] || tier >= first_[i + 1]) return;
       found = contained("lookup of a store",
                         [&] { return detail::lookup_in_tier(store, tier - first_[i], keys); });
       if (!found) return;
       if (found->size() != keys.size()) {
-        found = Error{Errc::io, 0, "a store answered a lookup for other keys"};
+        found = wrong_size(found->size(), keys.size());
         return;
       }
       for (StoredChunk& chunk : *found) chunk.tiers <<= first_[i];
@@ -142,7 +146,8 @@ requires(sizeof...(S) > 0) class TieredStorage {
   }
   /// Erases in the store of this tier alone.
   Status erase_tier(std::uint32_t tier, const ChunkKey& key) {
-    Status status = Error{Errc::invalid_argument, 0, "no such storage tier"};
+    Status status = Error{Errc::invalid_argument, 0,
+                          "a call names a storage tier that the TieredStorage does not have"};
     each([&](std::size_t i, auto& store) {
       if (tier < first_[i] || tier >= first_[i + 1]) return;
       status = contained("erase of a store",
@@ -151,10 +156,10 @@ requires(sizeof...(S) > 0) class TieredStorage {
     return status;
   }
 
-  /// Asks every store. Where their objects of a key differ in size, the first page of each is read
-  /// and the size is taken that a chunk's own header confirms, else the largest; tiers with another
-  /// one are left out. A store that fails holds nothing, and lookup_problem() says why; only when
-  /// all fail does the call.
+  /// Asks every store. If their objects of a key differ in size, the first page of each is read:
+  /// the size that a header confirms is taken, else the largest one, and tiers with another size
+  /// are left out. A store that fails counts as empty, and lookup_problem() says why. The call
+  /// fails only if all stores fail.
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
     std::vector<std::array<StoredChunk, kStores>> found(keys.size());
     std::optional<Error> failure;
@@ -181,7 +186,7 @@ requires(sizeof...(S) > 0) class TieredStorage {
     return all;
   }
 
-  /// Why the last lookup() left something out: a store that failed, or one that says so itself.
+  /// Why the last lookup() left out keys: the error of a store, or its own lookup_problem().
   Status lookup_problem() {
     Status result;
     {
@@ -212,7 +217,9 @@ requires(sizeof...(S) > 0) class TieredStorage {
         result.emplace(Status(detail::caught(Errc::io, "read of a store")));
       }
     });
-    if (!result) return Status(Error{Errc::invalid_argument, 0, "no such storage tier"});
+    if (!result)
+      return Status(Error{Errc::invalid_argument, 0,
+                          "a call names a storage tier that the TieredStorage does not have"});
     return std::move(*result);
   }
 
@@ -242,7 +249,7 @@ requires(sizeof...(S) > 0) class TieredStorage {
     return result;
   }
 
-  /// Erases everywhere, also behind a store that fails; returns the first failure.
+  /// Erases in all stores, also after one has failed; returns the first failure.
   Status erase(const ChunkKey& key) {
     Status result;
     each([&](std::size_t, auto& store) {
@@ -294,12 +301,18 @@ requires(sizeof...(S) > 0) class TieredStorage {
     (std::index_sequence_for<S...>());
   }
 
+  static Error wrong_size(std::size_t entries, std::size_t keys) {
+    return {Errc::io, 0,
+            "lookup of a store returned " + std::to_string(entries) + " entries for " +
+                std::to_string(keys) + " keys"};
+  }
+
   template <class One>
   static Result<std::vector<StoredChunk>> look_up(One& store, std::span<const ChunkKey> keys) {
     try {
       auto part = store.lookup(keys);
       if (part && part->size() != keys.size()) {
-        return Error{Errc::io, 0, "a store answered a lookup for other keys"};
+        return wrong_size(part->size(), keys.size());
       }
       return part;
     } catch (...) {
@@ -322,7 +335,7 @@ requires(sizeof...(S) > 0) class TieredStorage {
     return all;
   }
 
-  /// The size that one of the objects has and tells in its header; `otherwise` when none does.
+  /// The size of an object whose header confirms it; `otherwise` when there is none.
   std::uint64_t confirmed_size(const ChunkKey& key, const std::array<StoredChunk, kStores>& parts,
                                std::uint64_t otherwise) {
     std::uint64_t confirmed = 0;
@@ -362,11 +375,11 @@ requires(sizeof...(S) > 0) class TieredStorage {
     return device.from_host(out.data(), buffer.data(), out.size());
   }
 
-  /// Remembers which store reads to this place; kStores: one that cannot be asked for a stored_bytes_differ.
+  /// Records which store reads into this memory; kStores: one without stored_bytes_differ().
   void note_reader(const std::byte* to, std::size_t store) {
     if constexpr ((detail::HasStoredBytesDiffer<S> || ...)) {
       const std::lock_guard lock(mutex_);
-      // Memory that is read into is used again and again; should it not be, begin anew.
+      // Staging memory is reused, so the table stays small; if it does not, start over.
       if (readers_.size() >= 65536) readers_.clear();
       readers_[to] = store;
     }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// Conformance kit for schedulers: what a concept cannot say, tried out on one of yours. Needs no test
+// Conformance kit for schedulers: tests the rules that a concept cannot express. Needs no test
 // framework.
 //
 //     for (const std::string& failure : cake::testing::check_scheduler<MyScheduler>([] { return MyScheduler(); }))
 //       std::puts(failure.c_str());
 //
-// An empty list means that every rule that was tried is kept.
+// An empty list means that no tested rule was broken.
 #pragma once
 
 #include <algorithm>

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// What an engine's KV memory would know of a run: who writes what, what is right, and so whether a
-// claim, an insert or a read was allowed. Nothing of it comes from the session, whose bookkeeping
-// it is there to check. One thread at a time.
+// A model of an engine's KV memory during a run: who writes which chunk, and which layers are
+// valid. It decides whether a claim, an insert or a read was allowed. It shares no data with the
+// session, whose bookkeeping it checks. Requires external synchronization.
 #pragma once
 
 #include <algorithm>
@@ -85,7 +85,7 @@ class KvInvariantChecker {
 
   // ---- steps ----
 
-  void step_claims(const Step& step) {
+  void step_begins(const Step& step) {
     if (step.tokens.empty() || step.tokens.end > spec_.n_tokens) return fail("a step of no tokens");
     for_chunks(step.tokens, [&](Chunk& c, TokenRange range) {
       if (c.inserts != 0) fail("compute claimed a chunk that is being inserted");

@@ -3,8 +3,8 @@
 //
 // A whole run in virtual time: a device that computes, links that carry, workers, staging memory
 // and faults, around the same SessionCore that runs behind real lanes. No thread, no sleep; equal
-// inputs give equal runs. A checker watches every claim, read and write; the harness itself sees to
-// it that no staging memory, worker or time gets lost.
+// inputs give equal runs. A checker verifies every claim, read and write; the harness itself checks
+// that no staging memory, worker or time is lost.
 #pragma once
 
 #include <algorithm>
@@ -251,7 +251,7 @@ class Simulation {
     }
     ++turns_;
     if (closed_) fail("a step after the end");
-    checker_.step_claims(step);
+    checker_.step_begins(step);
     Pass pass{step, std::min(step.tokens.size(), std::max(1u, wish.second)), 0, false};
     // Only the newest step may do less than asked, and with two in flight it may not stay the
     // newest.

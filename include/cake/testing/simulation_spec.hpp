@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// What a simulated run is made of: a device with a cost, links with a bandwidth trace, stored
-// chunks, faults and the engine's habits. Values only; simulation.hpp runs them.
+// The parameters of a simulated run: cost of the device, bandwidth trace of each link, stored
+// chunks, faults, behaviour of the engine. Values only; simulation.hpp runs them.
 #pragma once
 
 #include <algorithm>
@@ -64,7 +64,7 @@ struct SimulationSpec {
   SessionOptions session;
   bool has_gates = true;  // the engine honours a gate; one that cannot is never to be given a gated
                           // step (may_gate is false for it)
-  bool faulty_scheduler = false;  // it may break rules and dawdle: the session copes
+  bool faulty_scheduler = false;  // it may break rules and delay: the session must cope
 };
 
 struct SimulationResult {

@@ -14,6 +14,7 @@
 #include "attention_plan.hpp"
 #include "cake/cuda/runtime.hpp"
 #include "sm90_attention.hpp"
+#include "src/core/try.hpp"
 
 namespace cake::inline CAKE_ABI::cuda {
 namespace {
@@ -56,9 +57,7 @@ Result<AttentionDevice> current_device() {
   int processors = 0;
   int major = 0;
   int minor = 0;
-  if (auto status = to_status(cudaGetDevice(&device), "cudaGetDevice"); !status) {
-    return status.error();
-  }
+  CAKE_TRY(to_status(cudaGetDevice(&device), "cudaGetDevice"));
   for (const Status& status : {attribute(processors, cudaDevAttrMultiProcessorCount, device),
                                attribute(major, cudaDevAttrComputeCapabilityMajor, device),
                                attribute(minor, cudaDevAttrComputeCapabilityMinor, device)}) {
@@ -142,8 +141,8 @@ AttentionParams params_of(const AttentionArgs& a, std::uint32_t num_splits) {
 }  // namespace
 
 Result<std::size_t> attention_workspace_bytes(const AttentionShape& shape) {
-  if (auto status = check(shape); !status) return status.error();
-  if (auto status = check_tensor_cores(shape); !status) return status.error();
+  CAKE_TRY(check(shape));
+  CAKE_TRY(check_tensor_cores(shape));
   const auto device = current_device();
   if (!device) return device.error();
   const decode::Plan few = decode::plan(shape, device->processors);
@@ -156,9 +155,9 @@ Status attention(const AttentionArgs& args, cudaStream_t stream) {
 }
 
 Status attention_by(AttentionKernel kernel, const AttentionArgs& args, cudaStream_t stream) {
-  if (auto status = check(args.shape); !status) return status;
-  if (auto status = check_tensor_cores(args.shape); !status) return status;
-  if (auto status = check(args); !status) return status;
+  CAKE_TRY(check(args.shape));
+  CAKE_TRY(check_tensor_cores(args.shape));
+  CAKE_TRY(check(args));
   if (args.shape.max_seqlen_q == 0) return {};
   const auto device = current_device();
   if (!device) return device.error();
@@ -176,7 +175,7 @@ Status attention_by(AttentionKernel kernel, const AttentionArgs& args, cudaStrea
   const DType dtype = args.shape.dtype;
   if (few) {
     return to_status(launch_attention_decode(params, few, dtype, stream),
-                     "attention of few queries");
+                     "launch the attention of few queries");
   }
   cudaError_t code = cudaSuccess;
   switch (kernel == AttentionKernel::chosen ? plan.kernel : kernel) {
@@ -187,14 +186,15 @@ Status attention_by(AttentionKernel kernel, const AttentionArgs& args, cudaStrea
       code = dtype == DType::bf16 ? launch_attention_bf16(params, stream)
                                   : launch_attention_f16(params, stream);
   }
-  if (code != cudaSuccess) return to_status(code, "attention");
+  if (code != cudaSuccess) return to_status(code, "launch the attention");
   if (plan.num_splits == 1) return {};
-  return to_status(launch_attention_combine(params, dtype, stream), "attention: combining splits");
+  return to_status(launch_attention_combine(params, dtype, stream),
+                   "launch the kernel that combines the splits of attention");
 }
 
 Status attention_reference(const AttentionArgs& args, cudaStream_t stream) {
-  if (auto status = check(args.shape); !status) return status;
-  if (auto status = check(args); !status) return status;
+  CAKE_TRY(check(args.shape));
+  CAKE_TRY(check(args));
   if (args.shape.head_dim == 0 || args.shape.head_dim > 256) {
     return Error{Errc::unsupported, 0, "attention_reference: head_dim of 1 to 256"};
   }

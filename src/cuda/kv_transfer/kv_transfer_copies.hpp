@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kv_transfer_impl.hpp"
+#include "src/core/try.hpp"
 
 namespace cake::inline CAKE_ABI::cuda::transfer {
 
@@ -22,7 +23,7 @@ class Copies {
   Status add(std::byte* to, std::byte* from, std::size_t bytes) {
     const std::size_t most = impl_.options.batch_bytes;
     if (bytes_ + bytes > most) {
-      if (auto status = flush(); !status) return status;
+      CAKE_TRY(flush());
     }
     bytes_ += bytes;
     if (!sizes_.empty() && static_cast<std::byte*>(to_.back()) + sizes_.back() == to &&
@@ -38,7 +39,7 @@ class Copies {
 
   Status flush() {
     if (sizes_.empty()) return {};
-    if (auto status = impl_.may_enqueue(); !status) return status;
+    CAKE_TRY(impl_.may_enqueue());
     cudaError_t code = cudaSuccess;
     if (sizes_.size() == 1) {
       code = cudaMemcpyAsync(to_[0], from_[0], sizes_[0], cudaMemcpyDefault, stream_.get());

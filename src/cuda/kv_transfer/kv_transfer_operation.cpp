@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "kv_transfer_kernels.hpp"
+#include "src/core/try.hpp"
 #include "src/cuda/runtime/event_wait.hpp"
 
 namespace cake::inline CAKE_ABI::cuda::transfer {
@@ -31,13 +32,13 @@ Status Operation::insert(const Stream*& last) {
   last = direct_ ? &streams_.copy : &streams_.move;
   for (const Piece& piece : pieces_) {
     if (in_place_) {
-      if (auto status = move(piece, view_row(piece), runs_.stride(), true); !status) return status;
+      CAKE_TRY(move(piece, view_row(piece), runs_.stride(), true));
       continue;
     }
     std::optional<Lease> lease;
     if (!direct_ || pageable) lease.emplace(impl_, streams_);
     if (pageable) {
-      if (auto status = wait_for_event((*lease)->free); !status) return status;
+      CAKE_TRY(wait_for_event((*lease)->free));
       for_parts(shape_, piece,
                 [&](std::uint32_t run, std::size_t begin, std::size_t end, std::size_t offset) {
                   std::memcpy((*lease)->pinned.data() + offset, runs_.near[run] + begin,
@@ -45,24 +46,18 @@ Status Operation::insert(const Stream*& last) {
                 });
     }
     if (direct_) {
-      if (auto status =
-              copy_pages(copies, piece, pageable ? (*lease)->pinned.data() : nullptr, true);
-          !status) {
-        return status;
-      }
+      CAKE_TRY(copy_pages(copies, piece, pageable ? (*lease)->pinned.data() : nullptr, true));
       if (!pageable) continue;
-      if (auto status = copies.flush(); !status) return status;
-      if (auto status = lease->settle(streams_.copy); !status) return status;
+      CAKE_TRY(copies.flush());
+      CAKE_TRY(lease->settle(streams_.copy));
       continue;
     }
     const Slot& slot = *lease->operator->();
-    if (auto status = slot.free.gate(streams_.copy.get()); !status) return status;
-    if (auto status = copy_staged(copies, piece, slot, true); !status) return status;
-    if (auto status = hand_over(slot, streams_.copy, streams_.move); !status) return status;
-    if (auto status = move(piece, slot.device.as<std::byte>(), packed(), true); !status) {
-      return status;
-    }
-    if (auto status = lease->settle(streams_.move); !status) return status;
+    CAKE_TRY(slot.free.gate(streams_.copy.get()));
+    CAKE_TRY(copy_staged(copies, piece, slot, true));
+    CAKE_TRY(hand_over(slot, streams_.copy, streams_.move));
+    CAKE_TRY(move(piece, slot.device.as<std::byte>(), packed(), true));
+    CAKE_TRY(lease->settle(streams_.move));
   }
   return copies.flush();
 }
@@ -74,13 +69,11 @@ Status Operation::extract(const Stream*& last) {
   std::deque<Landing> landings;  // pageable: pieces on their way to pinned memory
   for (const Piece& piece : pieces_) {
     if (in_place_) {
-      if (auto status = move(piece, view_row(piece), runs_.stride(), false); !status) {
-        return status;
-      }
+      CAKE_TRY(move(piece, view_row(piece), runs_.stride(), false));
       continue;
     }
     if (direct_ && !pageable) {
-      if (auto status = copy_pages(copies, piece, nullptr, false); !status) return status;
+      CAKE_TRY(copy_pages(copies, piece, nullptr, false));
       continue;
     }
     std::optional<Lease> lease;
@@ -91,28 +84,24 @@ Status Operation::extract(const Stream*& last) {
         if (auto free = Lease::at_once(impl_, streams_)) lease.emplace(std::move(*free));
       }
       if (lease || landings.empty()) break;
-      if (auto status = land(landings); !status) return status;
+      CAKE_TRY(land(landings));
     }
     const Slot& slot = *lease->operator->();
     if (direct_) {
-      if (auto status = slot.free.gate(streams_.copy.get()); !status) return status;
-      if (auto status = copy_pages(copies, piece, slot.pinned.data(), false); !status) {
-        return status;
-      }
-      if (auto status = copies.flush(); !status) return status;
+      CAKE_TRY(slot.free.gate(streams_.copy.get()));
+      CAKE_TRY(copy_pages(copies, piece, slot.pinned.data(), false));
+      CAKE_TRY(copies.flush());
     } else {
-      if (auto status = slot.free.gate(streams_.move.get()); !status) return status;
-      if (auto status = move(piece, slot.device.as<std::byte>(), packed(), false); !status) {
-        return status;
-      }
-      if (auto status = hand_over(slot, streams_.move, streams_.copy); !status) return status;
-      if (auto status = copy_staged(copies, piece, slot, false); !status) return status;
+      CAKE_TRY(slot.free.gate(streams_.move.get()));
+      CAKE_TRY(move(piece, slot.device.as<std::byte>(), packed(), false));
+      CAKE_TRY(hand_over(slot, streams_.move, streams_.copy));
+      CAKE_TRY(copy_staged(copies, piece, slot, false));
     }
-    if (auto status = lease->settle(streams_.copy); !status) return status;
+    CAKE_TRY(lease->settle(streams_.copy));
     if (pageable) landings.push_back({std::move(*lease), piece});
   }
   while (!landings.empty()) {
-    if (auto status = land(landings); !status) return status;
+    CAKE_TRY(land(landings));
   }
   return copies.flush();
 }
@@ -125,16 +114,16 @@ std::byte* Operation::view_row(const Piece& piece) const {
 
 Status Operation::move(const Piece& piece, std::byte* near, std::int64_t near_stride,
                        bool into_pages) {
-  if (auto status = impl_.may_enqueue(); !status) return status;
+  CAKE_TRY(impl_.may_enqueue());
   MoveArgs args = args_of(shape_, piece, runs_.pools);
   args.near = near;
   args.near_stride = near_stride;
   return to_status(move_rows(args, into_pages, impl_.options.blocks, streams_.move.get()),
-                   "kernel that deals out KV");
+                   "launch the kernel that scatters KV to its pages");
 }
 
 Status Operation::hand_over(const Slot& slot, const Stream& from, const Stream& to) {
-  if (auto status = slot.filled.record(from.get()); !status) return status;
+  CAKE_TRY(slot.filled.record(from.get()));
   return slot.filled.gate(to.get());
 }
 
@@ -175,7 +164,7 @@ Status Operation::copy_staged(Copies& copies, const Piece& piece, const Slot& sl
 Status Operation::land(std::deque<Landing>& landings) {
   const Landing landing = std::move(landings.front());
   landings.pop_front();
-  if (auto status = wait_for_event(landing.lease->free); !status) return status;
+  CAKE_TRY(wait_for_event(landing.lease->free));
   for_parts(shape_, landing.piece,
             [&](std::uint32_t run, std::size_t begin, std::size_t end, std::size_t offset) {
               std::memcpy(runs_.near[run] + begin, landing.lease->pinned.data() + offset,

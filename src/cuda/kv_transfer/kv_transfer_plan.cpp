@@ -7,6 +7,8 @@
 #include <string>
 #include <utility>
 
+#include "src/core/try.hpp"
+
 namespace cake::inline CAKE_ABI::cuda::transfer {
 namespace {
 
@@ -28,8 +30,8 @@ Status check_strides(const PagedKv& kv) {
                                std::to_string(kv.layout.head_dim) + " would overlap"))
                : Status();
   };
-  if (auto status = closer("page", kv.strides.page, kv.n_pages); !status) return status;
-  if (auto status = closer("token", kv.strides.token, kv.page_tokens); !status) return status;
+  CAKE_TRY(closer("page", kv.strides.page, kv.n_pages));
+  CAKE_TRY(closer("token", kv.strides.token, kv.page_tokens));
   return closer("head", kv.strides.head, kv.layout.n_kv_heads);
 }
 
@@ -38,8 +40,8 @@ Status check_strides(const PagedKv& kv) {
 Result<RunShape> shape_of(const PagedKv& kv, const Slice& slice) {
   PagedKv pools = kv;
   pools.page_table = {};  // the entries that matter are checked below
-  if (auto status = pools.check(); !status) return status.error();
-  if (auto status = check_strides(kv); !status) return status.error();
+  CAKE_TRY(pools.check());
+  CAKE_TRY(check_strides(kv));
   const auto [begin, end] = slice.tokens;
   if (slice.layers.begin > slice.layers.end || slice.layers.end > kv.layout.n_layers) {
     return refuse("layers " + text(slice.layers.begin, slice.layers.end) + " of " +

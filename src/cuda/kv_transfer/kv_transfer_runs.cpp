@@ -9,17 +9,14 @@
 #include <utility>
 
 #include "cake/cuda/runtime.hpp"
+#include "src/core/try.hpp"
 
 namespace cake::inline CAKE_ABI::cuda::transfer {
 namespace {
 
 Result<Memory> memory_at(const void* address, int device, const char* what) {
   cudaPointerAttributes attributes{};
-  if (auto status =
-          to_status(cudaPointerGetAttributes(&attributes, address), "cudaPointerGetAttributes");
-      !status) {
-    return status.error();
-  }
+  CAKE_TRY(to_status(cudaPointerGetAttributes(&attributes, address), "cudaPointerGetAttributes"));
   if (attributes.type == cudaMemoryTypeHost) return Memory::pinned;
   if (attributes.type == cudaMemoryTypeManaged) return Memory::device;
   if (attributes.type != cudaMemoryTypeDevice) return Memory::pageable;
@@ -52,8 +49,8 @@ Result<Runs> runs_of(const PagedKv& kv, const Slice& slice, const BasicKvView<By
     return {};
   };
   for (std::uint32_t l = slice.layers.begin; l < slice.layers.end; ++l) {
-    if (auto status = add(l, 'K', view.k(l), kv.k[l]); !status) return status.error();
-    if (auto status = add(l, 'V', view.v(l), kv.v[l]); !status) return status.error();
+    CAKE_TRY(add(l, 'K', view.k(l), kv.k[l]));
+    CAKE_TRY(add(l, 'V', view.v(l), kv.v[l]));
   }
   const auto pool = memory_at(runs.pools.front(), device, "a pool");
   if (!pool) return pool.error();

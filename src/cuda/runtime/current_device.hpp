@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// A device that is current for a while in threads that belong to somebody else.
+// Selects a device for a while on threads that belong to somebody else.
 #pragma once
 
 #include <cuda.h>
@@ -11,11 +11,11 @@
 
 namespace cake::inline CAKE_ABI::cuda {
 
-/// Makes a device current in this thread, until it goes; then the one before it. A thread that has
-/// not used CUDA yet, as the loader's lanes have not, keeps it: going back to device 0, which the
-/// runtime names there, would cost that device a context.
+/// Selects a device for this scope and restores the previous one at the end. On a thread that had
+/// no CUDA context, such as a lane's, the device stays selected, because restoring device 0 would
+/// create a context there.
 ///
-/// Thread:  the one that made it
+/// Thread:  destroyed on the thread that created it
 class CurrentDevice {
  public:
   explicit CurrentDevice(int device) {

@@ -13,7 +13,9 @@
 
 namespace cake::inline CAKE_ABI::cuda {
 
-/// Allows kKernel `bytes` of dynamic shared memory on the current device. Thread: any
+/// Allows kKernel `bytes` of dynamic shared memory on the current device.
+///
+/// Thread:  Safe for concurrent use
 template <auto kKernel>
 cudaError_t allow_shared_memory(int bytes) {
   static std::atomic<std::uint64_t> ready{0};  // bit set of devices

@@ -5,12 +5,13 @@
 #include <algorithm>
 
 #include "kernel_image.hpp"
+#include "src/core/try.hpp"
 
 namespace cake::inline CAKE_ABI::cuda {
 
 Status to_status(cudaError_t code, const char* doing) {
   if (code == cudaSuccess) return {};
-  (void)cudaGetLastError();  // an error that is told once is not told again to somebody else
+  (void)cudaGetLastError();  // clears the sticky error: a later call must not report it again
   const Errc errc = code == cudaErrorMemoryAllocation ? Errc::out_of_memory : Errc::device;
   return Error{errc, static_cast<int>(code), std::string(doing) + ": " + cudaGetErrorString(code)};
 }
@@ -33,13 +34,9 @@ Status usable() {
   }
   int device = 0;
   int major = 0;
-  if (auto status = to_status(cudaGetDevice(&device), "cudaGetDevice"); !status) return status;
-  if (auto status =
-          to_status(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
-                    "cudaDeviceGetAttribute");
-      !status) {
-    return status;
-  }
+  CAKE_TRY(to_status(cudaGetDevice(&device), "cudaGetDevice"));
+  CAKE_TRY(to_status(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+                     "cudaDeviceGetAttribute"));
   if (major < 8) {
     return Error{Errc::unsupported, 0,
                  "the device's compute capability is below 8.0, which the kernels need"};
@@ -55,17 +52,12 @@ Status usable() {
 }
 
 Result<DeviceInfo> device_info() {
-  if (auto status = usable(); !status) return status.error();
+  CAKE_TRY(usable());
   DeviceInfo info;
   cudaDeviceProp properties{};
-  if (auto status = to_status(cudaGetDevice(&info.ordinal), "cudaGetDevice"); !status) {
-    return status.error();
-  }
-  if (auto status =
-          to_status(cudaGetDeviceProperties(&properties, info.ordinal), "cudaGetDeviceProperties");
-      !status) {
-    return status.error();
-  }
+  CAKE_TRY(to_status(cudaGetDevice(&info.ordinal), "cudaGetDevice"));
+  CAKE_TRY(
+      to_status(cudaGetDeviceProperties(&properties, info.ordinal), "cudaGetDeviceProperties"));
   info.name = properties.name;
   info.major = properties.major;
   info.minor = properties.minor;
@@ -78,41 +70,43 @@ Result<DeviceInfo> device_info() {
 Stream::Stream(int priority) {
   int lowest = 0;
   int highest = 0;
-  throw_unless_ok(cudaDeviceGetStreamPriorityRange(&lowest, &highest), "stream priorities");
+  throw_unless_ok(cudaDeviceGetStreamPriorityRange(&lowest, &highest),
+                  "ask the device for its stream priorities");
   throw_unless_ok(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking,
                                                std::clamp(priority, highest, lowest)),
-                  "cudaStreamCreate");
+                  "create a stream");
 }
 Stream::~Stream() {
   if (stream_ != nullptr) (void)cudaStreamDestroy(stream_);
 }
-Status Stream::wait() const { return to_status(cudaStreamSynchronize(stream_), "stream"); }
+Status Stream::wait() const {
+  return to_status(cudaStreamSynchronize(stream_), "wait for a stream");
+}
 
 Event::Event(bool timed) {
   throw_unless_ok(
       cudaEventCreateWithFlags(&event_, timed ? cudaEventDefault : cudaEventDisableTiming),
-      "cudaEventCreate");
+      "create an event");
 }
 Event::~Event() {
   if (event_ != nullptr) (void)cudaEventDestroy(event_);
 }
 Status Event::record(cudaStream_t stream) const {
-  return to_status(cudaEventRecord(event_, stream), "cudaEventRecord");
+  return to_status(cudaEventRecord(event_, stream), "record an event");
 }
 bool Event::ready() const {
-  return cudaEventQuery(event_) != cudaErrorNotReady;  // which is no error to be told
+  return cudaEventQuery(event_) != cudaErrorNotReady;  // which is no error
 }
-Status Event::wait() const { return to_status(cudaEventSynchronize(event_), "device work"); }
+Status Event::wait() const {
+  return to_status(cudaEventSynchronize(event_), "wait for work on the device");
+}
 Status Event::gate(cudaStream_t stream) const {
-  return to_status(cudaStreamWaitEvent(stream, event_, 0), "cudaStreamWaitEvent");
+  return to_status(cudaStreamWaitEvent(stream, event_, 0), "let a stream wait for an event");
 }
 Result<double> Event::seconds_between(const Event& from, const Event& to) {
   float milliseconds = 0;
-  if (auto status = to_status(cudaEventElapsedTime(&milliseconds, from.event_, to.event_),
-                              "cudaEventElapsedTime");
-      !status) {
-    return status.error();
-  }
+  CAKE_TRY(to_status(cudaEventElapsedTime(&milliseconds, from.event_, to.event_),
+                     "cudaEventElapsedTime"));
   return double{milliseconds} * 1e-3;
 }
 
@@ -125,7 +119,8 @@ DeviceBuffer::~DeviceBuffer() {
 
 PinnedBuffer::PinnedBuffer(std::size_t bytes) : size_(bytes) {
   if (bytes != 0)
-    throw_unless_ok(cudaHostAlloc(&data_, bytes, cudaHostAllocMapped), "pinned memory");
+    throw_unless_ok(cudaHostAlloc(&data_, bytes, cudaHostAllocMapped),
+                    "allocate pinned host memory");
 }
 PinnedBuffer::~PinnedBuffer() {
   if (data_ != nullptr) (void)cudaFreeHost(data_);

@@ -7,6 +7,7 @@
 #include <limits>
 #include <mutex>
 #include <new>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "cake/detail/arena.hpp"
 #include "crc32c.hpp"
 #include "crc32c_kernel.hpp"
+#include "src/core/try.hpp"
 #include "src/cuda/runtime/current_device.hpp"
 
 namespace cake::inline CAKE_ABI::cuda {
@@ -86,7 +88,8 @@ class DeviceArena::Impl {
     } catch (const Exception& e) {
       return e.error();
     } catch (const std::bad_alloc&) {
-      return Error{Errc::out_of_memory, 0, "streams of a device arena"};
+      return Error{Errc::out_of_memory, 0,
+                   "create a stream to copy to and from device staging memory: no host memory"};
     }
   }
 
@@ -135,7 +138,7 @@ Status DeviceArena::to_host(std::byte* host, const std::byte* device, std::size_
   return impl_->run([&](Impl::Worker& worker) {
     return to_status(
         cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, worker.stream.get()),
-        "copy from device staging");
+        "copy from device staging memory");
   });
 }
 
@@ -144,13 +147,13 @@ Status DeviceArena::from_host(std::byte* device, const std::byte* host, std::siz
   return impl_->run([&](Impl::Worker& worker) {
     return to_status(
         cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, worker.stream.get()),
-        "copy to device staging");
+        "copy to device staging memory");
   });
 }
 
 Status DeviceArena::crc32c(const std::byte* device, std::size_t run_bytes, std::size_t runs,
                            std::size_t block_bytes, std::span<std::uint32_t> out) {
-  const auto refuse = [](const char* why) { return Error{Errc::invalid_argument, 0, why}; };
+  const auto refuse = [](const std::string& why) { return Error{Errc::invalid_argument, 0, why}; };
   if (run_bytes % 4 != 0 || block_bytes % 4 != 0 ||
       reinterpret_cast<std::uintptr_t>(device) % 4 != 0) {
     return refuse("digests on the device are of whole words of 4 bytes");
@@ -160,9 +163,11 @@ Status DeviceArena::crc32c(const std::byte* device, std::size_t run_bytes, std::
   }
   const std::size_t per_run = run_bytes / block_bytes + (run_bytes % block_bytes != 0 ? 1 : 0);
   if (per_run != 0 && runs > std::size_t{0x7fff'ffff} / per_run) {
-    return refuse("too many digests for one call");
+    return refuse("more than 2^31 digests for one call");
   }
-  if (out.size() != per_run * runs) return refuse("room for another number of digests");
+  if (out.size() != per_run * runs)
+    return refuse("digests on the device: out has " + std::to_string(out.size()) + " entries, " +
+                  std::to_string(per_run * runs) + " are needed");
   if (out.empty()) return {};
   return impl_->run([&](Impl::Worker& worker) -> Status {
     if (worker.results.size() < out.size_bytes()) {
@@ -170,13 +175,10 @@ Status DeviceArena::crc32c(const std::byte* device, std::size_t run_bytes, std::
       worker.results = PinnedBuffer(detail::align_up(out.size_bytes()));
     }
     auto* const results = worker.results.device<std::uint32_t>();
-    if (auto status = to_status(
-            crc::launch(device, run_bytes, runs, block_bytes, results, worker.stream.get()),
-            "digests on the device");
-        !status) {
-      return status;
-    }
-    if (auto status = worker.stream.wait(); !status) return status;
+    CAKE_TRY(
+        to_status(crc::launch(device, run_bytes, runs, block_bytes, results, worker.stream.get()),
+                  "compute digests on the device"));
+    CAKE_TRY(worker.stream.wait());
     std::memcpy(out.data(), worker.results.data(), out.size_bytes());
     return {};
   });

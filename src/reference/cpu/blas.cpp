@@ -57,7 +57,7 @@ const char* blas_description() {
     }
     if (bli_thread_set_num_threads) return std::string("BLIS");
     if (MKL_Set_Num_Threads_Local) return std::string("MKL");
-    return std::string("a BLAS that does not say its name");
+    return std::string("an unknown BLAS");
   }();
   return text.c_str();
 }

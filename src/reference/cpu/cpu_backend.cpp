@@ -15,6 +15,7 @@
 
 #include "blas.hpp"
 #include "kv_pages.hpp"
+#include "src/core/try.hpp"
 #include "thread_pool.hpp"
 #include "transformer.hpp"
 
@@ -81,7 +82,7 @@ struct CpuBackend::State {
     }
     const TokenRange range{begin, begin + static_cast<std::uint32_t>(tokens.size())};
     const bool ends = range.end == length;
-    if (auto status = pages.ensure(range); !status) return status;
+    CAKE_TRY(pages.ensure(range));
     has_logits = false;
     position = 0;
     pages.presence().forget_from(length);  // of a sequence that was longer
@@ -94,7 +95,7 @@ struct CpuBackend::State {
       }
       return status;
     } catch (const std::bad_alloc&) {
-      return Error{Errc::out_of_memory, 0, "scratch of a step"};
+      return Error{Errc::out_of_memory, 0, "allocate scratch memory for a step; use smaller steps"};
     }
   }
 

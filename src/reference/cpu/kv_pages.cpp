@@ -8,6 +8,7 @@
 #include <string>
 
 #include "kernels.hpp"
+#include "src/core/try.hpp"
 
 namespace cake::inline CAKE_ABI::reference {
 namespace {
@@ -146,8 +147,8 @@ Status KvPages::transfer(const Slice& slice, const View& view, Copy copy) const 
 }
 
 Status KvPages::insert(const Slice& slice, const KvView& from) {
-  if (auto status = check(slice); !status) return status;
-  if (auto status = ensure(slice.tokens); !status) return status;
+  CAKE_TRY(check(slice));
+  CAKE_TRY(ensure(slice.tokens));
   auto status =
       transfer(slice, from, [](std::byte* page, const std::byte* view, std::size_t count) {
         std::memcpy(page, view, count);
@@ -156,13 +157,13 @@ Status KvPages::insert(const Slice& slice, const KvView& from) {
   try {
     presence_.add(slice.tokens, slice.layers);
   } catch (const std::bad_alloc&) {
-    return Error{Errc::out_of_memory, 0, "a note of what is there of " + text(slice.tokens)};
+    return Error{Errc::out_of_memory, 0, "record which KV is there of " + text(slice.tokens)};
   }
   return {};
 }
 
 Status KvPages::extract(const Slice& slice, const MutableKvView& to) const {
-  if (auto status = check(slice); !status) return status;
+  CAKE_TRY(check(slice));
   if (const auto missing = presence_.missing(slice.tokens, slice.layers)) return no_kv(*missing);
   return transfer(slice, to, [](const std::byte* page, std::byte* view, std::size_t count) {
     std::memcpy(view, page, count);

@@ -22,7 +22,7 @@ namespace cake::inline CAKE_ABI::reference {
 ///          a transferred chunk; entry i of the block table is the page of tokens i * page_tokens
 ///          onwards. Pages come from slabs, and a page that was given back is the next one taken,
 ///          so that neighbours in a sequence need not be neighbours in memory
-/// Thread:  any number at once, except clear(); only one may touch the bytes of a token that is
+/// Thread:  Safe for concurrent use, except clear(); only one may touch the bytes of a token that is
 ///          being written
 class KvPages {
  public:

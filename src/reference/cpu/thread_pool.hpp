@@ -15,7 +15,7 @@
 
 namespace cake::inline CAKE_ABI::reference {
 
-/// Thread:  one caller at a time
+/// Thread:  Requires external synchronization
 class ThreadPool {
  public:
   /// `threads` counts the caller: with 1 everything runs on it, and no thread is started.

@@ -15,7 +15,7 @@
 
 namespace cake::inline CAKE_ABI::reference {
 
-/// Thread:  one at a time; KvPages says what may run beside it
+/// Thread:  Requires external synchronization; KvPages says what may run beside it
 class Transformer {
  public:
   Transformer(const Weights& weights, KvPages& pages, ThreadPool& pool);

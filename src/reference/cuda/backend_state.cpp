@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "backend_options.hpp"
+#include "src/core/try.hpp"
 
 namespace cake::inline CAKE_ABI::reference {
 
@@ -75,7 +76,7 @@ Status CudaBackend::State::write_tokens(Tokens tokens, TokenRange range) {
   while (!in_flight.empty() && in_flight.front()->event.ready()) in_flight.pop_front();
   for (const std::shared_ptr<Work>& work : in_flight) {
     if (work->range.end <= range.begin || range.end <= work->range.begin) continue;
-    if (auto status = work->event.wait(); !status) return status;
+    CAKE_TRY(work->event.wait());
   }
   std::copy(tokens.begin(), tokens.end(), model.tokens() + range.begin);
   return {};
@@ -86,7 +87,7 @@ Result<std::shared_ptr<CudaPass::Work>> CudaBackend::State::start(Tokens tokens,
                                                                   const LayerGate& gate) {
   try {
     auto work = std::make_shared<Work>(range);
-    if (auto status = write_tokens(tokens, range); !status) return status.error();
+    CAKE_TRY(write_tokens(tokens, range));
     outcome->has_logits = false;
     outcome->position = 0;
     work->outcome = outcome;
@@ -107,7 +108,7 @@ Result<std::shared_ptr<CudaPass::Work>> CudaBackend::State::start(Tokens tokens,
   } catch (const Exception& e) {
     return give_up(e.error(), range);
   } catch (const std::bad_alloc&) {
-    return give_up({Errc::out_of_memory, 0, "a step"}, range);
+    return give_up({Errc::out_of_memory, 0, "enqueue a step: no host memory"}, range);
   }
 }
 
@@ -127,9 +128,7 @@ Status CudaBackend::State::enqueue(Work& work, const LayerGate& gate) {
   const auto passes = cuda_impl::passes_of(work.range, options.max_step_tokens);
   for (std::size_t i = 0; i < passes.size(); ++i) {
     const cuda_impl::StepShape shape{passes[i].size(), work.ends && i + 1 == passes.size()};
-    if (auto status = model.place(passes[i].begin, shape.rows, stream.get()); !status) {
-      return status;
-    }
+    CAKE_TRY(model.place(passes[i].begin, shape.rows, stream.get()));
     // Once every layer was open for the first pass, they are for the others.
     const bool gated = !gate.always_open() && i == 0;
     auto status = gated ? run_gated(work, passes[i], shape, gate) : run(work, passes[i], shape);
@@ -141,13 +140,13 @@ Status CudaBackend::State::enqueue(Work& work, const LayerGate& gate) {
 Status CudaBackend::State::run(Work& work, TokenRange tokens, const cuda_impl::StepShape& shape) {
   cuda_impl::StepGraphs* const known = graphs_for(work, {shape, false}, 1);
   if (known != nullptr) {
-    if (auto status = capture(known->front(), shape); !status) return status;
+    CAKE_TRY(capture(known->front(), shape));
   }
   begin_writing(work);
   if (known != nullptr) {
-    if (auto status = known->front().launch(stream.get()); !status) return status;
+    CAKE_TRY(known->front().launch(stream.get()));
   } else {
-    if (auto status = model.run(shape, stream.get()); !status) return status;
+    CAKE_TRY(model.run(shape, stream.get()));
     seen.insert(shape);
   }
   pool.presence()->add(tokens);
@@ -166,14 +165,14 @@ Status CudaBackend::State::run_gated(Work& work, TokenRange tokens,
   for (std::uint32_t layer = 0; layer < n_layers; ++layer) {
     const auto launch = [&](cudaStream_t s) -> Status {
       if (layer == 0) {
-        if (auto status = model.embed(shape, s); !status) return status;
+        CAKE_TRY(model.embed(shape, s));
       }
-      if (auto status = model.layer(layer, shape, s); !status) return status;
+      CAKE_TRY(model.layer(layer, shape, s));
       return layer + 1 == n_layers && shape.ends ? model.output(shape, s) : Status();
     };
     // Captured before the gate, where there is time.
     if (known != nullptr && !(*known)[layer]) {
-      if (auto status = (*known)[layer].capture(stream.get(), launch); !status) return status;
+      CAKE_TRY((*known)[layer].capture(stream.get(), launch));
     }
     if (!gate.wait(layer)) {
       return Error{Errc::superseded, 0, "the step was void at layer " + std::to_string(layer)};
@@ -226,14 +225,14 @@ Status CudaBackend::State::prepare(std::span<const std::uint32_t> sizes) {
 }
 
 Status CudaBackend::State::warm_up(const cuda_impl::StepShape& shape) {
-  if (auto s = model.place(0, shape.rows, stream.get()); !s) return s;
-  if (auto s = model.run(shape, stream.get()); !s) return s;
-  if (auto s = stream.wait(); !s) return s;
+  CAKE_TRY(model.place(0, shape.rows, stream.get()));
+  CAKE_TRY(model.run(shape, stream.get()));
+  CAKE_TRY(stream.wait());
   seen.insert(shape);
   if (options.max_graphs == 0 || graphs.find({shape, false}) != nullptr) return {};
   const auto fresh = std::make_shared<cuda_impl::StepGraphs>(1);
-  if (auto s = capture(fresh->front(), shape); !s) return s;
-  if (auto s = fresh->front().upload(stream.get()); !s) return s;
+  CAKE_TRY(capture(fresh->front(), shape));
+  CAKE_TRY(fresh->front().upload(stream.get()));
   graphs.add({shape, false}, fresh);
   return {};
 }

@@ -11,6 +11,7 @@
 #include "backend_options.hpp"
 #include "backend_state.hpp"
 #include "model.hpp"
+#include "src/core/try.hpp"
 
 namespace cake::inline CAKE_ABI::reference {
 
@@ -38,7 +39,7 @@ ModelFingerprint CudaBackend::fingerprint() const {
 }
 
 Status CudaBackend::prepare(std::span<const std::uint32_t> step_tokens) {
-  if (auto status = state_->use_device(); !status) return status;
+  CAKE_TRY(state_->use_device());
   for (const std::uint32_t rows : step_tokens) {
     if (rows == 0 || rows > state_->options.max_step_tokens) {
       return refused("steps of " + std::to_string(rows) + " tokens; max_step_tokens is " +
@@ -52,7 +53,7 @@ Status CudaBackend::prepare(std::span<const std::uint32_t> step_tokens) {
   } catch (const Exception& e) {
     return e.error();
   } catch (const std::bad_alloc&) {
-    return Error{Errc::out_of_memory, 0, "graphs of a step"};
+    return Error{Errc::out_of_memory, 0, "keep the graphs of a step: no host memory"};
   }
 }
 
@@ -63,10 +64,8 @@ Status CudaBackend::reserve(std::uint32_t n_tokens) {
 }
 
 CudaPass CudaBackend::prefill(Tokens prompt, TokenRange range, LayerGate gate) {
-  if (auto status = state_->use_device(); !status) return status.error();
-  if (auto status = state_->check(prompt, range, !gate.always_open()); !status) {
-    return status.error();
-  }
+  CAKE_TRY(state_->use_device());
+  CAKE_TRY(state_->check(prompt, range, !gate.always_open()));
   state_->pool.presence()->forget_from(static_cast<std::uint32_t>(prompt.size()));
   auto work = state_->start(prompt.subspan(range.begin, range.size()), range,
                             range.end == prompt.size(), gate);
@@ -82,7 +81,7 @@ Status CudaBackend::decode(TokenId token) {
                    " tokens");
   }
   if (auto status = state_->check_tokens({&token, 1}); !status) return status;
-  if (auto status = state_->use_device(); !status) return status;
+  CAKE_TRY(state_->use_device());
   state_->pool.presence()->forget_from(position + 1);
   auto work = state_->start({&token, 1}, {position, position + 1}, true, {});
   if (!work) return work.error();
@@ -90,14 +89,14 @@ Status CudaBackend::decode(TokenId token) {
 }
 
 Status CudaBackend::insert(const Slice& slice, const KvView& from) {
-  if (auto status = state_->pool.check(slice); !status) return status;
-  if (auto status = state_->use_device(); !status) return status;
+  CAKE_TRY(state_->pool.check(slice));
+  CAKE_TRY(state_->use_device());
   auto status = state_->transfer.insert(kv(), slice, from).wait();
   KvPresence& presence = *state_->pool.presence();
   try {
     if (status) presence.add(slice.tokens, slice.layers);
   } catch (const std::bad_alloc&) {
-    status = Error{Errc::out_of_memory, 0, "a note of what was inserted"};
+    status = Error{Errc::out_of_memory, 0, "record which KV was inserted: no host memory"};
   }
   // A copy that failed on its way may have written a part.
   if (!status && status.code() != Errc::invalid_argument) {
@@ -107,11 +106,11 @@ Status CudaBackend::insert(const Slice& slice, const KvView& from) {
 }
 
 Status CudaBackend::extract(const Slice& slice, const MutableKvView& to) const {
-  if (auto status = state_->pool.check(slice); !status) return status;
+  CAKE_TRY(state_->pool.check(slice));
   const KvPresence& presence = *state_->pool.presence();
   if (const auto missing = presence.missing(slice.tokens, slice.layers)) return no_kv(*missing);
-  if (auto status = state_->use_device(); !status) return status;
-  if (auto status = state_->wait_for_latest(); !status) return status;
+  CAKE_TRY(state_->use_device());
+  CAKE_TRY(state_->wait_for_latest());
   return state_->transfer.extract(kv(), slice, to).wait();
 }
 
@@ -138,12 +137,10 @@ void CudaBackend::clear() {
 
 Result<CudaProfile> CudaBackend::profile(Tokens prompt, TokenRange range) {
   State& s = *state_;
-  if (auto status = s.use_device(); !status) return status.error();
-  if (auto status = s.check(prompt, range, false); !status) return status.error();
-  if (auto status = s.stream.wait(); !status) return status.error();
-  if (auto status = s.write_tokens(prompt.subspan(range.begin, range.size()), range); !status) {
-    return status.error();
-  }
+  CAKE_TRY(s.use_device());
+  CAKE_TRY(s.check(prompt, range, false));
+  CAKE_TRY(s.stream.wait());
+  CAKE_TRY(s.write_tokens(prompt.subspan(range.begin, range.size()), range));
   s.outcome->has_logits = false;
   s.outcome->position = 0;
   s.pool.presence()->forget_from(static_cast<std::uint32_t>(prompt.size()));

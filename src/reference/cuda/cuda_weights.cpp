@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "kernels.hpp"
+#include "src/core/try.hpp"
 
 namespace cake::inline CAKE_ABI::reference {
 namespace {
@@ -103,7 +104,7 @@ class CudaWeights::Builder {
     std::byte* to = nullptr;
     if (fill_ != nullptr) {
       to = weights_.storage_.as<std::byte>() + used_;
-      if (status_) status_ = cuda::to_status((*fill_)(to, tensor), "weights");
+      if (status_) status_ = cuda::to_status((*fill_)(to, tensor), "fill a weight tensor");
     }
     used_ += detail::align_up(tensor.count * element_bytes, kAlignment);
     return to;
@@ -117,8 +118,8 @@ class CudaWeights::Builder {
 };
 
 Result<std::shared_ptr<const CudaWeights>> CudaWeights::upload(const Weights& from) {
-  if (auto status = cuda::usable(); !status) return status.error();
-  if (auto status = check(from.config()); !status) return status.error();
+  CAKE_TRY(cuda::usable());
+  CAKE_TRY(check(from.config()));
   const std::shared_ptr<CudaWeights> weights(new CudaWeights);
   weights->config_ = from.config();
   weights->digest_ = from.digest();
@@ -149,8 +150,8 @@ Result<std::shared_ptr<const CudaWeights>> CudaWeights::upload(const Weights& fr
       }
       return cudaSuccess;
     };
-    if (auto status = Builder(*weights, &from).build(fill); !status) return status.error();
-    if (auto status = stream.wait(); !status) return status.error();
+    CAKE_TRY(Builder(*weights, &from).build(fill));
+    CAKE_TRY(stream.wait());
   } catch (const Exception& e) {
     return e.error();
   }
@@ -159,8 +160,8 @@ Result<std::shared_ptr<const CudaWeights>> CudaWeights::upload(const Weights& fr
 
 Result<std::shared_ptr<const CudaWeights>> CudaWeights::random(const Config& config,
                                                                std::uint64_t seed) {
-  if (auto status = check(config); !status) return status.error();
-  if (auto status = cuda::usable(); !status) return status.error();
+  CAKE_TRY(check(config));
+  CAKE_TRY(cuda::usable());
   const std::shared_ptr<CudaWeights> weights(new CudaWeights);
   weights->config_ = config;
   weights->name_ = config.name + ", random weights";
@@ -186,8 +187,8 @@ Result<std::shared_ptr<const CudaWeights>> CudaWeights::random(const Config& con
       const auto deviation = static_cast<float>(1 / std::sqrt(static_cast<double>(tensor.inputs)));
       return cuda_impl::fill_normal_bf16(to, tensor.count, deviation, own, stream.get());
     };
-    if (auto status = Builder(*weights, nullptr).build(fill); !status) return status.error();
-    if (auto status = stream.wait(); !status) return status.error();
+    CAKE_TRY(Builder(*weights, nullptr).build(fill));
+    CAKE_TRY(stream.wait());
   } catch (const Exception& e) {
     return e.error();
   }

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "src/core/try.hpp"
+
 namespace cake::inline CAKE_ABI::reference::cuda_impl {
 namespace {
 
@@ -150,7 +152,7 @@ Result<Gemm::Choice*> Gemm::choice_for(const Product& p) {
   auto choice = describe(p);
   if (!choice) return choice.error();
   std::array<cublasLtMatmulHeuristicResult_t, 1> found{};
-  if (const auto count = propose(p, **choice, found); !count) return count.error();
+  CAKE_TRY(propose(p, **choice, found));
   (*choice)->algorithm = found[0].algo;
   if (choices_.size() >= kMaxShapes) choices_.clear();
   return choices_.emplace(shape, std::move(*choice)).first->second.get();
@@ -175,13 +177,13 @@ Result<double> Gemm::seconds_of(const Product& p, const Choice& choice,
   // In use, other layers' weights went through the cache since the last time.
   const cudaError_t code = cudaMemsetAsync(other.data(), 0x5a, other.size(), stream);
   if (code != cudaSuccess) return cuda::to_status(code, "cudaMemsetAsync").error();
-  if (auto status = before.record(stream); !status) return status.error();
+  CAKE_TRY(before.record(stream));
   if (const auto launched = launch(p, choice, algorithm, stream);
       launched != CUBLAS_STATUS_SUCCESS) {
     return failed(launched, text(p)).error();
   }
-  if (auto status = after.record(stream); !status) return status.error();
-  if (auto status = after.wait(); !status) return status.error();
+  CAKE_TRY(after.record(stream));
+  CAKE_TRY(after.wait());
   return cuda::Event::seconds_between(before, after);
 }
 

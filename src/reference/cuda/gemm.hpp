@@ -41,7 +41,8 @@ struct Product {
 /// Algorithms that add partial sums up in an order of the moment are left out, so the same product
 /// gives the same bits every time.
 ///
-/// Thread:  one at a time; products of one object run in one stream, whose workspace it is
+/// Thread:  Requires external synchronization; products of one object run in one stream, which owns
+///          the workspace
 class Gemm {
  public:
   /// Errors:  throws Exception(device, out_of_memory)

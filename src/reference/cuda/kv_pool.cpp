@@ -25,7 +25,7 @@ cuda::DeviceBuffer allocate(std::size_t bytes, const std::string& what) {
 
 }  // namespace
 
-std::vector<std::int32_t> deal_pages(std::uint32_t n_pages, std::uint64_t seed) {
+std::vector<std::int32_t> assign_pages(std::uint32_t n_pages, std::uint64_t seed) {
   std::vector<std::int32_t> table(n_pages);
   std::iota(table.begin(), table.end(), 0);
   if (seed != 0) {
@@ -38,7 +38,7 @@ std::vector<std::int32_t> deal_pages(std::uint32_t n_pages, std::uint64_t seed) 
 KvPool::KvPool(const KvLayout& layout, std::uint32_t page_tokens, std::uint32_t max_tokens,
                std::uint64_t shuffle, cudaStream_t stream)
     : max_tokens_(max_tokens),
-      table_(deal_pages(pages_for(max_tokens, page_tokens), shuffle)),
+      table_(assign_pages(pages_for(max_tokens, page_tokens), shuffle)),
       pages_(
           allocate(2 * std::size_t{layout.n_layers} * table_.size() * layout.run_bytes(page_tokens),
                    "KV of " + std::to_string(max_tokens) + " tokens")),

@@ -16,7 +16,7 @@
 namespace cake::inline CAKE_ABI::reference::cuda_impl {
 
 /// Which page holds which tokens: 0, 1, 2 ... or, with a seed, a random order of them.
-std::vector<std::int32_t> deal_pages(std::uint32_t n_pages, std::uint64_t seed);
+std::vector<std::int32_t> assign_pages(std::uint32_t n_pages, std::uint64_t seed);
 
 /// Owner of pages for max_tokens tokens. Rows that were never written hold NaN, so that a read of
 /// them shows.

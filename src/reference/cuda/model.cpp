@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "cake/cuda/attention.hpp"
+#include "src/core/try.hpp"
 #include "swiglu_product.hpp"
 
 namespace cake::inline CAKE_ABI::reference::cuda_impl {
@@ -116,7 +117,8 @@ Status Model::product(const Product& p, cudaStream_t stream) {
 
 Status Model::place(std::uint32_t begin, std::uint32_t rows, cudaStream_t stream) {
   const StepState state{static_cast<std::int32_t>(begin), static_cast<std::int32_t>(begin + rows)};
-  return cuda::to_status(set_step(step_.as<StepState>(), state, stream), "begin of a step");
+  return cuda::to_status(set_step(step_.as<StepState>(), state, stream),
+                         "copy the positions of a step to the device");
 }
 
 Status Model::embed(const StepShape& step, cudaStream_t stream) {
@@ -124,7 +126,7 @@ Status Model::embed(const StepShape& step, cudaStream_t stream) {
              cuda::to_status(cuda_impl::embed(tokens_.device<std::int32_t>(), step_.as<StepState>(),
                                               weights_.token_embedding(), x_.data(), f32_residual_,
                                               step.rows, config_.n_embd, stream),
-                             "embedding"),
+                             "look up embeddings"),
              stream);
 }
 
@@ -199,7 +201,7 @@ Status Model::layer(std::uint32_t index, const StepShape& step, cudaStream_t str
     return static_cast<const void*>(buffer.as<std::byte>() + std::size_t{row} * width * kBf16);
   };
 
-  if (auto s = norm(w.attention_norm, 0, rows, stream); !s) return s;
+  CAKE_TRY(norm(w.attention_norm, 0, rows, stream));
   if (queries == rows) {
     if (auto s = product({rows, q_size + 2 * kv_size, embd, normed_.data(), embd, w.qkv,
                           qkv_.data(), stride, false, false},
@@ -243,16 +245,13 @@ Status Model::layer(std::uint32_t index, const StepShape& step, cudaStream_t str
   rope.head_dim = config_.head_dim;
   rope.rope_dimensions = config_.rope.dimensions;
   if (!tuning_) {
-    if (auto s = did(Part::elementwise,
-                     cuda::to_status(rope_and_store(rope, stream), "RoPE and KV write"), stream);
-        !s) {
-      return s;
-    }
+    CAKE_TRY(did(Part::elementwise,
+                 cuda::to_status(rope_and_store(rope, stream), "RoPE and KV write"), stream));
   }
   if (queries == 0) return {};
 
   if (!tuning_) {
-    if (auto s = attend(index, skipped, queries, stream); !s) return s;
+    CAKE_TRY(attend(index, skipped, queries, stream));
   }
   if (auto s = product({queries, embd, q_size, attended_.data(), q_size, w.attention_output,
                         x_row(skipped), embd, f32_residual_, true},
@@ -260,15 +259,15 @@ Status Model::layer(std::uint32_t index, const StepShape& step, cudaStream_t str
       !s) {
     return s;
   }
-  if (auto s = norm(w.ffn_norm, skipped, queries, stream); !s) return s;
-  if (auto s = swiglu(w.gate_up, queries, stream); !s) return s;
+  CAKE_TRY(norm(w.ffn_norm, skipped, queries, stream));
+  CAKE_TRY(swiglu(w.gate_up, queries, stream));
   return product(
       {queries, embd, ff, product_.data(), ff, w.down, x_row(skipped), embd, f32_residual_, true},
       stream);
 }
 
 Status Model::output(const StepShape& step, cudaStream_t stream) {
-  if (auto s = norm(weights_.output_norm(), step.rows - 1, 1, stream); !s) return s;
+  CAKE_TRY(norm(weights_.output_norm(), step.rows - 1, 1, stream));
   if (auto s = product({1, config_.n_vocab, config_.n_embd, normed_.data(), config_.n_embd,
                         weights_.output(), logits_.data(), config_.n_vocab, true, false},
                        stream);
@@ -278,14 +277,14 @@ Status Model::output(const StepShape& step, cudaStream_t stream) {
   return did(Part::elementwise,
              cuda::to_status(copy_floats(host_logits_.device<float>(), logits_.as<float>(),
                                          config_.n_vocab, stream),
-                             "logits"),
+                             "copy logits to the host"),
              stream);
 }
 
 Status Model::run(const StepShape& step, cudaStream_t stream) {
-  if (auto s = embed(step, stream); !s) return s;
+  CAKE_TRY(embed(step, stream));
   for (std::uint32_t i = 0; i < config_.n_layers; ++i) {
-    if (auto s = layer(i, step, stream); !s) return s;
+    CAKE_TRY(layer(i, step, stream));
   }
   return step.ends ? output(step, stream) : Status();
 }
@@ -294,12 +293,9 @@ Status Model::tune(const StepShape& step, cudaStream_t stream) {
   // How long a product takes depends on its numbers: zeros are faster than what is met in use.
   std::uint64_t seed = 0;
   for (const cuda::DeviceBuffer* buffer : {&x_, &attended_, &gate_up_, &product_}) {
-    if (auto s = cuda::to_status(
-            fill_normal_bf16(buffer->data(), buffer->size() / kBf16, 1.0f, ++seed, stream),
-            "scratch");
-        !s) {
-      return s;
-    }
+    CAKE_TRY(cuda::to_status(
+        fill_normal_bf16(buffer->data(), buffer->size() / kBf16, 1.0f, ++seed, stream),
+        "fill a buffer with random numbers"));
   }
   tuning_ = true;
   Status status = layer(0, step, stream);

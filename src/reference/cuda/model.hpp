@@ -27,7 +27,7 @@ struct StepShape {
   friend auto operator<=>(const StepShape&, const StepShape&) = default;
 };
 
-/// Thread:  one at a time, one stream
+/// Thread:  Requires external synchronization, one stream
 class Model {
  public:
   /// Errors:  throws Exception(unsupported, out_of_memory, device)

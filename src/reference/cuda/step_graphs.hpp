@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cake/cuda/runtime.hpp"
+#include "src/core/try.hpp"
 
 namespace cake::inline CAKE_ABI::reference::cuda_impl {
 
@@ -31,25 +32,24 @@ class GraphExec {
   template <class Enqueue>
   Status capture(cudaStream_t stream, Enqueue enqueue) {
     cudaGraph_t graph = nullptr;
-    if (auto status = cuda::to_status(
-            cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "graph capture");
-        !status) {
-      return status;
-    }
+    CAKE_TRY(cuda::to_status(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
+                             "capture the graph of a step"));
     Status status = enqueue(stream);
-    Status ended = cuda::to_status(cudaStreamEndCapture(stream, &graph), "graph capture");
+    Status ended =
+        cuda::to_status(cudaStreamEndCapture(stream, &graph), "capture the graph of a step");
     if (status) status = std::move(ended);
     if (status) {
-      status = cuda::to_status(cudaGraphInstantiate(&exec_, graph, 0), "graph instantiation");
+      status = cuda::to_status(cudaGraphInstantiate(&exec_, graph, 0),
+                               "instantiate the graph of a step");
     }
     if (graph != nullptr) (void)cudaGraphDestroy(graph);
     return status;
   }
   Status upload(cudaStream_t stream) const {
-    return cuda::to_status(cudaGraphUpload(exec_, stream), "graph upload");
+    return cuda::to_status(cudaGraphUpload(exec_, stream), "upload the graph of a step");
   }
   Status launch(cudaStream_t stream) const {
-    return cuda::to_status(cudaGraphLaunch(exec_, stream), "graph launch");
+    return cuda::to_status(cudaGraphLaunch(exec_, stream), "launch the graph of a step");
   }
 
  private:

@@ -10,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+#include "src/core/try.hpp"
+
 namespace cake::inline CAKE_ABI::reference {
 namespace {
 
@@ -340,7 +342,7 @@ Status check_model(const GgufFile& file) {
 }
 
 Result<Config> read_config(const GgufFile& file) {
-  if (auto status = check_model(file); !status) return status.error();
+  CAKE_TRY(check_model(file));
   Reader read(file);
   // Limits are far above any model, and low enough that no product of two of them overflows 64
   // bits.

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "gguf_types.hpp"
+#include "src/core/try.hpp"
 
 namespace cake::inline CAKE_ABI::reference {
 
@@ -136,14 +137,14 @@ class GgufFile::Parser {
   }
   void check_count(std::uint64_t count, std::uint64_t smallest, std::string_view what) const {
     if (count > left() / smallest) {
-      fail("claims " + std::to_string(count) + " " + std::string(what) +
+      fail("lists " + std::to_string(count) + " " + std::string(what) +
            ", more than the file can hold");
     }
   }
   std::string take_name(std::string_view what) {
     const auto size = take<std::uint64_t>(what);
     if (size > kMaxNameBytes || size > left()) {
-      fail("a " + std::string(what) + " claims a length of " + std::to_string(size) + " bytes");
+      fail("a " + std::string(what) + " has a length of " + std::to_string(size) + " bytes");
     }
     have(position_ + size);
     std::string name(reinterpret_cast<const char*>(file_.bytes_.data() + position_), size);
@@ -170,7 +171,7 @@ class GgufFile::Parser {
     } else {
       skip(value.count, width_of(value.type), what);
     }
-    if (!file_.values_.emplace(key, value).second) fail(what + " stands there twice");
+    if (!file_.values_.emplace(key, value).second) fail(what + " is there twice");
   }
 
   GgufType take_type(const std::string& what) {
@@ -210,7 +211,7 @@ class GgufFile::Parser {
       tensor.bytes = tensor.elements / info->block_elements * info->block_bytes;
     }
     if (!file_.tensor_index_.emplace(tensor.name, file_.tensors_.size()).second) {
-      fail(what + " stands there twice");
+      fail(what + " is there twice");
     }
     file_.tensors_.push_back(std::move(tensor));
   }
@@ -320,7 +321,7 @@ Result<Sha256Digest> GgufFile::digest() const {
   std::vector<std::byte> piece(std::min<std::uint64_t>(size_, kReadBytes));
   for (std::uint64_t at = 0; at < size_; at += piece.size()) {
     const std::span part(piece.data(), std::min<std::uint64_t>(piece.size(), size_ - at));
-    if (auto status = read(at, part); !status) return status.error();
+    CAKE_TRY(read(at, part));
     hash.update(part);
   }
   return hash.finish();
@@ -360,7 +361,7 @@ Status GgufFile::dequantise(const GgufTensor& tensor, std::span<float> out) cons
   for (std::uint64_t done = 0; done < n_blocks; done += at_once) {
     const std::uint64_t count = std::min(at_once, n_blocks - done);
     const std::span part(piece.data(), count * type.block_bytes);
-    if (auto status = read(tensor.offset + done * type.block_bytes, part); !status) return status;
+    CAKE_TRY(read(tensor.offset + done * type.block_bytes, part));
     type.decode(part.data(), count, out.data() + done * type.block_elements);
   }
   return {};

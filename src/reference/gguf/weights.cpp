@@ -8,6 +8,8 @@
 #include <unordered_set>
 #include <utility>
 
+#include "src/core/try.hpp"
+
 namespace cake::inline CAKE_ABI::reference {
 
 /// Two passes over the same list of tensors: the first finds and checks each and adds up the room,
@@ -173,7 +175,7 @@ class Weights::Loader {
 
 Result<std::shared_ptr<const Weights>> Weights::load(const GgufFile& file) {
   const std::shared_ptr<Weights> weights(new Weights);
-  if (const Status status = Loader(file, *weights).run(); !status) return status.error();
+  CAKE_TRY(Loader(file, *weights).run());
   return std::shared_ptr<const Weights>(weights);
 }
 

@@ -196,18 +196,18 @@ void Api::end_counting(int level_before) { (void)set_stats_level_(level_before);
 
 Result<ReadCounts> Api::read_counts() const {
   if (get_stats_l3_ == nullptr) {
-    return Error{Errc::unsupported, 0, "the library has no function that tells"};
+    return Error{Errc::unsupported, 0, "libcufile does not export cuFileGetStatsL3"};
   }
   // A newer library may write a larger structure than the one known here.
   std::vector<std::uint64_t> room(std::size_t{64} * 1024 / sizeof(std::uint64_t));
   static_assert(sizeof(StatsLevel3) <= std::size_t{32} * 1024);
   if (const ErrorPair result = get_stats_l3_(room.data()); result.err != 0) {
-    return Error{Errc::unsupported, result.err, "the library refuses to tell"};
+    return Error{Errc::unsupported, result.err, "cuFileGetStatsL3 failed"};
   }
   StatsLevel3 stats;
   std::memcpy(&stats, room.data(), sizeof stats);
   if (stats.num_gpus == 0 || stats.num_gpus > kMostGpus) {
-    return Error{Errc::unsupported, 0, "the library's statistics name no GPU"};
+    return Error{Errc::unsupported, 0, "cuFileGetStatsL3 reports no GPU"};
   }
   ReadCounts counts;
   for (std::uint32_t gpu = 0; gpu < stats.num_gpus; ++gpu) {

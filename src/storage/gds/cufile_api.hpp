@@ -83,7 +83,7 @@ struct ReadCounts {
 /// One loaded library. Its driver is opened at most once in the life of the process, and stays
 /// open: closing it would pull it away under others who use it.
 ///
-/// Thread:  any number of threads at once
+/// Thread:  Safe for concurrent use
 class Api {
  public:
   /// The library of this name, loaded now or earlier. Null: `why` says what the linker said.

@@ -58,7 +58,7 @@ struct GdsTransfer {
 Status read_whole(const cufile::Api& api, const GdsFile& file, DeviceStaging& staging,
                   std::uint64_t offset, MutableBytes out, const GdsTransfer& transfer);
 
-/// Thread:  any number of threads at once
+/// Thread:  Safe for concurrent use
 class GdsFileCache {
  public:
   GdsFileCache(std::shared_ptr<cufile::Api> api, StoreDirectory& store)

@@ -16,6 +16,7 @@
 #include "cake/staging.hpp"
 #include "files.hpp"
 #include "probe.hpp"
+#include "src/core/try.hpp"
 
 namespace cake::inline CAKE_ABI {
 namespace detail {
@@ -217,7 +218,7 @@ class GdsEngine {
                         MutableBytes out) {
     const auto arena = staging_->arena();
     const auto place = static_cast<std::size_t>(out.data() - arena.data());
-    if (tier != 0) return Error{Errc::invalid_argument, 0, "a directory has one tier"};
+    if (tier != 0) return Error{Errc::invalid_argument, 0, "read: a directory has only tier 0"};
     if (offset % kIoAlignment != 0 || out.size() % kIoAlignment != 0 || place % kIoAlignment != 0) {
       return Error{Errc::invalid_argument, 0,
                    "offset, size and address of a read must be multiples of 4096"};
@@ -227,7 +228,7 @@ class GdsEngine {
     }
     const InFlight counted(*this);
     try {
-      if (auto status = staging_->use_on_this_thread(); !status) return status;
+      CAKE_TRY(staging_->use_on_this_thread());
       if (!device_) return read_by_host(key, offset, out);
       Status direct = read_by_cufile(key, offset, out);
       if (direct || direct.code() == Errc::not_found || direct.code() == Errc::corrupt) {
@@ -381,7 +382,7 @@ GdsStorage& GdsStorage::operator=(GdsStorage&& other) noexcept {
 }
 
 Result<std::vector<StoredChunk>> GdsStorage::lookup(std::span<const ChunkKey> keys) {
-  if (auto status = engine_->usable(); !status) return status.error();
+  CAKE_TRY(engine_->usable());
   engine_->sweep();
   return engine_->posix.lookup(keys);
 }
@@ -394,7 +395,7 @@ bool GdsStorage::stored_bytes_differ(const ChunkKey& key, std::uint64_t offset, 
   return engine_->stored_bytes_differ(key, offset, bytes);
 }
 Result<bool> GdsStorage::write_new(const ChunkKey& key, ConstBytes bytes) {
-  if (auto status = engine_->usable(); !status) return status.error();
+  CAKE_TRY(engine_->usable());
   auto result = engine_->posix.write_new(key, bytes);
   engine_->sweep();  // it may have evicted what is held open here
   return result;
@@ -405,7 +406,7 @@ Status GdsStorage::write(const ChunkKey& key, ConstBytes bytes) {
 }
 Status GdsStorage::lookup_problem() const { return engine_->posix.lookup_problem(); }
 Status GdsStorage::erase(const ChunkKey& key) {
-  if (auto status = engine_->usable(); !status) return status;
+  CAKE_TRY(engine_->usable());
   engine_->forget(key);
   return engine_->posix.erase(key);
 }

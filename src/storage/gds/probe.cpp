@@ -9,6 +9,8 @@
 #include <system_error>
 #include <utility>
 
+#include "src/core/try.hpp"
+
 namespace cake::inline CAKE_ABI::detail {
 namespace {
 
@@ -71,9 +73,7 @@ Status try_pattern(const cufile::Api& api, const GdsFile& file, DeviceStaging& s
   const AlignedBuffer device(content.size(), &staging);
   const AlignedBuffer host(content.size());
   std::transform(content.begin(), content.end(), host.data(), [](std::byte b) { return ~b; });
-  if (auto status = staging.from_host(device.data(), host.data(), content.size()); !status) {
-    return status;
-  }
+  CAKE_TRY(staging.from_host(device.data(), host.data(), content.size()));
   std::atomic<std::uint64_t> short_ops{0};
   auto status = read_whole(api, file, staging, 0, device.bytes(), {op_bytes, &short_ops});
   if (!status) return status;

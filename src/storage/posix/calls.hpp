@@ -16,7 +16,7 @@ namespace cake::inline CAKE_ABI::detail {
 /// Each does what its name says and nothing else: no retry, no check. Results and errno as the
 /// system's.
 ///
-/// Thread:  any number of threads at once
+/// Thread:  Safe for concurrent use
 class PosixCalls {
  public:
   virtual ~PosixCalls() = default;

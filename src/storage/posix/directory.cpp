@@ -7,6 +7,7 @@
 #include <cerrno>
 
 #include "cake/staging.hpp"
+#include "src/core/try.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 namespace {
@@ -143,7 +144,7 @@ Result<Fd> StoreDirectory::open_fan_out(const std::string& name, bool create) {
   const Root held = root();
   Fd directory(calls().open_at(held->get(), name.c_str(), kDirectoryFlags, 0));
   if (!directory && errno == ENOENT && create) {
-    if (auto status = become_writable_folder(held->get(), name); !status) return status.error();
+    CAKE_TRY(become_writable_folder(held->get(), name));
     directory = Fd(calls().open_at(held->get(), name.c_str(), kDirectoryFlags, 0));
   }
   if (!directory) {

@@ -51,7 +51,7 @@ struct PosixCounters {
 
 /// What the parts of one PosixStorage share.
 ///
-/// Thread:  any number of threads at once; no lock is held over a system call that may last
+/// Thread:  Safe for concurrent use; no lock is held over a system call that may last
 class StoreDirectory {
  public:
   using Root = std::shared_ptr<const Fd>;

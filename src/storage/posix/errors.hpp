@@ -21,6 +21,8 @@ const char* remedy(int number);
 bool means_not_this_way(int number);
 
 /// What can be told without allocating memory.
-inline Error no_memory() { return Error{Errc::out_of_memory, 0, "no memory"}; }
+inline Error no_memory() {
+  return Error{Errc::out_of_memory, 0, "a call of the store: no host memory"};
+}
 
 }  // namespace cake::inline CAKE_ABI::detail

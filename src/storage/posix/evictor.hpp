@@ -21,7 +21,7 @@ namespace cake::inline CAKE_ABI::detail {
 /// Each write does a bounded part of the work: it looks at some files, reads some headers and
 /// erases some objects, at least as much as it adds.
 ///
-/// Thread:  any number of threads at once; no lock is held over a system call
+/// Thread:  Safe for concurrent use; no lock is held over a system call
 class Evictor {
  public:
   /// `forget` is told of every object that goes, so that no open file keeps its space.

@@ -24,7 +24,7 @@ struct KnownObject {
 
 /// Objects by key, and in the order in which they were used. About 200 bytes each. Does no I/O.
 ///
-/// Thread:  one at a time
+/// Thread:  Requires external synchronization
 class ObjectIndex {
  public:
   struct Entry {

@@ -19,7 +19,7 @@ namespace cake::inline CAKE_ABI::detail {
 /// Goes through the 256 folders of a store. Each call of go_on() continues where the last one
 /// ended.
 ///
-/// Thread:  one at a time
+/// Thread:  Requires external synchronization
 class DirectoryLook {
  public:
   explicit DirectoryLook(StoreDirectory& store) : store_(store) {}

@@ -13,6 +13,7 @@
 #include "cake/staging.hpp"
 #include "evictor.hpp"
 #include "reader.hpp"
+#include "src/core/try.hpp"
 
 namespace cake::inline CAKE_ABI {
 namespace detail {
@@ -29,8 +30,8 @@ class PosixEngine {
   bool in_child() const { return made_here_.in_child(); }
 
   Result<bool> write(const ChunkKey& key, ConstBytes bytes) {
-    if (auto status = store.check_writable(); !status) return status.error();
-    if (auto status = store.refresh(); !status) return status.error();
+    CAKE_TRY(store.check_writable());
+    CAKE_TRY(store.refresh());
     if (store.options().capacity_bytes == 0) return publish(store, key, bytes);
     // What is there already needs no room.
     const auto there = already_stored(store, key, bytes);
@@ -100,7 +101,7 @@ class PosixEngine {
 
  private:
   Result<bool> reserve_and_publish(const ChunkKey& key, ConstBytes bytes) {
-    if (auto status = evictor.reserve(bytes.size()); !status) return status.error();
+    CAKE_TRY(evictor.reserve(bytes.size()));
     bool published = false;
     // Also when it throws: the room is given back.
     struct Settle {
@@ -150,7 +151,7 @@ bool PosixRead::ready() {
 
 Status PosixRead::wait() {
   if (!pending_) return detail::no_memory();
-  if (auto status = pending_->made_here.check("a read"); !status) return status;
+  CAKE_TRY(pending_->made_here.check("a read"));
   std::unique_lock lock(pending_->mutex);
   pending_->changed.wait(lock, [&] { return pending_->done; });
   return pending_->status;
@@ -179,7 +180,7 @@ PosixStorage& PosixStorage::operator=(PosixStorage&& other) noexcept {
 
 Result<std::vector<StoredChunk>> PosixStorage::lookup(std::span<const ChunkKey> keys) {
   using Found = Result<std::vector<StoredChunk>>;
-  if (auto status = engine_->usable(); !status) return status.error();
+  CAKE_TRY(engine_->usable());
   return detail::contained<Found>([&]() -> Found {
     std::vector<StoredChunk> found(keys.size());
     if (keys.empty()) return found;
@@ -210,7 +211,7 @@ Result<std::vector<StoredChunk>> PosixStorage::lookup(std::span<const ChunkKey> 
 }
 
 Status PosixStorage::lookup_problem() const {
-  if (auto status = engine_->usable(); !status) return status;
+  CAKE_TRY(engine_->usable());
   return engine_->lookup_problem();
 }
 
@@ -227,7 +228,7 @@ PosixRead PosixStorage::read(std::uint32_t tier, const ChunkKey& key, std::uint6
       return PosixRead(read);
     };
     if (auto status = engine_->usable(); !status) return refuse(status.error());
-    if (tier != 0) return refuse({Errc::invalid_argument, 0, "a directory has one tier"});
+    if (tier != 0) return refuse({Errc::invalid_argument, 0, "read: a directory has only tier 0"});
     if (offset % kIoAlignment != 0 || out.size() % kIoAlignment != 0 ||
         reinterpret_cast<std::uintptr_t>(out.data()) % kIoAlignment != 0) {
       return refuse({Errc::invalid_argument, 0,
@@ -242,7 +243,7 @@ PosixRead PosixStorage::read(std::uint32_t tier, const ChunkKey& key, std::uint6
 }
 
 Result<bool> PosixStorage::write_new(const ChunkKey& key, ConstBytes bytes) {
-  if (auto status = engine_->usable(); !status) return status.error();
+  CAKE_TRY(engine_->usable());
   if (bytes.empty() || bytes.size() % kIoAlignment != 0) {
     return Error{
         Errc::invalid_argument, 0,
@@ -257,10 +258,10 @@ Status PosixStorage::write(const ChunkKey& key, ConstBytes bytes) {
 }
 
 Status PosixStorage::erase(const ChunkKey& key) {
-  if (auto status = engine_->usable(); !status) return status;
+  CAKE_TRY(engine_->usable());
   return detail::contained<Status>([&]() -> Status {
     auto& store = engine_->store;
-    if (auto status = store.check_writable(); !status) return status;
+    CAKE_TRY(store.check_writable());
     engine_->pool.forget(key);
     engine_->evictor.erased(key);
     const auto directory = store.open_fan_out(detail::StoreDirectory::fan_out_name(key), false);

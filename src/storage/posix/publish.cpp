@@ -13,6 +13,7 @@
 #include "cake/chunk/reader.hpp"
 #include "cake/staging.hpp"
 #include "directory.hpp"
+#include "src/core/try.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 namespace {
@@ -56,7 +57,7 @@ Status allocate(StoreDirectory& store, int file, std::size_t bytes, const std::s
 Status fill(StoreDirectory& store, int file, ConstBytes bytes, bool direct,
             const std::string& name) {
   if (!within_file_limit(bytes.size())) return system_error(EFBIG, "cannot write " + name);
-  if (auto status = allocate(store, file, bytes.size(), name); !status) return status;
+  CAKE_TRY(allocate(store, file, bytes.size(), name));
   constexpr std::size_t most = std::size_t{16} << 20;
   std::size_t done = 0;
   while (done < bytes.size()) {
@@ -218,9 +219,7 @@ class Publication {
     auto temporary = create(direct);
     if (!temporary) return temporary.error();
     NameGuard guard(store_, *temporary);
-    if (auto status = fill(store_, temporary->file.get(), bytes_, direct, name_); !status) {
-      return status.error();
-    }
+    CAKE_TRY(fill(store_, temporary->file.get(), bytes_, direct, name_));
     const Linked linked = temporary->name.empty() ? link_unnamed(temporary->file.get())
                                                   : link_named(*temporary, guard);
     if (linked == Linked::exists)
@@ -347,7 +346,7 @@ Result<bool> publish(StoreDirectory& store, const ChunkKey& key, ConstBytes byte
     auto result = Publication(store, key, bytes).run();
     // Somebody removed the folder or the temporary file meanwhile, as cleaning up does.
     if (result || result.error().native != ENOENT || attempt == 2) return result;
-    if (auto status = store.refresh(); !status) return status.error();
+    CAKE_TRY(store.refresh());
   }
 }
 

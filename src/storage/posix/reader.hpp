@@ -59,7 +59,7 @@ struct OpenFile {
 /// `threads` operations ever run on one file, so that one file that hangs does not stop reads of
 /// others.
 ///
-/// Thread:  any number of threads at once
+/// Thread:  Safe for concurrent use
 class ReadPool {
  public:
   explicit ReadPool(StoreDirectory& store);

@@ -39,7 +39,7 @@ inline void mark_used(int file, const struct stat& info) {
 ///
 /// Needs:   File has `int number() const`, its descriptor, and `bool current(struct stat&) const`,
 ///          which looks whether it is still the stored object
-/// Thread:  any number of threads at once
+/// Thread:  Safe for concurrent use
 template <class File>
 class RecentFiles {
  public:

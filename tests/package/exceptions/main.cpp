@@ -2,10 +2,10 @@
 // Copyright 2026 the cake authors
 //
 // An exception that compiled code of cake throws is caught as cake::Exception: here, and across a plugin.
-#include <cake/chunk/format.hpp>
-#include <cake/storage/posix.hpp>
 #include <dlfcn.h>
 
+#include <cake/chunk/format.hpp>
+#include <cake/storage/posix.hpp>
 #include <cstdio>
 
 namespace {
@@ -38,5 +38,6 @@ int main() {
   const auto here = thrown_by("store", [] { cake::PosixStorage({.directory = kNoParent}); });
   const auto there = thrown_by("store of the plugin", [&] { open_store(kNoParent); });
   const auto geometry = thrown_by("geometry", [] { cake::ChunkGeometry({}, 0); });
-  return here != cake::Errc::ok && there == here && geometry == cake::Errc::invalid_argument ? 0 : 1;
+  return here != cake::Errc::ok && there == here && geometry == cake::Errc::invalid_argument ? 0
+                                                                                             : 1;
 }
