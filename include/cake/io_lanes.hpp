@@ -7,35 +7,21 @@
 // exception of a store or a session leaves a lane.
 #pragma once
 
-#include <algorithm>
-#include <atomic>
 #include <chrono>
-#include <condition_variable>
+#include <cstddef>
 #include <cstdint>
-#include <deque>
-#include <exception>
 #include <memory>
 #include <mutex>
-#include <new>
-#include <optional>
-#include <span>
-#include <stop_token>
-#include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
-#include "cake/detail/deadline_calls.hpp"
-#include "cake/detail/guarded.hpp"
 #include "cake/detail/lane_client.hpp"
-#include "cake/detail/parked_read.hpp"
 #include "cake/detail/process.hpp"
-#include "cake/detail/staging_pool.hpp"
-#include "cake/detail/storage_members.hpp"
-#include "cake/engine.hpp"
+#include "cake/result.hpp"
 #include "cake/scheduler/link_estimator.hpp"
 #include "cake/staging.hpp"
 #include "cake/storage_backend.hpp"
+#include "cake/types.hpp"
 
 namespace cake::inline CAKE_ABI {
 

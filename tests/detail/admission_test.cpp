@@ -84,3 +84,35 @@ TEST_CASE("a gate is void once a chunk below it is lost") {
   CHECK(state.view().front() == 0);
   CHECK(state.view().suffix_front() == 32);
 }
+
+TEST_CASE("the next layers of a chunk begin where the last ones that were asked for ended") {
+  OwnState state(Prompt("121", 8, 2));
+  const auto next = [&](std::uint32_t chunk, std::uint32_t most, LaneId lane = 0) {
+    return detail::next_layers(state.view(), lane, chunk, most);
+  };
+  CHECK(next(0, 4) == LayerRange{0, 4});
+  CHECK(next(0, ~0u) == LayerRange{0, 4});
+  CHECK(next(0, 0).empty());
+  CHECK(next(1, 4).empty());  // another lane's
+  CHECK(next(1, 3, 1) == LayerRange{0, 3});
+  const detail::ReadTicket first = state.load(0, {0, 1});
+  CHECK(next(0, 4).empty());  // its tables are not known
+  REQUIRE(state.begin_insert(first.id, Time(1)));
+  CHECK(next(0, 2) == LayerRange{1, 3});
+  state.failed(state.load(0, {1, 3}).id, Errc::io, Time(2));
+  CHECK(next(0, 4).empty());
+}
+
+TEST_CASE("a step from the front ends before what is there or is being inserted") {
+  OwnState state(Prompt("11111"));
+  CHECK(detail::compute_end(state.view(), 200) == 200);
+  const detail::ReadTicket ticket = state.load(3);
+  CHECK(detail::compute_end(state.view(), 88) == 88);  // a take-over
+  REQUIRE(state.begin_insert(ticket.id, Time(1)));
+  CHECK(detail::compute_end(state.view(), 88) == 48);
+  CHECK(detail::compute_end(state.view(), 20) == 20);
+  const Step step = state.step(0, 20);
+  CHECK(detail::compute_end(state.view(), 88) == 48);
+  state.done(step.id, 20, Errc::ok, Time(2));
+  CHECK(detail::compute_end(state.view(), 30) == 30);
+}

@@ -102,6 +102,14 @@ MUTANTS = [
     ("a session that waits for nobody goes on waiting", [
         ("if (!idle() && !idle_timed_out_ && now < idle_since_ + idle_timeout) {",
          "if (!idle_timed_out_) {")]),
+    ("a scheduler sees an old count of layers that were asked for", [
+        ("    copy.issued[c] = t_.issued[c];\n",
+         "")]),
+    ("a scheduler does not see that compute has a chunk", [
+        ("  if (from == to) return;\n"
+         "  touch(chunk);\n",
+         "  if (from == to) return;\n"
+         "  if (to != ChunkState::computing) touch(chunk);\n")]),
     # ---- planner ----
     ("compute is thought free while steps run", [
         (" +\n"
@@ -274,7 +282,25 @@ MUTANTS = [
          "      const Error why = detail::caught(Errc::io, \"read of a chunk\");\n"
          "      (void)job.parked.release();\n")],
      "io_lanes_test.cpp", "a completion that throws keeps its buffer until its read has ended"),
+    ("a session is asked under the lock of all lanes", [
+        ("      session.asked = true;\n"
+         "      lock.unlock();\n",
+         "      session.asked = true;\n"),
+        ("      lock.lock();\n"
+         "      session.asked = false;\n",
+         "      session.asked = false;\n")],
+     "io_lanes_test.cpp", "a scheduler that thinks for long holds up no other session"),
     # ---- session ----
+    ("a scheduler thinks about a load under the lock that reads need", [
+        ("      const auto answer = core_.ask(question);  // without the lock, which others need\n",
+         "      std::unique_lock held(mutex_);\n"
+         "      const auto answer = core_.ask(question);\n"
+         "      held.unlock();\n")],
+     "io_lanes_test.cpp", "reads land and steps end while the scheduler of their session thinks"),
+    ("nobody hears that no lane has anything to read", [
+        ("      if (core_.idle()) changed_.notify_all();  // compute goes on by itself\n",
+         "")],
+     "io_lanes_test.cpp", "a session that no lane has a read for goes on at once"),
     ("the end of a step is no change", [
         ("  changed();\n"
          "  log_.step_ended(ran, now);\n",

@@ -6,7 +6,31 @@
 // mutex, but for LaneClient::wanted().
 #pragma once
 
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <concepts>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "cake/detail/guarded.hpp"
 #include "cake/detail/lane_client.hpp"
+#include "cake/detail/parked_read.hpp"
+#include "cake/detail/process.hpp"
+#include "cake/detail/staging_pool.hpp"
+#include "cake/detail/tier_lookup.hpp"
+#include "cake/engine.hpp"
 #include "cake/io_lanes.hpp"
 #include "cake/storage_backend.hpp"
 
@@ -67,7 +91,8 @@ struct IoLanes<S>::Core final : detail::LaneHost {
         pool(device == nullptr
                  ? options.staging_bytes
                  : std::min<std::uint64_t>(options.staging_bytes, device->arena().size()),
-             device == nullptr ? std::size_t{threads_per_lane()} * tier_count() + 4 : 0) {
+             device == nullptr ? std::size_t{threads_per_lane()} * tier_count() + 4 : 0),
+        lookups(storage_in, tier_count()) {
     if (device != nullptr) options.staging = device;
     const std::uint32_t n = tier_count();
     const std::size_t n_threads = std::size_t{n} * threads_per_lane();
@@ -75,7 +100,6 @@ struct IoLanes<S>::Core final : detail::LaneHost {
       lanes.emplace_back(options.prior);
       lanes.back().active.reserve(threads_per_lane());
     }
-    for (std::uint32_t t = 0; t < (asks_tiers ? n : 1); ++t) calls.emplace_back();
     reserve_room(n_threads);
     threads.reserve(n_threads);
     for (unsigned t = 0; t < threads_per_lane(); ++t) {
@@ -223,121 +247,13 @@ struct IoLanes<S>::Core final : detail::LaneHost {
     free(std::move(unused), lock);
   }
 
-  using Answer = Result<std::vector<StoredChunk>>;
-
-  /// What a call of lookup owns, so that nobody needs to wait for it.
-  struct Asked {
-    std::shared_ptr<const std::vector<ChunkKey>> keys;
-    std::optional<Answer> answer;
-    Status problem;  // of a part of the answer
-    detail::DeadlineCalls::Ticket ticket;
-  };
-
-  /// One tier after the other where the store can be asked so, all at once: a tier that does not
-  /// answer leaves the others'.
-  static constexpr bool asks_tiers = detail::HasLookupTier<S>;
-
-  void discard(LaneId tier, const ChunkKey& key) noexcept override {
-    (void)detail::guarded(Errc::io, "erase",
-                          [&] { return detail::erase_in_tier(storage, tier, key); });
+  Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys,
+                                          std::uint64_t object_bytes, Time timeout,
+                                          const std::stop_token& stop_token,
+                                          Status& problem) override {
+    return lookups.lookup(keys, object_bytes, timeout, stop_token, problem);
   }
-
-  Answer lookup(std::span<const ChunkKey> keys, std::uint64_t object_bytes, Time timeout,
-                const std::stop_token& stop_token, Status& problem) override {
-    std::optional<Answer> merged;
-    if constexpr (detail::lookup_never_blocks<S>()) {
-      for (std::uint32_t t = 0; t < calls.size(); ++t) {
-        Status part;
-        merge(merged, ask(keys, object_bytes, t, part), problem);
-        if (problem) problem = part;
-      }
-      return merged ? std::move(*merged) : Answer(problem.error());
-    }
-    const auto owned = std::make_shared<const std::vector<ChunkKey>>(keys.begin(), keys.end());
-    std::vector<std::shared_ptr<Asked>> all;
-    const auto begun = detail::DeadlineCalls::Clock::now();
-    for (std::uint32_t t = 0; t < calls.size(); ++t) {
-      all.push_back(std::make_shared<Asked>(Asked{owned, std::nullopt, {}, nullptr}));
-      // A tier whose last lookup still hangs is not waited for when there are others.
-      if (calls.size() > 1 && calls[t].hanging() > 0) continue;
-      all[t]->ticket = calls[t].begin([this, asked = all[t].get(), keep = all[t], object_bytes, t] {
-        asked->answer.emplace(ask(*asked->keys, object_bytes, t, asked->problem));
-      });
-    }
-    for (std::uint32_t t = 0; t < calls.size(); ++t) {
-      const Time waited = calls[t].hanging() > 0 ? timeout / 16 : timeout;
-      const auto outcome = calls[t].wait(all[t]->ticket, begun + waited, stop_token);
-      if (outcome == detail::DeadlineCalls::Outcome::done) {
-        if (problem) problem = all[t]->problem;
-        merge(merged, std::move(*all[t]->answer), problem);
-      } else if (problem) {
-        problem = no_answer(outcome, t, waited);
-      }
-    }
-    if (!merged) return problem ? Error{Errc::io, 0, "lookup"} : problem.error();
-    return std::move(*merged);
-  }
-
-  /// One tier's answer beside that of the others; an error is noted and leaves them.
-  void merge(std::optional<Answer>& merged, Answer answer, Status& problem) const {
-    if (!answer) {
-      if (problem) problem = answer.error();
-      return;
-    }
-    if (!merged) {
-      merged = std::move(answer);
-      return;
-    }
-    for (std::size_t i = 0; i < answer->size(); ++i) {
-      StoredChunk& chunk = (**merged)[i];
-      if (!(*answer)[i].stored()) continue;
-      chunk.size = (*answer)[i].size;
-      chunk.tiers |= (*answer)[i].tiers;
-    }
-  }
-
-  Error no_answer(detail::DeadlineCalls::Outcome outcome, std::uint32_t tier, Time waited) const {
-    using Outcome = detail::DeadlineCalls::Outcome;
-    if (outcome == Outcome::canceled) return Error{Errc::canceled, 0, "lookup"};
-    const std::string where =
-        calls.size() > 1 ? "lookup in tier " + std::to_string(tier) : "lookup";
-    if (outcome == Outcome::refused) {
-      return Error{Errc::timeout, 0,
-                   where +
-                       ": earlier lookups still hang, so it was not asked; look at the disk or "
-                       "the server behind it"};
-    }
-    return Error{Errc::timeout, 0,
-                 where + ": no answer within " + std::to_string(waited.count() / 1'000'000) +
-                     " ms (SessionOptions::lookup_timeout); the prompt runs without it"};
-  }
-
-  Answer ask(std::span<const ChunkKey> keys, std::uint64_t object_bytes, std::uint32_t tier,
-             Status& problem) noexcept {
-    return detail::guarded(Errc::io, "lookup", [&]() -> Answer {
-      Answer found = lookup_in(keys, tier);
-      if (!found) return found;
-      problem = detail::lookup_problem_of(storage);
-      found->resize(keys.size());
-      const std::uint32_t known = (1u << lanes.size()) - 1;
-      for (std::size_t i = 0; i < keys.size(); ++i) {
-        StoredChunk& chunk = (*found)[i];
-        if (chunk.size != 0 && chunk.size != object_bytes) {
-          if (detail::HasEraseTier<S> || !asks_tiers) discard(tier, keys[i]);
-          chunk = {};
-        }
-        chunk.tiers &= known;
-      }
-      return found;
-    });
-  }
-  Answer lookup_in(std::span<const ChunkKey> keys, std::uint32_t tier) {
-    if constexpr (asks_tiers) {
-      return storage.lookup_tier(tier, keys);
-    } else {
-      return storage.lookup(keys);  // all of it at once
-    }
-  }
+  void discard(LaneId tier, const ChunkKey& key) noexcept override { lookups.discard(tier, key); }
 
   // ---- lanes ----
 
@@ -673,7 +589,7 @@ struct IoLanes<S>::Core final : detail::LaneHost {
   std::size_t turn = 0;
   bool stop = false;
   std::vector<std::thread> threads;
-  std::deque<detail::DeadlineCalls> calls;  // one for each tier that is asked; ends first
+  detail::TierLookup<S> lookups;  // ends first
 };
 
 }  // namespace cake::inline CAKE_ABI
