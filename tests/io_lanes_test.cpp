@@ -6,7 +6,10 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -277,10 +280,7 @@ TEST_CASE("a dead tier keeps neither memory nor threads of another") {
     CHECK(loaded == kChunks / 2);
   }
   CHECK(storage.slow.release() > 0);
-  eventually([&] {
-    lanes.wake();
-    return lanes.free_staging_bytes() == lanes.staging_bytes();
-  });
+  eventually([&] { return lanes.free_staging_bytes() == lanes.staging_bytes(); });
 }
 
 TEST_CASE("a lane whose memory is held by abandoned reads is down, and comes back with them") {
@@ -293,14 +293,14 @@ TEST_CASE("a lane whose memory is held by abandoned reads is down, and comes bac
   CHECK(run(stored, lanes, LoadOnlyScheduler(), options).tokens_loaded == 0);
   eventually([&] { return lanes.quarantined() == 2; });
   CHECK(lanes.free_staging_bytes() == 0);
-  CHECK(lanes.down(0, stored.object_bytes));
+  CHECK(lanes.host().down(0, stored.object_bytes));
   // Nobody waits for the idle_timeout of these.
   for (int i = 0; i < 3; ++i) {
     CHECK(run(stored, lanes, LoadOnlyScheduler(), options).tokens_loaded == 0);
   }
   storage.heal();
   CHECK(storage.release() == 2);
-  eventually([&] { return !lanes.down(0, stored.object_bytes); });
+  eventually([&] { return !lanes.host().down(0, stored.object_bytes); });
   CHECK(run(stored, lanes, LoadOnlyScheduler()).tokens_loaded == kChunk * kChunks);
 }
 
@@ -434,6 +434,177 @@ class LoadsAfterStep : public LoadOnlyScheduler {
 };
 
 }  // namespace
+
+namespace {
+
+/// Closed until it is opened, or for 30 s, which no good run needs.
+class Door {
+ public:
+  void pass() {
+    std::unique_lock lock(mutex_);
+    ++waiting_;
+    if (!changed_.wait_for(lock, 30s, [this] { return open_; })) late_ = true;
+    --waiting_;
+  }
+  void open() {
+    std::lock_guard lock(mutex_);
+    open_ = true;
+    changed_.notify_all();
+  }
+  int waiting() {
+    std::lock_guard lock(mutex_);
+    return waiting_;
+  }
+  /// Somebody waited until his time was over.
+  bool late() {
+    std::lock_guard lock(mutex_);
+    return late_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int waiting_ = 0;
+  bool open_ = false;
+  bool late_ = false;
+};
+
+/// Thinks behind a door: about its third load, or about its first step.
+class ThinksLong : public LoadOnlyScheduler {
+ public:
+  ThinksLong(Door& door, bool about_loads) : door_(&door), about_loads_(about_loads) {}
+  Step next_step(const RunView& view, std::uint32_t budget, Time now) {
+    if (!about_loads_) door_->pass();
+    return LoadOnlyScheduler::next_step(view, budget, now);
+  }
+  std::optional<LoadRequest> next_load(const RunView& view, LaneId lane, Time now) {
+    if (about_loads_ && ++loads_ > 2) door_->pass();
+    return LoadOnlyScheduler::next_load(view, lane, now);
+  }
+
+ private:
+  Door* door_;
+  bool about_loads_;
+  int loads_ = 0;
+};
+
+}  // namespace
+
+TEST_CASE("a scheduler that thinks for long holds up no other session") {
+  const bool about_loads = GENERATE(true, false);
+  CAPTURE(about_loads);
+  Stored stored;
+  Door door;
+  IoLanes lanes(stored.inner, {.threads = 4});
+  std::jthread other([&] {
+    ToyEngine engine(kTokens);
+    PrefillSession session(engine, lanes, ThinksLong(door, about_loads), kPatient);
+    engine.clear();
+    session.begin({.tokens = stored.prompt, .chunk_tokens = kChunk});
+    for (Step step; (step = session.next(256)).kind != Step::Kind::finished;) {
+      if (step.kind == Step::Kind::wait) {
+        session.wait(step.until);
+      } else {
+        session.done(step, step.tokens.size(),
+                     engine.prefill(stored.prompt, step.tokens, session.gate(step)));
+      }
+    }
+    (void)session.finish();
+  });
+  eventually([&] { return door.waiting() != 0; });
+  for (int i = 0; i < 5; ++i) {
+    CHECK(run(stored, lanes, LoadOnlyScheduler()).tokens_loaded == kChunk * kChunks);
+  }
+  CHECK(lanes.free_staging_bytes() <= lanes.staging_bytes());
+  CHECK_FALSE(lanes.host().down(0, stored.object_bytes));
+  CHECK(door.waiting() != 0);
+  CHECK_FALSE(door.late());
+  door.open();
+}
+
+namespace {
+
+/// Loads the second half, and thinks behind a door about every load beside a step.
+class ThinksBesideSteps : public FixedSplitScheduler {
+ public:
+  explicit ThinksBesideSteps(Door& door) : door_(&door) {}
+  std::optional<LoadRequest> next_load(const RunView& view, LaneId lane, Time now) {
+    if (!view.running().empty()) door_->pass();
+    return FixedSplitScheduler::next_load(view, lane, now);
+  }
+
+ private:
+  Door* door_;
+};
+
+struct CountsInserts : ToyEngine {
+  using ToyEngine::ToyEngine;
+  Status insert(const Slice& slice, const KvView& view) {
+    Status status = ToyEngine::insert(slice, view);
+    ++inserts;
+    return status;
+  }
+  std::atomic<int> inserts{0};
+};
+
+/// Reads wait behind a door.
+struct BehindDoor {
+  MemoryStorage& inner;
+  Door& door;
+  Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> k) { return inner.lookup(k); }
+  Status read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out) {
+    door.pass();
+    return inner.read(tier, key, offset, out);
+  }
+  Status write(const ChunkKey& key, ConstBytes bytes) { return inner.write(key, bytes); }
+  Status erase(const ChunkKey& key) { return inner.erase(key); }
+};
+
+}  // namespace
+
+TEST_CASE("reads land and steps end while the scheduler of their session thinks") {
+  Stored stored;
+  Door reads;
+  Door thoughts;
+  BehindDoor storage{stored.inner, reads};
+  IoLanes lanes(storage, {.threads = 4});
+  CountsInserts engine(kTokens);
+  engine.clear();
+  PrefillSession session(engine, lanes, ThinksBesideSteps(thoughts), kPatient);
+  session.begin({.tokens = stored.prompt, .chunk_tokens = kChunk});
+  eventually([&] { return reads.waiting() >= 2; });
+  Step step = session.next(kChunk);
+  REQUIRE(step.kind == Step::Kind::compute);
+  reads.open();
+  eventually([&] { return thoughts.waiting() != 0; });
+  eventually([&] { return engine.inserts >= 2; });
+  session.done(step, step.tokens.size(), engine.prefill(stored.prompt, step.tokens));
+  CHECK(thoughts.waiting() != 0);
+  CHECK_FALSE(thoughts.late());
+  thoughts.open();
+  while ((step = session.next(256)).kind != Step::Kind::finished) {
+    if (step.kind == Step::Kind::wait) {
+      session.wait(step.until);
+    } else {
+      session.done(step, step.tokens.size(), engine.prefill(stored.prompt, step.tokens));
+    }
+  }
+  CHECK(session.finish().status);
+  CHECK(engine.kv() == stored.expected);
+}
+
+TEST_CASE("a session that no lane has a read for goes on at once") {
+  // The lanes say so while the session waits: nobody waits for the idle timeout of minutes.
+  struct Declines : LoadOnlyScheduler {
+    std::optional<LoadRequest> next_load(const RunView&, LaneId, Time) {
+      std::this_thread::sleep_for(5ms);
+      return std::nullopt;
+    }
+  };
+  Stored stored;
+  IoLanes lanes(stored.inner);
+  CHECK(run(stored, lanes, Declines()).tokens_computed == kTokens);
+}
 
 TEST_CASE("lanes are woken when the end of a step gives them something to do") {
   Stored stored;

@@ -131,9 +131,9 @@ TEST_CASE("a lane with fewer threads than asked for is down when all of them are
   PrefillSession<ToyEngine, Storage, LoadOnlyScheduler> session(world.engine, lanes, {}, kPatient);
   session.begin({.tokens = world.prompt, .chunk_tokens = kChunk});
   while (world.storage.waiting == 0) std::this_thread::sleep_for(1ms);
-  CHECK_FALSE(lanes.down(0));
+  CHECK_FALSE(lanes.host().down(0, 0));
   (void)session.finish();
-  CHECK(lanes.down(0));
+  CHECK(lanes.host().down(0, 0));
   world.storage.stuck = false;
 }
 

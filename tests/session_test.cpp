@@ -40,7 +40,6 @@ void store(MemoryStorage& storage, const std::vector<TokenId>& prompt) {
 template <class S>
 void wait_for_staging(IoLanes<S>& lanes, std::uint64_t bytes) {
   for (int i = 0; i < 5000 && lanes.free_staging_bytes() != bytes; ++i) {
-    lanes.wake();
     std::this_thread::sleep_for(1ms);
   }
   CHECK(lanes.free_staging_bytes() == bytes);
@@ -149,7 +148,6 @@ TEST_CASE(
   CHECK(lanes.free_staging_bytes() < 8u << 20);
   CHECK(storage.release() == 1);
   for (int i = 0; i < 5000 && lanes.free_staging_bytes() != 8u << 20; ++i) {
-    lanes.wake();
     std::this_thread::sleep_for(1ms);
   }
   CHECK(lanes.free_staging_bytes() == 8u << 20);
@@ -196,13 +194,13 @@ TEST_CASE("when every thread of a lane is stuck, compute does everything") {
     (void)session.finish();  // does not wait for them
   }
   PrefillSession session(engine, lanes, Meet(hasty));
-  CHECK(lanes.down(0));
+  CHECK(lanes.host().down(0, 0));
   const PrefillReport report = drive(session, engine, prompt, true);
   REQUIRE(report.status.has_value());
   CHECK(report.tokens_computed == 1000);
   CHECK(engine.kv() == computed(prompt));
   storage.stuck = false;
-  while (lanes.down(0) || storage.waiting != 0) std::this_thread::yield();
+  while (lanes.host().down(0, 0) || storage.waiting != 0) std::this_thread::yield();
   engine.clear();
   PrefillSession again(engine, lanes, LoadOnlyScheduler(), {.idle_timeout = 1min});
   CHECK(drive(again, engine, prompt, true).tokens_loaded == 960);

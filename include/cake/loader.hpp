@@ -91,8 +91,8 @@ class Loader {
     }
     Status failure;
     std::vector<Running> running;  // steps that the device has not finished, oldest first
-    running.reserve(2);            // as many as a session has in flight
     try {
+      running.reserve(2);  // as many as a session has in flight
       run(tokens, running);
     } catch (...) {
       failure = detail::caught(Errc::device, "prefill");

@@ -7,7 +7,6 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
 #include <concepts>
 #include <cstdint>
 #include <optional>
@@ -18,10 +17,6 @@
 #include "cake/types.hpp"
 
 namespace cake::inline CAKE_ABI {
-
-namespace detail {
-class PrefillState;
-}
 
 /// What compute does next.
 struct Step {
@@ -80,6 +75,10 @@ struct PrefillSpec {
     return layers.size() * layer_bytes + (layers.begin == 0 ? head_bytes : 0) +
            (layers.end == n_layers ? foot_bytes : 0);
   }
+  /// Where they begin in the stored object.
+  constexpr std::uint64_t read_offset(LayerRange layers) const {
+    return layers.begin == 0 ? 0 : head_bytes + layers.begin * layer_bytes;
+  }
   constexpr Slice whole(std::uint32_t chunk) const {
     return {chunk, object_range(chunk), {0, n_layers}};
   }
@@ -120,214 +119,99 @@ struct OpenBytes {
   std::uint64_t bytes = 0;
 };
 
-/// How a run stands, as schedulers see it.
+namespace detail {
+
+/// What a RunView shows: one column per fact of a chunk, and sums over them. ChunkTable keeps it
+/// right.
+struct RunTables {
+  PrefillSpec spec;
+  std::vector<ChunkState> state;               // [end_chunk]
+  std::vector<std::uint8_t> parsed;            // [end_chunk] header and tables are known
+  std::vector<std::uint8_t> unloadable;        // [end_chunk] never to be loaded (again)
+  std::vector<std::uint16_t> issued;           // [end_chunk] layers asked for
+  std::vector<std::uint64_t> layers_resident;  // [end_chunk][layer_words] bit set
+  std::vector<std::uint32_t> next_absent;      // [end_chunk] at the start
+  std::vector<std::uint32_t> next_stored;      // [end_chunk] at the start
+  std::vector<std::uint32_t> late_holes;       // became holes after the start; sorted
+  std::vector<LinkEstimator> lanes;
+  std::vector<OpenBytes> open_bytes;  // one entry per set of tiers that occurs
+  std::vector<RunningStep> running;   // in the order of issue, at most two
+  FinishedStep finished;
+  std::uint32_t layer_words = 1;
+  std::uint32_t front = 0;
+  std::uint32_t suffix_front = 0;
+  std::uint32_t open_chunks = 0;
+  std::uint32_t loaded_chunks = 0;
+  std::uint32_t inserting_chunks = 0;
+  std::uint32_t holes = 0;
+  bool may_gate = false;
+};
+
+}  // namespace detail
+
+/// How a run stands, as schedulers see it. A scheduler keeps no view beyond the call that it is
+/// given to; the spec lives as long as the run.
 class RunView {
  public:
-  const PrefillSpec& spec() const { return spec_; }
-  ChunkState state(std::uint32_t chunk) const { return state_[chunk]; }
+  explicit RunView(const detail::RunTables& tables) : t_(&tables) {}
+
+  const PrefillSpec& spec() const { return t_->spec; }
+  ChunkState state(std::uint32_t chunk) const { return t_->state[chunk]; }
   /// First token whose KV is neither resident nor claimed by a step. Everything below it is, in
   /// order.
-  std::uint32_t front() const { return front_; }
-  std::uint32_t front_chunk() const { return spec_.chunk_of(front_); }
+  std::uint32_t front() const { return t_->front; }
+  std::uint32_t front_chunk() const { return t_->spec.chunk_of(t_->front); }
   /// First token at or above the prefix's end that no step has claimed.
-  std::uint32_t suffix_front() const { return suffix_front_; }
+  std::uint32_t suffix_front() const { return t_->suffix_front; }
   /// The engine takes a gated step now.
-  bool may_gate() const { return may_gate_; }
+  bool may_gate() const { return t_->may_gate; }
 
   /// First chunk at or above `chunk` that only compute can fill; spec().end_chunk when there is
   /// none.
   std::uint32_t next_hole(std::uint32_t chunk) const {
-    const auto late = std::lower_bound(late_holes_.begin(), late_holes_.end(), chunk);
-    const std::uint32_t early = chunk < spec_.end_chunk ? next_absent_[chunk] : spec_.end_chunk;
-    return late == late_holes_.end() ? early : std::min(early, *late);
+    const auto late = std::lower_bound(t_->late_holes.begin(), t_->late_holes.end(), chunk);
+    const std::uint32_t end = t_->spec.end_chunk;
+    const std::uint32_t early = chunk < end ? t_->next_absent[chunk] : end;
+    return late == t_->late_holes.end() ? early : std::min(early, *late);
   }
   /// First chunk at or above `chunk` that is stored, whatever became of it; spec().end_chunk when
   /// there is none.
   std::uint32_t next_stored(std::uint32_t chunk) const {
-    return chunk < spec_.end_chunk ? next_stored_[chunk] : spec_.end_chunk;
+    return chunk < t_->spec.end_chunk ? t_->next_stored[chunk] : t_->spec.end_chunk;
   }
   /// Holes that no step has claimed.
-  std::uint32_t holes() const { return n_holes_; }
+  std::uint32_t holes() const { return t_->holes; }
   /// Chunks that became holes after the start, whatever became of them since.
-  std::uint32_t lost_chunks() const { return static_cast<std::uint32_t>(late_holes_.size()); }
+  std::uint32_t lost_chunks() const { return static_cast<std::uint32_t>(t_->late_holes.size()); }
 
-  std::span<const OpenBytes> open_bytes() const { return open_bytes_; }
-  std::uint32_t open_chunks() const { return open_chunks_; }
+  std::span<const OpenBytes> open_bytes() const { return t_->open_bytes; }
+  std::uint32_t open_chunks() const { return t_->open_chunks; }
   /// Chunks that a load made resident, and chunks that are being inserted.
-  std::uint32_t loaded_chunks() const { return loaded_chunks_; }
-  std::uint32_t inserting_chunks() const { return inserting_chunks_; }
-  const LinkEstimator& lane(LaneId lane) const { return lanes_[lane]; }
-  std::uint32_t n_lanes() const { return static_cast<std::uint32_t>(lanes_.size()); }
+  std::uint32_t loaded_chunks() const { return t_->loaded_chunks; }
+  std::uint32_t inserting_chunks() const { return t_->inserting_chunks; }
+  const LinkEstimator& lane(LaneId lane) const { return t_->lanes[lane]; }
+  std::uint32_t n_lanes() const { return static_cast<std::uint32_t>(t_->lanes.size()); }
   bool on_lane(std::uint32_t chunk, LaneId lane) const {
-    return (spec_.stored[chunk].tiers >> lane & 1) != 0;
+    return (t_->spec.stored[chunk].tiers >> lane & 1) != 0;
   }
   /// Layers of a chunk that have been asked for; always the first ones.
-  std::uint32_t layers_issued(std::uint32_t chunk) const { return issued_[chunk]; }
+  std::uint32_t layers_issued(std::uint32_t chunk) const { return t_->issued[chunk]; }
   /// Its header and tables are known, so that further slices may be asked for.
-  bool parsed(std::uint32_t chunk) const { return (flags_[chunk] & kParsed) != 0; }
+  bool parsed(std::uint32_t chunk) const { return t_->parsed[chunk] != 0; }
   /// It will never be loaded (again): absent, failed, or taken over. Inserts may still run.
-  bool unloadable(std::uint32_t chunk) const { return (flags_[chunk] & kUnloadable) != 0; }
+  bool unloadable(std::uint32_t chunk) const { return t_->unloadable[chunk] != 0; }
 
-  std::span<const RunningStep> running() const { return running_; }
-  const FinishedStep& finished() const { return finished_; }
+  std::span<const RunningStep> running() const { return t_->running; }
+  const FinishedStep& finished() const { return t_->finished; }
 
   bool layer_resident(std::uint32_t chunk, std::uint32_t layer) const {
-    return (layers_resident_[std::size_t{chunk} * layer_words_ + layer / 64] >> (layer % 64) & 1) !=
-           0;
+    const std::uint64_t word =
+        t_->layers_resident[std::size_t{chunk} * t_->layer_words + layer / 64];
+    return (word >> (layer % 64) & 1) != 0;
   }
 
  private:
-  friend class detail::PrefillState;
-
-  static constexpr std::uint8_t kParsed = 1;      // tables are known
-  static constexpr std::uint8_t kUnloadable = 2;  // never to be loaded (again)
-  static constexpr std::uint8_t kLate = 4;        // became a hole after the start
-
-  void begin(const PrefillSpec& spec, std::span<const LinkEstimate> priors) {
-    *this = RunView();
-    spec_ = spec;
-    may_gate_ = spec.may_gate;
-    const std::uint32_t n = spec.end_chunk;
-    late_holes_.reserve(n);  // so that no change during the run needs memory
-    running_.reserve(2);
-    state_.assign(n, ChunkState::open);
-    flags_.assign(n, 0);
-    issued_.assign(n, 0);
-    inserting_.assign(n, 0);
-    layer_words_ = (spec.n_layers + 63) / 64;
-    layers_resident_.assign(std::size_t{n} * layer_words_, 0);
-    next_absent_.resize(n);
-    next_stored_.resize(n);
-    for (std::uint32_t i = n; i-- > 0;) {
-      const bool usable = spec.stored[i].stored() && !cut_by_resident(i);
-      next_absent_[i] = usable ? (i + 1 < n ? next_absent_[i + 1] : n) : i;
-      next_stored_[i] = usable ? i : (i + 1 < n ? next_stored_[i + 1] : n);
-      if (spec.chunk_range(i).end <= spec.resident_tokens) {
-        state_[i] = ChunkState::resident;
-      } else if (usable) {
-        count_open(i, 1);
-        ++open_chunks_;
-      } else {
-        state_[i] = ChunkState::hole;
-        flags_[i] = kUnloadable;
-        ++n_holes_;
-      }
-    }
-    for (const LinkEstimate& prior : priors) lanes_.emplace_back(prior);
-    suffix_front_ = std::max(spec.prefix_end(), spec.resident_tokens);
-    front_ = spec.resident_tokens;
-    if (front_ < spec.prefix_end() && front_ % spec.chunk_tokens != 0) {
-      // The rest of a chunk that the engine holds in part belongs to compute from the start.
-      set_state(front_chunk(), ChunkState::computing);
-      partial_end_ = front_;
-    }
-    advance();
-  }
-
-  bool cut_by_resident(std::uint32_t chunk) const {
-    const TokenRange tokens = spec_.chunk_range(chunk);
-    return tokens.begin < spec_.resident_tokens;
-  }
-
-  /// Bytes of a chunk that have not been asked for.
-  std::uint64_t unissued(std::uint32_t chunk) const {
-    return issued_[chunk] >= spec_.n_layers ? 0
-                                            : spec_.read_bytes({issued_[chunk], spec_.n_layers});
-  }
-
-  void count_open(std::uint32_t chunk, int sign) {
-    const std::uint32_t tiers = spec_.stored[chunk].tiers;
-    auto entry = std::find_if(open_bytes_.begin(), open_bytes_.end(),
-                              [&](const OpenBytes& o) { return o.tiers == tiers; });
-    if (entry == open_bytes_.end()) entry = open_bytes_.insert(entry, {tiers, 0});
-    entry->bytes = sign > 0 ? entry->bytes + unissued(chunk) : entry->bytes - unissued(chunk);
-  }
-
-  static bool loadable(ChunkState state) {
-    return state == ChunkState::open || state == ChunkState::loading ||
-           state == ChunkState::inserting;
-  }
-
-  /// Keeps every sum right.
-  void set_state(std::uint32_t chunk, ChunkState to) {
-    const ChunkState from = state_[chunk];
-    if (from == to) return;
-    if (loadable(from) && !loadable(to)) count_open(chunk, -1);
-    if (from == ChunkState::open) --open_chunks_;
-    if (from == ChunkState::inserting) --inserting_chunks_;
-    if (to == ChunkState::inserting) ++inserting_chunks_;
-    if (from == ChunkState::inserting && to == ChunkState::resident) ++loaded_chunks_;
-    if (from == ChunkState::hole) --n_holes_;
-    if (to == ChunkState::hole) {
-      ++n_holes_;
-      if (next_absent_[chunk] != chunk && (flags_[chunk] & kLate) == 0) {
-        flags_[chunk] |= kLate;
-        late_holes_.insert(std::lower_bound(late_holes_.begin(), late_holes_.end(), chunk), chunk);
-      }
-    }
-    state_[chunk] = to;
-    if (!loadable(from) && loadable(to)) count_open(chunk, 1);
-    if (to == ChunkState::open) ++open_chunks_;
-  }
-
-  void issue(std::uint32_t chunk, LayerRange layers) {
-    count_open(chunk, -1);
-    issued_[chunk] = static_cast<std::uint16_t>(layers.end);
-    count_open(chunk, 1);
-  }
-
-  /// True when that was the last layer that was missing.
-  bool add_layers(std::uint32_t chunk, LayerRange layers) {
-    std::uint64_t* words = &layers_resident_[std::size_t{chunk} * layer_words_];
-    for (std::uint32_t l = layers.begin; l < layers.end; ++l) words[l / 64] |= 1ull << (l % 64);
-    int set = 0;
-    for (std::uint32_t w = 0; w < layer_words_; ++w) set += std::popcount(words[w]);
-    return static_cast<std::uint32_t>(set) == spec_.n_layers;
-  }
-  void drop_layers(std::uint32_t chunk) {
-    std::fill_n(&layers_resident_[std::size_t{chunk} * layer_words_], layer_words_, 0);
-  }
-
-  /// Moves the front over everything that is resident or claimed by a step.
-  void advance() {
-    while (front_ < spec_.prefix_end()) {
-      const std::uint32_t chunk = front_chunk();
-      const TokenRange tokens = spec_.chunk_range(chunk);
-      if (state_[chunk] == ChunkState::computing) {
-        if (partial_end_ > tokens.begin && partial_end_ < tokens.end) {
-          front_ = partial_end_;
-          return;
-        }
-      } else if (state_[chunk] != ChunkState::resident) {
-        return;
-      }
-      front_ = tokens.end;
-    }
-    front_ = std::max(front_, suffix_front_);
-  }
-
-  PrefillSpec spec_;
-  std::vector<ChunkState> state_;               // [end_chunk]
-  std::vector<std::uint8_t> flags_;             // [end_chunk]
-  std::vector<std::uint16_t> issued_;           // [end_chunk] layers asked for
-  std::vector<std::uint16_t> inserting_;        // [end_chunk] slices being inserted
-  std::vector<std::uint64_t> layers_resident_;  // [end_chunk][layer_words_] bit set
-  std::vector<std::uint32_t> next_absent_;      // [end_chunk]
-  std::vector<std::uint32_t> next_stored_;      // [end_chunk]
-  std::vector<std::uint32_t> late_holes_;       // sorted
-  std::vector<LinkEstimator> lanes_;
-  std::vector<OpenBytes> open_bytes_;  // one entry per set of tiers that occurs
-  std::vector<RunningStep> running_;   // in the order of issue, at most two
-  FinishedStep finished_;
-  std::uint32_t layer_words_ = 1;
-  std::uint32_t front_ = 0;
-  std::uint32_t suffix_front_ = 0;
-  std::uint32_t partial_end_ = 0;  // where the step that covers a chunk in part ends
-  std::uint32_t open_chunks_ = 0;
-  std::uint32_t loaded_chunks_ = 0;
-  std::uint32_t inserting_chunks_ = 0;
-  std::uint32_t n_holes_ = 0;
-  bool may_gate_ = false;
+  const detail::RunTables* t_;
 };
 
 /// Decides what is computed and what is loaded. A pure state machine: no thread, clock, lock or

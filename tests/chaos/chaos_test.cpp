@@ -80,7 +80,6 @@ void share_lanes(const World& world, S& storage, const LaneOptions& options, Ran
   threads.clear();
   seats[0].stage = "staging memory comes back";
   while (lanes.free_staging_bytes() != lanes.staging_bytes() || lanes.quarantined() != 0) {
-    lanes.wake();
     nap(500);
   }
   seats[0].stage = "~IoLanes";

@@ -149,12 +149,10 @@ Outcome run(Storage& storage, const std::vector<TokenId>& prompt,
     outcome.ok = outcome.ok && loader.prefill(prompt).status.has_value();
     outcome.right = outcome.right && engine.toy.kv() == expected;
     for (int i = 0; i < 60'000 && loader.lanes().quarantined() != 0; ++i) {
-      loader.lanes().wake();
       std::this_thread::sleep_for(1ms);
     }
     for (int i = 0;
          i < 60'000 && loader.lanes().free_staging_bytes() != loader.lanes().staging_bytes(); ++i) {
-      loader.lanes().wake();
       std::this_thread::sleep_for(1ms);
     }
     outcome.ok =

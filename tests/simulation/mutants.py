@@ -9,93 +9,81 @@ occur exactly once in all of include/cake and src, in whatever file.
 
 MUTANTS = [
     ("a step drops the claim on a chunk", [
-        ("      view_.set_state(c, ChunkState::computing);\n",
-         "      if (c % 5 != 3) view_.set_state(c, ChunkState::computing);\n")]),
+        ("    set_state(c, ChunkState::computing);\n",
+         "    if (c % 5 != 3) set_state(c, ChunkState::computing);\n")]),
     ("insert after take-over", [
-        ("if (!entry->live || status_ != Errc::ok) {",
-         "if (status_ != Errc::ok) {")]),
+        ("  if (entry->phase != ReadPhase::reading || status_ != Errc::ok) {",
+         "  if (status_ != Errc::ok) {")]),
     ("a take-over leaves the read its claim", [
-        ("    reads_.revoke_reads(chunk);\n"
-         "  }\n"
-         "\n"
-         "  /// No slice of this chunk",
-         "  }\n"
-         "\n"
-         "  /// No slice of this chunk")]),
+        ("  chunks_.drop_layers(chunk);\n"
+         "  reads_.drop_reads_of(chunk);\n",
+         "  chunks_.drop_layers(chunk);\n")]),
     ("take over while inserting", [
-        ("if (state == ChunkState::inserting || state == ChunkState::resident ||",
-         "if (state == ChunkState::resident ||"),
-        ("computes_[chunk] != 0 && (state == ChunkState::open || state == ChunkState::loading);",
-         "(state == ChunkState::inserting ||\n"
-         "           (computes_[chunk] != 0 && (state == ChunkState::open || state == ChunkState::loading)));")]),
+        ("    case ChunkState::inserting:\n"
+         "    case ChunkState::resident:\n"
+         "      return false;",
+         "      return true;\n"
+         "    case ChunkState::resident:\n"
+         "      return false;"),
+        ("    if (!detail::may_compute_chunk(view, chunk, end)) break;",
+         "    if (!detail::may_compute_chunk(view, chunk, end) && view.state(chunk) != ChunkState::inserting) break;")]),
     ("off by one at the meet: a chunk is taken for whole one token early", [
-        ("if (range.end <= end) view_.set_state",
-         "if (range.end <= end + 1) view_.set_state")]),
+        ("if (range.end <= end) chunks_.set_state",
+         "if (range.end <= end + 1) chunks_.set_state")]),
     ("off by one at the meet: a step runs one token into the loads", [
-        ("      end = std::min(limit, spec.chunk_range(chunk).end);\n"
-         "    }\n"
-         "    return end;",
-         "      end = std::min(limit, spec.chunk_range(chunk).end);\n"
-         "    }\n"
-         "    if (end > view.front() && end < spec.prefix_end()) ++end;\n"
-         "    return end;")]),
+        ("    end = std::min(limit, spec.chunk_range(chunk).end);\n"
+         "  }\n"
+         "  return end;",
+         "    end = std::min(limit, spec.chunk_range(chunk).end);\n"
+         "  }\n"
+         "  if (end > view.front() && end < spec.prefix_end()) ++end;\n"
+         "  return end;")]),
     ("no wake-up time", [
         ("step.until = std::max(std::min(until, next_deadline()), now + Time(1));",
          "step.until = kNever;\n"
          "    (void)until;\n"
          "    (void)now;"),
-        ("    Time earliest = reads_.next_deadline();\n",
-         "    return kNever;\n"
-         "    Time earliest = reads_.next_deadline();\n")]),
+        ("  Time earliest = reads_.next_deadline();\n",
+         "  return kNever;\n"
+         "  Time earliest = reads_.next_deadline();\n")]),
     ("a dead lane is never declared down", [
-        ("if (lane >= view_.n_lanes() || view_.lane(lane).down() == down) return;",
-         "if (lane >= view_.n_lanes() || view_.lane(lane).down() == down || down) return;")]),
+        ("if (lane >= view().n_lanes() || view().lane(lane).down() == down) return;",
+         "if (lane >= view().n_lanes() || view().lane(lane).down() == down || down) return;")]),
     ("a gate opens one layer early", [
         ("return missing_ == have_[std::min<std::size_t>(layer, have_.size() - 1)] ? GateAnswer::open",
          "return missing_ == have_[layer == 0 ? 0 : layer - 1] ? GateAnswer::open")]),
     ("a lost chunk does not void the gate", [
-        ("      gate_.lost(chunk);\n",
+        ("    gate_.lost(chunk);\n",
          "")]),
     ("a second slice before the tables are parsed", [
-        ("return view.parsed(s.chunk) && (state",
-         "return (state"),
-        ("issued < spec.n_layers && view.parsed(chunk) && !view.unloadable(chunk) &&",
-         "issued < spec.n_layers && !view.unloadable(chunk) &&")]),
+        (": view.parsed(chunk) && (state == ChunkState::loading ||",
+         ": (state == ChunkState::loading ||")]),
     ("deadlines are ignored", [
-        ("if (!entry.live || entry.inserting || entry.deadline > now) continue;",
-         "if (entry.deadline > Time{0}) continue;")]),
+        ("if (entry.phase != ReadPhase::reading || entry.ticket.deadline > now) continue;",
+         "if (entry.ticket.deadline > Time{0}) continue;")]),
     ("give_back forgets the front", [
-        ("    view_.front_ = std::min(view_.front_, begin);\n",
+        ("  t_.front = std::min(t_.front, tokens.begin);\n",
          "")]),
     ("give_back forgets the suffix", [
-        ("    if (end > spec.prefix_end()) view_.suffix_front_ = std::max(begin, spec.prefix_end());\n",
+        ("  if (tokens.end > spec.prefix_end()) t_.suffix_front = std::max(tokens.begin, spec.prefix_end());\n",
          "")]),
     ("a chunk whose load failed stays loadable", [
-        ("    view_.flags_[chunk] |= RunView::kUnloadable;\n"
-         "    chunks_[chunk].load_error = why;\n",
-         "    chunks_[chunk].load_error = why;\n")]),
+        ("  chunks_.set_unloadable(chunk);\n"
+         "  log_.chunk_lost(chunk, why);\n",
+         "  log_.chunk_lost(chunk, why);\n")]),
     ("a late landing counts as a failure again", [
-        ("    const bool wanted = entry->live;\n"
-         "    if (wanted) {\n"
-         "      count_failure(*entry);\n"
-         "      loads_[entry->report].landed = now;",
-         "    const bool wanted = entry->live;\n"
-         "    {\n"
-         "      count_failure(*entry);\n"
-         "      loads_[entry->report].landed = now;")]),
+        ("  if (entry.holds_claim()) {\n"
+         "    log_.read_failed(entry, code, now);\n",
+         "  log_.read_failed(entry, code, now);\n"
+         "  if (entry.holds_claim()) {\n")]),
     ("the rest of a short step is kept as computed", [
-        ("      release_range(end, ran.tokens.end);\n"
-         "    }\n"
-         "    record.tokens",
-         "    }\n"
-         "    record.tokens")]),
+        ("    chunks_.release({end, ran.tokens.end});\n",
+         "")]),
     ("a failed insert counts as good", [
-        ("    if (!ok) {\n"
-         "      count_failure(*entry);\n"
-         "      mark_unloadable(chunk, Errc::device);\n"
-         "    } else if",
-         "    if (!ok) count_failure(*entry);\n"
-         "    if")]),
+        ("  if (!ok) {\n"
+         "    mark_unloadable(chunk, Errc::device);\n"
+         "  } else if",
+         "  if")]),
     ("an engine without gates gets gated steps", [
         ("if (!step.gated || !view.may_gate() || step.tokens.begin",
          "if (!step.gated || step.tokens.begin")]),
@@ -106,64 +94,64 @@ MUTANTS = [
         ("const Time limit = now > kNever - options_.read_timeout ? kNever : now + options_.read_timeout;",
          "const Time limit = kNever;")]),
     ("a chunk becomes a hole while it is inserted", [
-        ("if (view_.inserting_[chunk] != 0 ||\n",
+        ("if (chunks_.inserting(chunk) ||\n",
          "if (false ||\n")]),
     ("the front passes over chunks that are being inserted", [
-        ("} else if (state_[chunk] != ChunkState::resident) {",
-         "} else if (state_[chunk] != ChunkState::resident && state_[chunk] != ChunkState::inserting) {")]),
+        ("} else if (t_.state[chunk] != ChunkState::resident) {",
+         "} else if (t_.state[chunk] != ChunkState::resident && t_.state[chunk] != ChunkState::inserting) {")]),
     ("a session that waits for nobody goes on waiting", [
-        ("if (!declined && !idle_timed_out_ && now < idle_since_ + options_.idle_timeout) {",
+        ("if (!idle() && !idle_timed_out_ && now < idle_since_ + idle_timeout) {",
          "if (!idle_timed_out_) {")]),
     # ---- planner ----
     ("compute is thought free while steps run", [
-        ("      compute_free_ = std::max(compute_free_, to_seconds(running.begins)) +\n"
-         "                      cost.pass(running.tokens.begin, running.tokens.end);\n",
-         "      compute_free_ = std::max(compute_free_, to_seconds(running.begins));\n")],
-     "detail/planner/schedule_planner_test.cpp", "compute is free when the steps that were handed out end, the second after the first"),
+        (" +\n"
+         "                          out.cost.pass(running.tokens.begin, running.tokens.end);\n",
+         ";\n")],
+     "detail/planner/snapshot_test.cpp", "compute is free when the steps that were handed out end, the second after the first"),
     ("the suffix costs nothing", [
-        ("    schedule.end = std::max(t, below) + suffix_;\n",
-         "    schedule.end = std::max(t, below);\n")],
-     "detail/planner/schedule_planner_test.cpp", "a link that is much faster loads everything"),
+        ("  result.finish = std::max(t, below) + run.suffix_s;\n",
+         "  result.finish = std::max(t, below);\n")],
+     "detail/planner/search_test.cpp", "a link that is much faster loads everything"),
     ("chunks go to the lane that is done last", [
-        ("        if (done < soonest) {",
-         "        if (done > soonest || soonest > 1e17) {")],
-     "detail/planner/schedule_planner_test.cpp", "lanes share by their speed"),
+        ("      if (done < soonest) {",
+         "      if (done > soonest || soonest > 1e17) {")],
+     "detail/planner/search_test.cpp", "lanes share by their speed"),
     ("compute does not wait for loads below it", [
-        ("        t = std::max(t, below);\n",
+        ("      t = std::max(t, below);\n",
          "")],
-     "detail/planner/schedule_planner_test.cpp", "a chunk that only a slow lane holds is computed, and waits for what lies below it"),
+     "detail/planner/search_test.cpp", "a chunk that only a slow lane holds is computed, and waits for what lies below it"),
     ("no lane is ever left out", [
-        ("      lanes &= ~(1u << slowest);",
-         "      lanes = 0;")],
-     "detail/planner/schedule_planner_test.cpp", "a chunk that only a slow lane holds is computed, and waits for what lies below it"),
+        ("lanes != 0; lanes &= ~slowest(lanes)) {",
+         "lanes != 0; lanes = 0) {")],
+     "detail/planner/search_test.cpp", "a chunk that only a slow lane holds is computed, and waits for what lies below it"),
     ("a gated pass hides all of its loads", [
-        ("end[l] - took[l] * (1 - 1 / groups), end[l] - left[l] + fresh[l]});",
-         "end[l] - took[l] * (1 - 1 / groups)});")],
-     "detail/planner/schedule_planner_test.cpp", "a gated suffix hides all but one layer of the last loads"),
+        ("lane.end - lane.took * (1 - 1 / groups), lane.end - lane.left + lane.fresh});",
+         "lane.end - lane.took * (1 - 1 / groups)});")],
+     "detail/planner/search_test.cpp", "a gated suffix hides all but one layer of the last loads"),
     ("loads go from the front", [
-        ("      for (std::uint32_t i = end; i-- > begin;) {\n"
-         "        if (items_[i].owner != kNobody) visit(items_[i]);",
-         "      for (std::uint32_t i = begin; i < end; ++i) {\n"
-         "        if (items_[i].owner != kNobody) visit(items_[i]);")],
-     "detail/planner/schedule_planner_test.cpp", "a hole waits for the segment below it, which is loaded first"),
+        ("    for (std::uint32_t i = end; i-- > begin;) {\n"
+         "      if (owner[i] != kNobody) visit(i);",
+         "    for (std::uint32_t i = begin; i < end; ++i) {\n"
+         "      if (owner[i] != kNobody) visit(i);")],
+     "detail/planner/search_test.cpp", "a hole waits for the segment below it, which is loaded first"),
     ("the search for the meeting point goes the wrong way", [
-        ("(schedule.computed + (gated_ ? first_ : 0) < schedule.loaded ? low : high) = middle;",
-         "(schedule.computed + (gated_ ? first_ : 0) > schedule.loaded ? low : high) = middle;")]),
+        ("(at.compute_done + hidden < at.loads_done ? low : high) = middle;",
+         "(at.compute_done + hidden > at.loads_done ? low : high) = middle;")]),
     ("reads in flight are thought resident", [
-        ("        at->coming = std::max(at->coming, to_seconds(view.lane(l).resident_at(flight, now)));\n",
+        ("      at->coming = std::max(at->coming, to_seconds(view.lane(l).resident_at(flight, now)));\n",
          "")]),
     ("loads are not considered", [
-        ("    if (first_landing() < best_.end) choose_lanes();\n",
-         "    if (first_landing() < 0) choose_lanes();\n")]),
+        ("    if (first_landing() < best_.finish) try_lanes();\n",
+         "    if (first_landing() < 0) try_lanes();\n")]),
     ("layers that were asked for are counted again", [
-        ("          item.bytes = static_cast<float>(spec_->read_bytes({issued, n_layers}));",
-         "          item.bytes = static_cast<float>(spec_->read_bytes({0, n_layers}));")],
-     "detail/planner/schedule_planner_test.cpp", "only layers of a chunk that were not asked for are still to be read"),
+        ("      left.bytes = static_cast<float>(spec.read_bytes({issued, spec.n_layers}));",
+         "      left.bytes = static_cast<float>(spec.read_bytes({0, spec.n_layers}));")],
+     "detail/planner/snapshot_test.cpp", "only layers of a chunk that were not asked for are still to be read"),
     ("the planner never looks again", [
-        ("    if (planned_ && (now < next_look_ || !drifted(view, now, idle ? 0.005 : 0.03))) {",
-         "    if (planned_) {")]),
+        ("  if (planned_ && now < next_search_) return;\n",
+         "  if (planned_) return;\n")]),
     ("a step is always enqueued at once", [
-        ("      if (const Time ask = when_needed(view, end); ask > now) return wait_until(ask);\n",
+        ("    if (const Time ask = when_needed(view, end); ask > now) return wait_until(ask);\n",
          "")],
      "scheduler/meet_in_the_middle_test.cpp", "a step that loads may make needless is enqueued when the one before it is nearly done"),
     ("a gated pass begins before the first layers are there", [
@@ -174,18 +162,16 @@ MUTANTS = [
         ("if (options_.learn && !last.gated)",
          "if (options_.learn && last.gated)")]),
     ("a lane that looks too slow is never tried", [
-        ("    if ((tried_ >> lane & 1) != 0 || model.measured()",
-         "    if (tried_ != ~0u || model.measured()")],
+        ("  if ((tried_ >> lane & 1) != 0 || link.measured()",
+         "  if (tried_ != ~0u || link.measured()")],
      "scheduler/meet_in_the_middle_test.cpp", "a lane that looks too slow gets one read of what compute has, as long as nobody measured it"),
     ("a read may take no longer than expected", [
         ("options_.deadline_factor * expected, measured)",
          "expected, measured)")],
      "scheduler/meet_in_the_middle_test.cpp", "a read may take a multiple of what it should on a lane that was measured, else much more"),
     ("compute runs over the chunks of the lanes", [
-        ("          computes_[chunk] != 0 && (state == ChunkState::open || state == ChunkState::loading);\n"
-         "      if (!own",
-         "          (state == ChunkState::open || state == ChunkState::loading);\n"
-         "      if (!own")]),
+        ("    if (loadable && schedule_.owner[chunk] != kCompute) break;\n",
+         "    if (loadable && schedule_.owner[chunk] > kCompute) break;\n")]),
     ("a lane takes chunks that it does not hold", [
         ("        if (view.on_lane(at, lane)) return at;",
          "        return at;")],
@@ -211,14 +197,14 @@ MUTANTS = [
          "    if (tokens.empty()) return;")],
      "scheduler/compute_cost_test.cpp", "nonsense is not learned from"),
     ("the prefix is computed whole or loaded whole", [
-        ("      } else if (holders == 0 || (i < stop && item.computable)) {",
-         "      } else if (holders == 0) {")],
+        ("    } else if (holders == 0 || computed) {",
+         "    } else if (holders == 0) {")],
      "io_lanes_test.cpp", "the two ends meet in the middle behind real threads"),
     ("a read that compute took over is inserted all the same", [
-        ("    if (!entry->live || status_ != Errc::ok) {\n"
-         "      entry->busy = false;",
-         "    if (status_ != Errc::ok) {\n"
-         "      entry->busy = false;")],
+        ("  if (entry->phase != ReadPhase::reading || status_ != Errc::ok) {\n"
+         "    reads_.end(id);",
+         "  if (status_ != Errc::ok) {\n"
+         "    reads_.end(id);")],
      "simulation/exhaustive_test.cpp",
      "up to six chunks are right for every pattern of holes and every order of events"),
     # ---- link estimator ----
@@ -290,17 +276,17 @@ MUTANTS = [
      "io_lanes_test.cpp", "a completion that throws keeps its buffer until its read has ended"),
     # ---- session ----
     ("the end of a step is no change", [
-        ("    if (!view_.running_.empty()) view_.running_.front().begins = now;\n"
-         "    changed();\n",
-         "    if (!view_.running_.empty()) view_.running_.front().begins = now;\n")],
+        ("  changed();\n"
+         "  log_.step_ended(ran, now);\n",
+         "  log_.step_ended(ran, now);\n")],
      "detail/session_core_test.cpp", "a lane that was refused work during a step is asked again after it"),
     ("an engine that does not come to insert keeps all memory", [
-        ("        if (!pending.empty() && 2 * pending_bytes >= lanes.staging_bytes()) return std::nullopt;\n",
+        ("          if (!pending_.empty() && full) return std::nullopt;\n",
          "")],
      "io_lanes_test.cpp", "a session that does not come to insert leaves the lanes to the others"),
     ("later layers are read without the head", [
-        ("layers.begin == 0 ? 0 : spec.head_bytes + layers.begin * spec.layer_bytes;",
-         "layers.begin == 0 ? 0 : layers.begin * spec.layer_bytes;")],
+        ("layers.begin == 0 ? 0 : head_bytes + layers.begin * layer_bytes;",
+         "layers.begin == 0 ? 0 : layers.begin * layer_bytes;")],
      "io_lanes_test.cpp", "whole chunks and layers are loaded through staging memory of exactly the budget"),
     ("a lane gets any number of reads", [
         ("    if (model.in_flight().empty() || model.in_flight().size() < model.rate().depth) return true;\n",
@@ -310,20 +296,20 @@ MUTANTS = [
          "")],
      "detail/session_core_test.cpp", "a step that is larger than its budget is cut"),
     ("compute waits for lanes that have nothing to read", [
-        ("      declined = declined && (view_.lane(l).down() || declined_[l] == version_);",
-         "      declined = false;")],
+        ("      if (!view().lane(l).down() && declined_[l] != version()) return false;",
+         "      return false;")],
      "detail/session_core_test.cpp", "a session computes the front itself when the scheduler waits for nobody"),
     ("the rest of a load that was cut is forgotten", [
         ("    if (cut && !rest) rest_.push_back(",
          "    if (cut && rest) rest_.push_back(")],
      "detail/session_core_test.cpp", "a load of more layers than one read may take goes on where its last part ended"),
     ("the slot of a dropped read is used again while its lane reads", [
-        ("      if (!free.busy) return free = entry;",
-         "      if (!free.live) return free = entry;")],
+        ("      if (slot.phase == ReadPhase::free) {",
+         "      if (!slot.holds_claim()) {")],
      "detail/prefill_state_test.cpp", "a read that was dropped counts on its lane until it has ended"),
     ("the next deadline is that of the latest read", [
-        ("earliest = std::min(earliest, entry.deadline);",
-         "earliest = earliest == kNever ? entry.deadline : std::max(earliest, entry.deadline);")],
+        ("earliest = std::min(earliest, entry.ticket.deadline);",
+         "earliest = earliest == kNever ? entry.ticket.deadline : std::max(earliest, entry.ticket.deadline);")],
      "detail/prefill_state_test.cpp", "the next deadline is that of the read that is due first"),
     # ---- reader ----
     ("the footer is not checked", [

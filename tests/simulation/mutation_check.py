@@ -14,6 +14,7 @@ import argparse
 import concurrent.futures
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from mutants import MUTANTS  # noqa: E402
 
 # What the test programs need of the compiled part of the library.
-LIBRARY = ["core/report.cpp", "core/identity.cpp", "chunk/digest.cpp", "chunk/format.cpp", "chunk/reader.cpp",
+PURE = ["core/planner/forecast.cpp", "core/planner/schedule.cpp", "core/planner/search.cpp",
+        "core/planner/snapshot.cpp", "core/report.cpp", "core/scheduler/meet_in_the_middle.cpp"]
+LIBRARY = [*PURE, "core/identity.cpp", "chunk/digest.cpp", "chunk/format.cpp", "chunk/reader.cpp",
            "chunk/writer.cpp"]
 SIMULATE = "simulation/simulate.cpp"
 # A test that passes takes seconds, and a mutant that hangs is found.
@@ -63,8 +66,21 @@ class Check:
         # Only the simulation computes for long; other tests are compiled longer than they run.
         runs_long = file.parent.name == "simulation" or tests not in file.parents
         self.run_compiler(["-O1" if runs_long else "-O0", f"-I{tree}/include", f"-I{tests}",
-                           f"-I{tests}/simulation", f"-I{self.source}", "-c", file, "-o", out])
+                           f"-I{tests}/simulation", f"-I{tests}/detail/planner", f"-I{self.source}", "-c", file, "-o", out])
         return out
+
+    def headers_of(self, path):
+        """All headers of cake that a file includes, as paths below the source tree."""
+        found = set()
+        left = [path]
+        while left:
+            text = self.files.get(self.source / left.pop(), "")
+            for name in re.findall(r'#include "(cake/[^"]*)"', text):
+                header = pathlib.Path("include", name)
+                if header not in found:
+                    found.add(header)
+                    left.append(header)
+        return found
 
     def unmutated(self, file):
         """The object of a file of the tree as it is; made once."""
@@ -79,14 +95,18 @@ class Check:
     def build(self, tree, changed, test, out):
         """The program `test` (a source below tests/) with the headers of `tree`. `changed`: what
         differs from the tree as it is, as paths below `tree`."""
-        headers_changed = any(path.parts[0] == "include" for path in changed)
+        headers = {path for path in changed if path.parts[0] == "include"}
         main = self.source / "tests" / test
-        objects = [self.compile(tree, main, out.with_suffix(".o")) if headers_changed
+        objects = [self.compile(tree, main, out.with_suffix(".o")) if headers
                    else self.unmutated(main)]
-        for name in ["core/report.cpp"] if test == SIMULATE else LIBRARY:
+        for name in PURE if test == SIMULATE else LIBRARY:
             path = pathlib.Path("src", name)
-            objects.append(self.compile(tree, tree / path, out.with_suffix(f".{path.stem}.o"))
-                           if path in changed else self.unmutated(self.source / path))
+            if path in changed:
+                objects.append(self.compile(tree, tree / path, out.with_suffix(f".{path.stem}.o")))
+            elif headers & self.headers_of(path):
+                objects.append(self.compile(tree, self.source / path, out.with_suffix(f".{path.stem}.o")))
+            else:
+                objects.append(self.unmutated(self.source / path))
         libraries = [] if test == SIMULATE else [*self.catch, "-lcrypto", "-lisal", "-ldl"]
         self.run_compiler([*objects, "-o", out, *libraries, "-pthread"])
 

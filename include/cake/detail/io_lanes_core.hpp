@@ -2,7 +2,8 @@
 // Copyright 2026 the cake authors
 //
 // The inside of IoLanes: its threads, and what they share. One object on the heap, so that a child
-// process can leave it as it is.
+// process can leave it as it is. No code of a session, a scheduler or the store runs under its
+// mutex, but for LaneClient::wanted().
 #pragma once
 
 #include "cake/detail/lane_client.hpp"
@@ -12,7 +13,52 @@
 namespace cake::inline CAKE_ABI {
 
 template <StorageBackend S>
-struct IoLanes<S>::Core {
+struct IoLanes<S>::Core final : detail::LaneHost {
+  struct Active {
+    std::shared_ptr<detail::LaneClient> client;
+    std::uint64_t read = 0;
+    std::uint64_t bytes = 0;  // of staging memory
+    bool reading = true;
+  };
+  struct Lane {
+    explicit Lane(const LinkEstimate& prior) : rate(prior) {}
+    LinkEstimate rate;
+    std::condition_variable wake;
+    std::vector<Active> active;           // room for one of each thread
+    std::uint64_t quarantined_bytes = 0;  // by reads of this lane
+    std::uint64_t used_bytes = 0;         // lent to this lane or set aside for it, those included
+    unsigned threads = 0;                 // that there are
+    std::atomic<unsigned> busy{0};
+  };
+  /// What a lane was told when it asked a session for a read and got none.
+  struct Refusal {
+    std::uint64_t changes = 0;  // of the session, by then
+    bool for_memory = false;    // there would be a read for more memory
+    std::uint64_t freed = 0;    // memory changes by then
+  };
+  /// A session, and which of its changes each lane has seen.
+  struct Attached {
+    std::shared_ptr<detail::LaneClient> client;
+    std::uint64_t changes = 1;
+    bool asked = false;             // a lane's thread asks it at the moment
+    std::vector<Refusal> refusals;  // [lane]
+  };
+  /// One read on its way through a lane.
+  struct Job {
+    std::shared_ptr<detail::LaneClient> client;
+    detail::ReadTicket read;
+    AlignedBuffer buffer;
+    std::unique_ptr<detail::Parked> parked;  // a read that has not ended
+    bool kept = false;                       // the client keeps the buffer
+  };
+  /// Bytes that a client keeps.
+  struct Lent {
+    const detail::LaneClient* client = nullptr;
+    std::uint64_t read = 0;
+    LaneId lane = 0;
+    AlignedBuffer buffer;
+  };
+
   Core(S& storage_in, const LaneOptions& options_in)
       : storage(storage_in),
         options(options_in),
@@ -21,9 +67,9 @@ struct IoLanes<S>::Core {
         pool(device == nullptr
                  ? options.staging_bytes
                  : std::min<std::uint64_t>(options.staging_bytes, device->arena().size()),
-             device == nullptr ? std::size_t{threads_per_lane()} * lane_count() + 4 : 0) {
+             device == nullptr ? std::size_t{threads_per_lane()} * tier_count() + 4 : 0) {
     if (device != nullptr) options.staging = device;
-    const std::uint32_t n = lane_count();
+    const std::uint32_t n = tier_count();
     const std::size_t n_threads = std::size_t{n} * threads_per_lane();
     for (LaneId l = 0; l < n; ++l) {
       lanes.emplace_back(options.prior);
@@ -45,7 +91,7 @@ struct IoLanes<S>::Core {
   }
 
   unsigned threads_per_lane() const { return std::max(1u, options.threads); }
-  std::uint32_t lane_count() const { return std::clamp(tiers_of(storage), 1u, kMaxTiers); }
+  std::uint32_t tier_count() const { return std::clamp(tiers_of(storage), 1u, kMaxTiers); }
 
   static DeviceStaging* device_of(S& storage) {
     if constexpr (requires {
@@ -85,19 +131,64 @@ struct IoLanes<S>::Core {
 
   // ---- for sessions ----
 
-  void announce() noexcept {
-    ++changes;
+  std::uint32_t lane_count() const noexcept override {
+    return static_cast<std::uint32_t>(lanes.size());
+  }
+  std::uint64_t staging_budget() const noexcept override { return pool.budget(); }
+  DeviceStaging* landing_device() const noexcept override { return device; }
+  Status usable() const override { return made_here.check("an IoLanes"); }
+
+  std::vector<LinkEstimate> rates() const override {
+    std::lock_guard lock(mutex);
+    std::vector<LinkEstimate> known;
+    for (const Lane& lane : lanes) known.push_back(lane.rate);
+    return known;
+  }
+  void learn(LaneId id, const LinkEstimator& model, Time now) override {
+    std::lock_guard lock(mutex);
+    lanes[id].rate = model.learned(lanes[id].rate, now);
+  }
+
+  void attach(std::shared_ptr<detail::LaneClient> client) override {
+    auto session = std::make_shared<Attached>();
+    session->client = std::move(client);
+    session->refusals.resize(lanes.size());
+    std::lock_guard lock(mutex);
+    clients.push_back(std::move(session));
     for (Lane& lane : lanes) lane.wake.notify_one();
   }
-  /// Memory is free again. Only lanes that wait for some need to know.
+  void detach(const detail::LaneClient& client) noexcept override {
+    std::shared_ptr<Attached> gone;  // ends without the lock
+    std::lock_guard lock(mutex);
+    const auto found = find(client);
+    if (found == clients.end()) return;
+    gone = std::move(*found);
+    clients.erase(found);
+  }
+  void wake(const detail::LaneClient& client) noexcept override {
+    std::lock_guard lock(mutex);
+    const auto found = find(client);
+    if (found == clients.end()) return;
+    ++(*found)->changes;
+    for (Lane& lane : lanes) lane.wake.notify_one();
+  }
+  auto find(const detail::LaneClient& client) {
+    return std::find_if(clients.begin(), clients.end(),
+                        [&](const auto& c) { return c->client.get() == &client; });
+  }
+
+  /// Memory is free again. Only lanes that were refused a read for want of some need to know, and
+  /// those that ask for one with what there was before.
   void announce_memory() noexcept {
-    if (!memory_wanted) return;
-    memory_wanted = false;
-    ++changes;
+    if (memory_wanted || asking != 0) announce_room();
+  }
+  void announce_room() noexcept {
+    memory_wanted = set_aside_wanted = false;
+    ++freed_memory;
     for (Lane& lane : lanes) lane.wake.notify_all();
   }
 
-  bool down(LaneId id, std::uint64_t bytes) {
+  bool down(LaneId id, std::uint64_t bytes) noexcept override {
     Lane& lane = lanes[id];
     const unsigned busy = lane.busy.load(std::memory_order_relaxed);
     if (busy == 0 && !any_quarantined.load(std::memory_order_relaxed)) return false;
@@ -119,7 +210,7 @@ struct IoLanes<S>::Core {
     return held != 0 && pool.budget() - held < bytes;
   }
 
-  void give_back(const detail::LaneClient& client, std::uint64_t read) noexcept {
+  void give_back(const detail::LaneClient& client, std::uint64_t read) noexcept override {
     std::unique_lock lock(mutex);
     const auto found = std::find_if(lent.begin(), lent.end(), [&](const Lent& l) {
       return l.client == &client && l.read == read;
@@ -146,13 +237,13 @@ struct IoLanes<S>::Core {
   /// answer leaves the others'.
   static constexpr bool asks_tiers = detail::HasLookupTier<S>;
 
-  void discard(std::uint32_t tier, const ChunkKey& key) noexcept {
+  void discard(LaneId tier, const ChunkKey& key) noexcept override {
     (void)detail::guarded(Errc::io, "erase",
                           [&] { return detail::erase_in_tier(storage, tier, key); });
   }
 
   Answer lookup(std::span<const ChunkKey> keys, std::uint64_t object_bytes, Time timeout,
-                const std::stop_token& stop_token, Status& problem) {
+                const std::stop_token& stop_token, Status& problem) override {
     std::optional<Answer> merged;
     if constexpr (detail::lookup_never_blocks<S>()) {
       for (std::uint32_t t = 0; t < calls.size(); ++t) {
@@ -256,10 +347,9 @@ struct IoLanes<S>::Core {
     std::unique_lock lock(mutex);
     while (!stop) {
       release_ended(lock);
-      const std::uint64_t seen = changes;
       Job job;
-      if (!claim(id, job, dropped)) {
-        wait_for_work(lane, lock, seen);
+      if (!claim(id, job, dropped, lock)) {
+        wait_for_work(id, lock);
         continue;
       }
       lane.wake.notify_one();  // there may be more for a second thread
@@ -270,57 +360,119 @@ struct IoLanes<S>::Core {
       settle(id, job, lock);
       if (!served && !stop) {  // others hold the memory: they give it back soon
         lane.wake.wait_for(lock, std::chrono::milliseconds(1));
+        for (const auto& session : clients) ++session->changes;
       }
     }
   }
 
-  void wait_for_work(Lane& lane, std::unique_lock<std::mutex>& lock, std::uint64_t seen) {
-    const auto changed = [&] { return stop || changes != seen; };
+  void wait_for_work(LaneId id, std::unique_lock<std::mutex>& lock) {
+    const auto ready = [&] {
+      return stop || std::any_of(clients.begin(), clients.end(),
+                                 [&](const auto& session) { return may_have_read(*session, id); });
+    };
     if (quarantine.empty()) {
-      lane.wake.wait(lock, changed);
+      lanes[id].wake.wait(lock, ready);
     } else {
-      lane.wake.wait_for(lock, std::chrono::milliseconds(2), changed);
+      lanes[id].wake.wait_for(lock, std::chrono::milliseconds(2), ready);
     }
   }
 
-  /// Asks the sessions in turn for a read. Whatever throws here, nothing was claimed.
-  bool claim(LaneId id, Job& job, detail::StagingPool::Dropped& dropped) noexcept {
-    try {
-      Lane& lane = lanes[id];
-      reserve_room(threads.capacity());
-      const std::uint64_t most = room_for(lane);
-      for (std::size_t i = 0; i < clients.size(); ++i) {
-        const std::shared_ptr<detail::LaneClient> client = clients[(turn + i) % clients.size()];
-        bool short_of_room = false;
-        const auto read = client->next_read(id, most, short_of_room);
-        memory_wanted = memory_wanted || short_of_room;
-        if (!read) continue;
-        ++turn;
-        job.client = client;
-        job.read = *read;
-        job.buffer = pool.lend(read->bytes, dropped);
-        // Of an arena nobody else may take what was just seen to be free.
-        if (device != nullptr) allocate(job);
-        const std::uint64_t taken =
-            pool.cost(job.buffer.size() != 0 ? job.buffer.size() : read->bytes);
-        lane.used_bytes += taken;
-        lane.active.push_back({client, read->id, taken, true});
-        lane.busy.fetch_add(1, std::memory_order_relaxed);
-        return true;
+  /// The session may have a read for this lane, as far as the lane knows.
+  bool may_have_read(const Attached& session, LaneId id) const {
+    const Refusal& refusal = session.refusals[id];
+    return !session.asked && (refusal.changes != session.changes ||
+                              (refusal.for_memory && refusal.freed != freed_memory));
+  }
+
+  /// Asks the sessions in turn for a read.
+  bool claim(LaneId id, Job& job, detail::StagingPool::Dropped& dropped,
+             std::unique_lock<std::mutex>& lock) noexcept {
+    for (std::size_t i = 0; i < clients.size() && !stop; ++i) {
+      std::shared_ptr<Attached> session = clients[(turn + i) % clients.size()];
+      if (!may_have_read(*session, id)) continue;
+      const bool claimed = ask(id, *session, job, dropped, lock);
+      if (session.use_count() == 1) {  // it was detached meanwhile, and ends without the lock
+        lock.unlock();
+        session.reset();
+        lock.lock();
+        if (claimed) return true;
+        continue;
       }
-    } catch (...) {  // asked again at the next change
+      // The session is asked again only when something changed, so that this comes to an end.
+      for (LaneId l = 0; l < lanes.size(); ++l) {
+        if (may_have_read(*session, l)) lanes[l].wake.notify_one();
+      }
+      if (claimed) return true;
     }
     return false;
   }
 
-  /// Room that all later push_backs of the lanes need.
-  void reserve_room(std::size_t n_threads) {
+  /// Asks one session for a read, without the lock: memory for the largest one is set aside first.
+  /// Whatever throws here, nothing was claimed.
+  bool ask(LaneId id, Attached& session, Job& job, detail::StagingPool::Dropped& dropped,
+           std::unique_lock<std::mutex>& lock) noexcept {
+    Lane& lane = lanes[id];
+    Refusal refusal{session.changes, false, freed_memory};
+    std::optional<detail::ReadTicket> read;
+    if (detail::value_or([&] { return reserve_room(threads.capacity()); }, false)) {
+      const std::uint64_t most = std::min(room_for(lane), session.client->largest_read());
+      const bool others_ask = asking != 0;
+      lane.used_bytes += most;
+      set_aside += most;
+      ++asking;
+      session.asked = true;
+      lock.unlock();
+      read =
+          detail::value_or([&] { return session.client->next_read(id, most, refusal.for_memory); },
+                           std::optional<detail::ReadTicket>());
+      lock.lock();
+      session.asked = false;
+      --asking;
+      set_aside -= most;
+      lane.used_bytes -= most;
+      // What was set aside is there for those who missed it, but not for this thread once more.
+      const bool as_before = refusal.freed == freed_memory;
+      if (set_aside_wanted || asking != 0) announce_room();
+      if (as_before) refusal.freed = freed_memory;
+      if (!read && refusal.for_memory) {
+        memory_wanted = true;
+        set_aside_wanted = set_aside_wanted || (others_ask && asking != 0);
+      }
+    }
+    if (!read) {  // without memory, too: asked again at the next change
+      session.refusals[id] = refusal;
+      return false;
+    }
+    ++turn;
+    begin(id, session.client, *read, job, dropped);
+    return true;
+  }
+
+  /// The read is the lane's from now on. Needs no memory but staging memory.
+  void begin(LaneId id, const std::shared_ptr<detail::LaneClient>& client,
+             const detail::ReadTicket& read, Job& job,
+             detail::StagingPool::Dropped& dropped) noexcept {
+    Lane& lane = lanes[id];
+    job.client = client;
+    job.read = read;
+    job.buffer = pool.lend(read.bytes, dropped);
+    // Of an arena nobody else should take what was just seen to be free.
+    if (device != nullptr) allocate(job);
+    const std::uint64_t taken = pool.cost(job.buffer.size() != 0 ? job.buffer.size() : read.bytes);
+    lane.used_bytes += taken;
+    lane.active.push_back({client, read.id, taken, true});
+    lane.busy.fetch_add(1, std::memory_order_relaxed);
+  }
+
+  /// Room that all later push_backs of the lanes need. True, or it throws.
+  bool reserve_room(std::size_t n_threads) {
     const auto grow = [&](auto& list) {
       const std::size_t need = list.size() + n_threads;
       if (list.capacity() < need) list.reserve(2 * need);
     };
     grow(quarantine);
     grow(lent);
+    return true;
   }
 
   /// Most bytes that a read of this lane may take. Beside a read of its own it leaves every other
@@ -329,6 +481,7 @@ struct IoLanes<S>::Core {
   std::uint64_t room_for(const Lane& lane) const {
     std::uint64_t room = pool.room();
     if (device != nullptr) room = std::min<std::uint64_t>(room, device->largest_gap());
+    room -= std::min(room, set_aside);
     if (lane.used_bytes == 0 || lanes.size() == 1) return room;
     if (lane.quarantined_bytes != 0) return std::min(room, share_left(lane));
     const std::uint64_t share = pool.budget() / lanes.size();
@@ -493,7 +646,6 @@ struct IoLanes<S>::Core {
       lanes[ended->lane].used_bytes -= bytes;
       AlignedBuffer unused = pool.take_back(std::move(ended->buffer));
       any_quarantined.store(!quarantine.empty(), std::memory_order_relaxed);
-      ++changes;
       announce_memory();
       free(std::move(unused), lock);
       lock.unlock();
@@ -509,12 +661,15 @@ struct IoLanes<S>::Core {
   mutable std::mutex mutex;  // guards all below
   detail::StagingPool pool;
   std::deque<Lane> lanes;
-  std::vector<std::shared_ptr<detail::LaneClient>> clients;
+  std::vector<std::shared_ptr<Attached>> clients;
   std::vector<std::unique_ptr<detail::Parked>> quarantine;
   std::vector<Lent> lent;
   std::atomic<bool> any_quarantined{false};
-  bool memory_wanted = false;  // some session was refused a read for want of memory
-  std::uint64_t changes = 0;
+  std::size_t asking = 0;          // threads that ask a session
+  std::uint64_t set_aside = 0;     // bytes, by those
+  bool set_aside_wanted = false;   // some session was refused a read while there were such
+  bool memory_wanted = false;      // some session was refused a read for want of memory
+  std::uint64_t freed_memory = 0;  // counts how often there was some again for those
   std::size_t turn = 0;
   bool stop = false;
   std::vector<std::thread> threads;

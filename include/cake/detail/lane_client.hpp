@@ -1,43 +1,89 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// A session as the I/O lanes see it.
+// What sessions and I/O lanes know of each other. Neither calls the other with a lock of its own
+// held that the other may need: lanes ask a session with their mutex free, and what a session
+// answers under LaneHost's mutex (wanted()) needs no lock that a scheduler runs under.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
+#include <span>
+#include <stop_token>
+#include <vector>
 
+#include "cake/detail/read_table.hpp"
 #include "cake/identity.hpp"
 #include "cake/result.hpp"
+#include "cake/scheduler/link_estimator.hpp"
+#include "cake/staging.hpp"
 #include "cake/types.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 
-/// A read for a lane to make.
-struct LaneRead {
-  std::uint64_t id = 0;
-  LaneId lane = 0;
-  ChunkKey key;
-  std::uint64_t offset = 0;
-  std::uint64_t bytes = 0;
-};
-
-/// A session as the lanes see it. The lanes share its ownership while a read of it is under way.
+/// A session as the lanes see it. The lanes share its ownership while they ask it or read for it.
 class LaneClient {
  public:
   virtual ~LaneClient() = default;
+  /// What one read takes at most, in bytes of staging memory; never changes.
+  virtual std::uint64_t largest_read() const noexcept = 0;
   /// Claims the next read for a lane that has room for `max_bytes`; `short_of_room` when there
-  /// would be one for more bytes. Called with the lanes locked: must not call them.
-  virtual std::optional<LaneRead> next_read(LaneId lane, std::uint64_t max_bytes,
-                                            bool& short_of_room) = 0;
+  /// would be one for more bytes. None: the session wakes the lanes when there may be one.
+  /// One thread at a time asks.
+  virtual std::optional<ReadTicket> next_read(LaneId lane, std::uint64_t max_bytes,
+                                              bool& short_of_room) = 0;
+  /// Called under the lanes' mutex.
   virtual bool wanted(std::uint64_t read) noexcept = 0;
   /// Takes the bytes of a good read. They are the lane's again when it returns, or, where
-  /// keeps_bytes(), when it calls IoLanes::give_back().
-  virtual void landed(const LaneRead& read, MutableBytes bytes) noexcept = 0;
+  /// keeps_bytes(), when it calls LaneHost::give_back().
+  virtual void landed(const ReadTicket& read, MutableBytes bytes) noexcept = 0;
   virtual bool keeps_bytes() const noexcept = 0;
-  virtual void failed(const LaneRead& read, const Error& error) noexcept = 0;
+  virtual void failed(const ReadTicket& read, const Error& error) noexcept = 0;
   /// There was no memory for the read; it may be claimed again.
-  virtual void returned(const LaneRead& read) noexcept = 0;
+  virtual void returned(const ReadTicket& read) noexcept = 0;
+};
+
+/// The lanes as sessions see them.
+///
+/// Thread:  Safe for concurrent use.
+class LaneHost {
+ public:
+  virtual ~LaneHost() = default;
+
+  virtual std::uint32_t lane_count() const noexcept = 0;
+  /// Bytes of staging memory that there are for all lanes together.
+  virtual std::uint64_t staging_budget() const noexcept = 0;
+  /// Where landed bytes lie; null: on the host.
+  virtual DeviceStaging* landing_device() const noexcept = 0;
+  virtual Status usable() const = 0;
+  virtual std::vector<LinkEstimate> rates() const = 0;
+  /// What a session has measured, beside what others have told meanwhile; the prior of the next one.
+  virtual void learn(LaneId lane, const LinkEstimator& model, Time now) = 0;
+
+  /// Asks the store what it holds, for at most `timeout`, and not once `stop` was requested.
+  /// Objects of another size than `object_bytes` are erased, so that the next save can put them
+  /// right, and are absent in the answer. One entry for each key, whatever the store answers. A
+  /// tier that fails or does not answer leaves what the others hold; `problem` is then the first
+  /// error.
+  ///
+  /// Errors:  timeout, canceled, out_of_memory; else what the store says
+  virtual Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys,
+                                                  std::uint64_t object_bytes, Time timeout,
+                                                  const std::stop_token& stop, Status& problem) = 0;
+  /// Erases what a lane has found to be damaged: in its tier, where the store can.
+  virtual void discard(LaneId lane, const ChunkKey& key) noexcept = 0;
+
+  virtual void attach(std::shared_ptr<LaneClient> client) = 0;
+  /// The client may still be asked once by a thread that began before.
+  virtual void detach(const LaneClient& client) noexcept = 0;
+  /// Something changed in this session: there may be something to read.
+  virtual void wake(const LaneClient& client) noexcept = 0;
+  /// The client has done with the bytes of a read that it kept.
+  virtual void give_back(const LaneClient& client, std::uint64_t read) noexcept = 0;
+  /// Nothing will come over this lane for now: every thread of it is stuck in a read that nobody
+  /// wants, or such reads hold the staging memory that the next read of `bytes` would need.
+  virtual bool down(LaneId lane, std::uint64_t bytes) noexcept = 0;
 };
 
 }  // namespace cake::inline CAKE_ABI::detail

@@ -1,29 +1,70 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// What a scheduler may decide on: who gets which chunk from one moment on. A value.
+// What a search returns: who gets which chunk, what each lane reads in which order, when that should end, and
+// what it was assumed from. A value. Requires external synchronization.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <vector>
 
-#include "cake/version.hpp"
+#include "cake/detail/planner/candidate.hpp"
+#include "cake/detail/planner/forecast.hpp"
+#include "cake/scheduler.hpp"
+#include "cake/scheduler/compute_cost.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 
-/// One way to go on: compute takes every chunk below `stop` and what no lane of `lanes` can read;
-/// the lanes read the rest, each segment from its back.
-///
-/// Units: seconds since the session began
-struct Schedule {
-  double end = 1e9;          // of the run
-  double computed = 0;       // compute is done with its chunks
-  double loaded = 0;         // the last load is resident
-  std::uint32_t stop = 0;    // index of the first item that is not computed from the front
-  std::uint32_t lanes = 0;   // bit set of those that are used,
-  std::uint32_t up = 0;      // and of those that are not down
-  bool few_first = false;    // chunks that few lanes hold are dealt out before the others
-  std::uint32_t layers = 0;  // of one slice of the last loads; 0: they come whole
-  double layered_from = 0;   // loads that begin later than this come layer by layer
+/// What one lane reads: whole chunks first, then the last ones layer by layer.
+struct LaneQueue {
+  std::vector<std::uint32_t> whole;
+  std::vector<std::uint32_t> layered;
+  std::size_t at = 0;        // next one of `whole`
+  std::size_t at_layer = 0;  // next one of `layered`, over and over
+
+  bool empty() const { return at == whole.size() && layered.empty(); }
+  void clear() {
+    whole.clear();
+    layered.clear();
+    at = at_layer = 0;
+  }
+  /// What this lane may read next, with at most `layers` layers of a chunk that comes layer by layer. No layers:
+  /// nothing can be read now.
+  Slice next(const RunView& view, LaneId lane, std::uint32_t layers);
 };
+
+struct Schedule {
+  /// Units: seconds, tokens.
+  struct Assumptions {
+    struct Lane {
+      double seconds_per_byte = 0;
+      double latency = 0;
+    };
+    ComputeCost cost;
+    std::uint64_t cost_version = 0;
+    double step_tokens = 1;
+    std::uint32_t lost_chunks = 0;  // whose load had failed by then
+    LaneMask up = 0;
+    std::array<Lane, kMaxTiers> lanes{};
+    double finish = 1e9;  // of the run, as forecast
+  };
+
+  Candidate candidate;
+  Forecast forecast;
+  std::vector<std::uint8_t> owner;  // [end_chunk] a lane, kCompute or kNobody
+  std::vector<LaneQueue> queues;    // [n_lanes]
+  std::uint32_t meet_token = 0;     // no lane reads below it
+  Assumptions assumptions;
+  std::uint64_t visits = 0;  // chunks that forecasts of the search followed: what it cost
+
+  /// Compute has all chunks, and no lane has anything to read.
+  void reset(const PrefillSpec& spec);
+};
+
+/// Whether things are no longer as a schedule assumed, by more than `share`. A chunk that was lost and a lane
+/// that went down or came up always count.
+bool drift(const Schedule::Assumptions& assumed, const RunView& view, const PlanBasis& basis,
+           Time now, double share);
 
 }  // namespace cake::inline CAKE_ABI::detail

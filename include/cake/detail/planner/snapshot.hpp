@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// How a run stands at one moment, as far as a schedule depends on it: values only, so that a schedule
+// can be searched while the run goes on. Requires external synchronization.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "cake/detail/planner/candidate.hpp"
+#include "cake/scheduler.hpp"
+#include "cake/scheduler/compute_cost.hpp"
+
+namespace cake::inline CAKE_ABI::detail {
+
+/// Units: seconds since the session began.
+struct LaneSnapshot {
+  double free_at = 0;  // a read of no bytes that is issued now would be resident then
+  double seconds_per_byte = 0;
+  double latency = 0;  // of one read, from the call to resident KV, without its bytes
+};
+
+/// A chunk that is neither resident nor claimed by a step.
+struct ChunkLeft {
+  std::uint32_t chunk = 0;
+  std::uint8_t tiers = 0;   // bit set of those that can read what is left of it
+  bool computable = false;  // nobody inserts into it
+  bool begun = false;       // some of its layers have been requested
+  float bytes = 0;          // that have not been requested
+  double coming = 0;        // seconds: what has been requested will be resident then
+};
+
+/// What a schedule rests on beside the RunView.
+struct PlanBasis {
+  const ComputeCostEstimator& compute;
+  double step_tokens = 1;  // average size of a compute pass
+  LaneMask without = 0;    // lanes that are not to be used
+};
+
+/// Units: seconds since the session began, tokens, bytes.
+struct RunSnapshot {
+  double now = 0;
+  double compute_free_at = 0;  // all steps that were handed out have ended
+  std::uint32_t front = 0;     // first token that is neither resident nor claimed by a step
+  double step_tokens = 1;
+  ComputeCost cost;
+  std::uint64_t cost_version = 0;
+
+  std::uint32_t n_tokens = 0;
+  std::uint32_t chunk_tokens = 0;
+  std::uint32_t end_chunk = 0;
+  std::uint32_t prefix_end = 0;
+  std::uint32_t n_layers = 1;
+  std::uint64_t head_bytes = 0;
+  std::uint64_t layer_bytes = 0;
+  double chunk_bytes = 0;  // of a whole stored object
+  std::uint32_t lost_chunks = 0;
+
+  double suffix_begin = 0;
+  double suffix_s = 0;          // what the passes over the suffix cost,
+  double first_pass_s = 0;      // and the first of them
+  bool overlap_suffix = false;  // the suffix pass may start behind loads that come layer by layer
+
+  std::uint32_t n_lanes = 0;
+  LaneMask up = 0;  // lanes that are neither down nor left out
+  std::array<LaneSnapshot, kMaxTiers> lanes{};
+  double slice_bytes = 0;  // a slice of a chunk should have this many on every lane
+
+  std::vector<ChunkLeft> chunks;        // in the order of tokens
+  std::vector<std::uint8_t> tier_sets;  // that occur among them, small ones first
+};
+
+/// Fills `out`, whose memory is used again.
+void take_snapshot(const RunView& view, const PlanBasis& basis, Time now, RunSnapshot& out);
+
+/// Bytes of a slice that is worth the latency of its lane.
+double worthwhile_slice_bytes(const LinkEstimate& lane);
+
+}  // namespace cake::inline CAKE_ABI::detail

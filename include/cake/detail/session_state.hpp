@@ -1,0 +1,499 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// The inside of PrefillSession: a clock and locks around SessionCore, and the way from landed bytes
+// to verified KV. Shared with the lanes and with gates: a read may come back when the session is
+// long gone.
+//
+// Locks, in the order in which they are taken: `turn` (who may ask the scheduler), `mutex` (the
+// state), the lanes' mutex and that of `wanted_reads`. A lane's thread never waits for `turn`.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "cake/detail/guarded.hpp"
+#include "cake/detail/landing.hpp"
+#include "cake/detail/lane_client.hpp"
+#include "cake/detail/lookup.hpp"
+#include "cake/detail/session_core.hpp"
+#include "cake/detail/wanted_reads.hpp"
+#include "cake/engine.hpp"
+#include "cake/scheduler.hpp"
+#include "cake/session_options.hpp"
+#include "cake/storage_backend.hpp"
+
+namespace cake::inline CAKE_ABI::detail {
+
+template <KvMemory M, StorageBackend S, Scheduler Sch>
+class SessionState final : public LaneClient, public GateSource {
+ public:
+  SessionState(M& memory, S& storage, LaneHost& lanes, const Sch& scheduler,
+               const SessionOptions& options)
+      : memory_(memory),
+        storage_(storage),
+        lanes_(lanes),
+        options_(bounded(options)),
+        core_(scheduler, options) {}
+
+  // ---- the driving thread's side ----
+
+  /// Looks the prompt up. No lane is attached yet.
+  void begin(const PrefillRequest& request) {
+    tokens_ =
+        std::make_shared<const std::vector<TokenId>>(request.tokens.begin(), request.tokens.end());
+    PrefillRequest mine = request;
+    if (!mine.may_gate) mine.may_gate = PrefillsGated<M>;
+    if (PrefillsWhole<M> && !PrefillsGated<M>) mine.may_gate = false;
+    layout_ = memory_.layout();
+    fingerprint_ = memory_.fingerprint();
+    tenant_ = tenant_tag(request.salt);
+    root_ = root_key(fingerprint_, layout_, request.chunk_tokens, request.salt);
+    lookup_ = plan_request(mine, root_, layout_, lanes_.lane_count());
+    const PrefillSpec& spec = lookup_.spec;
+    const std::uint64_t ends = spec.head_bytes + spec.foot_bytes;
+    const std::uint64_t staging = lanes_.staging_budget();
+    if (!lookup_.keys.empty() && !request.stop.stop_requested()) {
+      if (staging < ends + spec.layer_bytes) {
+        load_error_ = no_room(staging);
+      } else {
+        Status problem;
+        lookup_.take(lanes_.lookup(lookup_.keys, lookup_.object_bytes, options_.lookup_timeout,
+                                   request.stop, problem));
+        if (lookup_.status) lookup_.status = problem;
+      }
+    }
+    core_.begin(spec, lookup_.stored, lanes_.rates());
+    const std::uint64_t layers = (staging - std::min(staging, ends)) / spec.layer_bytes;
+    core_.set_read_layers(static_cast<std::uint32_t>(std::min<std::uint64_t>(layers, ~0u)));
+    largest_read_ = std::min(spec.read_bytes({0, spec.n_layers}), staging);
+    planning_ = now();
+  }
+
+  Time now() const { return std::chrono::duration_cast<Time>(Clock::now() - start_); }
+  const std::shared_ptr<const std::vector<TokenId>>& tokens() const { return tokens_; }
+  const ModelFingerprint& fingerprint() const { return fingerprint_; }
+  /// The calling thread is the one that makes the inserts of an engine that wants that.
+  void drive() { driver_ = std::this_thread::get_id(); }
+
+  Step next(std::uint32_t budget, bool may_gate) {
+    drive();
+    std::uint32_t down = 0;
+    for (LaneId l = 0; l < lanes_.lane_count(); ++l) {
+      down |= std::uint32_t{lanes_.down(l, largest_read_)} << l;
+    }
+    insert_pending();
+    Step step;
+    {
+      const Turn turn(*this);
+      step = ask_for_step(budget, may_gate, down);
+    }
+    // What a step claims gives the lanes nothing new to do; that compute waits for them may.
+    if (step.kind == Step::Kind::wait) lanes_.wake(*this);
+    return step;
+  }
+
+  void done(const Step& step, std::uint32_t tokens, const Status& status) {
+    const Time ended = now();
+    {
+      const Change change(*this);
+      if (!status && status.code() != Errc::superseded && error_) {
+        const Error& why = status.error();
+        error_ = error_of(why.code, why.native, why.context);
+      }
+      core_.done(step.id, tokens, status.code(), ended);
+    }
+    // A whole step tells the lanes little; after tiny ones not each is worth a wake-up.
+    if (status && tokens == step.tokens.size() && ended < woken_ + kWakePause) return;
+    woken_ = ended;
+    lanes_.wake(*this);
+  }
+
+  void wait(Time until) {
+    drive();
+    std::unique_lock lock(mutex_);
+    if (!core_.view().running().empty()) until = std::min(until, now() + kStepPoll);
+    while (core_.version() == seen_ && pending_.empty() && !core_.idle()) {
+      const Time at = now();
+      const Time end = std::min(until, core_.next_deadline());
+      if (at >= end) break;
+      pause(lock, end - at);
+    }
+    lock.unlock();
+    insert_pending();
+  }
+
+  void cancel() noexcept {
+    {
+      const Change change(*this);
+      core_.cancel();
+    }
+    announce();
+  }
+
+  /// Ends the run: drops reads, waits for inserts in progress and for whoever is in a gate or asks
+  /// the scheduler.
+  void close() noexcept {
+    drive();
+    {
+      const Change change(*this);
+      core_.close();
+      closed_ = true;
+      changed_.notify_all();
+    }
+    std::unique_lock lock(mutex_);
+    while (core_.inserting() != 0 || in_gate_ != 0) {
+      if (!pending_.empty()) {
+        lock.unlock();
+        insert_pending();
+        lock.lock();
+      } else {
+        changed_.wait(lock);
+      }
+    }
+    lock.unlock();
+    const Turn turn(*this);
+  }
+
+  // After close():
+
+  PrefillReport report() {
+    std::lock_guard lock(mutex_);
+    PrefillReport report = core_.report(now());
+    report.planning = planning_;
+    report.lookup = lookup_.status;
+    if (!load_error_) report.load_error = load_error_;
+    if (!report.status && !error_) {
+      report.status = Error{report.status.error().code, 0, error_.error().message()};
+    }
+    return report;
+  }
+  void teach_lanes() {
+    std::lock_guard lock(mutex_);
+    for (LaneId l = 0; l < lanes_.lane_count(); ++l) lanes_.learn(l, core_.view().lane(l), now());
+  }
+  const Sch& scheduler() const { return core_.scheduler(); }
+
+  // ---- the lanes' side ----
+
+  std::uint64_t largest_read() const noexcept override { return largest_read_; }
+
+  std::optional<ReadTicket> next_read(LaneId lane, std::uint64_t max_bytes,
+                                      bool& short_of_room) override {
+    const Turn turn(*this, std::try_to_lock);
+    if (!turn.taken()) return std::nullopt;  // whoever has it wakes the lanes when he is done
+    for (int i = 0; i < kAskAgain; ++i) {
+      typename SessionCore<Sch>::LoadQuestion question;
+      {
+        const Change change(*this);
+        if constexpr (inserts_on_caller<M>()) {
+          // An engine that does not come to insert keeps no more than half of the staging memory.
+          const bool full = 2 * pending_bytes_ >= lanes_.staging_budget();
+          if (!pending_.empty() && full) return std::nullopt;
+        }
+        wanted_reads_.reserve(core_.reads().size() + 1);
+        question = core_.begin_load(lane, now());
+      }
+      const auto answer = core_.ask(question);  // without the lock, which others need
+      const Change change(*this);
+      auto ticket = core_.end_load(question, answer, max_bytes, now(), short_of_room);
+      if (ticket) {
+        ticket->key = lookup_.keys[ticket->slice.chunk];
+        return ticket;
+      }
+      if (core_.idle()) changed_.notify_all();  // compute goes on by itself
+      if (short_of_room || !question.ask || question.version == core_.version()) break;
+    }
+    return std::nullopt;
+  }
+
+  bool wanted(std::uint64_t read) noexcept override { return wanted_reads_.contains(read, now()); }
+
+  void returned(const ReadTicket& read) noexcept override {
+    const Change change(*this);
+    core_.returned(read.id, now());
+  }
+
+  void failed(const ReadTicket& read, const Error& why) noexcept override {
+    // What is there is of no use to anybody: gone, so that the next save can put it right, and
+    // gone before the run can end. Once nobody waits for the read, a save may have done so.
+    if ((why.code == Errc::corrupt || why.code == Errc::mismatch) && wanted(read.id)) {
+      lanes_.discard(read.lane, read.key);
+    }
+    {
+      const Change change(*this);
+      if (core_.failed(read.id, why.code, now()) && core_.first_failure() == read.id) {
+        load_error_ = error_of(why.code, why.native, why.context);
+      }
+    }
+    announce();
+  }
+
+  bool keeps_bytes() const noexcept override { return inserts_on_caller<M>(); }
+
+  void landed(const ReadTicket& read, MutableBytes bytes) noexcept override {
+    const Result<Taken> taken =
+        guarded(Errc::io, "a chunk that was read", [&] { return take(read, bytes); });
+    if (!taken) failed(read, taken.error());
+    if (!taken || !taken->inserts) return release(read.id);
+    announce();  // the link has room for another read
+    if constexpr (!inserts_on_caller<M>()) finish_insert(read.id, insert(read.slice, taken->view));
+  }
+
+  // ---- the engine's side ----
+
+  /// An engine whose context belongs to the driving thread may wait here on another one: then the
+  /// inserts are left to the driving thread's next() and wait().
+  bool wait_layer(std::uint64_t step, std::uint32_t layer) override {
+    std::unique_lock lock(mutex_);
+    ++in_gate_;
+    bool open = false;
+    for (;;) {
+      if (driver_.load() == std::this_thread::get_id() && !pending_.empty()) {
+        lock.unlock();
+        insert_pending();
+        lock.lock();
+      }
+      core_.expire(now());
+      publish();
+      const GateAnswer gate = core_.gate(step, layer);
+      open = gate == GateAnswer::open;
+      if (gate != GateAnswer::shut || closed_) break;
+      const std::uint64_t seen = core_.version();
+      lock.unlock();
+      lanes_.wake(*this);
+      lock.lock();
+      if (core_.version() == seen && !closed_) {
+        pause(lock, std::max(Time(1), std::min<Time>(core_.next_deadline() - now(), kGatePoll)));
+      }
+    }
+    open = open && !closed_;
+    if (--in_gate_ == 0 && closed_) changed_.notify_all();
+    return open;
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static constexpr Time kWakePause = std::chrono::microseconds(20);
+  static constexpr Time kStepPoll = std::chrono::milliseconds(20);
+  static constexpr int kAskAgain = 8;  // when things change faster than the scheduler answers
+  static constexpr Time kGatePoll = std::chrono::milliseconds(50);
+
+  /// The right to ask the scheduler. A lane's thread that found it taken is woken at its end.
+  class Turn {
+   public:
+    explicit Turn(SessionState& session) : session_(session), lock_(session.turn_) {}
+    Turn(SessionState& session, std::try_to_lock_t)
+        : session_(session), lock_(session.turn_, std::try_to_lock) {
+      if (lock_.owns_lock()) return;
+      session_.lane_missed_turn_ = true;
+      (void)lock_.try_lock();  // it may have ended before it could see that
+    }
+    ~Turn() {
+      if (!lock_.owns_lock()) return;
+      lock_.unlock();
+      if (session_.lane_missed_turn_.exchange(false)) session_.lanes_.wake(session_);
+    }
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+    bool taken() const { return lock_.owns_lock(); }
+
+   private:
+    SessionState& session_;
+    std::unique_lock<std::mutex> lock_;
+  };
+
+  /// The state may change while one of these lives.
+  class Change {
+   public:
+    explicit Change(SessionState& session) : session_(session), lock_(session.mutex_) {}
+    ~Change() { session_.publish(); }
+    Change(const Change&) = delete;
+    Change& operator=(const Change&) = delete;
+
+   private:
+    SessionState& session_;
+    std::lock_guard<std::mutex> lock_;
+  };
+
+  struct Taken {
+    KvView view;
+    bool inserts = false;  // false: the claim was lost meanwhile
+  };
+  /// Waits for the driving thread to insert it.
+  struct Pending {
+    ReadTicket read;
+    KvView view;
+  };
+
+  /// Without the lock while the scheduler thinks: reads land meanwhile.
+  Step ask_for_step(std::uint32_t budget, bool may_gate, std::uint32_t down) {
+    for (;;) {
+      typename SessionCore<Sch>::StepQuestion question;
+      {
+        const Change change(*this);
+        for (LaneId l = 0; l < lanes_.lane_count(); ++l) {
+          core_.set_lane_down(l, (down >> l & 1) != 0);
+        }
+        question = core_.begin_step(budget, may_gate, now());
+        seen_ = question.version;
+      }
+      if (question.answer) return *question.answer;
+      const auto answer = core_.ask(question);
+      const Change change(*this);
+      if (const auto step = core_.end_step(question, answer, now())) return *step;
+    }
+  }
+
+  void publish() {
+    if (published_ == core_.version()) return;
+    published_ = core_.version();
+    wanted_reads_.publish(core_.reads());
+  }
+
+  void pause(std::unique_lock<std::mutex>& lock, Time span) {
+    if (span > std::chrono::hours(1)) {
+      changed_.wait(lock);
+    } else {
+      changed_.wait_for(lock, span);
+    }
+  }
+
+  void announce() noexcept {
+    changed_.notify_all();
+    lanes_.wake(*this);
+  }
+
+  Error no_room(std::uint64_t staging) const {
+    return Error{Errc::out_of_memory, 0,
+                 "a chunk of " + std::to_string(lookup_.object_bytes) +
+                     " bytes cannot be loaded, not even layer by layer, through " +
+                     std::to_string(staging) +
+                     " bytes of staging memory; raise LaneOptions::staging_bytes or lower "
+                     "chunk_tokens"};
+  }
+
+  ChunkIdentity identity(std::uint32_t chunk) const {
+    const TokenRange range = lookup_.spec.object_range(chunk);
+    return {lookup_.keys[chunk],
+            chunk == 0 ? root_ : lookup_.keys[chunk - 1],
+            fingerprint_,
+            tenant_,
+            range.begin,
+            Tokens(*tokens_).subspan(range.begin, range.size()),
+            layout_};
+  }
+
+  /// Verifies what a read brought. It is then to be inserted, by the lane or by the driving thread.
+  Result<Taken> take(const ReadTicket& read, MutableBytes bytes) {
+    Taken taken;
+    const std::uint32_t chunk = read.slice.chunk;
+    const LayerRange layers = read.slice.layers;
+    std::shared_ptr<const ChunkTables> tables;
+    {
+      std::lock_guard lock(mutex_);
+      if (core_.find(read.id) == nullptr) return taken;
+      const auto known = parsed_.find(chunk);
+      if (layers.begin > 0 && known != parsed_.end()) tables = known->second;
+    }
+    const Result<KvView> view = verify_landed(bytes, layers, lookup_.object_bytes, identity(chunk),
+                                              lanes_.landing_device(), tables);
+    if (!view) return classify_failure(storage_, read.key, read.offset, bytes, view.error());
+    taken.view = *view;
+    const Change change(*this);
+    if (layers.end < layout_.n_layers) parsed_[chunk] = tables;
+    if constexpr (inserts_on_caller<M>()) pending_.reserve(pending_.size() + 1);
+    taken.inserts = core_.begin_insert(read.id, now());  // nothing from here on needs memory
+    if constexpr (inserts_on_caller<M>()) {
+      if (taken.inserts) {
+        pending_.push_back({read, taken.view});
+        pending_bytes_ += read.bytes;
+      }
+    }
+    return taken;
+  }
+
+  Status insert(const Slice& slice, const KvView& view) noexcept {
+    return guarded(Errc::device, "insert",
+                   [&] { return cake::await_completion(memory_.insert(slice, view)); });
+  }
+
+  void finish_insert(std::uint64_t id, const Status& status) noexcept {
+    {
+      const Change change(*this);
+      core_.inserted(id, status.has_value(), now());
+      if (!status && core_.first_failure() == id) {
+        const Error& why = status.error();
+        load_error_ = error_of(why.code, why.native, why.context);
+      }
+    }
+    announce();
+  }
+
+  /// Runs the inserts that wait for the driving thread.
+  void insert_pending() noexcept {
+    if constexpr (inserts_on_caller<M>()) {
+      for (;;) {
+        std::unique_lock lock(mutex_);
+        if (pending_.empty()) return;
+        const Pending next = pending_.front();
+        pending_.erase(pending_.begin());
+        pending_bytes_ -= next.read.bytes;
+        lock.unlock();
+        finish_insert(next.read.id, insert(next.read.slice, next.view));
+        release(next.read.id);
+      }
+    }
+  }
+
+  /// The lane's buffer is not needed any more.
+  void release(std::uint64_t read) noexcept {
+    if (inserts_on_caller<M>()) lanes_.give_back(*this, read);
+  }
+
+  M& memory_;
+  S& storage_;
+  LaneHost& lanes_;
+  const SessionOptions options_;
+  const Clock::time_point start_ = Clock::now();
+  std::shared_ptr<const std::vector<TokenId>> tokens_;  // of the prompt
+  KvLayout layout_;
+  ModelFingerprint fingerprint_;
+  std::array<std::byte, 16> tenant_{};
+  ChunkKey root_;
+  PrefillLookup lookup_;
+  std::uint64_t largest_read_ = 0;  // bytes
+  Time planning_{0};
+  std::uint64_t seen_ = 0;  // version, by next()
+  Time woken_{0};           // the lanes, by done()
+  std::atomic<std::thread::id> driver_{std::this_thread::get_id()};
+  std::mutex turn_;
+  std::atomic<bool> lane_missed_turn_{false};
+  WantedReads wanted_reads_;
+  std::mutex mutex_;  // guards all below
+  std::condition_variable changed_;
+  SessionCore<Sch> core_;
+  std::uint64_t published_ = 0;  // version
+  std::unordered_map<std::uint32_t, std::shared_ptr<const ChunkTables>>
+      parsed_;                    // of chunks that come in slices
+  std::vector<Pending> pending_;  // oldest first
+  std::uint64_t pending_bytes_ = 0;
+  std::uint32_t in_gate_ = 0;  // threads
+  bool closed_ = false;
+  Status error_;       // of compute
+  Status load_error_;  // the first one
+};
+
+}  // namespace cake::inline CAKE_ABI::detail

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "cake/detail/planner/forecast.hpp"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+
+#include "cake/detail/planner/tuning.hpp"
+
+namespace cake::inline CAKE_ABI::detail {
+
+namespace {
+
+/// Gives every chunk an owner by the candidate alone; of several lanes the first. True when some chunk could go
+/// to more than one lane.
+bool assign_by_candidate(const RunSnapshot& run, const Candidate& candidate,
+                         Assignment& assignment) {
+  const auto n = static_cast<std::uint32_t>(run.chunks.size());
+  assignment.lands.resize(n);
+  assignment.owner.resize(n);
+  const ChunkLeft* chunks = run.chunks.data();
+  double* lands = assignment.lands.data();
+  std::uint8_t* owners = assignment.owner.data();
+  const LaneMask lanes = candidate.lanes;
+  const std::uint32_t meet = candidate.meet;
+  bool choice = false;
+  for (std::uint32_t i = 0; i < n; ++i) {
+    const ChunkLeft& left = chunks[i];
+    const LaneMask holders = left.tiers & lanes;
+    const bool computed = i < meet && left.computable;
+    std::uint8_t owner = 0;
+    if (left.begun && left.bytes <= 0) {  // all of it has been requested
+      owner = computed ? kCompute : kNobody;
+    } else if (holders == 0 || computed) {
+      owner = kCompute;
+    } else {
+      owner = static_cast<std::uint8_t>(std::countr_zero(holders));
+      choice = choice || !std::has_single_bit(holders);
+    }
+    lands[i] = left.coming;
+    owners[i] = owner;
+  }
+  return choice;
+}
+
+/// Each chunk goes to the lane that would be done with it first.
+void share_among_lanes(const RunSnapshot& run, const Candidate& candidate, Assignment& assignment) {
+  std::array<double, kMaxTiers> free{};
+  for (std::uint32_t l = 0; l < run.n_lanes; ++l) free[l] = run.lanes[l].free_at;
+  const auto give = [&](std::uint32_t i) {
+    const ChunkLeft& left = run.chunks[i];
+    const LaneMask holders = left.tiers & candidate.lanes;
+    double soonest = 1e18;
+    std::uint32_t owner = assignment.owner[i];
+    for (std::uint32_t l = 0; l < run.n_lanes; ++l) {
+      if ((holders >> l & 1) == 0) continue;
+      const double done = free[l] + static_cast<double>(left.bytes) * run.lanes[l].seconds_per_byte;
+      if (done < soonest) {
+        soonest = done;
+        owner = l;
+      }
+    }
+    assignment.owner[i] = static_cast<std::uint8_t>(owner);
+    free[owner] = soonest;
+  };
+  if (!candidate.scarce_first) return in_load_order(assignment, give);
+  for_each_segment(assignment, [&](std::uint32_t begin, std::uint32_t end) {
+    for (const std::uint8_t set : run.tier_sets) {
+      for (std::uint32_t i = end; i-- > begin;) {
+        if (run.chunks[i].tiers == set && assignment.owner[i] < kNobody) give(i);
+      }
+    }
+  });
+}
+
+/// Every lane reads its chunks one after the other.
+void follow_lanes(const RunSnapshot& run, Assignment& assignment) {
+  std::array<double, kMaxTiers> free{};
+  for (std::uint32_t l = 0; l < run.n_lanes; ++l) free[l] = run.lanes[l].free_at;
+  const ChunkLeft* chunks = run.chunks.data();
+  const std::uint8_t* owner = assignment.owner.data();
+  double* lands = assignment.lands.data();
+  in_load_order(assignment, [&](std::uint32_t i) {
+    double& lane = free[owner[i]];
+    lane += static_cast<double>(chunks[i].bytes) * run.lanes[owner[i]].seconds_per_byte;
+    lands[i] = std::max(chunks[i].coming, lane);
+  });
+}
+
+/// The suffix pass behind loads that come layer by layer, no longer than it can hide. Shortens the forecast if
+/// that helps.
+void overlap_suffix(const RunSnapshot& run, const Assignment& assignment, Forecast& best) {
+  const auto one = static_cast<double>(run.layer_bytes);
+  const auto layers =
+      static_cast<std::uint32_t>(std::max(1.0, std::ceil(run.slice_bytes / std::max(1.0, one))));
+  if (2 * layers > run.n_layers) return;
+  const double groups = std::ceil(static_cast<double>(run.n_layers) / layers);
+  const double from = best.loads_done - run.first_pass_s * (1 - 1 / groups);
+  const auto slice = static_cast<double>(run.head_bytes + layers * run.layer_bytes);
+  const auto comes_layered = [&](std::size_t i) {
+    return run.chunks[i].begun || read_begins(run, assignment, i) >= from;
+  };
+  struct Lane {
+    double took = 0;   // seconds: by these chunks from their first layer on,
+    double left = 0;   // by what has not been requested,
+    double fresh = 0;  // and by the first slices among that
+    double end = 0;
+    std::uint32_t n = 0;
+  };
+  std::array<Lane, kMaxTiers> lanes{};
+  for (std::size_t i = 0; i < assignment.size(); ++i) {
+    const std::uint8_t owner = assignment.owner[i];
+    if (owner >= kNobody || !comes_layered(i)) continue;
+    const double seconds_per_byte = run.lanes[owner].seconds_per_byte;
+    Lane& lane = lanes[owner];
+    ++lane.n;
+    lane.end = std::max(lane.end, assignment.lands[i]);
+    lane.took += run.chunk_bytes * seconds_per_byte;
+    lane.left += static_cast<double>(run.chunks[i].bytes) * seconds_per_byte;
+    if (!run.chunks[i].begun) lane.fresh += slice * seconds_per_byte;
+  }
+  double start = best.compute_done;  // of the pass
+  double last = best.loads_done;
+  for (std::uint32_t l = 0; l < run.n_lanes; ++l) {
+    const Lane& lane = lanes[l];
+    if (lane.n == 0) continue;
+    start = std::max(
+        {start, lane.end - lane.took * (1 - 1 / groups), lane.end - lane.left + lane.fresh});
+    if (lane.n < kPlannerTuning.few_layered_chunks) {
+      last = std::max(last, lane.end + run.lanes[l].latency);
+    }
+  }
+  for (std::size_t i = 0; i < assignment.size(); ++i) {  // whole ones must be there before the pass
+    const std::uint8_t owner = assignment.owner[i];
+    if (owner == kCompute) continue;
+    if (owner == kNobody || !comes_layered(i)) start = std::max(start, assignment.lands[i]);
+  }
+  const double done = std::max(start + run.first_pass_s, last + run.first_pass_s / groups) +
+                      run.suffix_s - run.first_pass_s;
+  if (done < best.finish) {
+    best.finish = done;
+    best.slice_layers = layers;
+    best.layered_from = from;
+  }
+}
+
+/// Compute goes up: every run of its chunks waits for what is loaded below it; the last one takes the suffix
+/// along.
+Forecast follow_compute(const RunSnapshot& run, const Candidate& candidate,
+                        const Assignment& assignment) {
+  const ComputeCost cost = run.cost;
+  const double chunk_tokens = run.chunk_tokens;
+  Forecast result;
+  double t = run.compute_free_at;
+  double below = 0;
+  double begin = 0;
+  double end = 0;  // of the run of chunks
+  bool holes = false;
+  for (std::uint32_t i = 0; i < assignment.size(); ++i) {
+    if (assignment.owner[i] != kCompute) {
+      below = std::max(below, assignment.lands[i]);
+      continue;
+    }
+    const std::uint32_t chunk = run.chunks[i].chunk;
+    const double from = std::max<double>(run.front, chunk * chunk_tokens);
+    if (from != end) {
+      t += cost.passes(begin, end, run.step_tokens);
+      t = std::max(t, below);
+      begin = from;
+    }
+    end = (chunk + 1) * chunk_tokens;
+    holes = holes || i >= candidate.meet;
+  }
+  result.loads_done = below;
+  if (end == run.suffix_begin && end > begin) {
+    result.compute_done = t;
+    result.finish = t + cost.passes(begin, run.n_tokens, run.step_tokens);
+    return result;
+  }
+  t += cost.passes(begin, end, run.step_tokens);
+  result.compute_done = t;
+  result.finish = std::max(t, below) + run.suffix_s;
+  if (run.overlap_suffix && !holes) overlap_suffix(run, assignment, result);
+  return result;
+}
+
+}  // namespace
+
+Forecast forecast(const RunSnapshot& run, const Candidate& candidate, Assignment& scratch) {
+  if (assign_by_candidate(run, candidate, scratch)) share_among_lanes(run, candidate, scratch);
+  follow_lanes(run, scratch);
+  return follow_compute(run, candidate, scratch);
+}
+
+}  // namespace cake::inline CAKE_ABI::detail

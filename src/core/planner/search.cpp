@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "cake/detail/planner/search.hpp"
+
+#include <algorithm>
+
+#include "cake/detail/planner/tuning.hpp"
+
+namespace cake::inline CAKE_ABI::detail {
+
+namespace {
+
+class Search {
+ public:
+  Search(const RunSnapshot& run, Assignment& scratch)
+      : run_(run), scratch_(scratch), n_(static_cast<std::uint32_t>(run.chunks.size())) {}
+
+  /// `scratch` is then the assignment of the best candidate.
+  void find() {
+    compare({0, 0, false});
+    compare({n_, 0, false});
+    if (first_landing() < best_.finish) try_lanes();
+    best_ = follow(candidate_);
+  }
+
+  const Candidate& candidate() const { return candidate_; }
+  const Forecast& best() const { return best_; }
+  std::uint64_t visits() const { return visits_; }
+
+ private:
+  Forecast follow(const Candidate& candidate) {
+    visits_ += n_;
+    return forecast(run_, candidate, scratch_);
+  }
+  Forecast compare(const Candidate& candidate) {
+    const Forecast found = follow(candidate);
+    if (found.finish < best_.finish) {
+      best_ = found;
+      candidate_ = candidate;
+    }
+    return found;
+  }
+
+  /// Bisection, then the neighbours of what it found.
+  void try_meet_points(LaneMask lanes, bool scarce_first) {
+    compare({0, lanes, scarce_first});
+    compare({n_, lanes, scarce_first});
+    std::uint32_t low = 0;
+    std::uint32_t high = n_;
+    while (high - low > 1 + n_ / kPlannerTuning.fine_search_chunks) {
+      const std::uint32_t middle = (low + high) / 2;
+      const Forecast at = compare({middle, lanes, scarce_first});
+      const double hidden = run_.overlap_suffix ? run_.first_pass_s : 0;
+      (at.compute_done + hidden < at.loads_done ? low : high) = middle;
+    }
+    const std::uint32_t below = kPlannerTuning.neighbours_below;
+    const std::uint32_t end = std::min(n_, low + kPlannerTuning.neighbours_above);
+    for (std::uint32_t meet = low > below ? low - below : 1; meet < end; ++meet) {
+      compare({meet, lanes, scarce_first});
+    }
+  }
+
+  /// No schedule that loads anything ends before this.
+  double first_landing() const {
+    double least = 1e18;
+    for (const ChunkLeft& left : run_.chunks) {
+      if (left.tiers != 0) least = std::min(least, static_cast<double>(left.bytes));
+    }
+    double first = 1e18;
+    for (std::uint32_t l = 0; l < run_.n_lanes; ++l) {
+      const LaneSnapshot& lane = run_.lanes[l];
+      if ((run_.up >> l & 1) != 0) {
+        first = std::min(first, lane.free_at + least * lane.seconds_per_byte);
+      }
+    }
+    return first;
+  }
+
+  /// Sets of tiers that none of these lanes can read.
+  std::uint32_t sets_without_lane(LaneMask lanes) const {
+    std::uint32_t n = 0;
+    for (const std::uint8_t set : run_.tier_sets) n += (set & lanes) == 0;
+    return n;
+  }
+
+  LaneMask slowest(LaneMask lanes) const {
+    std::uint32_t lane = kMaxTiers;
+    for (std::uint32_t l = 0; l < run_.n_lanes; ++l) {
+      if ((lanes >> l & 1) == 0) continue;
+      if (lane == kMaxTiers || run_.lanes[l].seconds_per_byte > run_.lanes[lane].seconds_per_byte) {
+        lane = l;
+      }
+    }
+    return 1u << lane;
+  }
+
+  /// A chunk that only slow lanes hold may be better computed: the slowest lanes are left out in turn, where that
+  /// leaves some chunk without a lane.
+  void try_lanes() {
+    std::uint32_t without = 0;
+    for (LaneMask lanes = run_.up; lanes != 0; lanes &= ~slowest(lanes)) {
+      const std::uint32_t n = sets_without_lane(lanes);
+      if (lanes != run_.up && n == without) continue;
+      without = n;
+      try_meet_points(lanes, false);
+      if (run_.tier_sets.size() > 1 && n_ <= kPlannerTuning.fine_search_chunks) {
+        try_meet_points(lanes, true);
+      }
+    }
+  }
+
+  const RunSnapshot& run_;
+  Assignment& scratch_;
+  std::uint32_t n_;
+  Candidate candidate_;
+  Forecast best_;
+  std::uint64_t visits_ = 0;
+};
+
+Schedule::Assumptions assumptions_of(const RunSnapshot& run, const Forecast& forecast) {
+  Schedule::Assumptions assumed;
+  assumed.cost = run.cost;
+  assumed.cost_version = run.cost_version;
+  assumed.step_tokens = run.step_tokens;
+  assumed.lost_chunks = run.lost_chunks;
+  assumed.up = run.up;
+  assumed.finish = forecast.finish;
+  for (std::uint32_t l = 0; l < run.n_lanes; ++l) {
+    assumed.lanes[l] = {run.lanes[l].seconds_per_byte, run.lanes[l].latency};
+  }
+  return assumed;
+}
+
+void fill_queues(const RunSnapshot& run, const Assignment& assignment, Schedule& answer) {
+  answer.queues.resize(run.n_lanes);
+  for (LaneQueue& queue : answer.queues) queue.clear();
+  in_load_order(assignment, [&](std::uint32_t i) {
+    const ChunkLeft& left = run.chunks[i];
+    LaneQueue& queue = answer.queues[assignment.owner[i]];
+    const bool layered =
+        left.begun || (answer.forecast.slice_layers != 0 &&
+                       read_begins(run, assignment, i) >= answer.forecast.layered_from);
+    (layered ? queue.layered : queue.whole).push_back(left.chunk);
+  });
+}
+
+}  // namespace
+
+void search(const RunSnapshot& run, Assignment& scratch, Schedule& answer) {
+  Search found(run, scratch);
+  found.find();
+  answer.candidate = found.candidate();
+  answer.forecast = found.best();
+  answer.visits = found.visits();
+  answer.assumptions = assumptions_of(run, found.best());
+  answer.owner.assign(run.end_chunk, kCompute);
+  answer.meet_token = run.prefix_end;
+  for (std::size_t i = scratch.size(); i-- > 0;) {
+    const std::uint32_t chunk = run.chunks[i].chunk;
+    answer.owner[chunk] = scratch.owner[i];
+    if (scratch.owner[i] != kCompute) {
+      answer.meet_token = std::min(answer.meet_token, chunk * run.chunk_tokens);
+    }
+  }
+  fill_queues(run, scratch, answer);
+}
+
+Schedule search(const RunSnapshot& run) {
+  Assignment scratch;
+  Schedule answer;
+  search(run, scratch, answer);
+  return answer;
+}
+
+}  // namespace cake::inline CAKE_ABI::detail

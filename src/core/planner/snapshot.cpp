@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "cake/detail/planner/snapshot.hpp"
+
+#include <algorithm>
+#include <bit>
+
+#include "cake/detail/planner/tuning.hpp"
+
+namespace cake::inline CAKE_ABI::detail {
+
+namespace {
+
+void take_lanes(const RunView& view, const PlanBasis& basis, Time now, RunSnapshot& out) {
+  out.n_lanes = view.n_lanes();
+  out.up = 0;
+  out.slice_bytes = 0;
+  for (LaneId l = 0; l < out.n_lanes; ++l) {
+    const LinkEstimator& lane = view.lane(l);
+    const LinkEstimate& rate = lane.rate();
+    out.lanes[l] = {to_seconds(lane.ready_at(0, now)), lane.seconds_per_byte(now),
+                    to_seconds(rate.latency + rate.insert)};
+    if (lane.down() || (basis.without >> l & 1) != 0) continue;
+    out.up |= 1u << l;
+    out.slice_bytes = std::max(out.slice_bytes, worthwhile_slice_bytes(rate));
+  }
+}
+
+/// Whether the chunk is neither resident nor wholly claimed by a step.
+bool is_left(const RunView& view, std::uint32_t chunk) {
+  const ChunkState state = view.state(chunk);
+  if (state == ChunkState::resident) return false;
+  return state != ChunkState::computing ||
+         (chunk == view.front_chunk() && view.front() % view.spec().chunk_tokens != 0);
+}
+
+ChunkLeft chunk_left(const RunView& view, std::uint32_t chunk, const RunSnapshot& run) {
+  const PrefillSpec& spec = view.spec();
+  const ChunkState state = view.state(chunk);
+  ChunkLeft left;
+  left.chunk = chunk;
+  left.computable = state != ChunkState::inserting;
+  if (state == ChunkState::open) {
+    left.bytes = static_cast<float>(run.chunk_bytes);
+    left.tiers = static_cast<std::uint8_t>(spec.stored[chunk].tiers);
+  } else if (!view.unloadable(chunk) &&
+             (state == ChunkState::loading || state == ChunkState::inserting)) {
+    const std::uint32_t issued = view.layers_issued(chunk);
+    if (issued < spec.n_layers) {
+      left.bytes = static_cast<float>(spec.read_bytes({issued, spec.n_layers}));
+      left.tiers = static_cast<std::uint8_t>(spec.stored[chunk].tiers);
+    }
+    left.coming = run.now;
+    left.begun = true;
+  }
+  return left;
+}
+
+/// When what is being read will be resident.
+void take_reads(const RunView& view, Time now, RunSnapshot& out) {
+  for (LaneId l = 0; l < out.n_lanes; ++l) {
+    for (const LinkEstimator::Flight& flight : view.lane(l).in_flight()) {
+      const auto at =
+          std::lower_bound(out.chunks.begin(), out.chunks.end(), flight.chunk,
+                           [](const ChunkLeft& i, std::uint32_t c) { return i.chunk < c; });
+      if (at == out.chunks.end() || at->chunk != flight.chunk) continue;
+      at->coming = std::max(at->coming, to_seconds(view.lane(l).resident_at(flight, now)));
+    }
+  }
+}
+
+void take_chunks(const RunView& view, RunSnapshot& out) {
+  out.chunks.clear();
+  out.tier_sets.clear();
+  out.chunks.reserve(out.end_chunk - std::min(out.end_chunk, view.front_chunk()));
+  std::uint8_t last = 0;  // most chunks lie in the same tiers as the one before
+  for (std::uint32_t c = view.front_chunk(); c < out.end_chunk; ++c) {
+    if (!is_left(view, c)) continue;
+    const ChunkLeft left = chunk_left(view, c, out);
+    out.chunks.push_back(left);
+    if (left.tiers == 0 || left.tiers == last) continue;
+    last = left.tiers;
+    if (std::find(out.tier_sets.begin(), out.tier_sets.end(), last) == out.tier_sets.end()) {
+      out.tier_sets.push_back(last);
+    }
+  }
+  std::sort(out.tier_sets.begin(), out.tier_sets.end(), [](std::uint8_t a, std::uint8_t b) {
+    const int x = std::popcount(a);
+    const int y = std::popcount(b);
+    return x != y ? x < y : a < b;
+  });
+}
+
+void take_compute(const RunView& view, RunSnapshot& out) {
+  out.compute_free_at = 0;
+  for (const RunningStep& running : view.running()) {
+    out.compute_free_at = std::max(out.compute_free_at, to_seconds(running.begins)) +
+                          out.cost.pass(running.tokens.begin, running.tokens.end);
+  }
+  out.compute_free_at = std::max(out.compute_free_at, out.now);
+  out.suffix_begin = std::max(out.prefix_end, view.suffix_front());
+  const double end = out.n_tokens;
+  out.suffix_s = out.cost.passes(out.suffix_begin, end, out.step_tokens);
+  out.first_pass_s =
+      out.cost.pass(out.suffix_begin, std::min(end, out.suffix_begin + out.step_tokens));
+}
+
+}  // namespace
+
+double worthwhile_slice_bytes(const LinkEstimate& lane) {
+  return kPlannerTuning.slice_latencies * to_seconds(lane.latency + lane.insert) *
+         lane.bytes_per_second;
+}
+
+void take_snapshot(const RunView& view, const PlanBasis& basis, Time now, RunSnapshot& out) {
+  const PrefillSpec& spec = view.spec();
+  out.now = to_seconds(now);
+  out.front = view.front();
+  out.step_tokens = std::max(1.0, basis.step_tokens);
+  out.cost = basis.compute.current();
+  out.cost_version = basis.compute.version();
+  out.n_tokens = spec.n_tokens;
+  out.chunk_tokens = spec.chunk_tokens;
+  out.end_chunk = spec.end_chunk;
+  out.prefix_end = spec.prefix_end();
+  out.n_layers = spec.n_layers;
+  out.head_bytes = spec.head_bytes;
+  out.layer_bytes = spec.layer_bytes;
+  out.chunk_bytes = static_cast<double>(spec.read_bytes({0, spec.n_layers}));
+  out.lost_chunks = view.lost_chunks();
+  out.overlap_suffix = spec.may_gate && spec.n_layers > 1;
+  take_compute(view, out);
+  take_lanes(view, basis, now, out);
+  take_chunks(view, out);
+  take_reads(view, now, out);
+}
+
+}  // namespace cake::inline CAKE_ABI::detail

@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "cake/detail/prefill_state.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <string>
+#include <utility>
+
+namespace cake::inline CAKE_ABI::detail {
+
+SessionOptions bounded(SessionOptions options) {
+  constexpr Time kLongest = std::chrono::hours(24 * 365);
+  options.idle_timeout = std::clamp(options.idle_timeout, Time{0}, kLongest);
+  options.read_timeout = std::clamp(options.read_timeout, Time{0}, kLongest);
+  options.lookup_timeout = std::clamp(options.lookup_timeout, Time{0}, kLongest);
+  return options;
+}
+
+void PrefillState::begin(const PrefillSpec& spec, std::vector<StoredChunk> stored,
+                         std::span<const LinkEstimate> priors) {
+  *this = PrefillState(options_);
+  chunks_.begin(spec, std::move(stored), priors);
+  log_.begin(view());
+}
+
+// ---- compute ----
+
+Step PrefillState::claim(Step step, Time now) {
+  const PrefillSpec& s = spec();
+  log_.reserve_step();
+  if (step.gated && step.tokens.begin == view().front()) step.gated = false;
+  if (step.gated) gate_.begin(next_step_ + 1, view(), step.tokens.begin);
+  step.id = ++next_step_;  // nothing from here on needs memory
+  for (std::uint32_t c = s.chunk_of(step.tokens.begin);
+       c < s.end_chunk && s.chunk_range(c).begin < step.tokens.end; ++c) {
+    if (view().state(c) == ChunkState::loading) take_over(c);
+  }
+  const RunningStep running{step.id, step.tokens, now, now, step.gated};
+  chunks_.claim(running);
+  log_.step(running);
+  changed();
+  return step;
+}
+
+GateAnswer PrefillState::gate(std::uint64_t id, std::uint32_t layer) {
+  const GateAnswer state = gate_.ask(id, layer);
+  return state == GateAnswer::shut && status_ != Errc::ok ? GateAnswer::voided : state;
+}
+
+bool PrefillState::newest_gate_shut() const {
+  const std::vector<RunningStep>& running = chunks_.tables().running;
+  return !running.empty() && gate_.shut(running.back().id);
+}
+
+/// What the end of a step counts as, whatever the engine says.
+Errc PrefillState::checked(Errc code, const RunningStep& ran) {
+  const bool passed = gate_.passed(ran.id);
+  if (gate_.close(ran.id) || (code == Errc::ok && !passed && status_ != Errc::ok)) {
+    return Errc::superseded;
+  }
+  if (code == Errc::superseded && status_ == Errc::ok) {
+    break_rule("the engine returned superseded for a step whose gate was not void");
+  } else if (code == Errc::ok && !passed) {
+    break_rule(
+        "the engine ended a gated step without waiting for the gate of every layer; an engine "
+        "that takes no gates must say so (may_gate = false)");
+    return Errc::superseded;
+  }
+  return code;
+}
+
+void PrefillState::done(std::uint64_t id, std::uint32_t tokens, Errc code, Time now) {
+  const RunningStep ran = chunks_.end_step(id, now);
+  if (ran.id == 0) return;
+  changed();
+  log_.step_ended(ran, now);
+  code = checked(code, ran);
+  if (code != Errc::ok) {
+    log_.step_voided(ran);
+    chunks_.release(ran.tokens);
+    if (code != Errc::superseded && status_ == Errc::ok) fail(code);
+    return;
+  }
+  const std::uint32_t end = ran.tokens.begin + std::min(ran.tokens.size(), tokens);
+  if (end < ran.tokens.end) {
+    if (id != next_step_) {
+      return break_rule("a step that another one follows did less than it was asked for");
+    }
+    chunks_.release({end, ran.tokens.end});
+  }
+  const TokenRange computed{ran.tokens.begin, end};
+  log_.step_computed(ran, computed, now);
+  for (std::uint32_t c = spec().chunk_of(computed.begin); c < spec().end_chunk; ++c) {
+    const TokenRange range = spec().chunk_range(c);
+    if (range.begin >= end) break;
+    if (range.end <= end) chunks_.set_state(c, ChunkState::resident);
+  }
+  const Time from = std::max(ran.issued, last_done_);
+  last_done_ = now;
+  // While a gated step is being enqueued behind this one, nobody notices that this one has ended.
+  const std::vector<RunningStep>& running = chunks_.tables().running;
+  const bool waited = ran.gated || (!running.empty() && running.back().gated);
+  chunks_.set_finished(computed, now - from, waited);
+  if (complete()) ended_ = now;
+}
+
+/// Compute has the chunk from now on; bytes that reads of it still bring are discarded.
+void PrefillState::take_over(std::uint32_t chunk) {
+  log_.chunk_taken_over(chunk);
+  chunks_.set_unloadable(chunk);
+  chunks_.drop_layers(chunk);
+  reads_.drop_reads_of(chunk);
+}
+
+// ---- I/O lanes ----
+
+ReadTicket PrefillState::claim(const LoadRequest& load, LaneId lane, Time now) {
+  log_.reserve_read();
+  reads_.reserve();
+  chunks_.lane(lane).reserve();  // nothing from here on needs memory
+  ReadTicket ticket;
+  ticket.id = ++next_load_;
+  ticket.slice = load.slice;
+  ticket.slice.tokens = spec().object_range(load.slice.chunk);
+  ticket.lane = lane;
+  ticket.offset = spec().read_offset(load.slice.layers);
+  ticket.bytes = spec().read_bytes(load.slice.layers);
+  const Time limit = now > kNever - options_.read_timeout ? kNever : now + options_.read_timeout;
+  ticket.deadline = std::min(load.deadline, limit);
+  const std::uint32_t chunk = load.slice.chunk;
+  reads_.add(ticket, log_.next_read());
+  log_.read(ticket, now);
+  if (view().state(chunk) == ChunkState::open) chunks_.set_state(chunk, ChunkState::loading);
+  chunks_.issue(chunk, load.slice.layers);
+  chunks_.lane(lane).issue(ticket.id, chunk, ticket.bytes, now);
+  changed();
+  return ticket;
+}
+
+bool PrefillState::begin_insert(std::uint64_t id, Time now) {
+  const ReadEntry* entry = reads_.find(id);
+  if (entry == nullptr) return false;
+  const Slice& slice = entry->ticket.slice;
+  chunks_.lane(entry->ticket.lane).landed(id, true, now);
+  changed();
+  if (entry->phase != ReadPhase::reading || status_ != Errc::ok) {
+    reads_.end(id);
+    return false;
+  }
+  log_.read_landed(*entry, now);
+  reads_.begin_insert(id);
+  ++inserting_;
+  if (slice.layers.begin == 0) chunks_.set_parsed(slice.chunk);
+  chunks_.begin_insert(slice.chunk);
+  return true;
+}
+
+void PrefillState::inserted(std::uint64_t id, bool ok, Time now) {
+  const ReadEntry* found = reads_.find(id);
+  if (found == nullptr) return;
+  const ReadEntry entry = *found;
+  const std::uint32_t chunk = entry.ticket.slice.chunk;
+  log_.read_inserted(entry, ok ? Errc::ok : Errc::device, now);
+  chunks_.lane(entry.ticket.lane).inserted(now - log_.landed_at(entry));
+  reads_.end(id);
+  --inserting_;
+  chunks_.end_insert(chunk);
+  if (!ok) {
+    mark_unloadable(chunk, Errc::device);
+  } else if (!view().unloadable(chunk)) {
+    const bool whole = chunks_.add_layers(chunk, entry.ticket.slice.layers);
+    gate_.add(chunk, entry.ticket.slice.layers, whole);
+    if (whole) {
+      chunks_.set_state(chunk, ChunkState::resident);
+      log_.chunk_loaded(chunk, entry.ticket.lane, now);
+      chunks_.advance();
+    }
+  }
+  refresh_state(chunk);
+  changed();
+}
+
+bool PrefillState::failed(std::uint64_t id, Errc code, Time now) {
+  const ReadEntry* found = reads_.find(id);
+  if (found == nullptr) return false;
+  const ReadEntry entry = *found;
+  LinkEstimator& lane = chunks_.lane(entry.ticket.lane);
+  if (code == Errc::timeout) lane.given_up(id, now);
+  lane.landed(id, false, now);
+  reads_.end(id);
+  if (entry.holds_claim()) {
+    log_.read_failed(entry, code, now);
+    mark_unloadable(entry.ticket.slice.chunk, code);
+  }
+  changed();
+  return entry.holds_claim();
+}
+
+void PrefillState::returned(std::uint64_t id, Time now) {
+  const ReadEntry* found = reads_.find(id);
+  if (found == nullptr) return;
+  const ReadEntry entry = *found;
+  const Slice& slice = entry.ticket.slice;
+  chunks_.lane(entry.ticket.lane).landed(id, false, now);
+  reads_.end(id);
+  log_.read_returned(entry);
+  changed();
+  if (!entry.holds_claim()) return;
+  if (view().layers_issued(slice.chunk) != slice.layers.end) {  // another one follows it already
+    mark_unloadable(slice.chunk, Errc::out_of_memory);
+    return;
+  }
+  chunks_.issue(slice.chunk, {0, slice.layers.begin});
+  if (slice.layers.begin == 0) chunks_.set_state(slice.chunk, ChunkState::open);
+}
+
+bool PrefillState::wanted(std::uint64_t id) const {
+  const ReadEntry* entry = reads_.find(id);
+  return entry != nullptr && entry->holds_claim();
+}
+
+void PrefillState::set_lane_down(LaneId lane, bool down) {
+  if (lane >= view().n_lanes() || view().lane(lane).down() == down) return;
+  chunks_.lane(lane).set_down(down);
+  changed();
+}
+
+/// No slice of this chunk will be loaded any more. It becomes a hole as soon as nobody inserts into
+/// it.
+void PrefillState::mark_unloadable(std::uint32_t chunk, Errc why) {
+  chunks_.set_unloadable(chunk);
+  log_.chunk_lost(chunk, why);
+  reads_.drop_reads_of(chunk);
+  refresh_state(chunk);
+}
+
+/// Brings the state of a chunk in line with what its slices do.
+void PrefillState::refresh_state(std::uint32_t chunk) {
+  const ChunkState state = view().state(chunk);
+  if (chunks_.inserting(chunk) ||
+      (state != ChunkState::inserting && state != ChunkState::loading)) {
+    return;
+  }
+  if (view().unloadable(chunk)) {
+    chunks_.drop_layers(chunk);
+    chunks_.set_state(chunk, ChunkState::hole);
+    gate_.lost(chunk);
+  } else {
+    chunks_.set_state(chunk, ChunkState::loading);
+  }
+}
+
+// ---- time and the end ----
+
+void PrefillState::expire(Time now) {
+  for (const ReadEntry& entry : reads_.all()) {
+    if (entry.phase != ReadPhase::reading || entry.ticket.deadline > now) continue;
+    log_.read_failed(entry, Errc::timeout, now);
+    reads_.drop(entry.ticket.id);
+    mark_unloadable(entry.ticket.slice.chunk, Errc::timeout);
+    changed();
+  }
+  if (!newest_gate_shut() || loads_live()) {
+    starved_since_ = kNever;
+  } else if (starved_since_ == kNever) {
+    starved_since_ = now;
+  }
+  if (starved_since_ != kNever && (now >= starved_since_ + options_.idle_timeout || all_down())) {
+    release_starved();
+  }
+}
+
+Time PrefillState::next_deadline() const {
+  Time earliest = reads_.next_deadline();
+  if (starved_since_ != kNever) {
+    earliest = std::min(earliest, starved_since_ + options_.idle_timeout);
+  }
+  return earliest;
+}
+
+bool PrefillState::all_down() const {
+  const std::vector<LinkEstimator>& lanes = chunks_.tables().lanes;
+  return std::all_of(lanes.begin(), lanes.end(),
+                     [](const LinkEstimator& lane) { return lane.down(); });
+}
+
+/// A gated step waits for chunks that no lane reads: they are compute's from now on.
+void PrefillState::release_starved() {
+  starved_since_ = kNever;
+  for (std::uint32_t c = view().front_chunk(); gate_.covers(c); ++c) {
+    if (view().state(c) == ChunkState::open) chunks_.set_state(c, ChunkState::loading);
+    if (view().state(c) == ChunkState::loading) mark_unloadable(c, Errc::timeout);
+  }
+  changed();
+}
+
+void PrefillState::end(Errc why) {
+  if (!over()) fail(why);
+}
+
+void PrefillState::close() {
+  reads_.drop_reads();
+  if (status_ == Errc::ok && !complete()) status_ = Errc::canceled;
+  changed();
+}
+
+void PrefillState::break_rule(const char* what) {
+  if (status_ != Errc::ok) return;
+  broken_rule_ = what;
+  fail(Errc::invalid_argument);
+}
+
+void PrefillState::fail(Errc code) {
+  status_ = code;
+  reads_.drop_reads();
+  changed();
+}
+
+PrefillReport PrefillState::report(Time now) const {
+  PrefillReport r;
+  if (status_ != Errc::ok) {
+    std::string what = "prefill";
+    if (broken_rule_ != nullptr) what.append(": ").append(broken_rule_);
+    r.status = Error{status_, 0, std::move(what)};
+  }
+  log_.fill(r);
+  r.ttft = complete() ? ended_ : now;
+  r.summarize();
+  return r;
+}
+
+}  // namespace cake::inline CAKE_ABI::detail

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "cake/scheduler/meet_in_the_middle.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "cake/detail/admission.hpp"
+#include "cake/detail/planner/search.hpp"
+#include "cake/detail/planner/tuning.hpp"
+
+namespace cake::inline CAKE_ABI {
+
+namespace {
+
+using detail::kCompute;
+using detail::kPlannerTuning;
+using detail::LaneMask;
+
+Step compute(std::uint32_t begin, std::uint32_t end) {
+  Step step;
+  step.kind = Step::Kind::compute;
+  step.tokens = {begin, end};
+  return step;
+}
+
+Step wait_until(Time until) {
+  Step step;
+  step.kind = Step::Kind::wait;
+  step.until = until;
+  return step;
+}
+
+/// Nobody does anything: whatever has to be decided is decided now.
+bool stuck(const RunView& view) {
+  if (!view.running().empty()) return false;
+  for (LaneId l = 0; l < view.n_lanes(); ++l) {
+    if (!view.lane(l).in_flight().empty()) return false;
+  }
+  return view.inserting_chunks() == 0;
+}
+
+/// The lane has nothing to do although chunks that it could read are open.
+bool idle_lane(const RunView& view, LaneId lane) {
+  for (const OpenBytes& set : view.open_bytes()) {
+    if ((set.tiers >> lane & 1) != 0 && set.bytes != 0) return true;
+  }
+  return false;
+}
+
+/// Layers of one slice, so that it is worth its latency on this lane.
+std::uint32_t slice_layers(const RunView& view, LaneId lane) {
+  const PrefillSpec& spec = view.spec();
+  const double bytes = detail::worthwhile_slice_bytes(view.lane(lane).rate());
+  return static_cast<std::uint32_t>(
+      std::clamp(std::ceil(bytes / std::max(1.0, static_cast<double>(spec.layer_bytes))), 1.0,
+                 static_cast<double>(spec.n_layers)));
+}
+
+}  // namespace
+
+MeetInTheMiddleScheduler::MeetInTheMiddleScheduler(const MeetOptions& options)
+    : options_(options), compute_(options.cost, options.smallest_step) {}
+MeetInTheMiddleScheduler::MeetInTheMiddleScheduler(const MeetInTheMiddleScheduler&) = default;
+MeetInTheMiddleScheduler::MeetInTheMiddleScheduler(MeetInTheMiddleScheduler&&) noexcept = default;
+MeetInTheMiddleScheduler& MeetInTheMiddleScheduler::operator=(const MeetInTheMiddleScheduler&) =
+    default;
+MeetInTheMiddleScheduler& MeetInTheMiddleScheduler::operator=(MeetInTheMiddleScheduler&&) noexcept =
+    default;
+MeetInTheMiddleScheduler::~MeetInTheMiddleScheduler() = default;
+
+void MeetInTheMiddleScheduler::begin(const PrefillSpec& spec) {
+  schedule_.reset(spec);
+  planned_ = false;
+  step_tokens_ = std::min(spec.max_step_tokens, spec.n_tokens);
+  learned_ = 0;
+  tried_ = 0;
+  not_starting_ = 0;
+  waits_since_ = kNever;
+}
+
+std::uint32_t MeetInTheMiddleScheduler::predicted_meet(const RunView& view, Time now) {
+  refresh(view, now, false);
+  return schedule_.meet_token;
+}
+
+// ---- steps ----
+
+Step MeetInTheMiddleScheduler::next_step(const RunView& view, std::uint32_t budget, Time now) {
+  learn(view);
+  const PrefillSpec& spec = view.spec();
+  const std::uint32_t front = view.front();
+  budget = std::min({budget, spec.max_step_tokens, spec.n_tokens});
+  const std::uint32_t limit = front + std::min(budget, spec.n_tokens - front);
+  if (front >= spec.prefix_end()) return compute(front, limit);
+  step_tokens_ += (budget - step_tokens_) / kPlannerTuning.step_average;
+  const std::uint32_t end = end_of_step(view, limit, now);
+  if (end > front) {
+    waits_since_ = kNever;
+    if (const Time ask = when_needed(view, end); ask > now) return wait_until(ask);
+    return compute(front, shorten(view, end));
+  }
+  if (view.may_gate() && schedule_.forecast.slice_layers != 0 && suffix_may_follow(view)) {
+    const std::uint32_t suffix = spec.prefix_end();
+    Step step = compute(suffix, suffix + std::min(budget, spec.n_tokens - suffix));
+    step.gated = true;
+    return step;
+  }
+  return wait(now);
+}
+
+/// Where the next step ends by a schedule that still holds; the front when compute has nothing to do.
+std::uint32_t MeetInTheMiddleScheduler::end_of_step(const RunView& view, std::uint32_t limit,
+                                                    Time now) {
+  const std::uint32_t front = view.front();
+  refresh(view, now, false);
+  std::uint32_t end = reach(view, limit);
+  if (end != front || view.state(view.front_chunk()) != ChunkState::open) return end;
+  if (stuck(view)) planned_ = false;
+  refresh(view, now, true);  // compute has nothing to do, and a lane is behind
+  end = reach(view, limit);
+  return end == front && loads_do_not_begin(view, now) ? reach(view, limit) : end;
+}
+
+/// End of the run of tokens behind the front that are compute's.
+std::uint32_t MeetInTheMiddleScheduler::reach(const RunView& view, std::uint32_t limit) const {
+  const PrefillSpec& spec = view.spec();
+  std::uint32_t end = view.front();
+  while (end < limit) {
+    const std::uint32_t chunk = spec.chunk_of(end);
+    if (chunk >= spec.end_chunk) return limit;
+    if (!detail::may_compute_chunk(view, chunk, end)) break;
+    const ChunkState state = view.state(chunk);
+    const bool loadable = state == ChunkState::open || state == ChunkState::loading;
+    if (loadable && schedule_.owner[chunk] != kCompute) break;
+    end = std::min(limit, spec.chunk_range(chunk).end);
+  }
+  return end;
+}
+
+/// The last stretch before the loads goes in two halves where passes are cheap to start: rates are
+/// known better after the first.
+std::uint32_t MeetInTheMiddleScheduler::shorten(const RunView& view, std::uint32_t end) const {
+  const PrefillSpec& spec = view.spec();
+  const std::uint32_t front = view.front();
+  const std::uint32_t chunks = end > front ? (end - front) / spec.chunk_tokens : 0;
+  if (end != schedule_.meet_token || chunks < 2) return end;
+  const ComputeCost& cost = schedule_.assumptions.cost;
+  if (cost.overhead > kPlannerTuning.halve_overhead_share * cost.pass(front, end)) return end;
+  return spec.chunk_range((front + (end - front) / 2) / spec.chunk_tokens).end;
+}
+
+/// A step whose tokens may still be loaded is not enqueued behind another one before that one is
+/// nearly done: what lands meanwhile decides how far it should go.
+Time MeetInTheMiddleScheduler::when_needed(const RunView& view, std::uint32_t end) const {
+  const PrefillSpec& spec = view.spec();
+  if (view.running().empty() || view.running().back().gated) return Time{0};
+  const std::uint32_t front = view.front();
+  const std::uint32_t meet = schedule_.meet_token;
+  if (meet == spec.prefix_end() || (end < meet && meet - end >= (end - front) / 2)) {
+    return Time{0};  // needed in any case
+  }
+  const ChunkState last = view.state((std::min(end, spec.prefix_end()) - 1) / spec.chunk_tokens);
+  if (last != ChunkState::open && last != ChunkState::loading) return Time{0};
+  const RunningStep& ahead = view.running().back();
+  const double takes = compute_.current().pass(ahead.tokens.begin, ahead.tokens.end);
+  return ahead.begins +
+         from_seconds(takes - std::max(kPlannerTuning.enqueue_ahead_s,
+                                       takes / kPlannerTuning.enqueue_ahead_divisor));
+}
+
+/// Until the scheduler is asked again: the sooner the nearer the forecast end is, and less and less
+/// often after it.
+Step MeetInTheMiddleScheduler::wait(Time now) const {
+  const Time left = from_seconds(std::abs(schedule_.forecast.finish - to_seconds(now)));
+  return wait_until(now +
+                    std::max(kPlannerTuning.shortest_wait, left / kPlannerTuning.wait_divisor));
+}
+
+/// Compute waits for lanes that do not begin what they should read, for want of memory or of threads:
+/// when that has taken twice as long as all loads should have, the schedule goes on without them
+/// until they do.
+bool MeetInTheMiddleScheduler::loads_do_not_begin(const RunView& view, Time now) {
+  const std::uint32_t loaded = view.loaded_chunks() + view.inserting_chunks();
+  if (waits_since_ == kNever || waits_loaded_ != loaded) {
+    waits_since_ = now;
+    waits_loaded_ = loaded;
+    const Time loads = from_seconds(schedule_.forecast.loads_done) - now;
+    waits_until_ = now + kPlannerTuning.not_begun_factor *
+                             std::clamp(loads, kPlannerTuning.shortest_wait, kLongestRead);
+    return false;
+  }
+  if (now < waits_until_) return false;
+  not_starting_ = 0;
+  for (LaneId l = 0; l < view.n_lanes(); ++l) {
+    not_starting_ |= LaneMask{view.lane(l).in_flight().empty()} << l;
+  }
+  waits_since_ = kNever;
+  if (not_starting_ == 0) return false;
+  planned_ = false;
+  refresh(view, now, true);
+  return true;
+}
+
+/// All that lies below the suffix is resident, or its first layer is and the others follow. Earlier
+/// the pass could not begin, and while it waits nothing can be taken over.
+bool MeetInTheMiddleScheduler::suffix_may_follow(const RunView& view) {
+  for (; ready_ < view.spec().end_chunk; ++ready_) {
+    const ChunkState state = view.state(ready_);
+    if (state == ChunkState::resident) continue;
+    if (state != ChunkState::loading && state != ChunkState::inserting) return false;
+    if (view.unloadable(ready_) || !view.layer_resident(ready_, 0)) return false;
+  }
+  return view.lost_chunks() == schedule_.assumptions.lost_chunks;
+}
+
+// ---- loads ----
+
+std::optional<LoadRequest> MeetInTheMiddleScheduler::next_load(const RunView& view, LaneId lane,
+                                                               Time now) {
+  if (view.open_chunks() == 0 && schedule_.queues[lane].empty()) return std::nullopt;
+  refresh(view, now, false);
+  auto slice = next_slice(view, lane);
+  if (slice.layers.empty() && idle_lane(view, lane)) {
+    refresh(view, now, true);
+    slice = next_slice(view, lane);
+  }
+  if (slice.layers.empty()) slice = trial(view, lane);
+  if (slice.layers.empty()) return std::nullopt;
+  const auto bytes = static_cast<double>(view.spec().read_bytes(slice.layers));
+  const double expected = to_seconds(view.lane(lane).ready_at(bytes, now) - now);
+  // A gated step may wait for what follows a first slice, and that has measured the lane.
+  const std::uint32_t measured =
+      slice.layers.begin != 0 ? LinkEstimate::kSure : view.lane(lane).rate().measured;
+  return LoadRequest{slice, read_deadline(now, options_.deadline_floor,
+                                          options_.deadline_factor * expected, measured)};
+}
+
+Slice MeetInTheMiddleScheduler::next_slice(const RunView& view, LaneId lane) {
+  detail::LaneQueue& queue = schedule_.queues[lane];
+  return queue.next(view, lane, queue.layered.empty() ? 1 : slice_layers(view, lane));
+}
+
+/// A lane that was never measured, or not for some prompts, may be better than thought: when nothing
+/// is to be read on it, it gets one read of what compute has anyway. The last of it, and nothing that
+/// the next step takes or whose loss would make a pass more.
+Slice MeetInTheMiddleScheduler::trial(const RunView& view, LaneId lane) {
+  const LinkEstimator& link = view.lane(lane);
+  const LinkEstimate& rate = link.rate();
+  if ((tried_ >> lane & 1) != 0 || link.measured() || !link.in_flight().empty() ||
+      rate.unused < std::min(kPlannerTuning.trial_after, rate.measured)) {
+    return {};
+  }
+  const PrefillSpec& spec = view.spec();
+  if (spec.prefix_end() <= view.front() + step_tokens_) return {};
+  tried_ |= 1u << lane;
+  const std::uint32_t layers = spec.may_gate ? slice_layers(view, lane) : spec.n_layers;
+  for (std::uint32_t c = spec.end_chunk; c-- > view.front_chunk();) {
+    const TokenRange tokens = spec.chunk_range(c);
+    if (tokens.begin < view.front() + step_tokens_) break;
+    const double passes = std::ceil((tokens.begin - view.front()) / step_tokens_) +
+                          std::ceil((spec.n_tokens - tokens.end) / step_tokens_);
+    if (passes > std::ceil((spec.n_tokens - view.front()) / step_tokens_)) continue;
+    if (schedule_.owner[c] != kCompute) continue;
+    const LayerRange first = detail::next_layers(view, lane, c, layers);
+    if (!first.empty()) return {c, spec.object_range(c), first};
+  }
+  return {};
+}
+
+// ---- the schedule ----
+
+void MeetInTheMiddleScheduler::learn(const RunView& view) {
+  const FinishedStep& last = view.finished();
+  if (last.sequence == learned_) return;
+  learned_ = last.sequence;
+  if (options_.learn && !last.gated) compute_.observe(last.tokens, to_seconds(last.busy));
+}
+
+/// Searches for the best schedule again when things are no longer as the last one assumed.
+void MeetInTheMiddleScheduler::refresh(const RunView& view, Time now, bool idle) {
+  if (planned_ && now < next_search_) return;
+  const double share = idle ? kPlannerTuning.replan_share_idle : kPlannerTuning.replan_share;
+  if (planned_ && !detail::drift(schedule_.assumptions, view, basis(), now, share)) return;
+  search(view, now);
+}
+
+void MeetInTheMiddleScheduler::search(const RunView& view, Time now) {
+  if (planned_ && !view.running().empty() && view.running().back().gated) return;
+  for (LaneId l = 0; not_starting_ != 0 && l < view.n_lanes(); ++l) {
+    if (!view.lane(l).in_flight().empty()) not_starting_ &= ~(1u << l);
+  }
+  detail::take_snapshot(view, basis(), now, snapshot_);
+  detail::search(snapshot_, assignment_, schedule_);
+  planned_ = true;
+  const auto spent = static_cast<Time::rep>(schedule_.visits) * kPlannerTuning.visit_cost;
+  next_search_ =
+      now + std::max(kPlannerTuning.replan_pause, kPlannerTuning.replan_cost_factor * spent);
+  ready_ = view.front_chunk();
+}
+
+}  // namespace cake::inline CAKE_ABI

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "cake/detail/planner/snapshot.hpp"
+
+#include "catch.hpp"
+#include "planner_helpers.hpp"
+
+using namespace cake;
+using namespace cake::testing;
+
+TEST_CASE("compute is free when the steps that were handed out end, the second after the first") {
+  OwnState state(prompt_of("11111111", {16e-3}));
+  const Step first = state.step(0, 32);
+  state.step(32, 64);
+  CHECK(snapshot_of(state.view()).compute_free_at == Approx(64e-3));
+  state.done(first.id, 32, Errc::ok, from_seconds(40e-3));  // slower than it should have been
+  CHECK(snapshot_of(state.view(), kCost, from_seconds(41e-3)).compute_free_at == Approx(72e-3));
+}
+
+TEST_CASE("only layers of a chunk that were not asked for are still to be read") {
+  const Prompt prompt = prompt_of("11", {16e-3});
+  OwnState state(prompt);
+  state.land(state.load(1, {0, 3}));
+  const detail::RunSnapshot run = snapshot_of(state.view());
+  REQUIRE(run.chunks.size() == 2);
+  const auto left = static_cast<double>(prompt.spec.read_bytes({3, 4}));
+  CHECK(static_cast<double>(run.chunks[1].bytes) == Approx(left));
+  CHECK(run.chunks[1].begun);
+}
+
+TEST_CASE("chunks that are resident or claimed by a step are not left") {
+  OwnState state(prompt_of("1111", {16e-3}));
+  state.step(0, 16);
+  state.land(state.load(3));
+  const detail::RunSnapshot run = snapshot_of(state.view());
+  REQUIRE(run.chunks.size() == 2);
+  CHECK(run.chunks[0].chunk == 1);
+  CHECK(run.chunks[1].chunk == 2);
+}
+
+TEST_CASE(
+    "a chunk that is being inserted cannot be computed, and comes when its read is resident") {
+  OwnState state(prompt_of("11", {16e-3}));
+  const detail::ReadTicket ticket = state.load(1);
+  const detail::RunSnapshot reading = snapshot_of(state.view());
+  CHECK(reading.chunks[1].computable);
+  CHECK(reading.chunks[1].coming == Approx(16e-3));
+  state.begin_insert(ticket.id, from_seconds(16e-3));
+  CHECK_FALSE(snapshot_of(state.view(), kCost, from_seconds(16e-3)).chunks[1].computable);
+}
+
+TEST_CASE("a lane that is left out is not up") {
+  const OwnState state(prompt_of("33", {16e-3, 16e-3}));
+  CHECK(snapshot_of(state.view()).up == 3);
+  CHECK(snapshot_of(state.view(), kCost, Time{0}, 2).up == 1);
+}
+
+TEST_CASE("sets of tiers come small ones first, each once") {
+  const detail::RunSnapshot run = snapshot_of(prompt_of("313021", {16e-3, 16e-3}));
+  CHECK(run.tier_sets == std::vector<std::uint8_t>{1, 2, 3});
+}
