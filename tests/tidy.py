@@ -35,10 +35,9 @@ WORDS_ALLOWED = [
     ("tests/tidy*.py", "", "this test"),
     ("*", "of course", "ordinary English"),
     ("include/cake/detail/*", "starved", "a gated step without its layer; the coverage mark has that name"),
+    ("src/core/*", "starved", "the same"),
     ("tests/simulation/*", "starved", "the coverage mark"),
     ("include/cake/*", "laims the ", "the verb: a lane claims the read"),
-    ("include/cake/session.hpp", "What a step claims", "the verb"),
-    ("include/cake/detail/planner/*", "out", "being rewritten: assigns"),
 ]
 
 # (file, function or class, why): longer than the limit. At most ten functions.
@@ -55,15 +54,12 @@ LONG_FUNCTIONS = [
     ("tests/reference/tiny_model.hpp", "naive_logits", "the whole model written out"),
 ]
 LONG_CLASSES = [
+    ("include/cake/detail/session_state.hpp", "SessionState", "to be split"),
+    ("include/cake/detail/session_core.hpp", "SessionCore", "to be split"),
     ("examples/quickstart.cpp", "Quickstart", "one program, told in order"),
-    ("include/cake/session.hpp", "PrefillSession", "to be split"),
-    ("include/cake/session.hpp", "State", "to be split"),
     ("include/cake/detail/io_lanes_core.hpp", "IoLanes", "to be split"),
-    ("include/cake/detail/prefill_state.hpp", "PrefillState", "to be split"),
-    ("include/cake/detail/planner/schedule_planner.hpp", "SchedulePlanner", "to be split"),
     ("include/cake/scheduler/compute_cost.hpp", "ComputeCostEstimator", "to be split"),
     ("include/cake/scheduler/link_estimator.hpp", "LinkEstimator", "to be split"),
-    ("include/cake/scheduler/meet_in_the_middle.hpp", "MeetInTheMiddleScheduler", "to be split"),
     ("include/cake/testing/simulation.hpp", "Simulation", "one machine: engine, lanes and clock"),
     ("tests/cuda/attention_case.hpp", "AttentionCase", "one case with its data"),
 ]

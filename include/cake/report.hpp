@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// What happened in one prompt's run: where each chunk came from, when, how many bytes, where the
-// two ends met, and how near the time to first token came to the bound. Values only.
+// The report of one run: source, time and bytes of each chunk, the meet point, and the time to first
+// token beside its bound. Values only.
 #pragma once
 
 #include <cstdint>
@@ -50,36 +50,43 @@ struct LoadReport {
 /// of the last step.
 struct CAKE_API PrefillReport {
   Status status;
-  Status lookup;      // why nothing is known of the store, if so; the run went on without it
-  Status load_error;  // the first failure of a read or insert, in words; its chunk was computed
-  PrefillSpec spec;   // `stored` is empty here: it lived in the session
+  /// Error of the storage lookup, if it failed; the prefill then computes everything.
+  Status lookup;
+  /// The first failure of a read or insert. Its chunk was computed.
+  Status load_error;
+  /// `stored` is empty here: it belonged to the session.
+  PrefillSpec spec;
   Time ttft{0};
-  Time planning{0};  // identity and lookup, part of TTFT
+  /// Time for hashing and lookup, part of TTFT.
+  Time planning{0};
   std::uint32_t tokens_resident = 0;
   std::uint32_t tokens_computed = 0;
   std::uint32_t tokens_loaded = 0;
+  /// Bytes read from the store, including reads whose data was discarded.
   std::uint64_t bytes_read = 0;
-  std::uint32_t chunks_recomputed =
-      0;  // chunks below the last stored one that had to be computed for want of a load
-  std::uint32_t failed_loads =
-      0;  // reads that ended with an error, a bad digest or a missed deadline
-  std::uint32_t reads_superseded = 0;  // loads that compute overtook
-  std::uint32_t meet_token =
-      0;  // actual: where the first loaded chunk begins (the prefix's end if none was)
-  std::uint32_t predicted_meet_token = 0;  // as the scheduler saw it at the start
-  std::uint32_t scheduler_faults =
-      0;        // orders of the scheduler that broke a rule and were not carried out
-  Rates rates;  // of this run's own passes and reads
-  /// The least time of any schedule at these rates, seconds; 0: nothing is known of the store's or
-  /// of the device's rate, so that there is none.
+  /// Chunks below the last stored one that had to be computed because no load brought them.
+  std::uint32_t chunks_recomputed = 0;
+  /// Reads that ended with an error, a wrong digest or a missed deadline.
+  std::uint32_t failed_loads = 0;
+  /// Reads whose chunk compute took over.
+  std::uint32_t reads_superseded = 0;
+  /// Token where the first loaded chunk begins; the end of the prefix if none was loaded.
+  std::uint32_t meet_token = 0;
+  /// The same, as the scheduler expected it at the start.
+  std::uint32_t predicted_meet_token = 0;
+  /// Requests of the scheduler that broke a rule and were not carried out.
+  std::uint32_t scheduler_faults = 0;
+  /// Measured in this run.
+  Rates rates;
+  /// The least time of any schedule at these rates. 0: the rate of the store or of the device is
+  /// unknown, so there is no bound. Units: seconds.
   double bound_s = 0;
   std::vector<ChunkReport> chunks;  // [spec.end_chunk]
   std::vector<StepReport> steps;
   std::vector<LoadReport> loads;
 
   bool has_bound() const { return bound_s > 0; }
-  /// Time to first token over the bound; 1 is perfect, and no run is below it. 0: there is no
-  /// bound.
+  /// Time to first token divided by the bound; 1 is perfect. 0: there is no bound.
   double bound_ratio() const { return bound_s > 0 ? seconds_of(ttft) / bound_s : 0; }
   static double seconds_of(Time t) { return static_cast<double>(t.count()) * 1e-9; }
 

@@ -94,7 +94,7 @@ class CAKE_API PrefillState {
 
   // ---- time and the end ----
 
-  /// Drops every read whose deadline has passed, and chunks that a gated step waits for in vain.
+  /// Drops every read whose deadline has passed, and chunks that a gated step has waited for too long.
   void expire(Time now);
   /// When expire() has something to do.
   Time next_deadline() const;

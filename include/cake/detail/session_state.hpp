@@ -102,7 +102,7 @@ class SessionState final : public LaneClient, public GateSource {
       const Turn turn(*this);
       step = ask_for_step(budget, may_gate, down);
     }
-    // What a step claims gives the lanes nothing new to do; that compute waits for them may.
+    // A step that computes gives the lanes no new work; a step that waits for them may.
     if (step.kind == Step::Kind::wait) lanes_.wake(*this);
     return step;
   }
