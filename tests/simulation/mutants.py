@@ -193,16 +193,16 @@ MUTANTS = [
          "    const double last = step;")],
      "scheduler/compute_cost_test.cpp", "the last pass of several pays for the smallest step, too"),
     ("one slow pass is believed", [
-        ("      weight[i] = like >= 2 && like > unlike ? 1 : 0;",
-         "      weight[i] = 1;")],
+        ("    weight[i] = like >= 2 && like > unlike ? 1 : 0;",
+         "    weight[i] = 1;")],
      "scheduler/compute_cost_test.cpp", "one slow pass does not move what is known"),
     ("a device of another speed is never believed", [
-        ("      if (++odd_in_a_row_ > (odd_known_ ? 1u : 2u)) change_speed(by);",
-         "      ++odd_in_a_row_;")],
+        ("    if (++odd_in_a_row_ > (odd_known_ ? 1u : 2u)) change_speed(by);",
+         "    ++odd_in_a_row_;")],
      "scheduler/compute_cost_test.cpp", "a device that has another speed from now on is followed after some passes"),
     ("nonsense is learned from", [
-        ("    if (tokens.empty() || !(took > 0) || !std::isfinite(took)) return;",
-         "    if (tokens.empty()) return;")],
+        ("  if (tokens.empty() || !(took > 0) || !std::isfinite(took)) return;",
+         "  if (tokens.empty()) return;")],
      "scheduler/compute_cost_test.cpp", "nonsense is not learned from"),
     ("the prefix is computed whole or loaded whole", [
         ("    } else if (holders == 0 || computed) {",
@@ -217,43 +217,43 @@ MUTANTS = [
      "up to six chunks are right for every pattern of holes and every order of events"),
     # ---- link estimator ----
     ("a failed read tells the rate", [
-        ("    if (ok) {\n"
-         "      learn(*flight, now);",
-         "    {\n"
-         "      learn(*flight, now);")],
+        ("  if (ok) {\n"
+         "    learn(*flight, now);",
+         "  {\n"
+         "    learn(*flight, now);")],
      "scheduler/link_estimator_test.cpp", "a failed read says nothing about the rate"),
     ("a read that is given up in time tells a limit", [
-        ("    if (slowdown(now) > 1) {\n"
-         "      limit(now);\n"
-         "      last_given_up_",
-         "    {\n"
-         "      limit(now);\n"
-         "      last_given_up_")],
+        ("  if (slowdown(now) > 1) {\n"
+         "    limit(now);\n"
+         "    last_given_up_",
+         "  {\n"
+         "    limit(now);\n"
+         "    last_given_up_")],
      "scheduler/link_estimator_test.cpp", "a read that is given up in time tells nothing"),
     ("the latency counts as bandwidth", [
-        ("      took -= std::min(rate_.measured != 0 ? took : 0.999 * took, to_seconds(rate_.latency));\n",
+        ("    took -= std::min(rate_.measured != 0 ? took : 0.999 * took, to_seconds(rate_.latency));\n",
          "")],
      "scheduler/link_estimator_test.cpp", "a steady link with the right prior keeps its rate"),
     ("a session that only gave up denies what others measured", [
-        ("    if (mine.measured == 0) return others;  // they saw it work meanwhile\n",
+        ("  if (mine.measured == 0) return others;  // they saw it work meanwhile\n",
          "")],
      "scheduler/link_estimator_test.cpp", "two sessions that ran at once both count, by the reads that each has seen"),
     ("one stalled read is believed", [
-        ("    if (took <= most) {\n"
-         "      if (++since_slow_",
-         "    if (took <= 1e18) {\n"
-         "      if (++since_slow_")],
+        ("  if (took <= most) {\n"
+         "    if (++since_slow_",
+         "  if (took <= 1e18) {\n"
+         "    if (++since_slow_")],
      "scheduler/link_estimator_test.cpp", "one stalled or one cached read does not throw the rate off, two of a kind do"),
     ("bytes stay in flight for ever", [
-        ("    bytes_in_flight_ -= flight->bytes;\n",
+        ("  bytes_in_flight_ -= flight->bytes;\n",
          "")],
      "scheduler/link_estimator_test.cpp", "a failed read says nothing about the rate"),
     ("reads at once are never doubled", [
-        ("      rate_.depth *= 2;",
-         "      rate_.depth *= 1;")],
+        ("    rate_.depth *= 2;",
+         "    rate_.depth *= 1;")],
      "scheduler/link_estimator_test.cpp", "the search for the right number of reads at once goes on with the next prompt"),
     ("a lane that was not used is forgotten", [
-        ("      same.unused = std::min(same.unused + 1, 1u << 20);\n",
+        ("    same.unused = std::min(same.unused + 1, 1u << 20);\n",
          "")],
      "scheduler/link_estimator_test.cpp", "a session that measured nothing leaves what others have learned"),
     # ---- lanes ----

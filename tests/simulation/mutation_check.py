@@ -28,6 +28,7 @@ from mutants import MUTANTS  # noqa: E402
 # What the test programs need of the compiled part of the library.
 PURE = ["core/chunk_table.cpp", "core/planner/forecast.cpp", "core/planner/schedule.cpp", "core/planner/search.cpp",
         "core/planner/snapshot.cpp", "core/prefill_state.cpp", "core/report.cpp", "core/run_log.cpp",
+        "core/scheduler/compute_cost.cpp", "core/scheduler/link_estimator.cpp",
         "core/scheduler/meet_in_the_middle.cpp"]
 LIBRARY = [*PURE, "core/identity.cpp", "chunk/digest.cpp", "chunk/format.cpp", "chunk/reader.cpp",
            "chunk/writer.cpp"]

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "cake/detail/planner/tuning.hpp"
 #include "cake/scheduler.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
@@ -68,7 +69,7 @@ class LoadCursor {
   /// A chunk of a later segment, for a lane that has nothing to do in this one.
   std::optional<std::uint32_t> look_ahead(const RunView& view, LaneId lane) const {
     if (below_) return std::nullopt;
-    const std::uint32_t stop = std::min(end_, high_ + 64);
+    const std::uint32_t stop = std::min(end_, high_ + kLoadTuning.look_ahead_chunks);
     for (std::uint32_t c = high_; c < stop; ++c) {
       if (view.state(c) == ChunkState::open && view.on_lane(c, lane)) return c;
     }

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "cake/scheduler/compute_cost.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+namespace cake::inline CAKE_ABI {
+
+ComputeCostEstimator::ComputeCostEstimator(const ComputeCost& prior, std::uint32_t smallest_step) {
+  const ComputeCost cost = prior.checked();
+  smallest_ =
+      std::max(cost.smallest, std::clamp(static_cast<double>(smallest_step), 1.0, kMostTokens));
+  // What one pass takes whatever its size is guessed worst, often as nothing; and a coefficient
+  // that is said to be nothing may be something.
+  scale_[1] = std::max({cost.per_token, cost.overhead / 256, 4096 * cost.per_position});
+  scale_[0] = std::max(cost.overhead, 256 * scale_[1]);
+  scale_[2] = std::max(cost.per_position, scale_[1] / 65536);
+  theta_ = {cost.overhead / scale_[0], cost.per_token / scale_[1], cost.per_position / scale_[2]};
+  belief_ = theta_;
+}
+
+void ComputeCostEstimator::observe(TokenRange tokens, double took) {
+  if (tokens.empty() || !(took > 0) || !std::isfinite(took)) return;
+  const double expected = current().pass(tokens.begin, tokens.end);
+  const bool exact = std::abs(took - expected) < kExact * expected;
+  if (exact && n_ != 0 && odd_in_a_row_ == 0 && (++exact_ & 3) != 0) return;  // nothing new
+  const Seen pass{tokens, static_cast<float>(took), ++age_};
+  if (n_ == 0) {  // nothing is known but the shape that was guessed
+    if (!exact) scale_by(std::exp(off(pass)));
+    known_ |= 1u << size_class(pass);
+    keep(pass);
+    return;
+  }
+  const double by = exact ? 0 : off(pass);
+  const std::uint32_t size = 1u << size_class(pass);
+  keep(pass);
+  if (exact) {
+    odd_in_a_row_ = 0;
+    known_ |= size;
+  } else if (std::abs(by) <= kOdd || explained()) {
+    odd_in_a_row_ = 0;
+    known_ |= size;
+    refit();
+  } else {
+    note_odd(by, (known_ & size) != 0);
+    refit();
+  }
+}
+
+std::uint32_t ComputeCostEstimator::size_class(const Seen& pass) {
+  return static_cast<std::uint32_t>(std::bit_width(pass.tokens.size())) - 1;
+}
+
+/// What each coefficient adds to a pass at its scale.
+ComputeCostEstimator::Three ComputeCostEstimator::feature(const Seen& pass, double smallest) const {
+  return {scale_[0], scale_[1] * std::max(pass.end() - pass.begin(), smallest),
+          scale_[2] * (pass.end() * pass.end() - pass.begin() * pass.begin())};
+}
+
+double ComputeCostEstimator::dot(const Three& a, const Three& b) {
+  return a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+}
+
+double ComputeCostEstimator::off(const Seen& pass, const Three& theta, double smallest) const {
+  return std::log(pass.took / std::max(1e-300, dot(feature(pass, smallest), theta)));
+}
+
+void ComputeCostEstimator::scale_by(double factor) {
+  ++version_;
+  for (double& scale : scale_) scale = std::clamp(scale * factor, 1e-200, 1e9);
+}
+
+/// All passes that were seen lie on one line, with coefficients that a few passes may change so
+/// far: nothing was odd, the guess was wrong. Not when the last pass is the only one that the
+/// guess does not explain.
+bool ComputeCostEstimator::explained() {
+  std::size_t n_odd = 0;
+  for (std::size_t i = 0; i < n_; ++i) n_odd += std::abs(off(seen_[i])) > kOdd;
+  if (n_odd < 2 && n_ + exact_ > 2) return false;
+  std::array<double, kPasses> weight{};
+  weight.fill(1);
+  const Three theta = solve(weight, smallest_, 0);
+  if (worst(weight, theta, smallest_, 0) > kOdd / 2) return false;
+  for (std::size_t j = 0; j < 3 && n_ < 5; ++j) {
+    if (theta[j] < belief_[j] / 4 || theta[j] > belief_[j] + 1.5) return false;
+  }
+  theta_ = theta;
+  ++version_;
+  return true;
+}
+
+/// `known`: passes of its size were as expected before.
+void ComputeCostEstimator::note_odd(double by, bool known) {
+  const double alike = std::max(kOdd, std::abs(by) / 3);
+  if (odd_in_a_row_ != 0 && std::abs(by - last_odd_) < alike) {
+    odd_known_ = odd_known_ && known;
+    if (++odd_in_a_row_ > (odd_known_ ? 1u : 2u)) change_speed(by);
+  } else {
+    odd_in_a_row_ = 1;
+    odd_known_ = known;
+  }
+  last_odd_ = by;
+}
+
+/// The last passes, off by a like factor, show a device of another speed.
+void ComputeCostEstimator::change_speed(double by) {
+  const double milder = std::abs(by) < std::abs(last_odd_) ? by : last_odd_;
+  scale_by(std::exp(milder));
+  belief_ = theta_;
+  n_ = static_cast<std::size_t>(
+      std::remove_if(seen_.begin(), seen_.begin() + static_cast<std::ptrdiff_t>(n_),
+                     [this](const Seen& s) { return s.age + odd_in_a_row_ <= age_; }) -
+      seen_.begin());
+  odd_in_a_row_ = 0;
+}
+
+/// In place of the one of its size that lies nearest, so that all positions stay known.
+void ComputeCostEstimator::keep(const Seen& pass) {
+  std::size_t same = 0;
+  std::size_t nearest = 0;
+  std::size_t oldest = 0;
+  double least = 1e300;
+  for (std::size_t i = 0; i < n_; ++i) {
+    if (seen_[i].age < seen_[oldest].age) oldest = i;
+    if (size_class(seen_[i]) != size_class(pass)) continue;
+    ++same;
+    const double distance = std::abs(seen_[i].end() - pass.end());
+    if (distance < least || (distance <= least && seen_[i].age < seen_[nearest].age)) {
+      least = distance;
+      nearest = i;
+    }
+  }
+  if (same >= kPerSize) {
+    seen_[nearest] = pass;
+  } else if (n_ == kPasses) {
+    seen_[oldest] = pass;
+  } else {
+    seen_[n_++] = pass;
+  }
+}
+
+void ComputeCostEstimator::refit() {
+  std::array<double, kPasses> weight{};
+  weigh(weight);
+  const Three all = solve(weight, smallest_, 0);
+  double smallest = smallest_;
+  Three best = all;
+  if (worst(weight, all, smallest_, 0) > kOdd / 2) {
+    smallest = 1;
+    best = solve(weight, 1, 0);
+    if (worst(weight, best, 1, 0) > kOdd / 2) find_smallest(weight, best, smallest);
+  }
+  theta_ = best;
+  smallest_ = smallest;
+  ++version_;
+  for (std::size_t j = 0; j < 3; ++j) belief_[j] += 0.2 * (theta_[j] - belief_[j]);
+}
+
+/// An odd pass counts when it is not alone: most of the recent ones of its size are like it.
+void ComputeCostEstimator::weigh(std::array<double, kPasses>& weight) const {
+  std::array<double, kPasses> offs{};
+  for (std::size_t i = 0; i < n_; ++i) offs[i] = off(seen_[i]);
+  for (std::size_t i = 0; i < n_; ++i) {
+    weight[i] = 1;
+    if (std::abs(offs[i]) <= kOdd) continue;
+    std::size_t like = 0;
+    std::size_t unlike = 0;
+    for (std::size_t j = 0; j < n_; ++j) {
+      if (size_class(seen_[j]) != size_class(seen_[i])) continue;
+      ++(std::abs(offs[j] - offs[i]) < kOdd ? like : unlike);
+    }
+    weight[i] = like >= 2 && like > unlike ? 1 : 0;
+  }
+}
+
+/// Passes of classes from `from` on decide.
+ComputeCostEstimator::Three ComputeCostEstimator::solve(const std::array<double, kPasses>& weight,
+                                                        double smallest, std::uint32_t from) const {
+  std::array<Three, 3> a{};
+  Three b{};
+  for (std::size_t j = 0; j < 3; ++j) {
+    a[j][j] = kPenalty;
+    b[j] = kPenalty * belief_[j];
+  }
+  for (std::size_t i = 0; i < n_; ++i) {
+    if (weight[i] <= 0 || size_class(seen_[i]) < from) continue;
+    const Three f = feature(seen_[i], smallest);
+    const double t = seen_[i].took;
+    for (std::size_t j = 0; j < 3; ++j) {
+      b[j] += f[j] / t;
+      for (std::size_t k = 0; k < 3; ++k) a[j][k] += f[j] / t * (f[k] / t);
+    }
+  }
+  // Above a floor: theta = floor + z, z >= 0. The best of the sets of coefficients that are free.
+  Three floor{};
+  for (std::size_t j = 0; j < 3; ++j) floor[j] = std::max(belief_[j] / 20, 1e-4);
+  for (std::size_t j = 0; j < 3; ++j) b[j] -= dot(a[j], floor);
+  Three best{};
+  double least = 0;
+  for (unsigned free = 7; free != 0; --free) {
+    const Three z = solve_free(a, b, free);
+    const double value = z[0] * (dot(a[0], z) / 2 - b[0]) + z[1] * (dot(a[1], z) / 2 - b[1]) +
+                         z[2] * (dot(a[2], z) / 2 - b[2]);
+    if (z[0] < 0 || z[1] < 0 || z[2] < 0 || !(value < least)) continue;
+    least = value;
+    best = z;
+  }
+  for (std::size_t j = 0; j < 3; ++j) best[j] += floor[j];
+  return best;
+}
+
+/// Solves a z = b by elimination, with z zero where a bit of `free` is not set.
+ComputeCostEstimator::Three ComputeCostEstimator::solve_free(std::array<Three, 3> a, Three b,
+                                                             unsigned free) {
+  for (std::size_t j = 0; j < 3; ++j) {
+    if ((free >> j & 1) != 0) continue;
+    for (std::size_t k = 0; k < 3; ++k) a[j][k] = a[k][j] = 0;
+    a[j][j] = 1;
+    b[j] = 0;
+  }
+  for (std::size_t j = 0; j < 3; ++j) {  // positive definite: no pivoting
+    for (std::size_t i = j + 1; i < 3; ++i) {
+      const double by = a[i][j] / a[j][j];
+      for (std::size_t k = j; k < 3; ++k) a[i][k] -= by * a[j][k];
+      b[i] -= by * b[j];
+    }
+  }
+  Three z{};
+  for (std::size_t j = 3; j-- > 0;) {
+    double sum = b[j];
+    for (std::size_t k = j + 1; k < 3; ++k) sum -= a[j][k] * z[k];
+    z[j] = sum / a[j][j];
+  }
+  return z;
+}
+
+/// How far off a pass is at most that counts.
+double ComputeCostEstimator::worst(const std::array<double, kPasses>& weight, const Three& theta,
+                                   double smallest, std::uint32_t from) const {
+  double most = 0;
+  for (std::size_t i = 0; i < n_; ++i) {
+    if (weight[i] <= 0 || size_class(seen_[i]) < from) continue;
+    most = std::max(most, std::abs(off(seen_[i], theta, smallest)));
+  }
+  return most;
+}
+
+/// Small passes do not lie on a line with larger ones of several sizes.
+void ComputeCostEstimator::find_smallest(const std::array<double, kPasses>& weight, Three& theta,
+                                         double& smallest) const {
+  std::uint32_t sizes = 0;
+  for (std::size_t i = 0; i < n_; ++i) {
+    if (weight[i] > 0) sizes |= 1u << size_class(seen_[i]);
+  }
+  while (std::popcount(sizes) > 2) {
+    sizes &= sizes - 1;
+    const auto from = static_cast<std::uint32_t>(std::countr_zero(sizes));
+    const Three larger = solve(weight, 1, from);
+    if (worst(weight, larger, 1, from) > kOdd / 2) continue;
+    double implied = kMostTokens;
+    for (std::size_t i = 0; i < n_; ++i) {
+      if (weight[i] <= 0 || size_class(seen_[i]) >= from) continue;
+      const Three f = feature(seen_[i], 1);
+      implied = std::min(implied, seen_[i].end() - seen_[i].begin() +
+                                      (seen_[i].took - dot(f, larger)) / (scale_[1] * larger[1]));
+    }
+    if (implied < std::exp2(from)) return;  // small ones are not dearer: no shape that we know
+    theta = larger;
+    smallest = implied;
+    return;
+  }
+}
+
+}  // namespace cake::inline CAKE_ABI
