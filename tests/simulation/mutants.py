@@ -207,7 +207,7 @@ MUTANTS = [
     ("the prefix is computed whole or loaded whole", [
         ("    } else if (holders == 0 || computed) {",
          "    } else if (holders == 0) {")],
-     "io_lanes_test.cpp", "the two ends meet in the middle behind real threads"),
+     "detail/planner/search_test.cpp", "compute and loads meet where both end at once"),
     ("a read that compute took over is inserted all the same", [
         ("  if (entry->phase != ReadPhase::reading || status_ != Errc::ok) {\n"
          "    reads_.end(id);",
