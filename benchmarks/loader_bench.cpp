@@ -39,7 +39,7 @@ class FreeStorage {
       const auto object = writer.finish(
           {keys_[c], c == 0 ? root : keys_[c - 1], engine.fingerprint(), tenant_tag({}),
            c * chunk_tokens, Tokens(prompt).subspan(std::size_t{c} * chunk_tokens, chunk_tokens),
-           engine.layout()});
+           writer.geometry()});
       index_[keys_[c]] = objects_.size();
       objects_.emplace_back(object->begin(), object->end());
     }

@@ -94,8 +94,9 @@ TEST_CASE("KV that the loader brings back through pinned staging is bit-equal to
   const auto prompt = prompt_of(250);
   MemoryStorage storage;
   const LoaderOptions options{.chunk_tokens = 32, .max_step_tokens = 32};
-  cake::detail::kit::Runs computed({2, 2, 16, DType::bf16, KvOrder::nhd}, {0, {0, 250}, {0, 2}});
-  cake::detail::kit::Runs loaded({2, 2, 16, DType::bf16, KvOrder::nhd}, {0, {0, 250}, {0, 2}});
+  const KvLayout layout = KvLayout::uniform(2, 2, 16, DType::bf16);
+  cake::detail::kit::Runs computed(layout, {0, {0, 250}, {0, 2}});
+  cake::detail::kit::Runs loaded(layout, {0, {0, 250}, {0, 2}});
   {
     PagedEngine engine(c);
     Loader loader(engine, storage, options);
