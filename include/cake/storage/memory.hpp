@@ -128,9 +128,7 @@ class MemoryStorage {
 
  private:
   // Its text is short enough to need no memory.
-  static Error no_memory() {
-    return Error{Errc::out_of_memory, 0, "a call of the store: no memory"};
-  }
+  static Error no_memory() { return Error{Errc::out_of_memory, 0, "no host memory"}; }
   std::shared_ptr<const Object> find(const ChunkKey& key) const {
     std::shared_lock lock(mutex_);
     const auto it = objects_.find(key);

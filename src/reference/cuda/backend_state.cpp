@@ -108,7 +108,7 @@ Result<std::shared_ptr<CudaPass::Work>> CudaBackend::State::start(Tokens tokens,
   } catch (const Exception& e) {
     return give_up(e.error(), range);
   } catch (const std::bad_alloc&) {
-    return give_up({Errc::out_of_memory, 0, "enqueue a step: no host memory"}, range);
+    return give_up({Errc::out_of_memory, 0, "no host memory"}, range);
   }
 }
 

@@ -20,9 +20,7 @@ const char* remedy(int number);
 /// True when a file system refuses to do a thing in this way, and another way may do.
 bool means_not_this_way(int number);
 
-/// What can be told without allocating memory.
-inline Error no_memory() {
-  return Error{Errc::out_of_memory, 0, "a call of the store: no host memory"};
-}
+/// A text of at most 15 characters, so that it can be told without allocating memory.
+inline Error no_memory() { return Error{Errc::out_of_memory, 0, "no host memory"}; }
 
 }  // namespace cake::inline CAKE_ABI::detail
