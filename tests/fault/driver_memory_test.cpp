@@ -3,9 +3,8 @@
 //
 // The k-th allocation on the driving thread fails, and some that follow it, for every k that a run
 // reaches between begin() and finish(): the KV is right, the report says so, and the session goes
-// on. Its own operator new, so it is a program of its own.
-#include <cstdlib>
-#include <new>
+// on. With failing_new.cpp, so it is a program
+// of its own.
 #include <utility>
 #include <vector>
 
@@ -13,6 +12,7 @@
 #include "cake/scheduler/baselines.hpp"
 #include "cake/storage/memory.hpp"
 #include "catch.hpp"
+#include "fault/failing_new.hpp"
 #include "toy_engine.hpp"
 
 namespace {
@@ -26,26 +26,15 @@ struct Plan {
 };
 thread_local Plan plan;
 
-void* counted(std::size_t bytes) {
-  if (plan.armed) {
-    const long at = plan.allocations++;
-    if (at >= plan.first && at <= plan.last) throw std::bad_alloc();
-  }
-  void* memory = std::malloc(bytes == 0 ? 1 : bytes);
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
+bool refuses() {
+  if (!plan.armed) return false;
+  const long at = plan.allocations++;
+  return at >= plan.first && at <= plan.last;
 }
 
-}  // namespace
+const bool asked = (cake::failing_new::when(refuses), true);
 
-// GCC takes the inlined pair of malloc() and delete for a mistake.
-#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
-void* operator new(std::size_t bytes) { return counted(bytes); }
-void* operator new[](std::size_t bytes) { return counted(bytes); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
+}  // namespace
 
 using namespace cake;
 using namespace std::chrono_literals;

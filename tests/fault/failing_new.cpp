@@ -14,8 +14,10 @@ namespace {
 std::atomic<long> g_left{-1};  // negative: none fails
 std::atomic<bool> g_keep{false};
 std::atomic<int> g_failed{0};
+std::atomic<bool (*)()> g_refuse{nullptr};
 
 bool refuse_now() {
+  if (bool (*const refuse)() = g_refuse.load(); refuse != nullptr && refuse()) return true;
   if (g_left.load() < 0 || g_left.fetch_sub(1) > 0) return false;
   if (g_keep) g_left = 0;
   ++g_failed;
@@ -41,6 +43,7 @@ int stop() {
   g_left = -1;
   return g_failed;
 }
+void when(bool (*refuse)()) { g_refuse = refuse; }
 }  // namespace cake::inline CAKE_ABI::failing_new
 
 void* operator new(std::size_t size) { return allocate(size, alignof(std::max_align_t)); }

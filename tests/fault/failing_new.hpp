@@ -14,4 +14,8 @@ void start(long after, bool keep);
 /// From now on none fails. How many did.
 int stop();
 
+/// Asks `refuse` before each allocation, on the allocating thread, beside what start() ordered. It
+/// must not allocate.
+void when(bool (*refuse)());
+
 }  // namespace cake::inline CAKE_ABI::failing_new

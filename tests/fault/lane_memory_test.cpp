@@ -2,17 +2,17 @@
 // Copyright 2026 the cake authors
 //
 // The k-th allocation on a lane's thread fails, for every k that a prefill reaches: the KV is right
-// and the program goes on. Its own operator new, so it is a program of its own.
+// and the program goes on. With failing_new.cpp, so it is a program
+// of its own.
 #include <atomic>
 #include <chrono>
-#include <cstdlib>
-#include <new>
 #include <thread>
 #include <vector>
 
 #include "cake/loader.hpp"
 #include "cake/storage/memory.hpp"
 #include "catch.hpp"
+#include "fault/failing_new.hpp"
 #include "fault/layer_by_layer.hpp"
 #include "toy_engine.hpp"
 
@@ -24,25 +24,13 @@ std::atomic<bool> armed{false};
 std::atomic<long> allocations{0};  // counted on lanes
 std::atomic<long> fails_at{-1};
 
-void* counted(std::size_t bytes) {
-  if (armed && on_lane && inside_of_others == 0 && allocations.fetch_add(1) == fails_at) {
-    throw std::bad_alloc();
-  }
-  void* memory = std::malloc(bytes == 0 ? 1 : bytes);
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
+bool refuses() {
+  return armed && on_lane && inside_of_others == 0 && allocations.fetch_add(1) == fails_at;
 }
 
-}  // namespace
+const bool asked = (cake::failing_new::when(refuses), true);
 
-// GCC takes the inlined pair of malloc() and delete for a mistake.
-#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
-void* operator new(std::size_t bytes) { return counted(bytes); }
-void* operator new[](std::size_t bytes) { return counted(bytes); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
+}  // namespace
 
 using namespace cake;
 using namespace std::chrono_literals;

@@ -347,13 +347,18 @@ class SessionCore {
     return step;
   }
 
-  /// Enough reads in flight to reach the rate that was seen, and enough bytes to cover the latency
-  /// twice, with one read more than the one on the link.
+  /// Bytes in flight cover the latency of a lane so many times, and the newest read so many times.
+  static constexpr double kWindowLatencies = 2;
+  static constexpr double kWindowReads = 1.5;
+
+  /// Enough reads in flight to reach the rate that was seen, and enough bytes to cover the latency,
+  /// with one read more than the one on the link.
   bool has_room(LaneId lane) const {
     const LinkEstimator& model = state_.view().lane(lane);
     if (model.in_flight().empty() || model.in_flight().size() < model.rate().depth) return true;
-    const double window = 2 * model.rate().bytes_per_second * to_seconds(model.rate().latency) +
-                          1.5 * static_cast<double>(model.in_flight().back().bytes);
+    const LinkEstimate& rate = model.rate();
+    const double window = kWindowLatencies * rate.bytes_per_second * to_seconds(rate.latency) +
+                          kWindowReads * static_cast<double>(model.in_flight().back().bytes);
     return static_cast<double>(model.bytes_in_flight()) < window;
   }
 

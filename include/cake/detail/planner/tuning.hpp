@@ -70,14 +70,10 @@ struct PlannerTuning {
 };
 inline constexpr PlannerTuning kPlannerTuning;
 
-/// What load_cursor.hpp and session_core.hpp use.
+/// What load_cursor.hpp uses.
 struct LoadTuning {
   /// Chunks behind a segment that a lane without work in it looks at.
   std::uint32_t look_ahead_chunks = 64;
-  /// Bytes in flight cover the latency of a lane so many times,
-  double window_latencies = 2;
-  /// and the newest read so many times.
-  double window_reads = 1.5;
 };
 inline constexpr LoadTuning kLoadTuning;
 
