@@ -29,7 +29,7 @@ static_assert(ComputeBackend<FreeEngine>);
 /// Holds one object per chunk of one prompt; reading copies it.
 class FreeStorage {
  public:
-  static constexpr bool lookup_never_blocks = true;
+  static constexpr cake::StorageAbilities abilities{.lookup_never_blocks = true};
   FreeStorage(const std::vector<TokenId>& prompt, std::uint32_t chunk_tokens) {
     FreeEngine engine;
     const ChunkKey root = root_key(engine.fingerprint(), engine.layout(), chunk_tokens, {});

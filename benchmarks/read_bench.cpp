@@ -33,7 +33,8 @@ constexpr std::uint32_t kChunks = 64;  // of 32 MiB
 
 /// Has the KV shape of Llama-3.1-8B, computes nothing and keeps nothing.
 struct Sink {
-  static constexpr bool inserts_from_device = true;
+  static constexpr cake::EngineAbilities abilities{.staging_memory = true,
+                                                   .inserts_from_device = true};
   cuda::PinnedStaging staging{std::size_t{1} << 30};
   std::atomic<std::uint64_t> inserted{0};
   UniformKvLayout layout() const { return {32, 8, 128, DType::bf16, KvOrder::nhd}; }

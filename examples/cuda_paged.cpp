@@ -97,6 +97,7 @@ class PagedEngine {
     }
     return transfer_.extract(pages(), slice, to);
   }
+  static constexpr EngineAbilities abilities{.staging_memory = true};
   StagingMemory* staging_memory() { return &staging_; }  // the loader reads into pinned memory
 
  private:

@@ -203,6 +203,7 @@ namespace {
 class TwoTiers {
  public:
   explicit TwoTiers(Stored& stored) : stored_(stored), slow(stored.inner) {}
+  static constexpr StorageAbilities abilities{.tiers = true};
   std::uint32_t tiers() const { return 2; }
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
     auto found = stored_.inner.lookup(keys);

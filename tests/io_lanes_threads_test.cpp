@@ -52,6 +52,7 @@ struct Storage {
   std::uint32_t n_tiers = 1;
   std::atomic<bool> stuck{false};
   std::atomic<int> waiting{0};
+  static constexpr StorageAbilities abilities{.tiers = true};
   std::uint32_t tiers() const { return n_tiers; }
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
     return inner.lookup(keys);

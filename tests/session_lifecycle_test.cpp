@@ -366,7 +366,7 @@ namespace {
 /// that drives.
 class Behind {
  public:
-  static constexpr bool insert_on_caller = true;
+  static constexpr EngineAbilities abilities{.insert_on_caller = true};
   struct Pass {
     std::shared_future<Status> result;
     bool ready() { return result.wait_for(0s) == std::future_status::ready; }

@@ -145,11 +145,11 @@ TEST_CASE("a damaged object of one tier leaves the good one of another") {
 
 TEST_CASE("a throttled store is asked in the way that its inner store can be") {
   using Both = TieredStorage<MemoryStorage, HangingStorage>;
-  CHECK(detail::HasLookupTier<Both>);
-  CHECK(detail::HasLookupTier<ThrottledStorage<Both>>);
-  CHECK(detail::HasEraseTier<ThrottledStorage<Both>>);
-  CHECK_FALSE(detail::HasLookupTier<ThrottledStorage<MemoryStorage>>);
-  CHECK(detail::lookup_never_blocks<ThrottledStorage<MemoryStorage>>());
-  CHECK(detail::lookup_never_blocks<TieredStorage<MemoryStorage, MemoryStorage>>());
-  CHECK_FALSE(detail::lookup_never_blocks<Both>());
+  CHECK(storage_traits<Both>::abilities.lookup_tier);
+  CHECK(storage_traits<ThrottledStorage<Both>>::abilities.lookup_tier);
+  CHECK(storage_traits<ThrottledStorage<Both>>::abilities.erase_tier);
+  CHECK_FALSE(storage_traits<ThrottledStorage<MemoryStorage>>::abilities.lookup_tier);
+  CHECK(storage_traits<ThrottledStorage<MemoryStorage>>::abilities.lookup_never_blocks);
+  CHECK(storage_traits<TieredStorage<MemoryStorage, MemoryStorage>>::abilities.lookup_never_blocks);
+  CHECK_FALSE(storage_traits<Both>::abilities.lookup_never_blocks);
 }

@@ -29,7 +29,7 @@ struct ToyOptions {
 template <bool OnCaller = false>
 class ToyEngineT {
  public:
-  static constexpr bool insert_on_caller = OnCaller;
+  static constexpr EngineAbilities abilities{.insert_on_caller = OnCaller};
 
   explicit ToyEngineT(std::size_t n_tokens, ToyOptions options = {})
       : options_(options),

@@ -18,10 +18,12 @@
 #include <utility>
 #include <vector>
 
+#include "cake/detail/abilities.hpp"
 #include "cake/identity.hpp"
 #include "cake/kv_layout.hpp"
 #include "cake/result.hpp"
 #include "cake/scheduler.hpp"
+#include "cake/staging.hpp"
 #include "cake/types.hpp"
 
 namespace cake::inline CAKE_ABI {
@@ -66,6 +68,20 @@ class BasicKvView {
 using KvView = BasicKvView<const std::byte>;   // verified bytes, for insert
 using MutableKvView = BasicKvView<std::byte>;  // to be filled by extract
 
+namespace detail {
+template <class C>
+concept WaitsFor = requires(C& c, std::chrono::nanoseconds span) {
+  { c.wait_for(span) } -> std::convertible_to<bool>;
+};
+template <class C>
+constexpr bool completion_is_sound() {
+  static_assert(
+      WaitsFor<C> || !requires { &C::wait_for; },
+      "cake: wait_for() of a completion has to be: bool wait_for(std::chrono::nanoseconds)");
+  return true;
+}
+}  // namespace detail
+
 /// Work that may still run. A Status is one (the call blocked); so is any movable type with
 ///
 ///     bool ready();     // never blocks
@@ -78,7 +94,7 @@ template <class C>
 concept AsyncCompletion = std::movable<C> && requires(C& c) {
   { c.ready() } -> std::convertible_to<bool>;
   { c.wait() } -> std::same_as<Status>;
-};
+} && detail::completion_is_sound<C>();
 template <class C>
 concept Completion = std::same_as<C, Status> || AsyncCompletion<C>;
 
@@ -87,9 +103,7 @@ template <Completion C>
 bool completed_within(C& c, std::chrono::nanoseconds span) {
   if constexpr (std::same_as<C, Status>) {
     return true;
-  } else if constexpr (requires {
-                         { c.wait_for(span) } -> std::convertible_to<bool>;
-                       }) {
+  } else if constexpr (detail::WaitsFor<C>) {
     return c.wait_for(span);
   } else {
     const auto end = std::chrono::steady_clock::now() + span;
@@ -152,35 +166,6 @@ class LayerGate {
   std::uint64_t step_ = 0;
 };
 
-/// What loading and saving need of an engine.
-///
-///     KvLayout layout();
-///     ModelFingerprint fingerprint();
-///     Completion insert(Slice, KvView);          // bytes of a slice into the engine's KV
-///     Completion extract(Slice, MutableKvView);  // the other way, for save()
-///
-///     // Optional:
-///     // Memory that insert copies from fastest; a Loader reads into it.
-///     StagingMemory* staging_memory();
-///     // Also from a view of device memory; a Loader reads there if the store has device_staging().
-///     static constexpr bool inserts_from_device = true;
-///     // Never on a lane thread, but when the driving thread calls next(), wait(), a gate or finish().
-///     static constexpr bool insert_on_caller = true;
-///
-/// extract refuses tokens whose KV was never computed or inserted (invalid_argument): bytes that
-/// happen to lie there would be stored, and served to others.
-///
-/// Needs:   memory for the slice's tokens is allocated; nobody else writes that slice meanwhile
-/// Thread:  insert runs on a lane thread, beside prefill of other chunks, or on the one that drives
-///          the session (insert_on_caller); extract on the caller of save()
-template <class M>
-concept KvMemory = requires(M& m, const Slice& slice, const KvView& in, const MutableKvView& out) {
-  { m.layout() } -> std::convertible_to<KvLayout>;
-  { m.fingerprint() } -> std::convertible_to<ModelFingerprint>;
-  { m.insert(slice, in) } -> Completion;
-  { m.extract(slice, out) } -> Completion;
-};
-
 template <class C>
 concept PrefillsWhole = requires(C& c, Tokens tokens, TokenRange range) {
   { c.prefill(tokens, range) } -> Completion;
@@ -189,6 +174,89 @@ template <class C>
 concept PrefillsGated = requires(C& c, Tokens tokens, TokenRange range, LayerGate gate) {
   { c.prefill(tokens, range, gate) } -> Completion;
 };
+
+template <class E>
+struct engine_traits;
+template <class E>
+struct engine_calls;
+
+namespace detail {
+
+template <class C>
+requires(PrefillsWhole<C> || PrefillsGated<C>) auto prefill(C& engine, Tokens prompt,
+                                                            TokenRange range, LayerGate gate) {
+  if constexpr (PrefillsGated<C>) {
+    return engine.prefill(prompt, range, std::move(gate));
+  } else {
+    return engine.prefill(prompt, range);
+  }
+}
+
+template <class M>
+constexpr bool engine_abilities_hold();
+
+}  // namespace detail
+
+/// What an engine can do or wants beyond the members that every engine has. All of it is optional,
+/// and all of it is here: an engine declares what is not the default,
+///
+///     static constexpr cake::EngineAbilities abilities{.insert_on_caller = true};
+///
+/// or specialises engine_traits. A name that is not a member here does not compile; nor does a
+/// method of one of these names without its ability, or with another signature.
+/// cake::testing::describe(engine) tells what was recognised.
+struct EngineAbilities {
+  /// StagingMemory* staging_memory(): memory that insert copies from fastest. A Loader reads into
+  /// it, and so do lanes that are made with lane_options(engine).
+  bool staging_memory = false;
+  /// insert takes views of device memory as well: a Loader reads there if the store can.
+  bool inserts_from_device = false;
+  /// The engine's context belongs to one thread: insert never runs on a lane thread, but when the
+  /// driving thread calls next(), wait(), a gate or finish(). The price: nothing is inserted during
+  /// a step, and each chunk that has landed keeps its staging memory until then. An engine that
+  /// copies the bytes aside in insert and hands them over at the next prefill does not pay it.
+  bool insert_on_caller = false;
+  /// insert and gates get whole chunks only, all layers at once, however little staging memory
+  /// there is. Such an engine gets no gated steps.
+  bool whole_chunks = false;
+  /// Whether steps may be gated. Not set: if prefill() takes a LayerGate. An engine without a
+  /// prefill() of its own, whose loop waits at the session's gates, sets it to true.
+  std::optional<bool> gates = {};
+  /// Tokens: a pass of fewer costs as much. No shorter step is asked for, unless what there is to
+  /// compute, or the budget of next(), is shorter.
+  std::uint32_t smallest_step = 1;
+  /// Tokens: the longest step that is gated.
+  std::uint32_t max_overlap_tokens = ~std::uint32_t{0};
+};
+
+/// What loading and saving need of an engine. An object stands for one sequence: the KV of one
+/// prompt and of what follows it, by position from 0 on.
+///
+///     KvLayout layout();
+///     ModelFingerprint fingerprint();
+///     Completion insert(Slice, KvView);          // bytes of a slice into the engine's KV
+///     Completion extract(Slice, MutableKvView);  // the other way, for save()
+///
+/// What else an engine may offer is a member of EngineAbilities.
+///
+/// Slices come in any order of chunks. Within a chunk they come in order of layers, and they are
+/// whole chunks unless the engine takes gated steps or staging memory has no room for one.
+///
+/// extract refuses tokens whose KV was never computed or inserted (invalid_argument): bytes that
+/// happen to lie there would be stored, and served to others.
+///
+/// Needs:   memory for the slice's tokens is allocated; nobody else writes that slice meanwhile
+/// Thread:  insert runs on a lane thread, beside prefill of other chunks and beside other inserts,
+///          or on the one that drives the session (insert_on_caller); extract on the caller of
+///          save()
+template <class M>
+concept KvMemory = requires(M& m, const Slice& slice, const KvView& in, const MutableKvView& out) {
+  { m.layout() } -> std::convertible_to<KvLayout>;
+  { m.fingerprint() } -> std::convertible_to<ModelFingerprint>;
+  { m.insert(slice, in) } -> Completion;
+  { m.extract(slice, out) } -> Completion;
+}
+&&detail::engine_abilities_hold<M>();
 
 /// KvMemory, and at least one of
 ///
@@ -200,30 +268,89 @@ concept PrefillsGated = requires(C& c, Tokens tokens, TokenRange range, LayerGat
 /// logits exist. Where a stored chunk ends with the prompt, KV of the last token was inserted with
 /// it and is computed again, in a step of that one token.
 ///
+/// Steps begin at the front of the prompt and go on from there, but jump over what was loaded: the
+/// range of the next one may begin far behind the end of the last. That is the moment at which all
+/// KV below range.begin belongs to the sequence. A step whose gate was void comes again, perhaps
+/// with another end. What prefill returns as an error ends the run with that status; an engine that
+/// can break off a pass gives it the request's stop token and returns canceled.
+///
 /// Thread:  the thread that drives the session
 template <class C>
-concept ComputeBackend = KvMemory<C> &&(PrefillsWhole<C> || PrefillsGated<C>);
+concept ComputeBackend = KvMemory<C> &&
+    requires(C& c, Tokens prompt, TokenRange range, LayerGate gate) {
+  { detail::prefill(c, prompt, range, gate) } -> Completion;
+};
+
+/// What an engine can do, and calls of what it may leave out. Specialised for an engine that cannot
+/// declare it itself:
+///
+///     template <>
+///     struct cake::engine_traits<Theirs> : cake::engine_calls<Theirs> {
+///       static constexpr cake::EngineAbilities abilities{.whole_chunks = true};
+///     };
+template <class E>
+struct engine_traits : engine_calls<E> {
+  static constexpr EngineAbilities abilities = detail::declared_abilities<E, EngineAbilities>();
+};
+
+/// The calls of engine_traits.
+template <class E>
+struct engine_calls {
+  /// Whether the engine is given gated steps.
+  static constexpr bool gates() {
+    constexpr EngineAbilities can = engine_traits<E>::abilities;
+    return !can.whole_chunks && can.gates.value_or(PrefillsGated<E>);
+  }
+  /// The memory that insert copies from fastest; null: it has none.
+  static StagingMemory* staging_memory(E& engine) {
+    if constexpr (engine_traits<E>::abilities.staging_memory) {
+      return engine.staging_memory();
+    } else {
+      return nullptr;
+    }
+  }
+  /// The engine's prefill(), with the gate if it takes one.
+  static auto prefill(E& engine, Tokens prompt, TokenRange range, LayerGate gate) {
+    return detail::prefill(engine, prompt, range, std::move(gate));
+  }
+};
 
 namespace detail {
 
-/// Whether insert also takes a view of device memory.
 template <class M>
-constexpr bool inserts_from_device() {
-  if constexpr (requires { M::inserts_from_device; }) {
-    return M::inserts_from_device;
-  } else {
-    return false;
-  }
-}
-
-/// Whether insert must run on the thread that drives the session.
-template <class M>
-constexpr bool inserts_on_caller() {
-  if constexpr (requires { M::insert_on_caller; }) {
-    return M::insert_on_caller;
-  } else {
-    return false;
-  }
+constexpr bool engine_abilities_hold() {
+  using Traits = engine_traits<M>;
+  static_assert(std::same_as<decltype(Traits::abilities), const EngineAbilities>,
+                "cake: engine_traits of an engine has to have: "
+                "static constexpr cake::EngineAbilities abilities");
+  constexpr EngineAbilities can = Traits::abilities;
+  static_assert(
+      !can.staging_memory ||
+          requires(M & m) {
+            { m.staging_memory() } -> std::convertible_to<StagingMemory*>;
+          },
+      "cake: the ability staging_memory asks for: cake::StagingMemory* staging_memory()");
+  static_assert(
+      can.staging_memory || !requires { &M::staging_memory; },
+      "cake: an engine with staging_memory() has to declare it: "
+      "static constexpr cake::EngineAbilities abilities{.staging_memory = true}");
+  static_assert(
+      !requires { M::inserts_from_device; } && !requires { M::insert_on_caller; } &&
+          !requires { M::whole_chunks; } && !requires { M::gates; } &&
+          !requires { M::smallest_step; } && !requires { M::max_overlap_tokens; },
+      "cake: inserts_from_device, insert_on_caller, whole_chunks, gates, smallest_step and "
+      "max_overlap_tokens are no members of an engine, but of its abilities: "
+      "static constexpr cake::EngineAbilities abilities{.insert_on_caller = true}");
+  static_assert(!can.gates.value_or(false) || PrefillsGated<M> ||
+                    (!PrefillsWhole<M> && !requires { &M::prefill; }),
+                "cake: gates = true asks for: "
+                "prefill(cake::Tokens, cake::TokenRange, cake::LayerGate)");
+  static_assert(!can.gates.value_or(false) || !can.whole_chunks,
+                "cake: an engine that takes whole_chunks gets no gated steps, so it cannot have "
+                "gates = true");
+  static_assert(can.smallest_step > 0 && can.max_overlap_tokens > 0,
+                "cake: smallest_step and max_overlap_tokens are at least 1");
+  return true;
 }
 
 }  // namespace detail

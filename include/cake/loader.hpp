@@ -81,7 +81,7 @@ class Loader {
                       .extra = options.extra,
                       .chunk_tokens = options_.chunk_tokens,
                       .max_step_tokens = options_.max_step_tokens,
-                      .may_gate = PrefillsGated<C> && options_.gated_steps,
+                      .may_gate = options_.gated_steps,
                       .stop = options.stop});
     } catch (const Exception& e) {
       if (e.error().code == Errc::invalid_argument) throw;
@@ -126,22 +126,12 @@ class Loader {
   /// An engine may bring the memory that its inserts copy from fastest: staging_memory(). One that
   /// inserts from device memory gets the storage's.
   static LaneOptions lane_options(C& compute, LaneOptions options) {
-    if constexpr (requires {
-                    { compute.staging_memory() } -> std::convertible_to<StagingMemory*>;
-                  }) {
-      if (options.staging == nullptr) options.staging = compute.staging_memory();
-    }
-    options.device = options.device || detail::inserts_from_device<C>();
+    if (options.staging == nullptr) options.staging = Traits::staging_memory(compute);
+    options.device = options.device || Traits::abilities.inserts_from_device;
     return options;
   }
-  static auto issue(C& compute, Tokens tokens, const Step& step, LayerGate gate) {
-    if constexpr (PrefillsGated<C>) {
-      return compute.prefill(tokens, step.tokens, gate);
-    } else {
-      return compute.prefill(tokens, step.tokens);
-    }
-  }
-  using Pass = decltype(issue(std::declval<C&>(), Tokens(), Step(), LayerGate()));
+  using Traits = engine_traits<C>;
+  using Pass = decltype(Traits::prefill(std::declval<C&>(), Tokens(), TokenRange(), LayerGate()));
   struct Running {
     Step step;
     Pass pass;
@@ -167,12 +157,13 @@ class Loader {
   void start(Tokens tokens, const Step& step, std::vector<Running>& running) {
     if constexpr (std::same_as<Pass, Status>) {
       const Status status = detail::guarded(Errc::device, "prefill", [&] {
-        return issue(compute_, tokens, step, session_.gate(step));
+        return Traits::prefill(compute_, tokens, step.tokens, session_.gate(step));
       });
       session_.done(step, step.tokens.size(), status);
     } else {
       try {
-        running.push_back({step, issue(compute_, tokens, step, session_.gate(step))});
+        running.push_back(
+            {step, Traits::prefill(compute_, tokens, step.tokens, session_.gate(step))});
       } catch (...) {
         session_.done(step, 0, detail::caught(Errc::device, "prefill"));
       }
@@ -188,7 +179,7 @@ class Loader {
   /// inserts of an engine that makes them on this thread.
   bool ready_by(Running& running, Time until) {
     const Time left = until - session_.now();
-    if constexpr (detail::inserts_on_caller<C>()) {
+    if constexpr (Traits::abilities.insert_on_caller) {
       while (!ready_within(running, std::min<Time>(left, std::chrono::microseconds(200)))) {
         session_.wait(Time{0});
         if (session_.now() >= until) return false;

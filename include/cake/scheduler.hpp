@@ -53,6 +53,10 @@ struct PrefillSpec {
   std::uint64_t foot_bytes = 0;         // and after the last one
   /// Bytes between head_bytes and each layer, [n_layers + 1]; empty: all layers have layer_bytes.
   std::span<const std::uint64_t> layer_begins;
+  /// Abilities of the engine. The session sees to them, whatever a scheduler asks for.
+  bool whole_chunks = false;
+  std::uint32_t smallest_step = 1;
+  std::uint32_t max_overlap_tokens = ~std::uint32_t{0};
 
   /// First token behind the stored chunks; never the prompt's end, since its last token is always
   /// computed: its logits are wanted.
@@ -221,6 +225,34 @@ class RunView {
   const detail::RunTables* t_;
 };
 
+namespace detail {
+
+template <class S>
+concept PredictsMeet = requires(S& s, const RunView& view, Time now) {
+  { s.predicted_meet(view, now) } -> std::convertible_to<std::uint32_t>;
+};
+template <class S>
+concept TellsComputeCost = requires(const S& s) {
+  { s.compute_cost().per_token } -> std::convertible_to<double>;
+  { s.compute_cost().per_position } -> std::convertible_to<double>;
+};
+
+/// Stops the compiler where an optional member has another signature.
+template <class S>
+constexpr bool scheduler_members_hold() {
+  static_assert(
+      PredictsMeet<S> || !requires { &S::predicted_meet; },
+      "cake: predicted_meet() of a scheduler has to be: "
+      "std::uint32_t predicted_meet(const cake::RunView&, cake::Time now)");
+  static_assert(
+      TellsComputeCost<S> || !requires { &S::compute_cost; },
+      "cake: compute_cost() of a scheduler has to be const, and what it returns has "
+      "per_token and per_position, in seconds");
+  return true;
+}
+
+}  // namespace detail
+
 /// Decides what is computed and what is loaded. A pure state machine: no thread, clock, lock or
 /// I/O; all it knows is the spec, the run view and the time that it is told.
 ///
@@ -230,6 +262,11 @@ class RunView {
 ///     // none: ask again when the run view changed
 ///     std::optional<LoadRequest> next_load(const RunView&, LaneId, Time now);
 ///
+///     // Optional, for the report: the token where compute and loads will meet, and
+///     std::uint32_t predicted_meet(const RunView&, Time now);
+///     // seconds of compute: per_token and per_position
+///     const ComputeCost& compute_cost() const;
+///
 /// Thread:  one at a time; the session sees to it
 template <class S>
 concept Scheduler = requires(S& s, const PrefillSpec& spec, const RunView& view,
@@ -237,6 +274,7 @@ concept Scheduler = requires(S& s, const PrefillSpec& spec, const RunView& view,
   s.begin(spec);
   { s.next_step(view, budget, now) } -> std::same_as<Step>;
   { s.next_load(view, lane, now) } -> std::same_as<std::optional<LoadRequest>>;
-};
+}
+&&detail::scheduler_members_hold<S>();
 
 }  // namespace cake::inline CAKE_ABI

@@ -51,7 +51,7 @@ class PrefillSession {
   PrefillSession(M& memory, IoLanes<S>& lanes, Sch scheduler = Sch(),
                  const SessionOptions& options = {})
       : memory_(memory), lanes_(lanes), scheduler_(std::move(scheduler)), options_(options) {
-    if (!detail::inserts_from_device<M>() && lanes.device() != nullptr) {
+    if (!engine_traits<M>::abilities.inserts_from_device && lanes.device() != nullptr) {
       throw Exception(
           {Errc::invalid_argument, 0,
            "the lanes read into device memory, which this engine does not insert from"});
@@ -199,17 +199,16 @@ class PrefillSession {
     state_.reset();
   }
 
-  /// Whether at least one layer of a chunk can be read at a time.
+  /// Whether at least one layer of a chunk, or a whole one where need be, can be read at a time.
   Status fits_staging(const KvLayout& layout, std::uint32_t chunk_tokens) const {
     if (!ChunkGeometry::fits(layout, chunk_tokens)) return {};  // refused elsewhere, by name
     const ChunkGeometry geometry(layout, chunk_tokens);
-    const std::uint64_t ends =
-        geometry.object_bytes() - (geometry.payload_end() - geometry.head_bytes());
-    const std::uint64_t least = ends + geometry.largest_layer();
+    const std::uint64_t least = detail::smallest_load<M>(geometry);
     if (least <= lanes_.staging_bytes()) return {};
     return Error{Errc::out_of_memory, 0,
-                 "one layer of a chunk takes " + std::to_string(least) +
-                     " bytes of staging memory and there are " +
+                 (engine_traits<M>::abilities.whole_chunks ? "a whole chunk takes "
+                                                           : "one layer of a chunk takes ") +
+                     std::to_string(least) + " bytes of staging memory and there are " +
                      std::to_string(lanes_.staging_bytes()) +
                      ", so no chunk can be loaded; raise LaneOptions::staging_bytes or lower "
                      "chunk_tokens"};

@@ -11,12 +11,59 @@
 #include <span>
 #include <vector>
 
+#include "cake/detail/abilities.hpp"
 #include "cake/engine.hpp"
 #include "cake/identity.hpp"
 #include "cake/result.hpp"
+#include "cake/staging.hpp"
 #include "cake/types.hpp"
 
 namespace cake::inline CAKE_ABI {
+
+/// What a store can do beyond the four members that every store has. All of it is optional, and all
+/// of it is here: a store declares what it has,
+///
+///     static constexpr cake::StorageAbilities abilities{.erase_tier = true};
+///
+/// or specialises storage_traits. A name that is not a member here does not compile; nor does a
+/// method of one of these names without its ability, or with another signature. What wraps a store
+/// inherits all of them: abilities = storage_traits<Inner>::abilities.
+/// cake::testing::describe(store) tells what was recognised.
+struct StorageAbilities {
+  /// std::uint32_t tiers(): how many there are, at most kMaxTiers; without it one.
+  bool tiers = false;
+  /// lookup() is a matter of memory alone: it is asked on the caller's thread, any other store on
+  /// one with a deadline.
+  bool lookup_never_blocks = false;
+  /// Status lookup_problem(): why a part of the last lookup's keys could not be looked up; ok when
+  /// all could.
+  bool lookup_problem = false;
+  /// Result<std::vector<StoredChunk>> lookup_tier(std::uint32_t tier, std::span<const ChunkKey>):
+  /// as lookup(), of one tier. All are then asked at once, and one that hangs delays none.
+  bool lookup_tier = false;
+  /// Status erase_tier(std::uint32_t tier, ChunkKey): as erase(), of one tier. Where an object is
+  /// damaged, good ones of other tiers stay.
+  bool erase_tier = false;
+  /// DeviceStaging* device_staging(): memory that read() fills at full speed, or null.
+  bool device_staging = false;
+  /// bool stored_bytes_differ(ChunkKey, std::uint64_t offset, ConstBytes): whether these bytes of a
+  /// read, which failed verification, are not the stored ones. A chunk whose bytes are is damaged,
+  /// and erased.
+  bool stored_bytes_differ = false;
+  /// Result<bool> write_new(ChunkKey, ConstBytes): as write(), blocking, and whether this call made
+  /// the object visible; false: one was there.
+  bool write_new = false;
+};
+
+template <class S>
+struct storage_traits;
+template <class S>
+struct storage_calls;
+
+namespace detail {
+template <class S>
+constexpr bool storage_abilities_hold();
+}  // namespace detail
 
 /// Keeps chunk objects by key, in one or several tiers.
 ///
@@ -26,25 +73,7 @@ namespace cake::inline CAKE_ABI {
 ///     Completion write(ChunkKey, ConstBytes);  // all or nothing; the first one wins
 ///     Status erase(ChunkKey);                  // not there is ok
 ///
-///     // Optional:
-///     std::uint32_t tiers();  // 1 when absent
-///     // Memory alone: asked on the caller's thread; any other store on one with a deadline.
-///     static constexpr bool lookup_never_blocks = true;
-///     // Why a part of the last lookup's keys could not be looked up; ok when all could.
-///     Status lookup_problem();
-///     // As lookup(), of one tier: all are then asked at once, and one that hangs delays none.
-///     Result<std::vector<StoredChunk>> lookup_tier(std::uint32_t tier, std::span<const ChunkKey>);
-///     // As erase(), of one tier: where an object is damaged, good ones of other tiers stay.
-///     Status erase_tier(std::uint32_t tier, ChunkKey);
-///     // Memory that read() fills at full speed, or null.
-///     DeviceStaging* device_staging();
-///     // Whether these bytes of a read, which failed verification, are not the stored ones. A
-///     // chunk whose bytes are is damaged, and erased.
-///     bool stored_bytes_differ(ChunkKey, std::uint64_t offset, ConstBytes);
-///     // write(), blocking, and whether this call made the object visible; false: one was there
-///     Result<bool> write_new(ChunkKey, ConstBytes);
-///     Status lookup_problem();                 // why the last lookup() left some keys out; ok:
-///     none
+/// What else a store may offer is a member of StorageAbilities.
 ///
 /// `out` stays valid until the completion is ready, also after the read was abandoned; a backend
 /// copies the keys it keeps. `out`, `offset` and its size are multiples of 4 KiB whenever the
@@ -59,17 +88,171 @@ concept StorageBackend = requires(S& s, std::span<const ChunkKey> keys, const Ch
   { s.read(tier, key, offset, out) } -> Completion;
   { s.write(key, in) } -> Completion;
   { s.erase(key) } -> std::same_as<Status>;
+}
+&&detail::storage_abilities_hold<S>();
+
+/// What a store can do, and calls of what it may leave out. Specialised for a store that cannot
+/// declare it itself:
+///
+///     template <>
+///     struct cake::storage_traits<Theirs> : cake::storage_calls<Theirs> {
+///       static constexpr cake::StorageAbilities abilities{.lookup_never_blocks = true};
+///     };
+template <class S>
+struct storage_traits : storage_calls<S> {
+  static constexpr StorageAbilities abilities = detail::declared_abilities<S, StorageAbilities>();
 };
 
-template <StorageBackend S>
-std::uint32_t tiers_of(S& storage) {
-  if constexpr (requires {
-                  { storage.tiers() } -> std::convertible_to<std::uint32_t>;
-                }) {
-    return storage.tiers();
-  } else {
-    return 1;
+/// The calls of storage_traits: each says what is done for a store that has not the ability.
+///
+/// Errors:  exceptions of the store are passed on
+/// Thread:  as the store
+template <class S>
+struct storage_calls {
+  /// Else 1.
+  static std::uint32_t tiers(S& storage) {
+    if constexpr (storage_traits<S>::abilities.tiers) {
+      return storage.tiers();
+    } else {
+      return 1;
+    }
   }
+  /// lookup() of one tier; else that tier's part of the whole answer.
+  static Result<std::vector<StoredChunk>> lookup_in_tier(S& storage, std::uint32_t tier,
+                                                         std::span<const ChunkKey> keys) {
+    if constexpr (storage_traits<S>::abilities.lookup_tier) {
+      return storage.lookup_tier(tier, keys);
+    } else {
+      Result<std::vector<StoredChunk>> found = storage.lookup(keys);
+      if (found) {
+        for (StoredChunk& chunk : *found) chunk.tiers &= 1u << tier;
+      }
+      return found;
+    }
+  }
+  /// erase() in one tier; else in all.
+  static Status erase_in_tier(S& storage, std::uint32_t tier, const ChunkKey& key) {
+    if constexpr (storage_traits<S>::abilities.erase_tier) {
+      return storage.erase_tier(tier, key);
+    } else {
+      return storage.erase(key);
+    }
+  }
+  /// The memory that the store reads into at full speed; else null.
+  static DeviceStaging* device_staging(S& storage) {
+    if constexpr (storage_traits<S>::abilities.device_staging) {
+      return storage.device_staging();
+    } else {
+      return nullptr;
+    }
+  }
+  /// Why the last lookup() left out some keys; else ok.
+  static Status lookup_problem(S& storage) {
+    if constexpr (storage_traits<S>::abilities.lookup_problem) {
+      return storage.lookup_problem();
+    } else {
+      return {};
+    }
+  }
+  /// Whether these bytes, which were read, are not the stored ones; else false.
+  static bool stored_bytes_differ(S& storage, const ChunkKey& key, std::uint64_t offset,
+                                  ConstBytes bytes) {
+    if constexpr (storage_traits<S>::abilities.stored_bytes_differ) {
+      return storage.stored_bytes_differ(key, offset, bytes);
+    } else {
+      return false;
+    }
+  }
+  /// Writes, and tells whether this call made the object visible. A store that does not say counts
+  /// as having done so.
+  static Result<bool> write_and_tell(S& storage, const ChunkKey& key, ConstBytes bytes) {
+    if constexpr (storage_traits<S>::abilities.write_new) {
+      return storage.write_new(key, bytes);
+    } else {
+      const Status status = cake::await_completion(storage.write(key, bytes));
+      if (!status) return status.error();
+      return true;
+    }
+  }
+};
+
+namespace detail {
+
+template <class S>
+concept HasTiers = requires(S& s) {
+  { s.tiers() } -> std::convertible_to<std::uint32_t>;
+};
+template <class S>
+concept HasLookupProblem = requires(S& s) {
+  { s.lookup_problem() } -> std::same_as<Status>;
+};
+template <class S>
+concept HasLookupTier = requires(S& s, std::uint32_t tier, std::span<const ChunkKey> keys) {
+  { s.lookup_tier(tier, keys) } -> std::same_as<Result<std::vector<StoredChunk>>>;
+};
+template <class S>
+concept HasEraseTier = requires(S& s, std::uint32_t tier, const ChunkKey& key) {
+  { s.erase_tier(tier, key) } -> std::same_as<Status>;
+};
+template <class S>
+concept HasDeviceStaging = requires(S& s) {
+  { s.device_staging() } -> std::convertible_to<DeviceStaging*>;
+};
+template <class S>
+concept HasStoredBytesDiffer = requires(S& s, const ChunkKey& key, std::uint64_t offset,
+                                        ConstBytes bytes) {
+  { s.stored_bytes_differ(key, offset, bytes) } -> std::convertible_to<bool>;
+};
+template <class S>
+concept HasWriteNew = requires(S& s, const ChunkKey& key, ConstBytes bytes) {
+  { s.write_new(key, bytes) } -> std::same_as<Result<bool>>;
+};
+
+/// Stops the compiler where a store's members and its abilities contradict each other.
+template <class S>
+constexpr bool storage_abilities_hold() {
+  using Traits = storage_traits<S>;
+  static_assert(std::same_as<decltype(Traits::abilities), const StorageAbilities>,
+                "cake: storage_traits of a store has to have: "
+                "static constexpr cake::StorageAbilities abilities");
+  constexpr StorageAbilities can = Traits::abilities;
+  static_assert(!can.tiers || HasTiers<S>,
+                "cake: the ability tiers asks for: std::uint32_t tiers()");
+  static_assert(!can.lookup_problem || HasLookupProblem<S>,
+                "cake: the ability lookup_problem asks for: cake::Status lookup_problem()");
+  static_assert(!can.lookup_tier || HasLookupTier<S>,
+                "cake: the ability lookup_tier asks for: "
+                "cake::Result<std::vector<cake::StoredChunk>> "
+                "lookup_tier(std::uint32_t tier, std::span<const cake::ChunkKey>)");
+  static_assert(!can.erase_tier || HasEraseTier<S>,
+                "cake: the ability erase_tier asks for: "
+                "cake::Status erase_tier(std::uint32_t tier, const cake::ChunkKey&)");
+  static_assert(!can.device_staging || HasDeviceStaging<S>,
+                "cake: the ability device_staging asks for: cake::DeviceStaging* device_staging()");
+  static_assert(
+      !can.stored_bytes_differ || HasStoredBytesDiffer<S>,
+      "cake: the ability stored_bytes_differ asks for: bool "
+      "stored_bytes_differ(const cake::ChunkKey&, std::uint64_t offset, cake::ConstBytes)");
+  static_assert(!can.write_new || HasWriteNew<S>,
+                "cake: the ability write_new asks for: "
+                "cake::Result<bool> write_new(const cake::ChunkKey&, cake::ConstBytes)");
+  static_assert((can.tiers || !requires { &S::tiers; }) &&
+                    (can.lookup_problem || !requires { &S::lookup_problem; }) &&
+                    (can.lookup_tier || !requires { &S::lookup_tier; }) &&
+                    (can.erase_tier || !requires { &S::erase_tier; }) &&
+                    (can.device_staging || !requires { &S::device_staging; }) &&
+                    (can.stored_bytes_differ || !requires { &S::stored_bytes_differ; }) &&
+                    (can.write_new || !requires { &S::write_new; }),
+                "cake: a store with tiers(), lookup_problem(), lookup_tier(), erase_tier(), "
+                "device_staging(), stored_bytes_differ() or write_new() has to declare it: "
+                "static constexpr cake::StorageAbilities abilities{.tiers = true}");
+  static_assert(
+      !requires { S::lookup_never_blocks; },
+      "cake: lookup_never_blocks is no member of a store, but of its abilities: "
+      "static constexpr cake::StorageAbilities abilities{.lookup_never_blocks = true}");
+  return true;
 }
+
+}  // namespace detail
 
 }  // namespace cake::inline CAKE_ABI

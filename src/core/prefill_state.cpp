@@ -64,7 +64,7 @@ Errc PrefillState::checked(Errc code, const RunningStep& ran) {
   } else if (code == Errc::ok && !passed) {
     break_rule(
         "the engine ended a gated step without waiting for the gate of every layer; an engine "
-        "that takes no gates must say so (may_gate = false)");
+        "that takes no gates must say so (EngineAbilities::gates = false)");
     return Errc::superseded;
   }
   return code;

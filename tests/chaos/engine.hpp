@@ -118,7 +118,7 @@ struct Pass {
 template <bool OnCaller>
 class EngineBase {
  public:
-  static constexpr bool insert_on_caller = OnCaller;
+  static constexpr EngineAbilities abilities{.insert_on_caller = OnCaller};
 
   EngineBase(std::uint32_t n_tokens, const EngineSpec& spec)
       : toy(n_tokens, {.layout = spec.layout}),

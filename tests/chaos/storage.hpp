@@ -114,6 +114,7 @@ class ChaosStorage {
     }
   }
 
+  static constexpr StorageAbilities abilities{.tiers = true, .stored_bytes_differ = true};
   std::uint32_t tiers() const { return spec_.tiers; }
 
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
@@ -239,6 +240,8 @@ class ChaosStorage {
 class BlockingChaosStorage {
  public:
   explicit BlockingChaosStorage(ChaosStorage& inner) : inner_(inner) {}
+  // A read that blocks, and nobody who says whose fault wrong bytes are.
+  static constexpr StorageAbilities abilities{.tiers = true};
   std::uint32_t tiers() const { return inner_.tiers(); }
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
     return inner_.lookup(keys);

@@ -28,6 +28,7 @@ class PagedEngine {
   ModelFingerprint fingerprint() const {
     return FingerprintBuilder().add("weights", "paged test").finish();
   }
+  static constexpr EngineAbilities abilities{.staging_memory = true};
   StagingMemory* staging_memory() { return &staging_; }
   Transfer insert(const Slice& slice, const KvView& view) {
     there_.add(slice.tokens, slice.layers);

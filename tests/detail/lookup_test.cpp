@@ -44,6 +44,7 @@ struct Teller {
   std::atomic<int> erased{0};
   std::atomic<bool> lies{false};  // a read is ok and fills nothing in
   std::atomic<bool> wrong_tier{false};
+  static constexpr StorageAbilities abilities{.tiers = true};
   std::uint32_t tiers() const { return n_tiers; }
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
     ++inside;

@@ -2,6 +2,9 @@
 // Copyright 2026 the cake authors
 #include "cake/detail/session_core.hpp"
 
+#include <optional>
+#include <utility>
+
 #include "cake/scheduler/baselines.hpp"
 #include "cake/session_options.hpp"
 #include "catch.hpp"
@@ -107,6 +110,85 @@ TEST_CASE("a step that is larger than its budget is cut") {
   CHECK(step.tokens == TokenRange{0, 24});
   core.done(step.id, 24, Errc::ok, Time(1));
   CHECK(core.next_step(24, true, Time(1)).tokens == TokenRange{24, 48});
+}
+
+namespace {
+
+/// Orders what it was told to.
+struct Orders : Waits {
+  Step step;
+  std::optional<LoadRequest> load;
+  Step next_step(const RunView&, std::uint32_t, Time) { return step; }
+  std::optional<LoadRequest> next_load(const RunView&, LaneId, Time) {
+    return std::exchange(load, std::nullopt);
+  }
+};
+
+TokenRange ordered(const Prompt& prompt, const Step& step, std::uint32_t budget = 64) {
+  Orders orders;
+  orders.step = step;
+  detail::SessionCore<Orders> core(orders);
+  core.begin(prompt.spec, prompt.stored, prompt.priors);
+  const Step got = core.next_step(budget, true, Time{0});
+  CHECK(got.kind == Step::Kind::compute);
+  CHECK(core.report(Time(1)).scheduler_faults == 0);
+  return got.tokens;
+}
+
+}  // namespace
+
+TEST_CASE("a step of fewer tokens than cost the same is extended over what only compute can fill") {
+  Prompt prompt("0101", 40);
+  prompt.spec.smallest_step = 24;
+  // Chunk 0 is not stored; chunk 1 can be loaded, so the step ends before it.
+  CHECK(ordered(prompt, step_of(0, 4)) == TokenRange{0, 16});
+  // The rest of a chunk that the step has begun.
+  CHECK(ordered(prompt, step_of(0, 20)) == TokenRange{0, 24});
+  CHECK(ordered(prompt, step_of(0, 30)) == TokenRange{0, 30});
+  CHECK(ordered(prompt, step_of(0, 4), 8) == TokenRange{0, 8});  // the budget is the engine's wish
+  // Behind a gate, in the suffix.
+  CHECK(ordered(Prompt("1111", 40), step_of(64, 70, true)) == TokenRange{64, 70});
+  Prompt stored("1111", 40);
+  stored.spec.smallest_step = 24;
+  CHECK(ordered(stored, step_of(64, 70, true)) == TokenRange{64, 88});
+  stored.spec.n_tokens = 64 + 10;
+  CHECK(ordered(stored, step_of(64, 70, true)) == TokenRange{64, 74});
+  // Two chunks that are not stored, one after the other.
+  Prompt holes("0011");
+  holes.spec.smallest_step = 24;
+  CHECK(ordered(holes, step_of(0, 4)) == TokenRange{0, 24});
+  // The suffix, from a chunk that nobody stored.
+  Prompt all("00", 40);
+  all.spec.end_chunk = 0;
+  all.spec.smallest_step = 50;
+  all.stored.clear();
+  CHECK(ordered(all, step_of(0, 4)) == TokenRange{0, 50});
+}
+
+TEST_CASE("a step behind a gate takes no more tokens than the engine wants there") {
+  Prompt prompt("1111", 40);
+  prompt.spec.max_overlap_tokens = 16;
+  CHECK(ordered(prompt, step_of(64, 104, true)) == TokenRange{64, 80});
+  CHECK(ordered(prompt, step_of(0, 48, true)) == TokenRange{0, 48});  // nothing is below it
+}
+
+TEST_CASE("loads of an engine that takes whole chunks have all layers") {
+  Prompt prompt("11");
+  prompt.spec.may_gate = false;
+  prompt.spec.whole_chunks = true;
+  Orders orders;
+  orders.load = LoadRequest{{1, prompt.spec.object_range(1), {0, 1}}, kNever};
+  detail::SessionCore<Orders> core(orders);
+  core.begin(prompt.spec, prompt.stored, prompt.priors);
+  core.set_read_layers(2);
+  CHECK_FALSE(core.next_load(0, prompt.spec.read_bytes({0, 2}), Time{0}));  // not even by room
+  core = detail::SessionCore<Orders>(orders);
+  core.begin(prompt.spec, prompt.stored, prompt.priors);
+  core.set_read_layers(2);
+  const auto load = core.next_load(0, ~0ull, Time{0});
+  REQUIRE(load);
+  CHECK(load->slice.layers == LayerRange{0, 4});
+  CHECK(core.report(Time(1)).scheduler_faults == 0);
 }
 
 TEST_CASE("a load of more layers than one read may take goes on where its last part ended") {

@@ -55,7 +55,7 @@ struct Others {
 
 /// Its inserts, too, run on the driving thread.
 struct Engine {
-  static constexpr bool insert_on_caller = true;
+  static constexpr EngineAbilities abilities{.insert_on_caller = true};
   UniformKvLayout layout() const { return toy.layout(); }
   ModelFingerprint fingerprint() const { return toy.fingerprint(); }
   Status prefill(Tokens prompt, TokenRange range, const LayerGate& gate) {

@@ -157,19 +157,20 @@ class FaultyStorage {
     return counts;
   }
 
-  std::uint32_t tiers() { return tiers_of(*inner_); }
+  static constexpr StorageAbilities abilities = storage_traits<S>::abilities;
+
+  std::uint32_t tiers() requires(abilities.tiers) { return inner_->tiers(); }
 
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
-    {
-      const std::lock_guard lock(mutex_);
-      ++counts_.lookups;
-      if (lookup_error_) {
-        ++counts_.faults;
-        return *lookup_error_;
-      }
-    }
+    if (const auto error = lookup_fault()) return *error;
     return inner_->lookup(keys);
   }
+  Result<std::vector<StoredChunk>> lookup_tier(
+      std::uint32_t tier, std::span<const ChunkKey> keys) requires(abilities.lookup_tier) {
+    if (const auto error = lookup_fault()) return *error;
+    return inner_->lookup_tier(tier, keys);
+  }
+  Status lookup_problem() requires(abilities.lookup_problem) { return inner_->lookup_problem(); }
 
   FaultyCompletion read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
                         MutableBytes out) {
@@ -185,26 +186,50 @@ class FaultyStorage {
   }
 
   Status write(const ChunkKey& key, ConstBytes bytes) {
-    {
-      const std::lock_guard lock(mutex_);
-      ++counts_.writes;
-      if (write_error_ && (!write_key_ || *write_key_ == key)) {
-        ++counts_.faults;
-        return *write_error_;
-      }
-    }
+    if (const auto error = write_fault(key)) return *error;
     return cake::await_completion(inner_->write(key, bytes));
+  }
+  Result<bool> write_new(const ChunkKey& key, ConstBytes bytes) requires(abilities.write_new) {
+    if (const auto error = write_fault(key)) return *error;
+    return inner_->write_new(key, bytes);
   }
 
   Status erase(const ChunkKey& key) {
-    {
-      const std::lock_guard lock(mutex_);
-      ++counts_.erases;
-    }
+    count_erase();
     return inner_->erase(key);
+  }
+  Status erase_tier(std::uint32_t tier, const ChunkKey& key) requires(abilities.erase_tier) {
+    count_erase();
+    return inner_->erase_tier(tier, key);
+  }
+
+  DeviceStaging* device_staging() requires(abilities.device_staging) {
+    return inner_->device_staging();
+  }
+  bool stored_bytes_differ(const ChunkKey& key, std::uint64_t offset,
+                           ConstBytes bytes) requires(abilities.stored_bytes_differ) {
+    return inner_->stored_bytes_differ(key, offset, bytes);
   }
 
  private:
+  std::optional<Error> lookup_fault() {
+    const std::lock_guard lock(mutex_);
+    ++counts_.lookups;
+    if (lookup_error_) ++counts_.faults;
+    return lookup_error_;
+  }
+  std::optional<Error> write_fault(const ChunkKey& key) {
+    const std::lock_guard lock(mutex_);
+    ++counts_.writes;
+    if (!write_error_ || (write_key_ && *write_key_ != key)) return std::nullopt;
+    ++counts_.faults;
+    return write_error_;
+  }
+  void count_erase() {
+    const std::lock_guard lock(mutex_);
+    ++counts_.erases;
+  }
+
   static constexpr std::uint64_t kAlways = ~std::uint64_t{0};
   struct Order {
     Fault fault;

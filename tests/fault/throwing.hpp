@@ -100,7 +100,7 @@ class LaterTimed : public Later {
 template <class Completion, bool OnCaller = false>
 class ThrowingEngine {
  public:
-  static constexpr bool insert_on_caller = OnCaller;
+  static constexpr EngineAbilities abilities{.staging_memory = true, .insert_on_caller = OnCaller};
 
   ThrowingEngine(std::size_t n_tokens, ThrowOrder& order)
       : toy(n_tokens), staging_{order}, order_(order) {}
@@ -153,6 +153,8 @@ class ThrowingEngine {
 template <class Completion>
 class ThrowingStorage {
  public:
+  static constexpr StorageAbilities abilities{.stored_bytes_differ = true};
+
   explicit ThrowingStorage(ThrowOrder& order) : order_(order) {}
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
     order_.at("lookup");

@@ -318,9 +318,21 @@ MUTANTS = [
         ("    if (model.in_flight().empty() || model.in_flight().size() < model.rate().depth) return true;\n",
          "    return true;\n")]),
     ("a step is not cut to its budget", [
-        ("      if (step.tokens.size() > budget) step.tokens.end = step.tokens.begin + budget;\n",
+        ("    if (range.size() > most) range.end = range.begin + most;\n",
          "")],
      "detail/session_core_test.cpp", "a step that is larger than its budget is cut"),
+    ("a step behind a gate is as long as any", [
+        ("    const std::uint32_t most = behind_gate ? std::min(budget, spec.max_overlap_tokens) : budget;\n",
+         "    const std::uint32_t most = behind_gate ? budget : budget;\n")],
+     "detail/session_core_test.cpp", "a step behind a gate takes no more tokens than the engine wants there"),
+    ("a short step is not extended", [
+        ("    while (range.end < wanted) {\n",
+         "    while (range.end > wanted) {\n")],
+     "detail/session_core_test.cpp", "a step of fewer tokens than cost the same is extended over what only compute can fill"),
+    ("an engine that takes whole chunks gets slices", [
+        ("    if (load && state_.spec().whole_chunks) load->slice.layers.end = state_.spec().n_layers;\n",
+         "")],
+     "detail/session_core_test.cpp", "loads of an engine that takes whole chunks have all layers"),
     ("compute waits for lanes that have nothing to read", [
         ("      if (!view().lane(l).down() && declined_[l] != version()) return false;",
          "      return false;")],

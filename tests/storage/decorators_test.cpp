@@ -22,22 +22,31 @@ using namespace cake;
 template <class S>
 using Slow = ThrottledStorage<S>;
 
-// Just the members that the inner store has.
-static_assert(detail::HasDeviceStaging<Slow<GdsStorage>> &&
-              detail::HasStoredBytesDiffer<Slow<GdsStorage>>);
-static_assert(detail::HasWriteNew<Slow<GdsStorage>> && detail::HasLookupProblem<Slow<GdsStorage>>);
-static_assert(detail::HasWriteNew<Slow<PosixStorage>> &&
-              detail::HasLookupProblem<Slow<PosixStorage>>);
-static_assert(!detail::HasDeviceStaging<Slow<PosixStorage>> &&
-              !detail::HasStoredBytesDiffer<Slow<PosixStorage>>);
-static_assert(!detail::HasDeviceStaging<Slow<MemoryStorage>> &&
-              !detail::HasLookupProblem<Slow<MemoryStorage>>);
-static_assert(detail::HasDeviceStaging<Slow<Slow<GdsStorage>>>);
-static_assert(detail::HasDeviceStaging<TieredStorage<MemoryStorage, GdsStorage>>);
-static_assert(detail::HasStoredBytesDiffer<TieredStorage<MemoryStorage, Slow<GdsStorage>>>);
-static_assert(detail::HasWriteNew<TieredStorage<MemoryStorage, PosixStorage>>);
-static_assert(!detail::HasDeviceStaging<TieredStorage<MemoryStorage, PosixStorage>>);
-static_assert(!detail::HasStoredBytesDiffer<TieredStorage<MemoryStorage, PosixStorage>>);
+template <class S>
+constexpr StorageAbilities kCan = storage_traits<S>::abilities;
+
+constexpr bool same(const StorageAbilities& a, const StorageAbilities& b) {
+  return a.tiers == b.tiers && a.lookup_never_blocks == b.lookup_never_blocks &&
+         a.lookup_problem == b.lookup_problem && a.lookup_tier == b.lookup_tier &&
+         a.erase_tier == b.erase_tier && a.device_staging == b.device_staging &&
+         a.stored_bytes_differ == b.stored_bytes_differ && a.write_new == b.write_new;
+}
+
+// A link in front of a store changes nothing of what that can do.
+static_assert(same(kCan<Slow<GdsStorage>>, kCan<GdsStorage>));
+static_assert(same(kCan<Slow<PosixStorage>>, kCan<PosixStorage>));
+static_assert(same(kCan<Slow<MemoryStorage>>, kCan<MemoryStorage>));
+static_assert(same(kCan<Slow<Slow<TieredStorage<MemoryStorage, GdsStorage>>>>,
+                   kCan<TieredStorage<MemoryStorage, GdsStorage>>));
+static_assert(kCan<GdsStorage>.device_staging && kCan<GdsStorage>.stored_bytes_differ);
+// Tiers together can what one of them, or what each of them can.
+static_assert(kCan<TieredStorage<MemoryStorage, Slow<GdsStorage>>>.device_staging);
+static_assert(kCan<TieredStorage<MemoryStorage, Slow<GdsStorage>>>.stored_bytes_differ);
+static_assert(kCan<TieredStorage<MemoryStorage, PosixStorage>>.write_new);
+static_assert(!kCan<TieredStorage<MemoryStorage, PosixStorage>>.device_staging);
+static_assert(!kCan<TieredStorage<MemoryStorage, PosixStorage>>.stored_bytes_differ);
+static_assert(!kCan<TieredStorage<MemoryStorage, PosixStorage>>.lookup_never_blocks);
+static_assert(StorageBackend<Slow<TieredStorage<MemoryStorage, Slow<GdsStorage>>>>);
 
 struct Strange {};  // no std::exception
 
@@ -235,13 +244,17 @@ struct DeviceStore : MemoryStorage {
   CountedDevice* device = nullptr;
   int asked = 0;
   bool answer = true;
+  static constexpr StorageAbilities abilities{.lookup_never_blocks = true,
+                                              .device_staging = true,
+                                              .stored_bytes_differ = true,
+                                              .write_new = true};
   DeviceStaging* device_staging() { return device; }
   bool stored_bytes_differ(const ChunkKey&, std::uint64_t, ConstBytes) {
     ++asked;
     return answer;
   }
 };
-static_assert(StorageBackend<DeviceStore> && detail::HasStoredBytesDiffer<DeviceStore>);
+static_assert(StorageBackend<DeviceStore>);
 
 TEST_CASE("device memory of one tier is read into from all, from the others by the host") {
   CountedDevice device;
@@ -299,14 +312,17 @@ TEST_CASE("a decorated store says whether a write was the first, and why a looku
   ThrottledStorage slow(two, LinkOptions{});
   TieredStorage store(one, slow);
   const auto bytes = sample::content(1, 8192);
-  CHECK(detail::write_and_tell(store, sample::key_of(1), bytes.bytes()).value());
-  CHECK_FALSE(detail::write_and_tell(store, sample::key_of(1), bytes.bytes()).value());
+  CHECK(storage_traits<decltype(store)>::write_and_tell(store, sample::key_of(1), bytes.bytes())
+            .value());
+  CHECK_FALSE(
+      storage_traits<decltype(store)>::write_and_tell(store, sample::key_of(1), bytes.bytes())
+          .value());
   CHECK(two.size() == 1);
-  CHECK(detail::lookup_problem_of(store));
+  CHECK(storage_traits<decltype(store)>::lookup_problem(store));
   MemoryStorage memory;
   Throwing plain(memory);  // does not say
-  CHECK(detail::write_and_tell(plain, sample::key_of(1), bytes.bytes()).value());
-  CHECK(detail::write_and_tell(plain, sample::key_of(1), bytes.bytes()).value());
+  CHECK(storage_traits<Throwing>::write_and_tell(plain, sample::key_of(1), bytes.bytes()).value());
+  CHECK(storage_traits<Throwing>::write_and_tell(plain, sample::key_of(1), bytes.bytes()).value());
 }
 
 }  // namespace

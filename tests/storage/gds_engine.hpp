@@ -16,7 +16,7 @@ namespace cake::inline CAKE_ABI::sample {
 /// A toy engine that inserts from host and device memory alike.
 class DeviceToy : public testing::ToyEngine {
  public:
-  static constexpr bool inserts_from_device = true;
+  static constexpr EngineAbilities abilities{.inserts_from_device = true};
   DeviceToy(std::size_t n_tokens, DeviceStaging& device, testing::ToyOptions options = {})
       : testing::ToyEngine(n_tokens, options), device_(device) {}
 
@@ -75,6 +75,7 @@ class AlwaysDevice {
   }
   Status write(const ChunkKey& key, ConstBytes bytes) { return storage_.write(key, bytes); }
   Status erase(const ChunkKey& key) { return storage_.erase(key); }
+  static constexpr StorageAbilities abilities{.device_staging = true};
   DeviceStaging* device_staging() const { return &device_; }
 
  private:

@@ -126,7 +126,7 @@ TEST_CASE("each tier has a link of its own, and writes take one only when told t
   CHECK(slow_write.due() >= begin + 1s);
   store.set_link(0, LinkOptions{});
   store.set_link(9, LinkOptions{});  // no such link: nothing happens
-  CHECK(store.tiers() == 1);
+  CHECK(storage_traits<decltype(store)>::tiers(store) == 1);
 }
 
 }  // namespace

@@ -86,7 +86,7 @@ struct IoLanes<S>::Core final : detail::LaneHost {
   Core(S& storage_in, const LaneOptions& options_in)
       : storage(storage_in),
         options(options_in),
-        device(options.device ? device_of(storage_in) : nullptr),
+        device(options.device ? storage_traits<S>::device_staging(storage_in) : nullptr),
         // An arena gives parts of any size for nothing, and what is kept would be missing there.
         pool(device == nullptr
                  ? options.staging_bytes
@@ -115,16 +115,8 @@ struct IoLanes<S>::Core final : detail::LaneHost {
   }
 
   unsigned threads_per_lane() const { return std::max(1u, options.threads); }
-  std::uint32_t tier_count() const { return std::clamp(tiers_of(storage), 1u, kMaxTiers); }
-
-  static DeviceStaging* device_of(S& storage) {
-    if constexpr (requires {
-                    { storage.device_staging() } -> std::convertible_to<DeviceStaging*>;
-                  }) {
-      return storage.device_staging();
-    } else {
-      return nullptr;
-    }
+  std::uint32_t tier_count() const {
+    return std::clamp(storage_traits<S>::tiers(storage), 1u, kMaxTiers);
   }
 
   bool start_thread(LaneId lane) {

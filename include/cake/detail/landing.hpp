@@ -14,6 +14,7 @@
 #include "cake/chunk/reader.hpp"
 #include "cake/detail/guarded.hpp"
 #include "cake/staging.hpp"
+#include "cake/storage_backend.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 
@@ -55,16 +56,12 @@ inline Result<KvView> verify_landed(ConstBytes bytes, LayerRange layers, std::ui
 template <class S>
 Error classify_failure(S& storage, const ChunkKey& key, std::uint64_t offset, ConstBytes bytes,
                        const Error& why) {
-  if constexpr (requires {
-                  { storage.stored_bytes_differ(key, offset, bytes) } -> std::convertible_to<bool>;
-                }) {
-    if ((why.code == Errc::corrupt || why.code == Errc::mismatch) &&
-        detail::value_or(
-            [&] { return static_cast<bool>(storage.stored_bytes_differ(key, offset, bytes)); },
-            false)) {
-      return {Errc::device, 0,
-              "the bytes received of a chunk differ from the stored ones (transport error)"};
-    }
+  if ((why.code == Errc::corrupt || why.code == Errc::mismatch) &&
+      detail::value_or(
+          [&] { return storage_traits<S>::stored_bytes_differ(storage, key, offset, bytes); },
+          false)) {
+    return {Errc::device, 0,
+            "the bytes received of a chunk differ from the stored ones (transport error)"};
   }
   return why;
 }

@@ -41,7 +41,7 @@ class SessionCore {
     rest_.reserve(spec.end_chunk < kRestReserve ? spec.end_chunk : kRestReserve);
     try {
       scheduler_.begin(state_.spec());
-      if constexpr (requires(const RunView& view) { scheduler_.predicted_meet(view, Time{0}); }) {
+      if constexpr (PredictsMeet<S>) {
         predicted_meet_ = scheduler_.predicted_meet(view(), Time{0});
       }
     } catch (...) {  // it knows nothing of this run: compute goes on without it
@@ -159,7 +159,7 @@ class SessionCore {
     step.until = now;
     if (answer) step = *answer;
     if (step.kind == Step::Kind::compute) {
-      if (step.tokens.size() > budget) step.tokens.end = step.tokens.begin + budget;
+      step.tokens = suited(step, budget);
       if (may_compute(state_.view(), step)) {
         idle_since_ = kNever;
         return claim(step, now);
@@ -200,6 +200,7 @@ class SessionCore {
     if (!may_ask(lane) || (!question.ask && !question.load)) return std::nullopt;
     const bool rest = question.load.has_value();
     std::optional<LoadRequest> load = rest ? question.load : answer;
+    if (load && state_.spec().whole_chunks) load->slice.layers.end = state_.spec().n_layers;
     if (!load || !may_load(state_.view(), *load, lane)) {
       if (load && question.version != version()) return std::nullopt;
       if (load) ++scheduler_faults_;
@@ -207,7 +208,7 @@ class SessionCore {
       return std::nullopt;
     }
     LayerRange& layers = load->slice.layers;
-    const bool cut = layers.size() > read_layers_;
+    const bool cut = layers.size() > read_layers_ && !state_.spec().whole_chunks;
     const std::uint32_t end = layers.end;
     if (cut) layers.end = layers.begin + read_layers_;
     // Layers that keep nothing are no read of their own.
@@ -257,7 +258,7 @@ class SessionCore {
     PrefillReport r = state_.report(now);
     r.predicted_meet_token = predicted_meet_;
     r.scheduler_faults = scheduler_faults_ + ask_faults_;
-    if constexpr (requires { scheduler_.compute_cost(); }) {
+    if constexpr (TellsComputeCost<S>) {
       r.rates.per_token = scheduler_.compute_cost().per_token;
       r.rates.per_position = scheduler_.compute_cost().per_position;
     }
@@ -266,6 +267,31 @@ class SessionCore {
   }
 
  private:
+  /// The tokens of a step as the engine wants them: no more than it takes behind a gate, and no
+  /// fewer than cost the same, as far as only compute can fill them.
+  TokenRange suited(const Step& step, std::uint32_t budget) const {
+    const RunView view = state_.view();
+    const PrefillSpec& spec = view.spec();
+    TokenRange range = step.tokens;
+    const bool behind_gate = step.gated && range.begin != view.front();
+    const std::uint32_t most = behind_gate ? std::min(budget, spec.max_overlap_tokens) : budget;
+    if (range.size() > most) range.end = range.begin + most;
+    if (range.empty() || range.end > spec.n_tokens) return range;  // refused by its rule
+    const std::uint32_t wanted =
+        range.begin + std::min({most, spec.smallest_step, spec.n_tokens - range.begin});
+    while (range.end < wanted) {
+      const std::uint32_t chunk = spec.chunk_of(range.end);
+      const bool suffix = chunk == spec.end_chunk;
+      const std::uint32_t end = suffix ? spec.n_tokens : spec.chunk_range(chunk).end;
+      const bool begun = !suffix && range.end > spec.chunk_range(chunk).begin;
+      const bool free = suffix ? view.suffix_front() <= range.end
+                               : begun || view.state(chunk) == ChunkState::hole;
+      if (!free) break;
+      range.end = std::min(wanted, end);
+    }
+    return range;
+  }
+
   static constexpr std::uint32_t kRestReserve = 64;
   static constexpr int kStaleAnswers = 8;
   static constexpr Time kMemoryWait = std::chrono::seconds(1);

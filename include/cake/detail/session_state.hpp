@@ -37,6 +37,15 @@
 
 namespace cake::inline CAKE_ABI::detail {
 
+/// Bytes of staging memory that the smallest load of a chunk takes: one layer with what lies before
+/// and behind, or all of it.
+template <KvMemory M>
+std::uint64_t smallest_load(const ChunkGeometry& geometry) {
+  if (engine_traits<M>::abilities.whole_chunks) return geometry.object_bytes();
+  return geometry.object_bytes() - (geometry.payload_end() - geometry.head_bytes()) +
+         geometry.largest_layer();
+}
+
 template <KvMemory M, StorageBackend S, Scheduler Sch>
 class SessionState final : public LaneClient, public GateSource {
  public:
@@ -55,19 +64,21 @@ class SessionState final : public LaneClient, public GateSource {
     tokens_ =
         std::make_shared<const std::vector<TokenId>>(request.tokens.begin(), request.tokens.end());
     PrefillRequest mine = request;
-    if (!mine.may_gate) mine.may_gate = PrefillsGated<M>;
-    if (PrefillsWhole<M> && !PrefillsGated<M>) mine.may_gate = false;
+    mine.may_gate = engine_traits<M>::gates() && mine.may_gate.value_or(true);
     const KvLayout layout = memory_.layout();
     fingerprint_ = memory_.fingerprint();
     tenant_ = tenant_tag(request.salt);
     root_ = root_key(fingerprint_, layout, request.chunk_tokens, request.salt);
     lookup_ =
         plan_request(mine, root_, ChunkGeometry(layout, request.chunk_tokens), lanes_.lane_count());
-    const PrefillSpec& spec = lookup_.spec;
+    PrefillSpec& spec = lookup_.spec;
+    spec.whole_chunks = engine_traits<M>::abilities.whole_chunks;
+    spec.smallest_step = engine_traits<M>::abilities.smallest_step;
+    spec.max_overlap_tokens = engine_traits<M>::abilities.max_overlap_tokens;
     const std::uint64_t ends = spec.head_bytes + spec.foot_bytes;
     const std::uint64_t staging = lanes_.staging_budget();
     if (!lookup_.keys.empty() && !request.stop.stop_requested()) {
-      if (staging < ends + lookup_.geometry.largest_layer()) {
+      if (staging < smallest_load<M>(lookup_.geometry)) {
         load_error_ = no_room(staging);
       } else {
         Status problem;
@@ -200,7 +211,7 @@ class SessionState final : public LaneClient, public GateSource {
       typename SessionCore<Sch>::LoadQuestion question;
       {
         const Change change(*this);
-        if constexpr (inserts_on_caller<M>()) {
+        if constexpr (engine_traits<M>::abilities.insert_on_caller) {
           // An engine that does not come to insert keeps no more than half of the staging memory.
           const bool full = 2 * pending_bytes_ >= lanes_.staging_budget();
           if (!pending_.empty() && full) return std::nullopt;
@@ -243,7 +254,9 @@ class SessionState final : public LaneClient, public GateSource {
     announce();
   }
 
-  bool keeps_bytes() const noexcept override { return inserts_on_caller<M>(); }
+  bool keeps_bytes() const noexcept override {
+    return engine_traits<M>::abilities.insert_on_caller;
+  }
 
   void landed(const ReadTicket& read, MutableBytes bytes) noexcept override {
     const Result<Taken> taken =
@@ -251,7 +264,8 @@ class SessionState final : public LaneClient, public GateSource {
     if (!taken) failed(read, taken.error());
     if (!taken || !taken->inserts) return release(read.id);
     announce();  // the link has room for another read
-    if constexpr (!inserts_on_caller<M>()) finish_insert(read.id, insert(read.slice, taken->view));
+    if constexpr (!engine_traits<M>::abilities.insert_on_caller)
+      finish_insert(read.id, insert(read.slice, taken->view));
   }
 
   // ---- the engine's side ----
@@ -379,12 +393,15 @@ class SessionState final : public LaneClient, public GateSource {
   }
 
   Error no_room(std::uint64_t staging) const {
-    return Error{Errc::out_of_memory, 0,
-                 "a chunk of " + std::to_string(lookup_.object_bytes) +
-                     " bytes cannot be loaded, not even layer by layer, through " +
-                     std::to_string(staging) +
-                     " bytes of staging memory; raise LaneOptions::staging_bytes or lower "
-                     "chunk_tokens"};
+    return Error{
+        Errc::out_of_memory, 0,
+        "a chunk of " + std::to_string(lookup_.object_bytes) +
+            (lookup_.spec.whole_chunks
+                 ? " bytes cannot be loaded as a whole, which the engine asks for, through "
+                 : " bytes cannot be loaded, not even layer by layer, through ") +
+            std::to_string(staging) +
+            " bytes of staging memory; raise LaneOptions::staging_bytes or lower "
+            "chunk_tokens"};
   }
 
   ChunkIdentity identity(std::uint32_t chunk) const {
@@ -413,9 +430,10 @@ class SessionState final : public LaneClient, public GateSource {
     taken.view = *view;
     const Change change(*this);
     if (layers.end < lookup_.spec.n_layers) parsed_[chunk] = tables;
-    if constexpr (inserts_on_caller<M>()) pending_.reserve(pending_.size() + 1);
+    if constexpr (engine_traits<M>::abilities.insert_on_caller)
+      pending_.reserve(pending_.size() + 1);
     taken.inserts = core_.begin_insert(read.id, now());  // nothing from here on needs memory
-    if constexpr (inserts_on_caller<M>()) {
+    if constexpr (engine_traits<M>::abilities.insert_on_caller) {
       if (taken.inserts) {
         pending_.push_back({read, taken.view});
         pending_bytes_ += read.bytes;
@@ -443,7 +461,7 @@ class SessionState final : public LaneClient, public GateSource {
 
   /// Runs the inserts that wait for the driving thread.
   void insert_pending() noexcept {
-    if constexpr (inserts_on_caller<M>()) {
+    if constexpr (engine_traits<M>::abilities.insert_on_caller) {
       for (;;) {
         std::unique_lock lock(mutex_);
         if (pending_.empty()) return;
@@ -459,7 +477,7 @@ class SessionState final : public LaneClient, public GateSource {
 
   /// The lane's buffer is not needed any more.
   void release(std::uint64_t read) noexcept {
-    if (inserts_on_caller<M>()) lanes_.give_back(*this, read);
+    if (engine_traits<M>::abilities.insert_on_caller) lanes_.give_back(*this, read);
   }
 
   M& memory_;

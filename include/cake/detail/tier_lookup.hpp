@@ -18,7 +18,6 @@
 
 #include "cake/detail/deadline_calls.hpp"
 #include "cake/detail/guarded.hpp"
-#include "cake/detail/storage_members.hpp"
 #include "cake/identity.hpp"
 #include "cake/result.hpp"
 #include "cake/storage_backend.hpp"
@@ -31,6 +30,8 @@ namespace cake::inline CAKE_ABI::detail {
 /// Thread:  Safe for concurrent use.
 template <StorageBackend S>
 class TierLookup {
+  using Traits = storage_traits<S>;
+
  public:
   using Answer = Result<std::vector<StoredChunk>>;
 
@@ -40,14 +41,14 @@ class TierLookup {
 
   /// As LaneHost::discard().
   void discard(LaneId tier, const ChunkKey& key) noexcept {
-    (void)guarded(Errc::io, "erase", [&] { return erase_in_tier(storage_, tier, key); });
+    (void)guarded(Errc::io, "erase", [&] { return Traits::erase_in_tier(storage_, tier, key); });
   }
 
   /// As LaneHost::lookup().
   Answer lookup(std::span<const ChunkKey> keys, std::uint64_t object_bytes, Time timeout,
                 const std::stop_token& stop_token, Status& problem) {
     std::optional<Answer> merged;
-    if constexpr (lookup_never_blocks<S>()) {
+    if constexpr (Traits::abilities.lookup_never_blocks) {
       for (std::uint32_t t = 0; t < calls_.size(); ++t) {
         Status part;
         merge(merged, ask(keys, object_bytes, t, part), problem);
@@ -92,7 +93,7 @@ class TierLookup {
 
   /// One tier after the other where the store can be asked so, all at once: a tier that does not
   /// answer leaves the others'.
-  static constexpr bool asks_tiers = HasLookupTier<S>;
+  static constexpr bool asks_tiers = Traits::abilities.lookup_tier;
 
   /// One tier's answer beside that of the others; an error is noted and leaves them.
   void merge(std::optional<Answer>& merged, Answer answer, Status& problem) const {
@@ -133,13 +134,13 @@ class TierLookup {
     return guarded(Errc::io, "lookup", [&]() -> Answer {
       Answer found = lookup_in(keys, tier);
       if (!found) return found;
-      problem = lookup_problem_of(storage_);
+      problem = Traits::lookup_problem(storage_);
       found->resize(keys.size());
       const std::uint32_t known = (1u << n_tiers_) - 1;
       for (std::size_t i = 0; i < keys.size(); ++i) {
         StoredChunk& chunk = (*found)[i];
         if (chunk.size != 0 && chunk.size != object_bytes) {
-          if (HasEraseTier<S> || !asks_tiers) discard(tier, keys[i]);
+          if (Traits::abilities.erase_tier || !asks_tiers) discard(tier, keys[i]);
           chunk = {};
         }
         chunk.tiers &= known;

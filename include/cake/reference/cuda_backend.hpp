@@ -86,7 +86,7 @@ class CAKE_API CudaPass {
 ///          prefill and each other, on tokens that nobody else writes meanwhile
 class CAKE_API CudaBackend {
  public:
-  static constexpr bool inserts_from_device = true;  // insert takes views of device memory as well
+  static constexpr EngineAbilities abilities{.staging_memory = true, .inserts_from_device = true};
 
   /// Errors:  throws Exception(unsupported) as cuda::usable(), and for a head_dim that attention
   ///          does not take; Exception(invalid_argument) for options that make no sense;

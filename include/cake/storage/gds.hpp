@@ -117,6 +117,11 @@ class CAKE_API GdsRead {
 ///          `unsupported`, and the destructor does nothing
 class CAKE_API GdsStorage {
  public:
+  static constexpr StorageAbilities abilities{.lookup_problem = true,
+                                              .device_staging = true,
+                                              .stored_bytes_differ = true,
+                                              .write_new = true};
+
   /// Needs:   `staging` outlives the store, and is registered by no other; null: reads on the host
   /// Errors:  throws Exception as PosixStorage's constructor, and invalid_argument for options out
   ///          of range. That GDS does not work is no error

@@ -28,7 +28,7 @@ namespace cake::inline CAKE_ABI {
 /// Thread:  Safe for concurrent use
 class MemoryStorage {
  public:
-  static constexpr bool lookup_never_blocks = true;
+  static constexpr StorageAbilities abilities{.lookup_never_blocks = true, .write_new = true};
   using Object = std::vector<std::byte>;
 
   /// Errors:  out_of_memory

@@ -128,6 +128,8 @@ class CAKE_API PosixRead {
 ///          `unsupported`, and the destructor does nothing
 class CAKE_API PosixStorage {
  public:
+  static constexpr StorageAbilities abilities{.lookup_problem = true, .write_new = true};
+
   /// Stores an object, reads it back and erases it, to find out what the file system can do.
   ///
   /// Errors:  throws Exception, its text naming the directory and the remedy, when the parent is

@@ -18,7 +18,6 @@
 #include <vector>
 
 #include "cake/detail/guarded.hpp"
-#include "cake/detail/storage_members.hpp"
 #include "cake/engine.hpp"
 #include "cake/storage_backend.hpp"
 
@@ -129,13 +128,16 @@ class ThrottledStorage {
                                                        std::declval<ConstBytes>()));
 
  public:
+  static constexpr StorageAbilities abilities = storage_traits<S>::abilities;
+
   /// The same link for each tier.
-  ThrottledStorage(S& inner, LinkOptions link) : inner_(&inner), links_(tiers_of(inner)) {
+  ThrottledStorage(S& inner, LinkOptions link)
+      : inner_(&inner), links_(storage_traits<S>::tiers(inner)) {
     for (auto& each : links_) each.schedule.set(link);
   }
   /// links[i] belongs to tier i; tiers without one are not slowed down.
   ThrottledStorage(S& inner, std::span<const LinkOptions> links)
-      : inner_(&inner), links_(tiers_of(inner)) {
+      : inner_(&inner), links_(storage_traits<S>::tiers(inner)) {
     const std::size_t n = std::min(links.size(), links_.size());
     for (std::size_t i = 0; i < n; ++i) links_[i].schedule.set(links[i]);
   }
@@ -151,14 +153,13 @@ class ThrottledStorage {
   /// Thread:  Requires external synchronization: call it before other threads use the store
   void throttle_writes(std::optional<std::uint32_t> tier) { write_link_ = tier.value_or(kNoLink); }
 
-  std::uint32_t tiers() { return tiers_of(*inner_); }
-  static constexpr bool lookup_never_blocks = detail::lookup_never_blocks<S>();
+  std::uint32_t tiers() requires(abilities.tiers) { return inner_->tiers(); }
   Result<std::vector<StoredChunk>> lookup_tier(
-      std::uint32_t tier, std::span<const ChunkKey> keys) requires detail::HasLookupTier<S> {
+      std::uint32_t tier, std::span<const ChunkKey> keys) requires(abilities.lookup_tier) {
     return detail::guarded(Errc::io, "lookup of a store",
                            [&] { return inner_->lookup_tier(tier, keys); });
   }
-  Status erase_tier(std::uint32_t tier, const ChunkKey& key) requires detail::HasEraseTier<S> {
+  Status erase_tier(std::uint32_t tier, const ChunkKey& key) requires(abilities.erase_tier) {
     return detail::guarded(Errc::io, "erase of a store",
                            [&] { return inner_->erase_tier(tier, key); });
   }
@@ -194,18 +195,18 @@ class ThrottledStorage {
     }
   }
 
-  DeviceStaging* device_staging() requires detail::HasDeviceStaging<S> {
+  DeviceStaging* device_staging() requires(abilities.device_staging) {
     return inner_->device_staging();
   }
   bool stored_bytes_differ(const ChunkKey& key, std::uint64_t offset,
-                           ConstBytes bytes) requires detail::HasStoredBytesDiffer<S> {
+                           ConstBytes bytes) requires(abilities.stored_bytes_differ) {
     try {
       return inner_->stored_bytes_differ(key, offset, bytes);
     } catch (...) {
       return false;
     }
   }
-  Result<bool> write_new(const ChunkKey& key, ConstBytes bytes) requires detail::HasWriteNew<S> {
+  Result<bool> write_new(const ChunkKey& key, ConstBytes bytes) requires(abilities.write_new) {
     const auto due = write_due(bytes.size());
     try {
       auto result = inner_->write_new(key, bytes);
@@ -215,7 +216,7 @@ class ThrottledStorage {
       return detail::caught(Errc::io, "write of a store");
     }
   }
-  Status lookup_problem() requires detail::HasLookupProblem<S> { return inner_->lookup_problem(); }
+  Status lookup_problem() requires(abilities.lookup_problem) { return inner_->lookup_problem(); }
 
  private:
   struct Link {

@@ -23,7 +23,6 @@
 
 #include "cake/chunk/reader.hpp"
 #include "cake/detail/guarded.hpp"
-#include "cake/detail/storage_members.hpp"
 #include "cake/engine.hpp"
 #include "cake/staging.hpp"
 #include "cake/storage_backend.hpp"
@@ -97,10 +96,19 @@ requires(sizeof...(S) > 0) class TieredStorage {
  public:
   using Read = typename detail::Distinct<AnyCompletion<Status>, detail::ReadOf<S>...>::type;
   using Write = typename detail::Distinct<AnyCompletion<Status>, detail::WriteOf<S>...>::type;
+  static constexpr StorageAbilities abilities{
+      .tiers = true,
+      .lookup_never_blocks = (storage_traits<S>::abilities.lookup_never_blocks && ...),
+      .lookup_problem = true,
+      .lookup_tier = true,
+      .erase_tier = true,
+      .device_staging = (storage_traits<S>::abilities.device_staging || ...),
+      .stored_bytes_differ = (storage_traits<S>::abilities.stored_bytes_differ || ...),
+      .write_new = (storage_traits<S>::abilities.write_new && ...)};
 
   /// Errors:  throws Exception(invalid_argument) when there are more than kMaxTiers tiers
   explicit TieredStorage(S&... stores) : stores_(&stores...) {
-    const std::array<std::uint32_t, kStores> counts{tiers_of(stores)...};
+    const std::array<std::uint32_t, kStores> counts{storage_traits<S>::tiers(stores)...};
     for (std::size_t i = 0; i < kStores; ++i) first_[i + 1] = first_[i] + counts[i];
     if (tiers() > kMaxTiers) {
       throw Exception({Errc::invalid_argument, 0, "a TieredStorage of more than eight tiers"});
@@ -120,7 +128,6 @@ requires(sizeof...(S) > 0) class TieredStorage {
   }
 
   std::uint32_t tiers() const { return first_[kStores]; }
-  static constexpr bool lookup_never_blocks = (detail::lookup_never_blocks<S>() && ...);
 
   /// Asks the store of one tier alone.
   Result<std::vector<StoredChunk>> lookup_tier(std::uint32_t tier, std::span<const ChunkKey> keys) {
@@ -133,8 +140,9 @@ requires(sizeof...(S) > 0) class TieredStorage {
               "a call names a storage tier that the TieredStorage does not have"};
     each([&](std::size_t i, auto& store) {
       if (tier < first_[i] || tier >= first_[i + 1]) return;
-      found = contained("lookup of a store",
-                        [&] { return detail::lookup_in_tier(store, tier - first_[i], keys); });
+      found = contained("lookup of a store", [&] {
+        return traits(store).lookup_in_tier(store, tier - first_[i], keys);
+      });
       if (!found) return;
       if (found->size() != keys.size()) {
         found = wrong_size(found->size(), keys.size());
@@ -151,7 +159,7 @@ requires(sizeof...(S) > 0) class TieredStorage {
     each([&](std::size_t i, auto& store) {
       if (tier < first_[i] || tier >= first_[i + 1]) return;
       status = contained("erase of a store",
-                         [&] { return detail::erase_in_tier(store, tier - first_[i], key); });
+                         [&] { return traits(store).erase_in_tier(store, tier - first_[i], key); });
     });
     return status;
   }
@@ -194,7 +202,7 @@ requires(sizeof...(S) > 0) class TieredStorage {
       result = lookup_problem_;
     }
     each([&](std::size_t, auto& store) {
-      if (result) result = detail::lookup_problem_of(store);
+      if (result) result = traits(store).lookup_problem(store);
     });
     return result;
   }
@@ -206,7 +214,7 @@ requires(sizeof...(S) > 0) class TieredStorage {
       try {
         DeviceStaging* const device = device_of_all();
         const bool by_host = device != nullptr && !out.empty() && device->contains(out.data()) &&
-                             detail::device_staging_of(store) != device;
+                             traits(store).device_staging(store) != device;
         note_reader(out.data(), by_host ? kStores : i);
         if (by_host) {
           result.emplace(read_by_host(store, *device, tier - first_[i], key, offset, out));
@@ -235,8 +243,7 @@ requires(sizeof...(S) > 0) class TieredStorage {
     });
     return std::move(*result);
   }
-  Result<bool> write_new(const ChunkKey& key,
-                         ConstBytes bytes) requires(detail::HasWriteNew<S>&&...) {
+  Result<bool> write_new(const ChunkKey& key, ConstBytes bytes) requires(abilities.write_new) {
     Result<bool> result = false;
     each([&](std::size_t i, auto& store) {
       if (i != write_to_) return;
@@ -264,13 +271,11 @@ requires(sizeof...(S) > 0) class TieredStorage {
     return result;
   }
 
-  DeviceStaging* device_staging() requires(detail::HasDeviceStaging<S> || ...) {
-    return device_of_all();
-  }
+  DeviceStaging* device_staging() requires(abilities.device_staging) { return device_of_all(); }
 
   /// Asks the store that read into this memory last.
   bool stored_bytes_differ(const ChunkKey& key, std::uint64_t offset,
-                           ConstBytes bytes) requires(detail::HasStoredBytesDiffer<S> || ...) {
+                           ConstBytes bytes) requires(abilities.stored_bytes_differ) {
     std::size_t reader = kStores;
     {
       const std::lock_guard lock(mutex_);
@@ -279,7 +284,7 @@ requires(sizeof...(S) > 0) class TieredStorage {
     }
     bool result = false;
     each([&]<class One>(std::size_t i, One& store) {
-      if constexpr (detail::HasStoredBytesDiffer<One>) {
+      if constexpr (storage_traits<One>::abilities.stored_bytes_differ) {
         if (i != reader) return;
         try {
           result = store.stored_bytes_differ(key, offset, bytes);
@@ -291,6 +296,10 @@ requires(sizeof...(S) > 0) class TieredStorage {
   }
 
  private:
+  template <class One>
+  static storage_traits<One> traits(One&) {
+    return {};
+  }
   template <class F>
   static auto contained(const char* what, F&& f) {
     return detail::guarded(Errc::io, what, std::forward<F>(f));
@@ -358,7 +367,7 @@ requires(sizeof...(S) > 0) class TieredStorage {
   DeviceStaging* device_of_all() {
     DeviceStaging* device = nullptr;
     each([&](std::size_t, auto& store) {
-      if (device == nullptr) device = detail::device_staging_of(store);
+      if (device == nullptr) device = traits(store).device_staging(store);
     });
     return device;
   }
@@ -377,7 +386,7 @@ requires(sizeof...(S) > 0) class TieredStorage {
 
   /// Records which store reads into this memory; kStores: one without stored_bytes_differ().
   void note_reader(const std::byte* to, std::size_t store) {
-    if constexpr ((detail::HasStoredBytesDiffer<S> || ...)) {
+    if constexpr (abilities.stored_bytes_differ) {
       const std::lock_guard lock(mutex_);
       // Staging memory is reused, so the table stays small; if it does not, start over.
       if (readers_.size() >= 65536) readers_.clear();

@@ -60,7 +60,8 @@ Failures check_memory(M& memory, std::uint32_t n_tokens, std::uint64_t seed = 1)
   expect(insert(whole, ground) && holds(whole, ground),
          "extract gives the bytes that insert put there");
 
-  const Slice middle{1, {third, 2 * third}, {layout.n_layers / 2, layout.n_layers}};
+  constexpr bool kWhole = engine_traits<M>::abilities.whole_chunks;
+  const Slice middle{1, {third, 2 * third}, {kWhole ? 0 : layout.n_layers / 2, layout.n_layers}};
   detail::kit::Runs patch(layout, middle);
   detail::kit::fill(patch.bytes(), seed + 1);
   const Slice before{0, {0, third}, {0, layout.n_layers}};
@@ -73,7 +74,7 @@ Failures check_memory(M& memory, std::uint32_t n_tokens, std::uint64_t seed = 1)
   expect(insert(middle, patch) && holds(middle, patch),
          "some layers of some tokens can be replaced");
   expect(holds(before, left) && holds(after, right), "an insert leaves other tokens alone");
-  if (layout.n_layers > 1) {
+  if (layout.n_layers > 1 && !kWhole) {
     const Slice low{1, middle.tokens, {0, layout.n_layers / 2}};
     detail::kit::Runs lower(layout, low);
     expect(insert(whole, ground) &&
@@ -81,7 +82,7 @@ Failures check_memory(M& memory, std::uint32_t n_tokens, std::uint64_t seed = 1)
                insert(middle, patch) && holds(low, lower),
            "an insert leaves other layers alone");
   }
-  if constexpr (!detail::inserts_on_caller<M>()) {
+  if constexpr (!engine_traits<M>::abilities.insert_on_caller) {
     std::atomic<bool> good{true};
     std::vector<std::thread> threads;
     for (std::uint32_t t = 0; t < 4; ++t) {
@@ -115,11 +116,7 @@ Failures check(C& engine, Tokens prompt, bool same_bytes = true) {
   if (n < 8) return {"compute: the prompt to check with has fewer than 8 tokens"};
   const KvLayout layout = engine.layout();
   const auto prefill = [&](TokenRange range, LayerGate gate) -> Status {
-    if constexpr (PrefillsGated<C>) {
-      return await_completion(engine.prefill(prompt, range, gate));
-    } else {
-      return await_completion(engine.prefill(prompt, range));
-    }
+    return await_completion(engine_traits<C>::prefill(engine, prompt, range, std::move(gate)));
   };
   const std::uint32_t cut = n / 2;
   const Slice front{0, {0, cut}, {0, layout.n_layers}};
@@ -151,13 +148,13 @@ Failures check(C& engine, Tokens prompt, bool same_bytes = true) {
   expect(await_completion(engine.insert(front, front_kv.const_view())).has_value() &&
              prefill({cut, n}, {}).has_value() && equal(back, back_kv),
          "a step behind inserted KV gives what it gives behind computed KV");
-  if constexpr (PrefillsGated<C>) {
+  if constexpr ((engine_traits<C>::gates())) {
     detail::kit::ManualGate shut(layout.n_layers);
     shut.make_void();
     const Status voided = prefill({cut, n}, LayerGate(shut, 1));
     expect(voided.code() == Errc::superseded, "a step whose gate says false returns superseded");
     expect(shut.asked() == 0, "nothing of a layer is done before its gate is open");
-    if constexpr (!detail::inserts_on_caller<C>()) {
+    if constexpr (!engine_traits<C>::abilities.insert_on_caller) {
       detail::kit::Runs garbage(layout, front);  // whoever reads ahead of the gate reads this
       std::memset(garbage.bytes().data(), 0x11, garbage.bytes().size());
       expect(await_completion(engine.insert(front, garbage.const_view())).has_value(),
@@ -176,7 +173,7 @@ Failures check(C& engine, Tokens prompt, bool same_bytes = true) {
       detail::kit::Runs one(layout, layer);
       std::memcpy(one.bytes().data(), front_kv.bytes().data() + l * one.bytes().size(),
                   one.bytes().size());
-      if constexpr (!detail::inserts_on_caller<C>()) {
+      if constexpr (!engine_traits<C>::abilities.insert_on_caller) {
         expect(await_completion(engine.insert(layer, one.const_view())).has_value(),
                "a layer is inserted while a step waits for it");
       }

@@ -33,7 +33,7 @@ Failures check(S& storage, std::uint64_t seed = 1) {
   const auto expect = [&](bool good, const std::string& what) {
     if (!good) failures.push_back("storage: " + what);
   };
-  const std::uint32_t n_tiers = tiers_of(storage);
+  const std::uint32_t n_tiers = storage_traits<S>::tiers(storage);
   expect(n_tiers >= 1 && n_tiers <= kMaxTiers, "tiers() is between 1 and 8");
   constexpr std::size_t kSize = 5 * kIoAlignment;
   const ChunkKey first = detail::kit::key(seed);

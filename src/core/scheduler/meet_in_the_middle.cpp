@@ -71,6 +71,9 @@ MeetInTheMiddleScheduler::~MeetInTheMiddleScheduler() = default;
 
 void MeetInTheMiddleScheduler::begin(const PrefillSpec& spec) {
   schedule_.reset(spec);
+  if (spec.smallest_step > options_.smallest_step && !compute_.measured()) {
+    compute_ = ComputeCostEstimator(options_.cost, spec.smallest_step);  // the engine knows better
+  }
   planned_ = false;
   step_tokens_ = std::min(spec.max_step_tokens, spec.n_tokens);
   learned_ = 0;

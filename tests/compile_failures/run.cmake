@@ -1,0 +1,47 @@
+# cmake -DCOMPILER=<c++> -DSOURCE=<root> -DINCLUDES=<folder;...> -DWORK=<folder> -P run.cmake: each mistake of cases.cpp
+# does not compile, and the compiler says what the case wants to read. The headers are compiled once, in WORK.
+cmake_policy(VERSION 3.25)
+set(cases ${SOURCE}/tests/compile_failures/cases.cpp)
+set(flags -std=c++20 -fsyntax-only)
+foreach(folder IN LISTS INCLUDES)
+  list(APPEND flags -I${folder})
+endforeach()
+
+file(MAKE_DIRECTORY ${WORK})
+file(WRITE ${WORK}/headers.hpp
+  "#include \"cake/engine.hpp\"\n#include \"cake/scheduler.hpp\"\n#include \"cake/storage_backend.hpp\"\n")
+list(REMOVE_ITEM flags -fsyntax-only)
+execute_process(COMMAND ${COMPILER} ${flags} -x c++-header ${WORK}/headers.hpp -o ${WORK}/headers.hpp.gch
+  COMMAND_ERROR_IS_FATAL ANY)
+list(APPEND flags -fsyntax-only -include ${WORK}/headers.hpp)
+
+execute_process(COMMAND ${COMPILER} ${flags} ${cases} RESULT_VARIABLE failed OUTPUT_VARIABLE said ERROR_VARIABLE said)
+if(failed)
+  message(FATAL_ERROR "cases.cpp without a mistake does not compile:\n${said}")
+endif()
+
+file(READ ${cases} text)
+string(REGEX MATCHALL "// case [a-z_]+: [^\n]+" lines "${text}")
+set(wrong "")
+set(n 0)
+foreach(line IN LISTS lines)
+  string(REGEX MATCH "^// case ([a-z_]+): (.+)$" _ "${line}")
+  set(name "${CMAKE_MATCH_1}")
+  set(expected "${CMAKE_MATCH_2}")
+  math(EXPR n "${n} + 1")
+  execute_process(COMMAND ${COMPILER} ${flags} -DCASE_${name} ${cases} RESULT_VARIABLE failed OUTPUT_VARIABLE said
+    ERROR_VARIABLE said)
+  string(FIND "${said}" "${expected}" at)
+  if(NOT failed)
+    string(APPEND wrong "${name} compiles\n")
+  elseif(at EQUAL -1)
+    string(APPEND wrong "${name}: the compiler does not say \"${expected}\", but\n${said}\n")
+  endif()
+endforeach()
+if(n LESS 30)
+  string(APPEND wrong "only ${n} cases were found\n")
+endif()
+if(wrong)
+  message(FATAL_ERROR "${wrong}")
+endif()
+message("${n} mistakes do not compile, and the compiler says why")
