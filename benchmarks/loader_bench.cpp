@@ -98,7 +98,7 @@ void plan_a_million_tokens(benchmark::State& state) {
   const LinkEstimate prior[] = {{}};
   for (auto _ : state) {
     detail::PrefillLookup found =
-        detail::look_up({.tokens = prompt, .chunk_tokens = 256}, root, engine.layout(), storage, 1);
+        detail::look_up({.tokens = prompt}, root, engine.layout(), storage, 1);
     detail::SessionCore<MeetInTheMiddleScheduler> core;
     core.begin(found.spec, std::move(found.stored), prior);
     benchmark::DoNotOptimize(core.view().front());

@@ -109,7 +109,7 @@ template <class Scheduler>
 double measure(SleepingDevice& device, StoodInLink& link, Tokens prompt, Scheduler scheduler,
                bool show) {
   LoaderOptions options;
-  options.max_step_tokens = 2048;
+  options.session.max_step_tokens = 2048;
   options.lanes.threads = 8;
   Loader loader(device, link, options, std::move(scheduler));
   std::vector<double> times;

@@ -49,8 +49,8 @@ struct Bench {
 
   static LoaderOptions options() {
     LoaderOptions options;
-    options.chunk_tokens = kChunk;
-    options.max_step_tokens = kStep;
+    options.chunks.chunk_tokens = kChunk;
+    options.session.max_step_tokens = kStep;
     options.lanes.threads = 8;
     options.lanes.staging_bytes = std::uint64_t{512} << 20;
     return options;

@@ -152,7 +152,7 @@ int main() try {
 
   const examples::TemporaryFolder folder;
   PosixStorage storage({.directory = folder.path() / "store"});
-  const LoaderOptions options{.chunk_tokens = 128, .max_step_tokens = 256};
+  const LoaderOptions options{.chunks = {.chunk_tokens = 128}, .session = {.max_step_tokens = 256}};
   PagedEngine engine(kTokens, 2);
   Loader loader(engine, storage, options);
   const PrefillReport first = loader.prefill(prompt);

@@ -74,7 +74,7 @@ struct Log {
 template <class Engine, class Session>
 PrefillReport prefill_beside(Session& session, Engine& engine, Tokens prompt,
                              std::vector<Answering<Engine>>& others, Log& log) {
-  session.begin({.tokens = prompt, .chunk_tokens = kChunk, .max_step_tokens = kLongStep});
+  session.begin(prompt);
   for (Clock::time_point last = Clock::now();;) {
     std::uint32_t busy = 0;
     for (Answering<Engine>& other : others) {
@@ -111,7 +111,9 @@ int run(MakeEngine make_engine, std::uint32_t n_vocab, std::uint32_t n_tokens) {
   // The prompt was seen before: another engine computed it and saved it.
   MemoryStorage store;
   const auto earlier = make_engine();
-  Loader loader(*earlier, store, {.chunk_tokens = kChunk, .max_step_tokens = kLongStep});
+  const ChunkOptions chunks{.chunk_tokens = kChunk};
+  const SessionOptions steps{.max_step_tokens = kLongStep};
+  Loader loader(*earlier, store, {.chunks = chunks, .session = steps});
   const PrefillReport computed = loader.prefill(prompt);
   computed.status.value();
   loader.save(prompt).status.value();
@@ -131,7 +133,7 @@ int run(MakeEngine make_engine, std::uint32_t n_vocab, std::uint32_t n_tokens) {
   }
 
   const auto engine = make_engine();
-  PrefillSession session(*engine, lanes, loader.scheduler());
+  PrefillSession session(*engine, lanes, chunks, loader.scheduler(), steps);
   Log log;
   const PrefillReport report = prefill_beside(session, *engine, prompt, others, log);
   report.status.value();

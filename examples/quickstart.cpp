@@ -195,8 +195,8 @@ class Quickstart {
 
   LoaderOptions loader_options() const {
     LoaderOptions options;
-    options.chunk_tokens = options_.chunk_tokens;
-    options.max_step_tokens = std::max(512u, options_.chunk_tokens);
+    options.chunks.chunk_tokens = options_.chunk_tokens;
+    options.session.max_step_tokens = std::max(512u, options_.chunk_tokens);
     return options;
   }
 
@@ -234,7 +234,7 @@ class Quickstart {
 
   /// Sizes of the passes to come, in ascending order: an engine may have to get ready for each.
   std::vector<std::uint32_t> step_sizes() const {
-    const std::uint32_t most = loader_options().max_step_tokens;
+    const std::uint32_t most = loader_options().session.max_step_tokens;
     const std::uint32_t chunk = options_.chunk_tokens;
     const auto n = static_cast<std::uint32_t>(result_.prompt_tokens.size());
     const std::uint32_t suffix = (n - 1) % chunk + 1;
@@ -277,7 +277,7 @@ class Quickstart {
     const ModeRun* compute = result_.find("compute");
     const double seconds = compute != nullptr
                                ? PrefillReport::seconds_of(compute->report.ttft)
-                               : cost_.passes(0, prefix, loader_options().max_step_tokens);
+                               : cost_.passes(0, prefix, loader_options().session.max_step_tokens);
     const char* why = compute != nullptr ? "loading all takes as long as computing all just took"
                                          : "near the crossover of computing and loading";
     double mbit = bytes * 8 / 1e6 / seconds;

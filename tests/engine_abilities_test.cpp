@@ -24,7 +24,7 @@ namespace {
 
 constexpr std::uint32_t kChunk = 64;
 constexpr std::uint32_t kTokens = 12 * kChunk + 200;
-constexpr SessionOptions kPatient{.idle_timeout = 1h, .lookup_timeout = 1h};
+constexpr SessionOptions kPatient{.max_step_tokens = 128, .idle_timeout = 1h, .lookup_timeout = 1h};
 
 struct Nothing {
   static constexpr EngineAbilities abilities{};
@@ -116,8 +116,7 @@ struct Stored {
 
 template <class E, class Sch>
 PrefillReport run(Stored& stored, E& engine, Sch scheduler, LoaderOptions options = {}) {
-  options.chunk_tokens = kChunk;
-  options.max_step_tokens = 128;
+  options.chunks.chunk_tokens = kChunk;
   options.session = kPatient;
   ThrottledStorage slow(stored.storage, LinkOptions{.bytes_per_second = 4e7});
   Loader loader(engine, slow, options, std::move(scheduler));
@@ -200,10 +199,14 @@ TEST_CASE("no step is shorter than the smallest one, but the last one") {
   const auto prompt = toy_prompt(kTokens);
   MemoryStorage empty;
   Recorder<Nothing> any(kTokens);
-  Loader(any, empty, {.chunk_tokens = kChunk, .max_step_tokens = 128}, TinySteps()).prefill(prompt);
+  Loader(any, empty, {.chunks = {.chunk_tokens = kChunk}, .session = {.max_step_tokens = 128}},
+         TinySteps())
+      .prefill(prompt);
   CHECK(any.steps.front().size() == 10);
   Recorder<LongSteps> engine(kTokens);
-  Loader loader(engine, empty, {.chunk_tokens = kChunk, .max_step_tokens = 128}, TinySteps());
+  Loader loader(engine, empty,
+                {.chunks = {.chunk_tokens = kChunk}, .session = {.max_step_tokens = 128}},
+                TinySteps());
   CHECK(loader.prefill(prompt).status.has_value());
   CHECK(engine.steps.size() == (kTokens + 79) / 80);
   for (std::size_t i = 0; i + 1 < engine.steps.size(); ++i) CHECK(engine.steps[i].size() == 80);

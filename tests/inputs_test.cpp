@@ -56,9 +56,11 @@ std::vector<TokenId> prompt_with_image() {
   return prompt;
 }
 std::vector<ExtraKey> key_of(int image) { return {{kImage, "image " + std::to_string(image)}}; }
+ChunkOptions with(int image) { return {.chunk_tokens = kChunk, .extra = key_of(image)}; }
 
 auto loader_of(ImageEngine& engine, MemoryStorage& storage) {
-  return Loader(engine, storage, {.chunk_tokens = kChunk, .session = {.idle_timeout = 1min}},
+  return Loader(engine, storage,
+                {.chunks = {.chunk_tokens = kChunk}, .session = {.idle_timeout = 1min}},
                 LoadOnlyScheduler());
 }
 
@@ -78,16 +80,16 @@ TEST_CASE("two images share the chunks before them and no others") {
   MemoryStorage storage;
   ImageEngine engine(prompt.size());
   auto loader = loader_of(engine, storage);
-  REQUIRE(loader.prefill(prompt, {.extra = key_of(1)}).status.has_value());
-  REQUIRE(loader.save(prompt, {.extra = key_of(1)}).written == 8);
+  REQUIRE(loader.prefill(prompt, {.chunks = with(1)}).status.has_value());
+  REQUIRE(loader.save(prompt, {.chunks = with(1)}).written == 8);
   engine.toy.clear();
   engine.image = 2;
-  const PrefillReport other = loader.prefill(prompt, {.extra = key_of(2)});
+  const PrefillReport other = loader.prefill(prompt, {.chunks = with(2)});
   CHECK(other.tokens_loaded == kChunk);  // of the text before
   CHECK(engine.toy.kv() == computed(2));
   engine.toy.clear();
   engine.image = 1;
-  CHECK(loader.prefill(prompt, {.extra = key_of(1)}).tokens_loaded == 8 * kChunk);
+  CHECK(loader.prefill(prompt, {.chunks = with(1)}).tokens_loaded == 8 * kChunk);
   CHECK(engine.toy.kv() == computed(1));
 }
 
@@ -96,11 +98,17 @@ TEST_CASE("KV of an image is not saved under the placeholders alone") {
   MemoryStorage storage;
   ImageEngine engine(prompt.size());
   auto loader = loader_of(engine, storage);
-  REQUIRE(loader.prefill(prompt, {.extra = key_of(1)}).status.has_value());
-  CHECK(loader.save(prompt).status.code() == Errc::invalid_argument);
-  CHECK(loader.save(prompt, {.extra = key_of(2)}).status.code() == Errc::invalid_argument);
+  REQUIRE(loader.prefill(prompt, {.chunks = with(1)}).status.has_value());
+  const ChunkOptions without{.chunk_tokens = kChunk};
+  CHECK(loader.save(prompt, {.chunks = without}).status.code() == Errc::invalid_argument);
+  CHECK(loader.save(prompt, {.chunks = with(2)}).status.code() == Errc::invalid_argument);
   CHECK(storage.size() == 0);
-  CHECK(loader.save(Tokens(prompt).first(40)).written == 1);  // only the text before it
+  // The text before it is the same for all images.
+  CHECK(loader.save(Tokens(prompt).first(40), {.chunks = without}).written == 1);
+  // What nothing else is said of is saved as it was prefilled.
+  const SaveReport saved = loader.save(prompt);
+  CHECK(saved.present == 1);
+  CHECK(saved.written == 7);
 }
 
 TEST_CASE("a session takes extra keys, too") {
@@ -108,13 +116,13 @@ TEST_CASE("a session takes extra keys, too") {
   MemoryStorage storage;
   ImageEngine engine(prompt.size());
   auto loader = loader_of(engine, storage);
-  REQUIRE(loader.prefill(prompt, {.extra = key_of(1)}).status.has_value());
-  REQUIRE(loader.save(prompt, {.extra = key_of(1)}).written == 8);
+  REQUIRE(loader.prefill(prompt, {.chunks = with(1)}).status.has_value());
+  REQUIRE(loader.save(prompt, {.chunks = with(1)}).written == 8);
   IoLanes lanes(storage);
-  PrefillSession session(engine, lanes, LoadOnlyScheduler());
-  session.begin({.tokens = prompt, .extra = key_of(2), .chunk_tokens = kChunk});
+  PrefillSession session(engine, lanes, {.chunk_tokens = kChunk}, LoadOnlyScheduler());
+  session.begin(prompt, {.chunks = with(2)});
   CHECK(session.finish().spec.end_chunk == 1);
-  session.begin({.tokens = prompt, .extra = key_of(1), .chunk_tokens = kChunk});
+  session.begin(prompt, {.chunks = with(1)});
   CHECK(session.finish().spec.end_chunk == 8);
 }
 
@@ -147,13 +155,13 @@ TEST_CASE("an engine that names its adapter shares nothing between two") {
   MemoryStorage storage;
   ImageEngine engine(prompt.size());
   auto loader = loader_of(engine, storage);
-  REQUIRE(loader.prefill(prompt, {.extra = key_of(1)}).status.has_value());
+  REQUIRE(loader.prefill(prompt, {.chunks = with(1)}).status.has_value());
   engine.adapter = 1;  // before the save: what is in the engine belongs to the other one
-  CHECK(loader.save(prompt, {.extra = key_of(1)}).status.code() == Errc::invalid_argument);
+  CHECK(loader.save(prompt, {.chunks = with(1)}).status.code() == Errc::invalid_argument);
   engine.adapter = 0;
-  REQUIRE(loader.save(prompt, {.extra = key_of(1)}).written == 8);
+  REQUIRE(loader.save(prompt, {.chunks = with(1)}).written == 8);
   engine.adapter = 1;
-  CHECK(loader.prefill(prompt, {.extra = key_of(1)}).tokens_loaded == 0);
+  CHECK(loader.prefill(prompt, {.chunks = with(1)}).tokens_loaded == 0);
   CHECK(engine.toy.kv() == computed(1, 1));
 }
 

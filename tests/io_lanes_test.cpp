@@ -59,7 +59,7 @@ struct Stored {
 template <class E, class S, class Sch>
 PrefillReport run(PrefillSession<E, S, Sch>& session, E& engine, const Stored& stored) {
   engine.clear();
-  session.begin({.tokens = stored.prompt, .chunk_tokens = kChunk});
+  session.begin(stored.prompt);
   for (Step step; (step = session.next(256)).kind != Step::Kind::finished;) {
     if (step.kind == Step::Kind::wait) {
       session.wait(step.until);
@@ -78,7 +78,8 @@ template <class S, class Sch>
 PrefillReport run(const Stored& stored, IoLanes<S>& lanes, Sch scheduler,
                   SessionOptions options = kPatient) {
   ToyEngine engine(kTokens);
-  PrefillSession<ToyEngine, S, Sch> session(engine, lanes, std::move(scheduler), options);
+  PrefillSession<ToyEngine, S, Sch> session(engine, lanes, {.chunk_tokens = kChunk},
+                                            std::move(scheduler), options);
   return run(session, engine, stored);
 }
 
@@ -311,8 +312,9 @@ TEST_CASE("a session that does not come to insert leaves the lanes to the others
   using OnCaller = testing::ToyEngineT<true>;
   OnCaller paused(kTokens);
   paused.clear();
-  PrefillSession<OnCaller, MemoryStorage, LoadOnlyScheduler> session(paused, lanes, {}, kPatient);
-  session.begin({.tokens = stored.prompt, .chunk_tokens = kChunk});
+  PrefillSession<OnCaller, MemoryStorage, LoadOnlyScheduler> session(
+      paused, lanes, {.chunk_tokens = kChunk}, {}, kPatient);
+  session.begin(stored.prompt);
   eventually([&] { return lanes.free_staging_bytes() <= 2 * stored.object_bytes; });
   for (int i = 0; i < 3; ++i) {
     CHECK(run(stored, lanes, LoadOnlyScheduler()).tokens_loaded == kChunk * kChunks);
@@ -499,9 +501,10 @@ TEST_CASE("a scheduler that thinks for long holds up no other session") {
   IoLanes lanes(stored.inner, {.threads = 4});
   std::jthread other([&] {
     ToyEngine engine(kTokens);
-    PrefillSession session(engine, lanes, ThinksLong(door, about_loads), kPatient);
+    PrefillSession session(engine, lanes, {.chunk_tokens = kChunk}, ThinksLong(door, about_loads),
+                           kPatient);
     engine.clear();
-    session.begin({.tokens = stored.prompt, .chunk_tokens = kChunk});
+    session.begin(stored.prompt);
     for (Step step; (step = session.next(256)).kind != Step::Kind::finished;) {
       if (step.kind == Step::Kind::wait) {
         session.wait(step.until);
@@ -571,8 +574,9 @@ TEST_CASE("reads land and steps end while the scheduler of their session thinks"
   IoLanes lanes(storage, {.threads = 4});
   CountsInserts engine(kTokens);
   engine.clear();
-  PrefillSession session(engine, lanes, ThinksBesideSteps(thoughts), kPatient);
-  session.begin({.tokens = stored.prompt, .chunk_tokens = kChunk});
+  PrefillSession session(engine, lanes, {.chunk_tokens = kChunk}, ThinksBesideSteps(thoughts),
+                         kPatient);
+  session.begin(stored.prompt);
   eventually([&] { return reads.waiting() >= 2; });
   Step step = session.next(kChunk);
   REQUIRE(step.kind == Step::Kind::compute);
@@ -637,8 +641,8 @@ TEST_CASE("the two ends meet in the middle behind real threads") {
   for (int i = 0; i < 20 && !ever; ++i) {
     const double bytes = static_cast<double>(stored.object_bytes);
     IoLanes lanes(storage, {.threads = 1, .prior = {bytes / 0.02, Time{0}, Time{0}}});
-    PrefillSession session(engine, lanes, MeetInTheMiddleScheduler({.cost = {1e-4, 3e-4, 0}}),
-                           kPatient);
+    PrefillSession session(engine, lanes, {.chunk_tokens = kChunk},
+                           MeetInTheMiddleScheduler({.cost = {1e-4, 3e-4, 0}}), kPatient);
     ever = met(run(session, engine, stored));
   }
   CHECK(ever);

@@ -44,6 +44,7 @@ namespace {
 
 constexpr std::uint32_t kChunk = 64;
 constexpr std::uint32_t kTokens = 8 * kChunk + 20;
+const ChunkOptions kChunks{.chunk_tokens = kChunk};
 constexpr SessionOptions kPatient{.idle_timeout = 1h, .lookup_timeout = 1h};
 
 /// Reads block while it is stuck; lookups are not made on the caller's thread.
@@ -114,7 +115,7 @@ TEST_CASE("lanes with fewer threads than asked for load everything") {
   World world;
   threads_left = 1;
   Only loader(world.engine, world.storage,
-              {.chunk_tokens = kChunk, .lanes = {.threads = 4}, .session = kPatient});
+              {.chunks = {.chunk_tokens = kChunk}, .lanes = {.threads = 4}, .session = kPatient});
   CHECK(loader.lanes().threads() == 1);
   threads_left = 1'000'000;
   const PrefillReport report = loader.prefill(world.prompt);
@@ -129,8 +130,9 @@ TEST_CASE("a lane with fewer threads than asked for is down when all of them are
   IoLanes lanes(world.storage, {.threads = 4});
   threads_left = 1'000'000;
   world.storage.stuck = true;
-  PrefillSession<ToyEngine, Storage, LoadOnlyScheduler> session(world.engine, lanes, {}, kPatient);
-  session.begin({.tokens = world.prompt, .chunk_tokens = kChunk});
+  PrefillSession<ToyEngine, Storage, LoadOnlyScheduler> session(
+      world.engine, lanes, {.chunk_tokens = kChunk}, {}, kPatient);
+  session.begin(world.prompt);
   while (world.storage.waiting == 0) std::this_thread::sleep_for(1ms);
   CHECK_FALSE(lanes.host().down(0, 0));
   (void)session.finish();
@@ -140,7 +142,8 @@ TEST_CASE("a lane with fewer threads than asked for is down when all of them are
 
 TEST_CASE("without a thread for the lookup the prompt runs without the store") {
   World world;
-  Only loader(world.engine, world.storage, {.chunk_tokens = kChunk, .session = kPatient});
+  Only loader(world.engine, world.storage,
+              {.chunks = {.chunk_tokens = kChunk}, .session = kPatient});
   threads_left = 0;
   const PrefillReport report = loader.prefill(world.prompt);
   CHECK(report.status.has_value());
@@ -154,15 +157,18 @@ TEST_CASE("without a thread for the lookup the prompt runs without the store") {
 
 TEST_CASE("in a child process a prefill says why not, and destructors return") {
   World world;
-  auto loader = std::make_unique<Only>(world.engine, world.storage,
-                                       LoaderOptions{.chunk_tokens = kChunk, .session = kPatient});
+  auto loader = std::make_unique<Only>(
+      world.engine, world.storage,
+      LoaderOptions{.chunks = {.chunk_tokens = kChunk}, .session = kPatient});
   REQUIRE(loader->prefill(world.prompt).status);
   auto lanes = std::make_unique<IoLanes<Storage>>(world.storage);
   using Session = PrefillSession<ToyEngine, Storage, LoadOnlyScheduler>;
-  auto open = std::make_unique<Session>(world.engine, *lanes, LoadOnlyScheduler(), kPatient);
-  auto idle = std::make_unique<Session>(world.engine, *lanes, LoadOnlyScheduler(), kPatient);
+  auto open =
+      std::make_unique<Session>(world.engine, *lanes, kChunks, LoadOnlyScheduler(), kPatient);
+  auto idle =
+      std::make_unique<Session>(world.engine, *lanes, kChunks, LoadOnlyScheduler(), kPatient);
   world.storage.stuck = true;  // its threads hold no lock of the store at the fork
-  open->begin({.tokens = world.prompt, .chunk_tokens = kChunk});
+  open->begin(world.prompt);
   while (world.storage.waiting < 4) std::this_thread::sleep_for(1ms);
   CHECK(sample::in_child([&] {
           const PrefillReport report = loader->prefill(world.prompt);
@@ -170,7 +176,7 @@ TEST_CASE("in a child process a prefill says why not, and destructors return") {
           sample::expect(report.status.error().message().find("fork()") != std::string::npos,
                          "and says why");
           try {
-            idle->begin({.tokens = world.prompt, .chunk_tokens = kChunk});
+            idle->begin(world.prompt);
             sample::expect(false, "a session of the parent begins");
           } catch (const Exception& e) {
             sample::expect(e.error().code == Errc::unsupported, "the session is refused");
@@ -182,7 +188,8 @@ TEST_CASE("in a child process a prefill says why not, and destructors return") {
           if (!kThreadsInChild) return;
           world.storage.stuck = false;
           // Lanes of the child's own work there.
-          Only own(world.engine, world.storage, {.chunk_tokens = kChunk, .session = kPatient});
+          Only own(world.engine, world.storage,
+                   {.chunks = {.chunk_tokens = kChunk}, .session = kPatient});
           world.engine.clear();
           sample::expect(own.prefill(world.prompt).tokens_loaded == 8 * kChunk, "own lanes");
           sample::expect(world.engine.kv() == world.expected, "the KV of the child");

@@ -34,11 +34,17 @@ std::vector<std::byte> expected_kv(const std::vector<TokenId>& prompt, std::size
   return reference.kv();
 }
 
+ChunkOptions tenant(const auto& loader, const std::string& salt) {
+  ChunkOptions chunks = loader.chunks();
+  chunks.salt = salt;
+  return chunks;
+}
+
 template <class C, class S, class Sch>
 void save(Loader<C, S, Sch>& loader, const std::vector<TokenId>& prompt,
           const std::string& salt = {}) {
-  REQUIRE(loader.prefill(prompt, {.salt = salt}).status.has_value());
-  REQUIRE(loader.save(prompt, salt).status.has_value());
+  REQUIRE(loader.prefill(prompt, {.chunks = tenant(loader, salt)}).status.has_value());
+  REQUIRE(loader.save(prompt).status.has_value());
 }
 
 }  // namespace
@@ -49,12 +55,12 @@ TEST_CASE("what was saved is loaded bit for bit, for every chunk size") {
   for (const std::uint32_t chunk : {16u, 24u, 64u, 128u, 512u}) {
     MemoryStorage storage;
     ToyEngine first(1200);
-    Loader saver(first, storage, {.chunk_tokens = chunk});
+    Loader saver(first, storage, {.chunks = {.chunk_tokens = chunk}});
     save(saver, prompt);
     CHECK(storage.size() == 1200 / chunk);
     ToyEngine second(1200);
     second.clear();
-    Loader loader(second, storage, {.chunk_tokens = chunk, .session = kPatient},
+    Loader loader(second, storage, {.chunks = {.chunk_tokens = chunk}, .session = kPatient},
                   LoadOnlyScheduler());
     const PrefillReport report = loader.prefill(prompt);
     CAPTURE(chunk);
@@ -73,12 +79,14 @@ TEST_CASE("every scheduler gives the same KV") {
   const auto expected = expected_kv(prompt, 777);
   MemoryStorage storage;
   ToyEngine engine(777, {.per_token = 5us});
-  Loader saver(engine, storage, {.chunk_tokens = 32});
+  Loader saver(engine, storage, {.chunks = {.chunk_tokens = 32}});
   save(saver, prompt);
   ThrottledStorage slow(storage, LinkOptions{.bytes_per_second = 4e7});
   const auto run = [&](auto scheduler) {
     engine.clear();
-    Loader loader(engine, slow, {.chunk_tokens = 32, .max_step_tokens = 128}, std::move(scheduler));
+    Loader loader(engine, slow,
+                  {.chunks = {.chunk_tokens = 32}, .session = {.max_step_tokens = 128}},
+                  std::move(scheduler));
     PrefillReport report = loader.prefill(prompt);
     CHECK(report.status.has_value());
     CHECK(report.scheduler_faults == 0);
@@ -96,7 +104,8 @@ TEST_CASE("every scheduler gives the same KV") {
 TEST_CASE("a longer prompt that begins alike hits the common chunks") {
   MemoryStorage storage;
   ToyEngine engine(2000);
-  Loader loader(engine, storage, {.chunk_tokens = 64, .session = kPatient}, LoadOnlyScheduler());
+  Loader loader(engine, storage, {.chunks = {.chunk_tokens = 64}, .session = kPatient},
+                LoadOnlyScheduler());
   auto prompt = toy_prompt(1000);
   save(loader, prompt);
   auto longer = prompt;
@@ -116,7 +125,8 @@ TEST_CASE("a longer prompt that begins alike hits the common chunks") {
 TEST_CASE("a prompt that was saved whole leaves one token to compute") {
   MemoryStorage storage;
   ToyEngine engine(256);
-  Loader loader(engine, storage, {.chunk_tokens = 64, .session = kPatient}, LoadOnlyScheduler());
+  Loader loader(engine, storage, {.chunks = {.chunk_tokens = 64}, .session = kPatient},
+                LoadOnlyScheduler());
   const auto prompt = toy_prompt(256);
   save(loader, prompt);
   CHECK(storage.size() == 4);
@@ -131,7 +141,7 @@ TEST_CASE("a prompt that was saved whole leaves one token to compute") {
 TEST_CASE("saving again writes nothing") {
   MemoryStorage storage;
   ToyEngine engine(256);
-  Loader loader(engine, storage, {.chunk_tokens = 64});
+  Loader loader(engine, storage, {.chunks = {.chunk_tokens = 64}});
   const auto prompt = toy_prompt(256);
   save(loader, prompt);
   const SaveReport again = loader.save(prompt);
@@ -144,17 +154,19 @@ TEST_CASE("saving again writes nothing") {
 TEST_CASE("tenants with different salts share nothing") {
   MemoryStorage storage;
   ToyEngine engine(300);
-  Loader loader(engine, storage, {.chunk_tokens = 64, .session = kPatient}, LoadOnlyScheduler());
+  Loader loader(engine, storage, {.chunks = {.chunk_tokens = 64}, .session = kPatient},
+                LoadOnlyScheduler());
   const auto prompt = toy_prompt(300);
   save(loader, prompt, "one");
-  CHECK(loader.prefill(prompt, {.salt = "two"}).tokens_loaded == 0);
-  CHECK(loader.prefill(prompt, {.salt = "one"}).tokens_loaded == 256);
+  CHECK(loader.prefill(prompt, {.chunks = tenant(loader, "two")}).tokens_loaded == 0);
+  CHECK(loader.prefill(prompt, {.chunks = tenant(loader, "one")}).tokens_loaded == 256);
 }
 
 TEST_CASE("tokens that the engine holds already are neither computed nor loaded") {
   MemoryStorage storage;
   ToyEngine engine(640);
-  Loader loader(engine, storage, {.chunk_tokens = 64, .session = kPatient}, LoadOnlyScheduler());
+  Loader loader(engine, storage, {.chunks = {.chunk_tokens = 64}, .session = kPatient},
+                LoadOnlyScheduler());
   const auto prompt = toy_prompt(640);
   const auto expected = expected_kv(prompt, 640);
   save(loader, prompt);
@@ -173,7 +185,7 @@ TEST_CASE("tokens that the engine holds already are neither computed nor loaded"
 TEST_CASE("prompts shorter than a chunk are computed") {
   MemoryStorage storage;
   ToyEngine engine(64);
-  Loader loader(engine, storage, {.chunk_tokens = 64});
+  Loader loader(engine, storage, {.chunks = {.chunk_tokens = 64}});
   for (const std::size_t n : {1u, 2u, 63u, 64u}) {
     const auto prompt = toy_prompt(n);
     engine.clear();
@@ -187,19 +199,19 @@ TEST_CASE("prompts shorter than a chunk are computed") {
 TEST_CASE("wrong requests are refused by name") {
   MemoryStorage storage;
   ToyEngine engine(64);
-  Loader loader(engine, storage, {.chunk_tokens = 16});
+  Loader loader(engine, storage, {.chunks = {.chunk_tokens = 16}});
   CHECK_THROWS_AS(loader.prefill({}), Exception);
   const auto prompt = toy_prompt(40);
   CHECK_THROWS_AS(loader.prefill(prompt, {.resident = 40}), Exception);
   CHECK(loader.prefill(prompt).status.has_value());  // and the loader still works
-  Loader bad(engine, storage, {.chunk_tokens = 0});
+  Loader bad(engine, storage, {.chunks = {.chunk_tokens = 0}});
   CHECK_THROWS_AS(bad.prefill(prompt), Exception);
 }
 
 TEST_CASE("a compute error ends the run with its message, and the next prompt runs") {
   MemoryStorage storage;
   ToyEngine engine(640);
-  Loader loader(engine, storage, {.chunk_tokens = 64});
+  Loader loader(engine, storage, {.chunks = {.chunk_tokens = 64}});
   const auto prompt = toy_prompt(640);
   engine.fail_at = 100;
   const PrefillReport report = loader.prefill(prompt);
@@ -214,11 +226,13 @@ TEST_CASE("a compute error ends the run with its message, and the next prompt ru
 TEST_CASE("cancellation stops both lanes, and the report survives") {
   MemoryStorage storage;
   ToyEngine engine(3000, {.per_token = 20us});
-  Loader loader(engine, storage, {.chunk_tokens = 64, .max_step_tokens = 64});
+  Loader loader(engine, storage,
+                {.chunks = {.chunk_tokens = 64}, .session = {.max_step_tokens = 64}});
   const auto prompt = toy_prompt(3000);
   save(loader, prompt);
   ThrottledStorage slow(storage, LinkOptions{.bytes_per_second = 1e6});
-  Loader canceled(engine, slow, {.chunk_tokens = 64, .max_step_tokens = 64});
+  Loader canceled(engine, slow,
+                  {.chunks = {.chunk_tokens = 64}, .session = {.max_step_tokens = 64}});
   engine.clear();
   std::stop_source stop;
   std::jthread stopper([&] {
@@ -294,7 +308,8 @@ static_assert(ComputeBackend<AsyncEngine> && !PrefillsGated<AsyncEngine>);
 TEST_CASE("a device that runs behind its host gets the next step before it is done with the last") {
   MemoryStorage storage;
   AsyncEngine engine(2000);
-  Loader loader(engine, storage, {.chunk_tokens = 64, .max_step_tokens = 128});
+  Loader loader(engine, storage,
+                {.chunks = {.chunk_tokens = 64}, .session = {.max_step_tokens = 128}});
   const auto prompt = toy_prompt(2000);
   REQUIRE(loader.prefill(prompt).status.has_value());
   CHECK(engine.deepest == 2);
@@ -309,11 +324,13 @@ TEST_CASE("a device that runs behind its host gets the next step before it is do
 TEST_CASE("an engine with a single-threaded context gets its inserts on its own thread") {
   MemoryStorage storage;
   testing::ToyEngineT<true> engine(1500);
-  Loader loader(engine, storage, {.chunk_tokens = 64, .max_step_tokens = 128});
+  Loader loader(engine, storage,
+                {.chunks = {.chunk_tokens = 64}, .session = {.max_step_tokens = 128}});
   const auto prompt = toy_prompt(1500);
   REQUIRE(loader.prefill(prompt).status.has_value());
   REQUIRE(loader.save(prompt).status.has_value());
-  Loader only(engine, storage, {.chunk_tokens = 64, .session = kPatient}, LoadOnlyScheduler());
+  Loader only(engine, storage, {.chunks = {.chunk_tokens = 64}, .session = kPatient},
+              LoadOnlyScheduler());
   for (int i = 0; i < 5; ++i) {
     engine.clear();
     REQUIRE(loader.prefill(prompt).status.has_value());
@@ -331,7 +348,8 @@ TEST_CASE("an engine with a single-threaded context gets its inserts on its own 
 TEST_CASE("a failing insert costs only its chunks") {
   MemoryStorage storage;
   ToyEngine engine(1000);
-  Loader loader(engine, storage, {.chunk_tokens = 64, .session = kPatient}, LoadOnlyScheduler());
+  Loader loader(engine, storage, {.chunks = {.chunk_tokens = 64}, .session = kPatient},
+                LoadOnlyScheduler());
   const auto prompt = toy_prompt(1000);
   save(loader, prompt);
   engine.clear();
@@ -347,7 +365,8 @@ TEST_CASE("a failing insert costs only its chunks") {
 TEST_CASE("many prompts one after the other on the same loader") {
   MemoryStorage storage;
   ToyEngine engine(900);
-  Loader loader(engine, storage, {.chunk_tokens = 32, .max_step_tokens = 96});
+  Loader loader(engine, storage,
+                {.chunks = {.chunk_tokens = 32}, .session = {.max_step_tokens = 96}});
   for (int i = 0; i < 40; ++i) {
     const auto prompt = toy_prompt(100 + static_cast<std::size_t>(i) * 20, i % 4 + 1);
     engine.clear();
@@ -361,10 +380,52 @@ TEST_CASE("many prompts one after the other on the same loader") {
     REQUIRE(loader.save(prompt).status.has_value());
   }
   // A lane gives its buffer back just after the run that it was for has ended.
-  for (int i = 0;
-       i < 5000 && loader.lanes().free_staging_bytes() != loader.options().lanes.staging_bytes;
+  for (int i = 0; i < 5000 && loader.lanes().free_staging_bytes() != loader.lanes().staging_bytes();
        ++i) {
     std::this_thread::sleep_for(1ms);
   }
-  CHECK(loader.lanes().free_staging_bytes() == loader.options().lanes.staging_bytes);
+  CHECK(loader.lanes().free_staging_bytes() == loader.lanes().staging_bytes());
+}
+
+TEST_CASE("loaders that borrow lanes share their threads, rates and memory") {
+  MemoryStorage storage;
+  IoLanes lanes(storage, {.threads = 2});
+  const auto prompt = toy_prompt(300);
+  ToyEngine first(300);
+  ToyEngine second(300);
+  const ChunkOptions chunks{.chunk_tokens = 64};
+  Loader saver(first, lanes, chunks);
+  REQUIRE(saver.prefill(prompt).status.has_value());
+  REQUIRE(saver.save(prompt).written == 4);
+  Loader loader(second, lanes, chunks, LoadOnlyScheduler(), kPatient);
+  CHECK(&loader.lanes() == &lanes);
+  CHECK(&saver.lanes() == &lanes);
+  CHECK(loader.prefill(prompt).tokens_loaded == 256);
+  CHECK(second.kv() == expected_kv(prompt, 300));
+  CHECK(lanes.threads() == 2);
+  Loader other(second, lanes);  // chunks of 256
+  CHECK(other.prefill(prompt).tokens_loaded == 0);
+}
+
+TEST_CASE("a session without a scheduler has the default one, and the free prefill drives it") {
+  MemoryStorage storage;
+  ToyEngine engine(300);
+  const auto prompt = toy_prompt(300);
+  IoLanes lanes(storage, lane_options(engine));
+  const ChunkOptions chunks{.chunk_tokens = 64, .salt = "tenant"};
+  PrefillSession session(engine, lanes, chunks);
+  static_assert(
+      std::same_as<std::remove_cvref_t<decltype(session.scheduler())>, MeetInTheMiddleScheduler>);
+  REQUIRE(prefill(session, prompt).status.has_value());
+  CHECK(cake::save(engine, lanes, prompt, chunks).wait().written == 4);
+  engine.clear();
+  const PrefillReport again = prefill(session, prompt);
+  CHECK(again.tokens_computed + again.tokens_loaded == 300);
+  CHECK(engine.kv() == expected_kv(prompt, 300));
+  CHECK_THROWS_AS(prefill(session, prompt, {.resident = 300}), Exception);
+  std::stop_source stop;
+  stop.request_stop();
+  CHECK(prefill(session, prompt, {.stop = stop.get_token()}).status.code() == Errc::canceled);
+  PrefillSession plain(engine, lanes);  // chunks of 256, no tenant
+  CHECK(prefill(plain, prompt).tokens_loaded == 0);
 }

@@ -119,7 +119,7 @@ std::vector<TokenId> prompt_of(std::uint32_t n) {
 }
 
 auto loader_of(LatentEngine& engine, MemoryStorage& storage) {
-  return Loader(engine, storage, {.chunk_tokens = kChunk}, LoadOnlyScheduler());
+  return Loader(engine, storage, {.chunks = {.chunk_tokens = kChunk}}, LoadOnlyScheduler());
 }
 
 }  // namespace
@@ -183,20 +183,22 @@ TEST_CASE("recipe: images behind equal token ids are told apart, text before the
   engine.image = 1;
   const std::string digest_of_pixels = "image 1";
   // [image]
-  const std::vector<ExtraKey> extra = {{image, digest_of_pixels}};  // image: its tokens
-  const PrefillReport report = loader.prefill(prompt, {.extra = extra});
-  const SaveReport saved = loader.save(prompt, {.extra = extra});
+  ChunkOptions chunks = loader.chunks();
+  chunks.extra = {{image, digest_of_pixels}};  // image: its tokens
+  const PrefillReport report = loader.prefill(prompt, {.chunks = chunks});
+  const SaveReport saved = loader.save(prompt);  // as they were prefilled
   // [/image]
   REQUIRE(report.status);
   REQUIRE(saved.status);
 
   LatentEngine second;
   second.image = 2;
-  const std::vector<ExtraKey> other = {{image, "image 2"}};
-  const PrefillReport shared = loader_of(second, storage).prefill(prompt, {.extra = other});
+  ChunkOptions other = chunks;
+  other.extra = {{image, "image 2"}};
+  const PrefillReport shared = loader_of(second, storage).prefill(prompt, {.chunks = other});
   CHECK(shared.tokens_loaded == image.begin / kChunk * kChunk);
   LatentEngine again;
   again.image = 1;
-  CHECK(loader_of(again, storage).prefill(prompt, {.extra = extra}).tokens_loaded >= 144);
+  CHECK(loader_of(again, storage).prefill(prompt, {.chunks = chunks}).tokens_loaded >= 144);
   CHECK(again.bytes() == engine.bytes());
 }

@@ -2,8 +2,11 @@
 // Copyright 2026 the cake authors
 #include "cake/save.hpp"
 
+#include <condition_variable>
 #include <functional>
+#include <mutex>
 #include <stop_token>
+#include <thread>
 
 #include "cake/loader.hpp"
 #include "cake/scheduler/baselines.hpp"
@@ -59,7 +62,8 @@ static_assert(StorageBackend<WatchedStorage>);
 
 template <class C, class S>
 auto loader_of(C& engine, S& storage) {
-  return Loader(engine, storage, {.chunk_tokens = kChunk, .session = {.idle_timeout = 1min}},
+  return Loader(engine, storage,
+                {.chunks = {.chunk_tokens = kChunk}, .session = {.idle_timeout = 1min}},
                 LoadOnlyScheduler());
 }
 
@@ -136,7 +140,7 @@ TEST_CASE("a chunk that cannot be extracted does not keep the others from being 
   const auto prompt = toy_prompt(200);
   MemoryStorage storage;
   WindowEngine engine(200);
-  Loader loader(engine, storage, {.chunk_tokens = kChunk});
+  Loader loader(engine, storage, {.chunks = {.chunk_tokens = kChunk}});
   REQUIRE(loader.prefill(prompt).status.has_value());
   engine.first = 100;
   const SaveReport report = loader.save(prompt);
@@ -232,8 +236,9 @@ TEST_CASE("a session of an engine's own loop saves what it has run, and nothing 
   MemoryStorage storage;
   ToyEngine engine(200);
   IoLanes lanes(storage);
-  PrefillSession session(engine, lanes, MeetInTheMiddleScheduler());
-  session.begin({.tokens = prompt, .salt = "a", .chunk_tokens = kChunk});
+  PrefillSession session(engine, lanes, {.chunk_tokens = kChunk, .salt = "a"},
+                         MeetInTheMiddleScheduler());
+  session.begin(prompt);
   CHECK(session.save(prompt).status.code() == Errc::invalid_argument);  // it is still running
   for (Step step; (step = session.next(64)).kind != Step::Kind::finished;) {
     if (step.kind == Step::Kind::wait) {
@@ -244,12 +249,12 @@ TEST_CASE("a session of an engine's own loop saves what it has run, and nothing 
   }
   REQUIRE(session.finish().status.has_value());
   CHECK_FALSE(session.save(toy_prompt(200, 9)).status.has_value());
-  const SaveReport report = session.save(prompt, {.salt = "a"});
+  const SaveReport report = session.save(prompt);
   CHECK(report.status.has_value());
-  CHECK(report.written == 6);  // in chunks of the request's size
-  session.begin({.tokens = prompt, .salt = "a", .chunk_tokens = kChunk});
+  CHECK(report.written == 6);  // in the session's chunks
+  session.begin(prompt);
   (void)session.finish();  // dropped in the middle
-  CHECK_FALSE(session.save(prompt, {.salt = "a"}).status.has_value());
+  CHECK_FALSE(session.save(prompt).status.has_value());
 }
 
 TEST_CASE("KV that an engine computed alone is saved by the free function") {
@@ -261,4 +266,126 @@ TEST_CASE("KV that an engine computed alone is saved by the free function") {
   CHECK(save(engine, storage, prompt, {.chunk_tokens = kChunk}).present == 3);
   const SaveReport bad = save(engine, storage, prompt, {.chunk_tokens = 1u << 30});
   CHECK(bad.status.code() == Errc::invalid_argument);
+}
+
+namespace {
+
+/// KV whose extract() can be held up, and that tells on which thread it ran.
+template <bool OnCaller>
+struct HeldUp {
+  static constexpr EngineAbilities abilities{.insert_on_caller = OnCaller};
+  ToyEngine toy{200};
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool held = false;
+  int entered = 0;
+  std::thread::id thread;
+  UniformKvLayout layout() const { return toy.layout(); }
+  ModelFingerprint fingerprint() const { return toy.fingerprint(); }
+  Status insert(const Slice& slice, const KvView& from) { return toy.insert(slice, from); }
+  Status extract(const Slice& slice, const MutableKvView& to) {
+    {
+      std::unique_lock lock(mutex);
+      ++entered;
+      thread = std::this_thread::get_id();
+      changed.notify_all();
+      changed.wait(lock, [&] { return !held; });
+    }
+    return toy.extract(slice, to);
+  }
+  void wait_until_entered() {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return entered > 0; });
+  }
+  void let_go() {
+    const std::lock_guard lock(mutex);
+    held = false;
+    changed.notify_all();
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a save with a ticket runs beside other work, and its report comes with wait()") {
+  MemoryStorage storage;
+  IoLanes lanes(storage);
+  HeldUp<false> engine;
+  auto prompt = toy_prompt(200);
+  REQUIRE(engine.toy.prefill(prompt, {0, 200}));
+  engine.held = true;
+  SaveTicket ticket = save(engine, lanes, Tokens(prompt).first(100), {.chunk_tokens = kChunk});
+  prompt.assign(prompt.size(), 0);  // it has a copy
+  engine.wait_until_entered();
+  CHECK_FALSE(ticket.ready());
+  CHECK(engine.thread != std::this_thread::get_id());
+  engine.let_go();
+  CHECK(ticket.wait().status.has_value());
+  CHECK(ticket.wait().written == 3);
+  CHECK(ticket.ready());
+  CHECK(save(engine, storage, Tokens(toy_prompt(100)), {.chunk_tokens = kChunk}).present == 3);
+}
+
+TEST_CASE("the destructor of a ticket waits until all is saved; a ticket can be handed on") {
+  MemoryStorage storage;
+  IoLanes lanes(storage);
+  HeldUp<false> engine;
+  const auto prompt = toy_prompt(200);
+  REQUIRE(engine.toy.prefill(prompt, {0, 200}));
+  {
+    SaveTicket first = save(engine, lanes, prompt, {.chunk_tokens = kChunk, .salt = "a"});
+    SaveTicket second = save(engine, lanes, prompt, {.chunk_tokens = kChunk, .salt = "b"});
+    SaveTicket kept = std::move(first);
+    kept = std::move(second);  // waits for the first one
+    CHECK(storage.size() >= 6);
+  }
+  CHECK(storage.size() == 12);
+}
+
+TEST_CASE("a stop, of the ticket or of the caller, ends a save after the chunk in progress") {
+  const auto prompt = toy_prompt(200);
+  for (const bool by_ticket : {true, false}) {
+    MemoryStorage storage;
+    IoLanes lanes(storage);
+    HeldUp<false> engine;
+    REQUIRE(engine.toy.prefill(prompt, {0, 200}));
+    engine.held = true;
+    std::stop_source caller;
+    SaveTicket ticket = save(engine, lanes, prompt, {.chunk_tokens = kChunk}, caller.get_token());
+    engine.wait_until_entered();
+    if (by_ticket) ticket.request_stop();
+    if (!by_ticket) caller.request_stop();
+    engine.let_go();
+    CHECK(ticket.wait().status.code() == Errc::canceled);
+    CHECK(ticket.wait().written == 1);
+    CHECK(ticket.wait().failed == 5);
+  }
+}
+
+TEST_CASE("an engine that belongs to one thread is asked on that of the caller, at once") {
+  MemoryStorage storage;
+  IoLanes lanes(storage);
+  HeldUp<true> engine;
+  const auto prompt = toy_prompt(200);
+  REQUIRE(engine.toy.prefill(prompt, {0, 200}));
+  SaveTicket ticket = save(engine, lanes, prompt, {.chunk_tokens = kChunk});
+  CHECK(ticket.ready());
+  CHECK(engine.thread == std::this_thread::get_id());
+  CHECK(ticket.wait().written == 6);
+}
+
+TEST_CASE("a ticket reports what a save cannot do: nothing is thrown") {
+  MemoryStorage storage;
+  ToyEngine engine(200);
+  engine.clear();
+  const auto prompt = toy_prompt(200);
+  IoLanes little(storage, {.staging_bytes = 4096});
+  const SaveReport refused = save(engine, little, prompt, {.chunk_tokens = kChunk}).wait();
+  CHECK(refused.status.code() == Errc::out_of_memory);
+  CHECK(refused.failed == 6);
+  IoLanes lanes(storage);
+  SaveTicket none = save(engine, lanes, prompt, {.chunk_tokens = kChunk});  // no KV is there
+  CHECK(none.wait().status.code() == Errc::invalid_argument);
+  CHECK(none.wait().failed == 6);
+  CHECK(save(engine, lanes, prompt, {.chunk_tokens = 0}).wait().status.code() ==
+        Errc::invalid_argument);
 }

@@ -39,7 +39,6 @@ struct World {
     REQUIRE(save(alone, storage, prompt, {.chunk_tokens = kChunk}).written == 8);
     engine.clear();
   }
-  PrefillRequest request() const { return {.tokens = prompt, .chunk_tokens = kChunk}; }
   std::vector<TokenId> prompt;
   std::vector<std::byte> expected;
   MemoryStorage storage;
@@ -110,7 +109,7 @@ Step first_step(Session& session, std::uint32_t budget = 64) {
 TEST_CASE("every member outside begin() and finish() says so") {
   World world;
   IoLanes lanes(world.storage);
-  PrefillSession session(world.engine, lanes, LoadOnlyScheduler());
+  PrefillSession session(world.engine, lanes, {.chunk_tokens = kChunk}, LoadOnlyScheduler());
   const auto refused = [&] {
     const Step step;
     CHECK_THROWS_AS(session.next(64), Exception);
@@ -121,8 +120,8 @@ TEST_CASE("every member outside begin() and finish() says so") {
     CHECK_THROWS_AS(session.finish(), Exception);
   };
   refused();
-  session.begin(world.request());
-  CHECK_THROWS_AS(session.begin(world.request()), Exception);
+  session.begin(world.prompt);
+  CHECK_THROWS_AS(session.begin(world.prompt), Exception);
   CHECK(session.save(world.prompt).status.code() == Errc::invalid_argument);
   drive(session, world.engine, world);
   CHECK(session.finish().status.has_value());
@@ -135,8 +134,9 @@ TEST_CASE("a budget of 0 is a wait that is over at once") {
   World world;
   MemoryStorage nothing;
   IoLanes lanes(nothing);
-  PrefillSession session(world.engine, lanes, MeetInTheMiddleScheduler(), kPatient);
-  session.begin(world.request());
+  PrefillSession session(world.engine, lanes, {.chunk_tokens = kChunk}, MeetInTheMiddleScheduler(),
+                         kPatient);
+  session.begin(world.prompt);
   for (int i = 0; i < 100; ++i) {
     const Step step = session.next(0);
     REQUIRE(step.kind == Step::Kind::wait);
@@ -156,7 +156,7 @@ TEST_CASE("a step size without limit is cut to the prompt, with resident tokens 
       world.engine.clear();
       if (resident > 0) REQUIRE(world.engine.prefill(world.prompt, {0, resident}));
       Loader loader(world.engine, stored ? world.storage : nothing,
-                    {.chunk_tokens = kChunk, .max_step_tokens = ~0u});
+                    {.chunks = {.chunk_tokens = kChunk}, .session = {.max_step_tokens = ~0u}});
       const PrefillReport report = loader.prefill(world.prompt, {.resident = resident});
       CHECK(report.status.has_value());
       CHECK(report.steps.size() < 20);
@@ -169,9 +169,9 @@ TEST_CASE("waits that are as long as can be are taken") {
   World world;
   IoLanes lanes(world.storage);
   PrefillSession session(
-      world.engine, lanes, LoadOnlyScheduler(),
+      world.engine, lanes, {.chunk_tokens = kChunk}, LoadOnlyScheduler(),
       {.idle_timeout = kNever, .read_timeout = kNever, .lookup_timeout = kNever});
-  session.begin(world.request());
+  session.begin(world.prompt);
   drive(session, world.engine, world);
   const PrefillReport report = session.finish();
   CHECK(report.status.has_value());
@@ -184,8 +184,9 @@ TEST_CASE("a wait ends while steps are in flight") {
   World world;
   MemoryStorage nothing;
   IoLanes lanes(nothing);
-  PrefillSession session(world.engine, lanes, ComputeOnlyScheduler(), kPatient);
-  session.begin(world.request());
+  PrefillSession session(world.engine, lanes, {.chunk_tokens = kChunk}, ComputeOnlyScheduler(),
+                         kPatient);
+  session.begin(world.prompt);
   const Step first = first_step(session);
   const Step second = first_step(session);
   CHECK(session.next(64).kind == Step::Kind::wait);
@@ -201,8 +202,9 @@ TEST_CASE("only the newest step that was issued may do less, also when it has en
   World world;
   MemoryStorage nothing;
   IoLanes lanes(nothing);
-  PrefillSession session(world.engine, lanes, ComputeOnlyScheduler(), kPatient);
-  session.begin(world.request());
+  PrefillSession session(world.engine, lanes, {.chunk_tokens = kChunk}, ComputeOnlyScheduler(),
+                         kPatient);
+  session.begin(world.prompt);
   const Step first = first_step(session);
   const Step second = first_step(session);
   session.done(second, second.tokens.size(), {});
@@ -217,8 +219,9 @@ TEST_CASE("superseded for a step whose gate was not void ends the run") {
   World world;
   MemoryStorage nothing;
   IoLanes lanes(nothing);
-  PrefillSession session(world.engine, lanes, ComputeOnlyScheduler(), kPatient);
-  session.begin(world.request());
+  PrefillSession session(world.engine, lanes, {.chunk_tokens = kChunk}, ComputeOnlyScheduler(),
+                         kPatient);
+  session.begin(world.prompt);
   session.done(first_step(session), 0, Error{Errc::superseded, 0, "the engine says"});
   CHECK(session.next(64).kind == Step::Kind::finished);
   CHECK(session.finish().status.code() == Errc::invalid_argument);
@@ -228,15 +231,15 @@ TEST_CASE("a gated step that never asked its gate is not done") {
   World world;
   SlowStorage storage{world.storage};
   IoLanes lanes(storage);
-  PrefillSession session(world.engine, lanes, GateAtOnce(), kPatient);
-  session.begin(world.request());
+  PrefillSession session(world.engine, lanes, {.chunk_tokens = kChunk}, GateAtOnce(), kPatient);
+  session.begin(world.prompt);
   const Step step = session.next(64);
   REQUIRE(step.gated);
   session.done(step, step.tokens.size(), world.engine.prefill(world.prompt, step.tokens));
   CHECK(session.next(64).kind == Step::Kind::finished);
   const PrefillReport report = session.finish();
   CHECK(report.status.code() == Errc::invalid_argument);
-  CHECK(report.status.error().message().find("may_gate") != std::string::npos);
+  CHECK(report.status.error().message().find("gates = false") != std::string::npos);
 }
 
 namespace {
@@ -259,7 +262,8 @@ TEST_CASE("no scheduler gives a gated step to an engine, or a call, that takes n
   Ungated ungated{world.engine};
   SlowStorage storage{world.storage};
   {
-    Loader loader(ungated, storage, {.chunk_tokens = kChunk, .session = kPatient}, GateAtOnce());
+    Loader loader(ungated, storage, {.chunks = {.chunk_tokens = kChunk}, .session = kPatient},
+                  GateAtOnce());
     const PrefillReport report = loader.prefill(world.prompt);
     CHECK(report.status.has_value());
     CHECK(report.scheduler_faults > 0);
@@ -268,9 +272,9 @@ TEST_CASE("no scheduler gives a gated step to an engine, or a call, that takes n
   }
   IoLanes lanes(storage);
   {  // An engine's own loop that leaves the question to its type.
-    PrefillSession session(ungated, lanes, GateAtOnce(), kPatient);
+    PrefillSession session(ungated, lanes, {.chunk_tokens = kChunk}, GateAtOnce(), kPatient);
     world.engine.clear();
-    session.begin(world.request());
+    session.begin(world.prompt);
     for (Step step; (step = session.next(256)).kind != Step::Kind::finished;) {
       if (step.kind == Step::Kind::wait) {
         session.wait(step.until);
@@ -282,9 +286,9 @@ TEST_CASE("no scheduler gives a gated step to an engine, or a call, that takes n
     CHECK(session.finish().status.has_value());
     CHECK(world.engine.kv() == world.expected);
   }
-  PrefillSession session(world.engine, lanes, GateAtOnce(), kPatient);
+  PrefillSession session(world.engine, lanes, {.chunk_tokens = kChunk}, GateAtOnce(), kPatient);
   world.engine.clear();
-  session.begin(world.request());
+  session.begin(world.prompt);
   for (Step step; (step = session.next(256, false)).kind != Step::Kind::finished;) {
     CHECK_FALSE(step.gated);
     if (step.kind == Step::Kind::wait) {
@@ -317,8 +321,8 @@ TEST_CASE("nothing is issued behind a gate that is shut") {
   fault::FaultyStorage storage(world.storage);
   storage.on_every_read({.kind = fault::Kind::hang});
   IoLanes lanes(storage);
-  PrefillSession session(world.engine, lanes, GateEvery(), kPatient);
-  session.begin(world.request());
+  PrefillSession session(world.engine, lanes, {.chunk_tokens = kChunk}, GateEvery(), kPatient);
+  session.begin(world.prompt);
   const Step step = session.next(8);
   REQUIRE(step.gated);
   for (int i = 0; i < 5; ++i) CHECK(session.next(8).kind == Step::Kind::wait);
@@ -345,8 +349,8 @@ TEST_CASE("a gate that outlives its session is void") {
   {
     IoLanes lanes(storage);
     {
-      PrefillSession session(world.engine, lanes, GateAtOnce(), kPatient);
-      session.begin(world.request());
+      PrefillSession session(world.engine, lanes, {.chunk_tokens = kChunk}, GateAtOnce(), kPatient);
+      session.begin(world.prompt);
       const Step step = session.next(64);
       REQUIRE(step.gated);
       gate = session.gate(step);
@@ -399,7 +403,7 @@ TEST_CASE("inserts are made on the driving thread while a step waits in its gate
   SlowStorage storage{world.storage};
   Behind engine(kTokens);
   Loader loader(engine, storage,
-                {.chunk_tokens = kChunk, .lanes = {.threads = 1}, .session = kPatient},
+                {.chunks = {.chunk_tokens = kChunk}, .lanes = {.threads = 1}, .session = kPatient},
                 GateAtOnce());
   for (int i = 0; i < 5; ++i) {
     engine.toy.clear();
@@ -418,7 +422,8 @@ TEST_CASE(
   SlowStorage storage{world.storage};
   testing::ToyEngineT<true> engine(kTokens);
   engine.clear();
-  Loader loader(engine, storage, {.chunk_tokens = kChunk, .session = kPatient}, GateAtOnce());
+  Loader loader(engine, storage, {.chunks = {.chunk_tokens = kChunk}, .session = kPatient},
+                GateAtOnce());
   const PrefillReport report = loader.prefill(world.prompt);
   CHECK(report.status.has_value());
   CHECK(report.steps.front().gated);
@@ -445,7 +450,8 @@ TEST_CASE("a hung read of a scheduler without deadlines is given up all the same
   storage.on_read(3, {.kind = fault::Kind::hang});
   {
     Loader loader(world.engine, storage,
-                  {.chunk_tokens = kChunk, .session = {.idle_timeout = 1h, .read_timeout = 500ms}},
+                  {.chunks = {.chunk_tokens = kChunk},
+                   .session = {.idle_timeout = 1h, .read_timeout = 500ms}},
                   NoDeadlines());
     const PrefillReport report = loader.prefill(world.prompt);
     CHECK(report.status.has_value());
@@ -467,7 +473,7 @@ TEST_CASE("a request to stop ends a run that waits for a read that hangs") {
     (void)stop.request_stop();
   });
   {
-    Loader loader(world.engine, storage, {.chunk_tokens = kChunk, .session = kPatient},
+    Loader loader(world.engine, storage, {.chunks = {.chunk_tokens = kChunk}, .session = kPatient},
                   NoDeadlines());
     const PrefillReport report = loader.prefill(world.prompt, {.stop = stop.get_token()});
     CHECK(report.status.code() == Errc::canceled);

@@ -31,7 +31,7 @@ std::vector<std::byte> computed(const std::vector<TokenId>& prompt) {
 
 void store(MemoryStorage& storage, const std::vector<TokenId>& prompt) {
   ToyEngine engine(prompt.size());
-  Loader loader(engine, storage, {.chunk_tokens = 64});
+  Loader loader(engine, storage, {.chunks = {.chunk_tokens = 64}});
   REQUIRE(loader.prefill(prompt).status.has_value());
   REQUIRE(loader.save(prompt).status.has_value());
 }
@@ -50,7 +50,7 @@ template <class M, class S, class Sch>
 PrefillReport drive(PrefillSession<M, S, Sch>& session, M& engine,
                     const std::vector<TokenId>& prompt, bool may_gate) {
   std::uint32_t turn = 0;
-  session.begin({.tokens = prompt, .chunk_tokens = 64, .max_step_tokens = 256});
+  session.begin(prompt);
   for (;;) {
     const Step step = session.next(17 + 61 * (turn++ % 5), may_gate);
     if (step.kind == Step::Kind::finished) break;
@@ -77,7 +77,7 @@ TEST_CASE("an engine's own loop, with changing budgets and steps cut short, give
   for (const bool may_gate : {false, true}) {
     ToyEngine engine(prompt.size());
     engine.clear();
-    PrefillSession session(engine, lanes, Meet());
+    PrefillSession session(engine, lanes, {.chunk_tokens = 64}, Meet(), {.max_step_tokens = 256});
     const PrefillReport report = drive(session, engine, prompt, may_gate);
     REQUIRE(report.status.has_value());
     CHECK(report.scheduler_faults == 0);
@@ -102,7 +102,7 @@ TEST_CASE("several sessions at once share the lanes") {
       ToyEngine engine(prompt.size());
       ToyEngine reference(prompt.size());
       (void)reference.prefill(prompt, {0, static_cast<std::uint32_t>(prompt.size())});
-      PrefillSession session(engine, lanes, Meet());
+      PrefillSession session(engine, lanes, {.chunk_tokens = 64}, Meet(), {.max_step_tokens = 256});
       for (int i = 0; i < 5; ++i) {
         engine.clear();
         const PrefillReport report = drive(session, engine, prompt, i % 2 == 0);
@@ -128,8 +128,8 @@ TEST_CASE(
   {
     ToyEngine engine(1000, {.per_token = 50us});
     engine.clear();
-    PrefillSession session(engine, lanes, Meet());
-    session.begin({.tokens = prompt, .chunk_tokens = 64, .max_step_tokens = 256});
+    PrefillSession session(engine, lanes, {.chunk_tokens = 64}, Meet(), {.max_step_tokens = 256});
+    session.begin(prompt);
     for (Step step; (step = session.next(256)).kind != Step::Kind::finished;) {
       if (step.kind == Step::Kind::wait) {
         session.wait(step.until);
@@ -188,12 +188,13 @@ TEST_CASE("when every thread of a lane is stuck, compute does everything") {
   hasty.deadline_floor = 1ms;
   hasty.deadline_factor = 0;
   {
-    PrefillSession session(engine, lanes, LoadOnlyScheduler());
-    session.begin({.tokens = prompt, .chunk_tokens = 64});
+    PrefillSession session(engine, lanes, {.chunk_tokens = 64}, LoadOnlyScheduler());
+    session.begin(prompt);
     while (storage.waiting < 2) std::this_thread::yield();
     (void)session.finish();  // does not wait for them
   }
-  PrefillSession session(engine, lanes, Meet(hasty));
+  PrefillSession session(engine, lanes, {.chunk_tokens = 64}, Meet(hasty),
+                         {.max_step_tokens = 256});
   CHECK(lanes.host().down(0, 0));
   const PrefillReport report = drive(session, engine, prompt, true);
   REQUIRE(report.status.has_value());
@@ -202,7 +203,8 @@ TEST_CASE("when every thread of a lane is stuck, compute does everything") {
   storage.stuck = false;
   while (lanes.host().down(0, 0) || storage.waiting != 0) std::this_thread::yield();
   engine.clear();
-  PrefillSession again(engine, lanes, LoadOnlyScheduler(), {.idle_timeout = 1min});
+  PrefillSession again(engine, lanes, {.chunk_tokens = 64}, LoadOnlyScheduler(),
+                       {.max_step_tokens = 256, .idle_timeout = 1min});
   CHECK(drive(again, engine, prompt, true).tokens_loaded == 960);
   CHECK(engine.kv() == computed(prompt));
 }
@@ -221,7 +223,8 @@ TEST_CASE("little staging memory slows a run down but loses nothing") {
     engine.clear();
     const bool fits = room >= one_layer;
     CAPTURE(room);
-    PrefillSession session(engine, lanes, LoadOnlyScheduler(), {.idle_timeout = 1min});
+    PrefillSession session(engine, lanes, {.chunk_tokens = 64}, LoadOnlyScheduler(),
+                           {.max_step_tokens = 256, .idle_timeout = 1min});
     const PrefillReport report = drive(session, engine, prompt, true);
     REQUIRE(report.status.has_value());
     CHECK(report.tokens_loaded == (fits ? 960 : 0));
@@ -241,8 +244,8 @@ TEST_CASE("a session that goes away in the middle leaves nothing behind") {
   IoLanes lanes(storage);
   for (int i = 0; i < 20; ++i) {
     ToyEngine engine(2000, {.per_insert = 200us});
-    PrefillSession session(engine, lanes, Meet());
-    session.begin({.tokens = prompt, .chunk_tokens = 64});
+    PrefillSession session(engine, lanes, {.chunk_tokens = 64}, Meet(), {.max_step_tokens = 256});
+    session.begin(prompt);
     for (int s = 0; s < i % 4; ++s) {
       const Step step = session.next(64);
       if (step.kind == Step::Kind::compute) {
@@ -260,10 +263,10 @@ TEST_CASE("begin before finish is refused") {
   MemoryStorage storage;
   IoLanes lanes(storage);
   ToyEngine engine(100);
-  PrefillSession session(engine, lanes, Meet());
-  session.begin({.tokens = prompt, .chunk_tokens = 64});
-  CHECK_THROWS_AS(session.begin({.tokens = prompt, .chunk_tokens = 64}), Exception);
+  PrefillSession session(engine, lanes, {.chunk_tokens = 64}, Meet(), {.max_step_tokens = 256});
+  session.begin(prompt);
+  CHECK_THROWS_AS(session.begin(prompt), Exception);
   (void)session.finish();
-  session.begin({.tokens = prompt, .chunk_tokens = 64});
+  session.begin(prompt);
   CHECK(session.finish().status.code() == Errc::canceled);
 }

@@ -64,7 +64,7 @@ struct Prompt {
   }
   PrefillReport run(auto& storage, SessionOptions session = {.idle_timeout = 1min}) {
     engine.clear();
-    Loader loader(engine, storage, {.chunk_tokens = kChunk, .session = session},
+    Loader loader(engine, storage, {.chunks = {.chunk_tokens = kChunk}, .session = session},
                   LoadOnlyScheduler());
     PrefillReport report = loader.prefill(tokens);
     CHECK(report.status.has_value());
@@ -85,10 +85,10 @@ TEST_CASE("a tier whose lookup hangs leaves what the others hold, and is not wai
   remote.hangs = true;
   prompt.engine.clear();
   {
-    Loader loader(
-        prompt.engine, store,
-        {.chunk_tokens = kChunk, .session = {.idle_timeout = 1min, .lookup_timeout = 50ms}},
-        LoadOnlyScheduler());
+    Loader loader(prompt.engine, store,
+                  {.chunks = {.chunk_tokens = kChunk},
+                   .session = {.idle_timeout = 1min, .lookup_timeout = 50ms}},
+                  LoadOnlyScheduler());
     for (int i = 0; i < 3; ++i) {
       prompt.engine.clear();
       const PrefillReport report = loader.prefill(prompt.tokens);

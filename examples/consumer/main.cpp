@@ -41,7 +41,7 @@ int main() {
   std::iota(prompt.begin(), prompt.end(), 1);
   Toy engine{std::vector<cake::TokenId>(1000), std::vector<cake::TokenId>(1000)};
   cake::MemoryStorage store;
-  cake::Loader loader(engine, store, {.chunk_tokens = 64});
+  cake::Loader loader(engine, store, {.chunks = {.chunk_tokens = 64}});
 
   if (!loader.prefill(prompt).status || !loader.save(prompt).status) return 1;
   const auto computed = engine.k;

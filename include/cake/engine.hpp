@@ -82,7 +82,8 @@ constexpr bool completion_is_sound() {
 }
 }  // namespace detail
 
-/// Work that may still run. A Status is one (the call blocked); so is any movable type with
+/// Work that may still run. A Status is one (the call blocked: the choice where a device cannot be
+/// asked without waiting for it); so is any movable type with
 ///
 ///     bool ready();     // never blocks
 ///     Status wait();    // blocks until done, also where it throws; called once
@@ -183,8 +184,8 @@ struct engine_calls;
 namespace detail {
 
 template <class C>
-requires(PrefillsWhole<C> || PrefillsGated<C>) auto prefill(C& engine, Tokens prompt,
-                                                            TokenRange range, LayerGate gate) {
+requires(PrefillsWhole<C> || PrefillsGated<C>) auto call_prefill(C& engine, Tokens prompt,
+                                                                 TokenRange range, LayerGate gate) {
   if constexpr (PrefillsGated<C>) {
     return engine.prefill(prompt, range, std::move(gate));
   } else {
@@ -212,7 +213,7 @@ struct EngineAbilities {
   /// insert takes views of device memory as well: a Loader reads there if the store can.
   bool inserts_from_device = false;
   /// The engine's context belongs to one thread: insert never runs on a lane thread, but when the
-  /// driving thread calls next(), wait(), a gate or finish(). The price: nothing is inserted during
+  /// driving thread calls next(), wait(), a gate or finish(); extract on the caller of save(). The price: nothing is inserted during
   /// a step, and each chunk that has landed keeps its staging memory until then. An engine that
   /// copies the bytes aside in insert and hands them over at the next prefill does not pay it.
   bool insert_on_caller = false;
@@ -248,7 +249,8 @@ struct EngineAbilities {
 /// Needs:   memory for the slice's tokens is allocated; nobody else writes that slice meanwhile
 /// Thread:  insert runs on a lane thread, beside prefill of other chunks and beside other inserts,
 ///          or on the one that drives the session (insert_on_caller); extract on the caller of
-///          save()
+///          save(), or on the thread of a SaveTicket beside all else that concerns other tokens
+///          (never so with insert_on_caller)
 template <class M>
 concept KvMemory = requires(M& m, const Slice& slice, const KvView& in, const MutableKvView& out) {
   { m.layout() } -> std::convertible_to<KvLayout>;
@@ -278,7 +280,7 @@ concept KvMemory = requires(M& m, const Slice& slice, const KvView& in, const Mu
 template <class C>
 concept ComputeBackend = KvMemory<C> &&
     requires(C& c, Tokens prompt, TokenRange range, LayerGate gate) {
-  { detail::prefill(c, prompt, range, gate) } -> Completion;
+  { detail::call_prefill(c, prompt, range, gate) } -> Completion;
 };
 
 /// What an engine can do, and calls of what it may leave out. Specialised for an engine that cannot
@@ -311,7 +313,7 @@ struct engine_calls {
   }
   /// The engine's prefill(), with the gate if it takes one.
   static auto prefill(E& engine, Tokens prompt, TokenRange range, LayerGate gate) {
-    return detail::prefill(engine, prompt, range, std::move(gate));
+    return detail::call_prefill(engine, prompt, range, std::move(gate));
   }
 };
 

@@ -3,7 +3,8 @@
 //
 // The identity of chunks. A key names one chunk of one prefix of one model for one tenant. It is the
 // SHA-256 of the parent's key and the chunk's token ids; the root is a hash of everything that
-// changes KV bytes. Equal keys mean equal bytes.
+// changes KV bytes. Equal keys mean the same tokens, model and numerics, and equal bytes
+// where the engine gives equal bytes for steps of any size.
 #pragma once
 
 #include <array>
@@ -67,9 +68,10 @@ class CAKE_API Sha256 {
   std::unique_ptr<State> state_;
 };
 
-/// Collects what makes a model's KV its own. Put in all that applies: "weights" (a digest), "rope",
-/// "tp_rank", "tp_size", "lora", "numerics" (kernels, precision, library version). The loader adds
-/// layout, chunk size and codec by itself.
+/// Collects what makes a model's KV its own. Put in all that applies: "weights" (a digest of the
+/// files, or of header, sizes and a sample of each tensor), "rope", "tp_rank", "tp_size", "lora",
+/// "numerics" (what decides how the engine rounds: library version, kernels, precision). The loader
+/// adds layout, chunk size and codec by itself. docs/engines.md says more.
 ///
 ///     auto fingerprint = cake::FingerprintBuilder()
 ///                            .add("weights", sha256_of_file)
@@ -122,6 +124,15 @@ struct ExtraKey {
   TokenRange range;
   std::string digest;
   friend bool operator==(const ExtraKey&, const ExtraKey&) = default;
+};
+
+/// What a prompt's chunks are, besides model and tokens. One object for saving and loading: chunks
+/// are found again by equal values only.
+struct ChunkOptions {
+  std::uint32_t chunk_tokens = 256;  // unit of identity and storage
+  std::string salt = {};             // of the tenant: two salts share nothing
+  std::vector<ExtraKey> extra = {};  // what token ids do not say: images, soft prompts
+  friend bool operator==(const ChunkOptions&, const ChunkOptions&) = default;
 };
 
 /// The root of all chains of one model, layout, chunk size and tenant. Two salts share nothing.

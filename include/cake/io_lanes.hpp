@@ -17,6 +17,7 @@
 
 #include "cake/detail/lane_client.hpp"
 #include "cake/detail/process.hpp"
+#include "cake/engine.hpp"
 #include "cake/result.hpp"
 #include "cake/scheduler/link_estimator.hpp"
 #include "cake/staging.hpp"
@@ -34,6 +35,17 @@ struct LaneOptions {
   LinkEstimate prior = {1e9, std::chrono::microseconds(100),
                         Time{0}};  // until something was measured
 };
+
+/// Lanes as an engine wants them: into its staging_memory(), or into the device memory that its
+/// inserts take, where `options` does not say otherwise.
+///
+///     cake::IoLanes lanes(storage, cake::lane_options(engine));
+template <KvMemory M>
+LaneOptions lane_options(M& engine, LaneOptions options = {}) {
+  if (options.staging == nullptr) options.staging = engine_traits<M>::staging_memory(engine);
+  options.device = options.device || engine_traits<M>::abilities.inserts_from_device;
+  return options;
+}
 
 /// Needs:   `storage` outlives the lanes
 /// Errors:  the constructor throws Exception(out_of_memory) when not even one thread a lane can be

@@ -6,6 +6,9 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
 #include <span>
 #include <stop_token>
 #include <string>
@@ -15,19 +18,20 @@
 
 #include "cake/chunk/writer.hpp"
 #include "cake/detail/guarded.hpp"
+#include "cake/detail/lookup.hpp"
 #include "cake/engine.hpp"
+#include "cake/export.hpp"
 #include "cake/identity.hpp"
+#include "cake/io_lanes.hpp"
 #include "cake/storage_backend.hpp"
 
 namespace cake::inline CAKE_ABI {
 
 struct SaveOptions {
-  std::string salt = {};             // of the tenant
-  std::vector<ExtraKey> extra = {};  // as for prefill
-  std::stop_token stop = {};         // looked at between chunks; the status is then canceled
-  /// The engine holds the KV of exactly these tokens, whatever the loader saw of it.
+  std::optional<ChunkOptions> chunks = {};  // none: those of the prefill before it
+  std::stop_token stop = {};                // looked at between chunks; the status is then canceled
+  /// The engine holds the KV of exactly these tokens, whatever the session saw of it.
   bool assume_resident = false;
-  std::uint32_t chunk_tokens = 0;  // 0: as the loader or session has it; 256 where neither is
 };
 
 /// What a save did. Units: chunks, bytes.
@@ -45,10 +49,12 @@ namespace detail {
 template <KvMemory M, StorageBackend S>
 class SaveRun {
  public:
-  SaveRun(M& memory, S& storage, Tokens tokens, const SaveOptions& options)
-      : memory_(memory), storage_(storage), tokens_(tokens), options_(options) {
-    if (options_.chunk_tokens == 0) options_.chunk_tokens = 256;
-  }
+  SaveRun(M& memory, S& storage, Tokens tokens, const ChunkOptions& chunks, std::stop_token stop)
+      : memory_(memory),
+        storage_(storage),
+        tokens_(tokens),
+        chunks_(chunks),
+        stop_(std::move(stop)) {}
 
   SaveReport run() {
     const auto prepared = guarded(Errc::io, "save", [&] { return prepare(); });
@@ -74,11 +80,11 @@ class SaveRun {
   Status prepare() {
     layout_ = memory_.layout();
     fingerprint_ = memory_.fingerprint();
-    if (!ChunkGeometry::fits(layout_, options_.chunk_tokens)) {
+    if (!ChunkGeometry::fits(layout_, chunks_.chunk_tokens)) {
       return Error{Errc::invalid_argument, 0, "save: layout or chunk_tokens out of range"};
     }
-    root_ = root_key(fingerprint_, layout_, options_.chunk_tokens, options_.salt);
-    keys_ = prefix_chain(root_, tokens_, options_.chunk_tokens, options_.extra);
+    root_ = root_key(fingerprint_, layout_, chunks_.chunk_tokens, chunks_.salt);
+    keys_ = prefix_chain(root_, tokens_, chunks_.chunk_tokens, chunks_.extra);
     written_.reserve(keys_.size());
     return {};
   }
@@ -90,7 +96,7 @@ class SaveRun {
       report_.failed = static_cast<std::uint32_t>(keys_.size());
       return stored.error();
     }
-    ChunkWriter writer(layout_, options_.chunk_tokens);
+    ChunkWriter writer(layout_, chunks_.chunk_tokens);
     const std::uint64_t size = writer.geometry().object_bytes();
     std::uint32_t refused = 0;
     for (std::uint32_t c = 0; c < keys_.size(); ++c) {
@@ -99,7 +105,7 @@ class SaveRun {
         ++report_.present;
         continue;
       }
-      if (options_.stop.stop_requested() || refused == kWritesRefused) {
+      if (stop_.stop_requested() || refused == kWritesRefused) {
         report_.failed += static_cast<std::uint32_t>(keys_.size()) - c;
         if (refused < kWritesRefused) return Error{Errc::canceled, 0, "save"};
         return {};
@@ -113,8 +119,8 @@ class SaveRun {
   }
 
   bool save_chunk(ChunkWriter& writer, std::uint32_t c, std::uint32_t& refused) {
-    const std::uint32_t begin = c * options_.chunk_tokens;
-    const TokenRange range{begin, begin + options_.chunk_tokens};
+    const std::uint32_t begin = c * chunks_.chunk_tokens;
+    const TokenRange range{begin, begin + chunks_.chunk_tokens};
     const Status extracted = guarded(Errc::device, "save: extract", [&] {
       return await_completion(
           memory_.extract(Slice{c, range, {0, layout_.n_layers}}, writer.payload()));
@@ -122,7 +128,7 @@ class SaveRun {
     if (!extracted) return note(extracted.error()), false;
     const auto object = guarded(Errc::io, "save", [&] {
       return writer.finish({keys_[c], c == 0 ? root_ : keys_[c - 1], fingerprint_,
-                            tenant_tag(options_.salt), range.begin,
+                            tenant_tag(chunks_.salt), range.begin,
                             tokens_.subspan(range.begin, range.size()), writer.geometry()});
     });
     if (!object) return note(object.error()), false;
@@ -161,7 +167,8 @@ class SaveRun {
   M& memory_;
   S& storage_;
   Tokens tokens_;
-  SaveOptions options_;
+  const ChunkOptions& chunks_;
+  std::stop_token stop_;
   SaveReport report_;
   KvLayout layout_;
   ModelFingerprint fingerprint_;
@@ -174,9 +181,8 @@ class SaveRun {
 /// The prompt that a session ran last: what an engine is known to hold.
 struct LastPrompt {
   std::shared_ptr<const std::vector<TokenId>> tokens;  // set once there was one
-  std::vector<ExtraKey> extra;
+  ChunkOptions chunks;
   ModelFingerprint fingerprint;
-  std::uint32_t chunk_tokens = 0;
   bool ran = false;       // there was one
   bool complete = false;  // and its KV is whole
 };
@@ -216,10 +222,37 @@ inline Status may_save(const LastPrompt& last, Tokens tokens, std::span<const Ex
     });
     return kept;
   };
-  if (touching(extra) != touching(last.extra)) {
+  if (touching(extra) != touching(last.chunks.extra)) {
     return refuse("the extra keys are not those of the last prefill");
   }
   return {};
+}
+
+/// Whether a chunk that is saved could ever be loaded through so much staging memory.
+///
+/// Errors:  out_of_memory, which says how much is missing
+template <KvMemory M>
+Status fits_staging(const KvLayout& layout, std::uint32_t chunk_tokens, std::uint64_t staging) {
+  if (!ChunkGeometry::fits(layout, chunk_tokens)) return {};  // refused elsewhere, by name
+  const std::uint64_t least = smallest_load<M>(ChunkGeometry(layout, chunk_tokens));
+  if (least <= staging) return {};
+  return Error{
+      Errc::out_of_memory, 0,
+      (engine_traits<M>::abilities.whole_chunks ? "a whole chunk takes "
+                                                : "one layer of a chunk takes ") +
+          std::to_string(least) + " bytes of staging memory and there are " +
+          std::to_string(staging) +
+          ", so no chunk can be loaded; raise LaneOptions::staging_bytes or lower chunk_tokens"};
+}
+
+/// None of the chunks is saved, and why.
+inline SaveReport save_refused(const Error& why, Tokens tokens, const ChunkOptions& chunks) {
+  SaveReport report;
+  report.status = why;
+  if (chunks.chunk_tokens != 0) {
+    report.failed = static_cast<std::uint32_t>(tokens.size() / chunks.chunk_tokens);
+  }
+  return report;
 }
 
 }  // namespace detail
@@ -231,8 +264,71 @@ inline Status may_save(const LastPrompt& last, Tokens tokens, std::span<const Ex
 /// Errors:  in the report, whatever engine and store do; none is thrown
 /// Thread:  the one that the engine's extract() wants
 template <KvMemory M, StorageBackend S>
-SaveReport save(M& memory, S& storage, Tokens tokens, const SaveOptions& options = {}) {
-  return detail::SaveRun<M, S>(memory, storage, tokens, options).run();
+SaveReport save(M& memory, S& storage, Tokens tokens, const ChunkOptions& chunks = {},
+                std::stop_token stop = {}) {
+  return detail::SaveRun<M, S>(memory, storage, tokens, chunks, std::move(stop)).run();
+}
+
+class SaveTicket;
+template <KvMemory M, StorageBackend S>
+SaveTicket save(M& memory, IoLanes<S>& lanes, Tokens tokens, ChunkOptions chunks = {},
+                std::stop_token stop = {});
+
+/// A save that runs beside other work. Its destructor waits for it.
+///
+/// Needs:   engine, lanes and store outlive it. Until it is ready the engine keeps the KV of the
+///          tokens as it is: later tokens may be computed, the next prompt of this sequence not
+/// Thread:  Requires external synchronization, but for request_stop(). In a child process after
+///          fork() wait() says unsupported
+class CAKE_API SaveTicket {
+ public:
+  SaveTicket(SaveTicket&&) noexcept;
+  SaveTicket& operator=(SaveTicket&&) noexcept;
+  ~SaveTicket();
+
+  bool ready() const;
+  /// Blocks until all is saved, or is not going to be. May be called again.
+  const SaveReport& wait();
+  /// The chunk in progress is finished, the others count as failed, and the status is canceled.
+  void request_stop();
+
+ private:
+  template <KvMemory M, StorageBackend S>
+  friend SaveTicket save(M&, IoLanes<S>&, Tokens, ChunkOptions, std::stop_token);
+  using Work = std::function<SaveReport(const std::stop_token&)>;
+
+  /// Runs `work` on a thread of its own; on the calling one if it must, or if there is no thread.
+  SaveTicket(Work work, bool on_caller, std::stop_token stop);
+
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// As save() above, beside the next work: digests and writes are made on a thread of the ticket, and
+/// so is extract. An engine that declares insert_on_caller is asked on the calling thread, and all is
+/// saved when the call returns. `tokens` are copied.
+///
+///     cake::SaveTicket saved = cake::save(engine, lanes, prompt, chunks);
+///     ...                                                        // decode, say
+///     if (!saved.wait().status) ...
+///
+/// Errors:  in the report: as save() above, and out_of_memory when no load could ever bring a chunk
+///          back through the lanes' staging memory. None is thrown but std::bad_alloc, when there is
+///          no memory for the ticket
+template <KvMemory M, StorageBackend S>
+SaveTicket save(M& memory, IoLanes<S>& lanes, Tokens tokens, ChunkOptions chunks,
+                std::stop_token stop) {
+  const bool on_caller = engine_traits<M>::abilities.insert_on_caller;
+  auto work = [&memory, &lanes, tokens = std::vector<TokenId>(tokens.begin(), tokens.end()),
+               chunks = std::move(chunks)](const std::stop_token& asked) {
+    const Status usable = detail::guarded(Errc::device, "save", [&]() -> Status {
+      if (auto status = lanes.usable(); !status) return status;
+      return detail::fits_staging<M>(memory.layout(), chunks.chunk_tokens, lanes.staging_bytes());
+    });
+    if (!usable) return detail::save_refused(usable.error(), tokens, chunks);
+    return save(memory, lanes.storage(), tokens, chunks, asked);
+  };
+  return SaveTicket(std::move(work), on_caller, std::move(stop));
 }
 
 }  // namespace cake::inline CAKE_ABI

@@ -21,6 +21,7 @@
 #include "cake/io_lanes.hpp"
 #include "cake/save.hpp"
 #include "cake/scheduler.hpp"
+#include "cake/scheduler/meet_in_the_middle.hpp"
 #include "cake/session_options.hpp"
 #include "cake/storage_backend.hpp"
 
@@ -28,7 +29,8 @@ namespace cake::inline CAKE_ABI {
 
 /// See the file's head. An engine's loop:
 ///
-///     session.begin({.tokens = prompt});
+///     cake::PrefillSession session(engine, lanes, chunks);
+///     session.begin(prompt);
 ///     for (cake::Step step; (step = session.next(512)).kind != cake::Step::Kind::finished;) {
 ///       if (step.kind == cake::Step::Kind::wait) { session.wait(step.until); continue; }
 ///       session.done(step, step.tokens.size(),
@@ -38,6 +40,7 @@ namespace cake::inline CAKE_ABI {
 ///     if (report.status) session.save(prompt);
 ///
 /// An engine whose prefill() takes no gate leaves the gate out, and is given no gated steps.
+/// cake::prefill(session, prompt) is this loop for an engine without one of its own.
 ///
 /// Needs:   memory and lanes outlive it; pages for the whole prompt are allocated before begin()
 /// Errors:  the constructor throws Exception(invalid_argument) when the lanes read into device
@@ -45,12 +48,16 @@ namespace cake::inline CAKE_ABI {
 ///          Exception(invalid_argument) when it is called outside begin() and finish(). Where memory
 ///          is missing, next() says wait, and finish() leaves out what the report has no room for
 /// Thread:  one at a time
-template <KvMemory M, StorageBackend S, Scheduler Sch>
+template <KvMemory M, StorageBackend S, Scheduler Sch = MeetInTheMiddleScheduler>
 class PrefillSession {
  public:
-  PrefillSession(M& memory, IoLanes<S>& lanes, Sch scheduler = Sch(),
+  PrefillSession(M& memory, IoLanes<S>& lanes, ChunkOptions chunks = {}, Sch scheduler = Sch(),
                  const SessionOptions& options = {})
-      : memory_(memory), lanes_(lanes), scheduler_(std::move(scheduler)), options_(options) {
+      : memory_(memory),
+        lanes_(lanes),
+        chunks_(std::move(chunks)),
+        scheduler_(std::move(scheduler)),
+        options_(options) {
     if (!engine_traits<M>::abilities.inserts_from_device && lanes.device() != nullptr) {
       throw Exception(
           {Errc::invalid_argument, 0,
@@ -69,13 +76,13 @@ class PrefillSession {
   PrefillSession(const PrefillSession&) = delete;
   PrefillSession& operator=(const PrefillSession&) = delete;
 
-  /// Looks the prompt up and starts the lanes.
+  /// Looks the prompt up and starts the lanes. `tokens` is the whole prompt, which is copied.
   ///
   /// Errors:  throws Exception: invalid_argument as look_up() does, or when a run has begun
   /// already;
   ///          unsupported in a child process after fork(); else what layout() or fingerprint() of
   ///          the engine threw. No run has then begun
-  void begin(const PrefillRequest& request) {
+  void begin(Tokens tokens, const PrefillOptions& prompt = {}) {
     if (state_)
       throw Exception({Errc::invalid_argument, 0, "begin() before finish() of the last prompt"});
     lanes_.usable().value();
@@ -84,19 +91,20 @@ class PrefillSession {
     try {
       state =
           std::make_shared<State>(memory_, lanes_.storage(), lanes_.host(), scheduler_, options_);
-      state->begin(request);
-      last = {.tokens = state->tokens(),
-              .extra = request.extra,
-              .fingerprint = state->fingerprint(),
-              .chunk_tokens = request.chunk_tokens,
+      last = {.tokens = nullptr,
+              .chunks = prompt.chunks.value_or(chunks_),
+              .fingerprint = {},
               .ran = true};
+      state->begin(tokens, last.chunks, prompt);
+      last.tokens = state->tokens();
+      last.fingerprint = state->fingerprint();
       lanes_.host().attach(state);
     } catch (...) {
       throw Exception(detail::caught(Errc::device, "begin"));
     }
     last_ = std::move(last);
     state_ = std::move(state);
-    stop_.emplace(request.stop, Cancel{state_.get()});
+    stop_.emplace(prompt.stop, Cancel{state_.get()});
   }
 
   /// What compute does next, at most `budget` tokens of it. With a budget of 0 the answer is a wait
@@ -154,24 +162,29 @@ class PrefillSession {
   /// Errors:  in the report: invalid_argument when the engine cannot hold the KV of these tokens as
   ///          far as the session knows (SaveOptions::assume_resident lifts that), or when no load
   ///          could ever bring a chunk back through the staging memory; else as cake::save()
-  SaveReport save(Tokens tokens, SaveOptions options = {}) {
-    if (options.chunk_tokens == 0) options.chunk_tokens = last_.ran ? last_.chunk_tokens : 256;
-    SaveReport report;
-    report.status = detail::guarded(Errc::device, "save", [&]() -> Status {
+  SaveReport save(Tokens tokens, const SaveOptions& options = {}) {
+    const ChunkOptions& chunks = options.chunks ? *options.chunks
+                                 : last_.ran    ? last_.chunks
+                                                : chunks_;
+    const Status allowed = detail::guarded(Errc::device, "save", [&]() -> Status {
       if (state_) {
         return Error{Errc::invalid_argument, 0, "save() before finish() of the prompt"};
       }
-      if (auto status = fits_staging(memory_.layout(), options.chunk_tokens); !status)
+      if (auto status = detail::fits_staging<M>(memory_.layout(), chunks.chunk_tokens,
+                                                lanes_.staging_bytes());
+          !status) {
         return status;
+      }
       if (options.assume_resident) return {};
-      return detail::may_save(last_, tokens, options.extra, memory_.fingerprint());
+      return detail::may_save(last_, tokens, chunks.extra, memory_.fingerprint());
     });
-    if (!report.status) {
-      report.failed = static_cast<std::uint32_t>(tokens.size() / options.chunk_tokens);
-      return report;
-    }
-    return cake::save(memory_, lanes_.storage(), tokens, options);
+    if (!allowed) return detail::save_refused(allowed.error(), tokens, chunks);
+    return cake::save(memory_, lanes_.storage(), tokens, chunks, options.stop);
   }
+
+  M& memory() { return memory_; }
+  const ChunkOptions& chunks() const { return chunks_; }
+  const SessionOptions& options() const { return options_; }
 
  private:
   static constexpr int kReportTries = 100;
@@ -199,21 +212,6 @@ class PrefillSession {
     state_.reset();
   }
 
-  /// Whether at least one layer of a chunk, or a whole one where need be, can be read at a time.
-  Status fits_staging(const KvLayout& layout, std::uint32_t chunk_tokens) const {
-    if (!ChunkGeometry::fits(layout, chunk_tokens)) return {};  // refused elsewhere, by name
-    const ChunkGeometry geometry(layout, chunk_tokens);
-    const std::uint64_t least = detail::smallest_load<M>(geometry);
-    if (least <= lanes_.staging_bytes()) return {};
-    return Error{Errc::out_of_memory, 0,
-                 (engine_traits<M>::abilities.whole_chunks ? "a whole chunk takes "
-                                                           : "one layer of a chunk takes ") +
-                     std::to_string(least) + " bytes of staging memory and there are " +
-                     std::to_string(lanes_.staging_bytes()) +
-                     ", so no chunk can be loaded; raise LaneOptions::staging_bytes or lower "
-                     "chunk_tokens"};
-  }
-
   struct Cancel {
     State* state;
     void operator()() const { state->cancel(); }
@@ -221,6 +219,7 @@ class PrefillSession {
 
   M& memory_;
   IoLanes<S>& lanes_;
+  ChunkOptions chunks_;
   Sch scheduler_;
   SessionOptions options_;
   std::shared_ptr<State> state_;

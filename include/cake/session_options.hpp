@@ -8,30 +8,27 @@
 #include <cstdint>
 #include <optional>
 #include <stop_token>
-#include <string>
-#include <vector>
 
 #include "cake/identity.hpp"
 #include "cake/types.hpp"
 
 namespace cake::inline CAKE_ABI {
 
-/// One prompt. Units: tokens.
-struct PrefillRequest {
-  Tokens tokens = {};                   // the whole prompt; copied
-  std::uint32_t resident = 0;           // KV that the engine holds already, from position 0
-  std::string salt = {};                // of the tenant: two salts share nothing
-  std::vector<ExtraKey> extra = {};     // what token ids do not say: images, soft prompts
-  std::uint32_t chunk_tokens = 256;     // as when it was saved
-  std::uint32_t max_step_tokens = 512;  // most tokens of one compute pass
-  /// The engine takes gated steps; not set: whether it has the prefill() that takes a gate.
-  std::optional<bool> may_gate = {};
-  /// Asks for the end: next() then says finished, the report's status canceled.
+/// One prompt.
+struct PrefillOptions {
+  std::uint32_t resident = 0;  // tokens whose KV the engine holds already, from position 0
+  /// Of this prompt and of the save() that follows it; none: the session's.
+  std::optional<ChunkOptions> chunks = {};
+  /// Asks for the end: next() then says finished, the report's status canceled. A step in progress
+  /// is waited for; an engine that is given the same token may break it off.
   std::stop_token stop = {};
 };
 
-/// How long a session waits for others.
+/// All prompts of a session: its steps, and how long it waits for others.
 struct SessionOptions {
+  std::uint32_t max_step_tokens = 512;  // most tokens of one compute pass
+  /// Let the suffix begin behind the last loads, layer by layer, where the engine takes gated steps.
+  bool gated_steps = true;
   /// How long compute waits with nothing in flight and nothing offered before it goes on by itself.
   Time idle_timeout = std::chrono::milliseconds(20);
   /// Longest wait for one read, whatever deadline the scheduler gives it. Its chunk is then

@@ -27,7 +27,7 @@ struct PrefillSpec {
     prompt = random.below(static_cast<std::uint32_t>(world.prompts.size()));
     const auto n = static_cast<std::uint32_t>(world.prompts[prompt].tokens.size());
     if (random.chance(0.3)) resident = random.below(n);
-    max_step_tokens = random.chance(0.2) ? ~0u : random.between(1, 300);
+    session.max_step_tokens = random.chance(0.2) ? ~0u : random.between(1, 300);
     engine = {.layout = world.layout,
               .chunk_tokens = world.chunk_tokens,
               .seed = seed,
@@ -45,7 +45,6 @@ struct PrefillSpec {
   Random random;
   std::uint32_t prompt = 0;
   std::uint32_t resident = 0;
-  std::uint32_t max_step_tokens = 0;
   EngineSpec engine;
   SessionOptions session;
   bool leaves = false;  // the session goes away in the middle
@@ -177,12 +176,9 @@ class OwnLoop {
     seat_.seed = seed;
     seat_.scheduler = scheduler.kind();
     seat_.stage = "begin";
-    session_ = std::make_unique<Session>(engine_, lanes, scheduler, spec_.session);
-    session_->begin({.tokens = tokens_,
-                     .resident = spec_.resident,
-                     .chunk_tokens = world.chunk_tokens,
-                     .max_step_tokens = spec_.max_step_tokens,
-                     .stop = stopper_.token()});
+    session_ = std::make_unique<Session>(
+        engine_, lanes, ChunkOptions{.chunk_tokens = world.chunk_tokens}, scheduler, spec_.session);
+    session_->begin(tokens_, {.resident = spec_.resident, .stop = stopper_.token()});
   }
 
   void run() {
@@ -324,13 +320,11 @@ void load(const World& world, S& storage, const LaneOptions& lanes, std::uint64_
   seat.scheduler = scheduler.kind();
   const auto& tokens = world.prompts[first.prompt].tokens;
   E engine(static_cast<std::uint32_t>(tokens.size()), first.engine);
-  Loader<E, S, AnyScheduler> loader(engine, storage,
-                                    {.chunk_tokens = world.chunk_tokens,
-                                     .max_step_tokens = first.max_step_tokens,
-                                     .gated_steps = first.random.chance(0.8),
-                                     .lanes = lanes,
-                                     .session = first.session},
-                                    scheduler);
+  first.session.gated_steps = first.random.chance(0.8);
+  Loader<E, S, AnyScheduler> loader(
+      engine, storage,
+      {.chunks = {.chunk_tokens = world.chunk_tokens}, .lanes = lanes, .session = first.session},
+      scheduler);
   for (std::uint64_t i = 0; i < 3; ++i) {
     PrefillSpec spec = first;
     spec.stops_after_us = PrefillSpec(world, seed + 100 + i).stops_after_us;

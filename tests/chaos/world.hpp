@@ -110,8 +110,8 @@ struct World {
     require(alone.prefill(prompt.tokens, {0, n}).has_value(), "computing alone");
     prompt.kv = alone.kv();
     const std::uint32_t part = random.chance(0.7) ? n : random.below(n + 1);
-    const SaveReport saved = save(alone, stored, Tokens(prompt.tokens).first(part),
-                                  {.assume_resident = true, .chunk_tokens = chunk_tokens});
+    const SaveReport saved =
+        save(alone, stored, Tokens(prompt.tokens).first(part), {.chunk_tokens = chunk_tokens});
     require(saved.status.has_value(), "saving without faults");
   }
 };

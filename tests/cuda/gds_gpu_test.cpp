@@ -215,7 +215,7 @@ void load_through(S& storage, DeviceArena& arena, const Directory& directory) {
   const auto prompt = testing::toy_prompt(kChunk * 8 + 20);
   DeviceToy engine(prompt.size(), arena, {layout});
   {
-    Loader loader(engine, storage, {.chunk_tokens = kChunk});
+    Loader loader(engine, storage, {.chunks = {.chunk_tokens = kChunk}});
     REQUIRE(loader.prefill(prompt).status);
     REQUIRE(loader.save(prompt).written == 8);
   }
@@ -223,7 +223,8 @@ void load_through(S& storage, DeviceArena& arena, const Directory& directory) {
   const auto run = [&](auto scheduler) {
     engine.clear();
     engine.from_device = 0;
-    Loader loader(engine, storage, {.chunk_tokens = kChunk, .session = {.idle_timeout = 1min}},
+    Loader loader(engine, storage,
+                  {.chunks = {.chunk_tokens = kChunk}, .session = {.idle_timeout = 1min}},
                   std::move(scheduler));
     const PrefillReport report = loader.prefill(prompt);
     CHECK(report.status.has_value());

@@ -94,7 +94,7 @@ TEST_CASE("KV that the loader brings back through pinned staging is bit-equal to
   c.tokens = {0, 250};
   const auto prompt = prompt_of(250);
   MemoryStorage storage;
-  const LoaderOptions options{.chunk_tokens = 32, .max_step_tokens = 32};
+  const LoaderOptions options{.chunks = {.chunk_tokens = 32}, .session = {.max_step_tokens = 32}};
   const KvLayout layout = KvLayout::uniform(2, 2, 16, DType::bf16);
   cake::detail::kit::Runs computed(layout, {0, {0, 250}, {0, 2}});
   cake::detail::kit::Runs loaded(layout, {0, {0, 250}, {0, 2}});

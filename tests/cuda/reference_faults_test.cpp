@@ -71,7 +71,8 @@ struct World {
   }
 
   static LoaderOptions options() {
-    return {.chunk_tokens = kChunk, .max_step_tokens = 256, .session = {.idle_timeout = 1min}};
+    return {.chunks = {.chunk_tokens = kChunk},
+            .session = {.max_step_tokens = 256, .idle_timeout = 1min}};
   }
 
   /// Relative distance of the logits from those of compute only.

@@ -105,9 +105,9 @@ TEST_CASE(
       CAPTURE(to_string(order), chunk);
       const auto prompt = prompt_of(2 * chunk + 37);
       const std::uint32_t prefix = 2 * chunk < 64 ? (2 * chunk + 36) / chunk * chunk : 2 * chunk;
-      const LoaderOptions options{.chunk_tokens = chunk,
-                                  .max_step_tokens = 128,
-                                  .session = {.idle_timeout = std::chrono::minutes(1)}};
+      const LoaderOptions options{
+          .chunks = {.chunk_tokens = chunk},
+          .session = {.max_step_tokens = 128, .idle_timeout = std::chrono::minutes(1)}};
       MemoryStorage storage;
       CudaBackend first(weights, {.kv_order = order, .page_tokens = 16, .shuffle_pages = 1});
       Loader saver(first, storage, options, ComputeOnlyScheduler());
@@ -129,13 +129,14 @@ TEST_CASE("reference model on the GPU: every schedule gives the same logits with
   const auto prompt = prompt_of(1500);
   MemoryStorage storage;
   CudaBackend engine(upload());
-  Loader saver(engine, storage, {.chunk_tokens = 64});
+  Loader saver(engine, storage, {.chunks = {.chunk_tokens = 64}});
   REQUIRE(saver.prefill(prompt).status.has_value());
   REQUIRE(saver.save(prompt).status.has_value());
   const auto expected = logits_of(engine);
   for (int i = 0; i < 20; ++i) {
     engine.clear();
-    Loader loader(engine, storage, {.chunk_tokens = 64, .max_step_tokens = 256});
+    Loader loader(engine, storage,
+                  {.chunks = {.chunk_tokens = 64}, .session = {.max_step_tokens = 256}});
     const PrefillReport report = loader.prefill(prompt);
     REQUIRE(report.status.has_value());
     CHECK(report.tokens_computed + report.tokens_loaded == 1500);
@@ -151,16 +152,19 @@ TEST_CASE(
   const auto prompt = prompt_of(1000, 1), next = prompt_of(900, 2);
   CudaBackend fresh(weights), engine(weights);
   MemoryStorage storage;
-  Loader plain(fresh, storage, {.chunk_tokens = 64, .max_step_tokens = 128},
+  Loader plain(fresh, storage,
+               {.chunks = {.chunk_tokens = 64}, .session = {.max_step_tokens = 128}},
                ComputeOnlyScheduler());
   REQUIRE(plain.prefill(next).status.has_value());
   Stopped stopped{engine, {}, 0};
-  Loader loader(stopped, storage, {.chunk_tokens = 64, .max_step_tokens = 128},
+  Loader loader(stopped, storage,
+                {.chunks = {.chunk_tokens = 64}, .session = {.max_step_tokens = 128}},
                 ComputeOnlyScheduler());
   const PrefillReport report = loader.prefill(prompt, {.stop = stopped.stop.get_token()});
   CHECK(report.status.code() == Errc::canceled);
   CHECK(engine.logits().empty());
-  Loader again(engine, storage, {.chunk_tokens = 64, .max_step_tokens = 128},
+  Loader again(engine, storage,
+               {.chunks = {.chunk_tokens = 64}, .session = {.max_step_tokens = 128}},
                ComputeOnlyScheduler());
   REQUIRE(again.prefill(next).status.has_value());
   CHECK(logits_of(engine) == logits_of(fresh));

@@ -79,7 +79,7 @@ struct World {
   }
   PrefillReport run(const SessionOptions& session = kPatient, std::stop_token stop = {}) {
     engine.clear();
-    Loader loader(engine, storage, {.chunk_tokens = kChunk, .session = session},
+    Loader loader(engine, storage, {.chunks = {.chunk_tokens = kChunk}, .session = session},
                   LoadOnlyScheduler());
     PrefillReport report = loader.prefill(prompt, {.stop = std::move(stop)});
     if (report.status) {
@@ -168,7 +168,8 @@ TEST_CASE("a lookup that hangs is left at its deadline, and none piles up behind
   SessionOptions session = kPatient;
   session.lookup_timeout = 20ms;
   {
-    Loader loader(world.engine, world.storage, {.chunk_tokens = kChunk, .session = session});
+    Loader loader(world.engine, world.storage,
+                  {.chunks = {.chunk_tokens = kChunk}, .session = session});
     for (int i = 0; i < 40; ++i) {
       world.engine.clear();
       const PrefillReport report = loader.prefill(world.prompt);
@@ -193,7 +194,8 @@ TEST_CASE("a request to stop ends a prefill whose lookup hangs") {
     while (world.storage.inside == 0) std::this_thread::sleep_for(1ms);
     (void)stop.request_stop();
   });
-  Loader loader(world.engine, world.storage, {.chunk_tokens = kChunk, .session = kPatient});
+  Loader loader(world.engine, world.storage,
+                {.chunks = {.chunk_tokens = kChunk}, .session = kPatient});
   const PrefillReport report = loader.prefill(world.prompt, {.stop = stop.get_token()});
   CHECK(report.status.code() == Errc::canceled);
   CHECK(world.storage.inside == 1);  // it hangs on

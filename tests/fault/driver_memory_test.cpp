@@ -89,7 +89,7 @@ using Session = PrefillSession<Engine, MemoryStorage, Half>;
 
 PrefillReport run(Session& session, Engine& engine, const Setting& setting, long first, long last) {
   engine.toy.clear();
-  session.begin({.tokens = setting.prompt, .chunk_tokens = kChunk});
+  session.begin(setting.prompt);
   plan = {true, 0, first, last};
   for (Step step; (step = session.next(8)).kind != Step::Kind::finished;) {
     if (step.kind == Step::Kind::wait) {
@@ -110,7 +110,7 @@ TEST_CASE("any allocation of the driving thread may fail: the run and its report
   Setting setting;
   Engine engine;
   IoLanes lanes(setting.storage);
-  Session session(engine, lanes, {}, {.lookup_timeout = 1min});
+  Session session(engine, lanes, {.chunk_tokens = kChunk}, {}, {.lookup_timeout = 1min});
   REQUIRE(run(session, engine, setting, -1, -1).status);
   const long all = plan.allocations;
   REQUIRE(all > 4);
@@ -129,8 +129,8 @@ TEST_CASE("a run that never gets memory for its next step ends with that error")
   Engine engine;
   MemoryStorage empty;
   IoLanes lanes(empty);
-  Session session(engine, lanes, {}, {.lookup_timeout = 1min});
-  session.begin({.tokens = setting.prompt, .chunk_tokens = kChunk});
+  Session session(engine, lanes, {.chunk_tokens = kChunk}, {}, {.lookup_timeout = 1min});
+  session.begin(setting.prompt);
   plan = {true, 0, 0, 1L << 40};
   Step step;
   while ((step = session.next(8)).kind == Step::Kind::wait) session.wait(step.until);
@@ -145,7 +145,8 @@ TEST_CASE("a loader whose prefill found no memory serves the next prompt") {
   Setting setting;
   Engine engine;
   Loader loader(engine, setting.storage,
-                {.chunk_tokens = kChunk, .max_step_tokens = 8, .session = {.lookup_timeout = 1min}},
+                {.chunks = {.chunk_tokens = kChunk},
+                 .session = {.max_step_tokens = 8, .lookup_timeout = 1min}},
                 Half());
   const auto prefill = [&](long k) {
     engine.toy.clear();

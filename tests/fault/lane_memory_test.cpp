@@ -123,7 +123,7 @@ Outcome run(Storage& storage, const std::vector<TokenId>& prompt,
   Outcome outcome;
   {
     Loader loader(engine, storage,
-                  {.chunk_tokens = kChunk,
+                  {.chunks = {.chunk_tokens = kChunk},
                    .lanes = {.threads = 2},
                    .session = {.idle_timeout = 300ms, .lookup_timeout = 1min}},
                   Hasty());

@@ -38,7 +38,7 @@ struct World {
   std::uint32_t repaired = 0;  // chunks that the last run's end stored again
 
   World() {
-    Loader loader(engine, inner, {.chunk_tokens = kChunk});
+    Loader loader(engine, inner, {.chunks = {.chunk_tokens = kChunk}});
     REQUIRE(loader.prefill(prompt).status.has_value());
     expected = engine.kv();
     REQUIRE(loader.save(prompt).status.has_value());
@@ -51,7 +51,8 @@ struct World {
   PrefillReport run(Sch scheduler) {
     engine.clear();
     // A busy machine may let the lanes' threads wait: compute does not step in meanwhile.
-    Loader loader(engine, storage, {.chunk_tokens = kChunk, .session = {.idle_timeout = 1min}},
+    Loader loader(engine, storage,
+                  {.chunks = {.chunk_tokens = kChunk}, .session = {.idle_timeout = 1min}},
                   std::move(scheduler));
     PrefillReport report = loader.prefill(prompt);
     CHECK(report.status.has_value());
@@ -60,7 +61,7 @@ struct World {
     CHECK(engine.kv() == expected);
     CHECK(engine.has_logits());
     // What was found damaged is gone from the store, and saving puts it right.
-    Loader saver(engine, inner, {.chunk_tokens = kChunk});
+    Loader saver(engine, inner, {.chunks = {.chunk_tokens = kChunk}});
     const SaveReport saved = saver.save(prompt);
     CHECK(saved.status.has_value());
     repaired = saved.written;
@@ -115,7 +116,7 @@ TEST_CASE("a store that holds nothing, or cannot be asked, costs nothing but the
   CHECK(world.load_only().tokens_loaded == kChunks * kChunk);
   MemoryStorage empty;
   world.engine.clear();
-  Loader loader(world.engine, empty, {.chunk_tokens = kChunk});
+  Loader loader(world.engine, empty, {.chunks = {.chunk_tokens = kChunk}});
   CHECK(loader.prefill(world.prompt).tokens_loaded == 0);
   CHECK(world.engine.kv() == world.expected);
 }
@@ -165,9 +166,9 @@ TEST_CASE("another tenant's, model's or layout's object under the right name is 
   World world;
   MemoryStorage foreign;
   ToyEngine other(kTokens);
-  Loader loader(other, foreign, {.chunk_tokens = kChunk});
-  REQUIRE(loader.prefill(world.prompt, {.salt = "other tenant"}).status.has_value());
-  REQUIRE(loader.save(world.prompt, "other tenant").status.has_value());
+  Loader loader(other, foreign, {.chunks = {.chunk_tokens = kChunk, .salt = "other tenant"}});
+  REQUIRE(loader.prefill(world.prompt).status.has_value());
+  REQUIRE(loader.save(world.prompt).status.has_value());
   const auto names = prefix_chain(
       root_key(other.fingerprint(), other.layout(), kChunk, "other tenant"), world.prompt, kChunk);
   for (const std::uint32_t c : {2u, 11u}) {
@@ -205,7 +206,7 @@ TEST_CASE("a read that hangs past its deadline is computed instead") {
     world.storage.on_key(world.keys[c], {.kind = Kind::hang}, 1);
     world.engine.clear();
     {
-      Loader loader(world.engine, world.storage, {.chunk_tokens = kChunk},
+      Loader loader(world.engine, world.storage, {.chunks = {.chunk_tokens = kChunk}},
                     MeetInTheMiddleScheduler(hasty));
       const PrefillReport report = loader.prefill(world.prompt);
       CHECK(report.status.has_value());
@@ -220,7 +221,7 @@ TEST_CASE("everything hangs at once, and the prompt is computed") {
   World world;
   world.storage.on_every_read({.kind = Kind::hang});
   world.engine.clear();
-  Loader loader(world.engine, world.storage, {.chunk_tokens = kChunk});
+  Loader loader(world.engine, world.storage, {.chunks = {.chunk_tokens = kChunk}});
   const PrefillReport report = loader.prefill(world.prompt);
   CHECK(report.status.has_value());
   CHECK(report.tokens_computed == kTokens);
@@ -259,7 +260,7 @@ TEST_CASE("a store that cannot be written to fails the save, and only that") {
   MemoryStorage inner;
   FaultyStorage storage(inner);
   storage.fail_writes(Error{Errc::out_of_memory, 28, "disk full"});
-  Loader loader(world.engine, storage, {.chunk_tokens = kChunk});
+  Loader loader(world.engine, storage, {.chunks = {.chunk_tokens = kChunk}});
   REQUIRE(loader.prefill(world.prompt).status.has_value());
   const SaveReport full = loader.save(world.prompt);
   CHECK(full.status.code() == Errc::out_of_memory);

@@ -30,7 +30,7 @@ constexpr Thrown kAll[] = {Thrown::runtime_error, Thrown::bad_alloc, Thrown::int
 /// Lookups and lanes that a busy machine delays are waited for. A scheduler that threw in begin()
 /// offers no loads, and nobody waits for those.
 SessionOptions patient(const std::string& site = {}) {
-  SessionOptions options;
+  SessionOptions options{.max_step_tokens = kChunk};
   options.lookup_timeout = 10min;
   if (site != "scheduler.begin" && site != "scheduler.predicted_meet") options.idle_timeout = 10min;
   return options;
@@ -61,8 +61,7 @@ struct World {
 template <class W>
 auto loader_of(W& world, const std::string& site) {
   return Loader<typename W::Engine, typename W::Storage, fault::ThrowingScheduler>(
-      world.engine, world.storage,
-      {.chunk_tokens = kChunk, .max_step_tokens = kChunk, .session = patient(site)},
+      world.engine, world.storage, {.chunks = {.chunk_tokens = kChunk}, .session = patient(site)},
       fault::ThrowingScheduler(world.order));
 }
 
@@ -199,7 +198,7 @@ template <class W, class Session>
 PrefillReport drive(W& world, Session& session) {
   world.engine.toy.clear();
   world.engine.closed = false;
-  session.begin({.tokens = world.prompt, .chunk_tokens = kChunk, .max_step_tokens = kChunk});
+  session.begin(world.prompt);
   for (Step step; (step = session.next(kChunk)).kind != Step::Kind::finished;) {
     if (step.kind == Step::Kind::wait) {
       session.wait(step.until);
@@ -226,7 +225,8 @@ TEST_CASE("no exception of store or scheduler reaches an engine's own loop") {
       CAPTURE(site, static_cast<int>(what));
       W world;
       IoLanes lanes(world.storage, {.staging = world.engine.staging_memory()});
-      Session session(world.engine, lanes, fault::ThrowingScheduler(world.order), patient(site));
+      Session session(world.engine, lanes, {.chunk_tokens = kChunk},
+                      fault::ThrowingScheduler(world.order), patient(site));
       if (std::string(site) == "erase" || std::string(site) == "stored_bytes_differ")
         world.storage.flips = 1;
       world.order.set(site, what);
@@ -250,9 +250,10 @@ TEST_CASE("begin() passes on what the engine threw as an Exception, and the next
     for (const Thrown what : kAll) {
       W world;
       IoLanes lanes(world.storage);
-      Session session(world.engine, lanes, fault::ThrowingScheduler(world.order), patient(site));
+      Session session(world.engine, lanes, {.chunk_tokens = kChunk},
+                      fault::ThrowingScheduler(world.order), patient(site));
       world.order.set(site, what);
-      CHECK_THROWS_AS(session.begin({.tokens = world.prompt, .chunk_tokens = kChunk}), Exception);
+      CHECK_THROWS_AS(session.begin(world.prompt), Exception);
       CHECK_THROWS_AS(session.finish(), Exception);
       world.order.clear();
       CHECK(drive(world, session).status.has_value());

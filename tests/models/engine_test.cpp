@@ -40,7 +40,7 @@ void for_each_saved(F&& f) {
     cake::MemoryStorage storage;
     Engine first(model, name, kTokens);
     first.clear();
-    cake::Loader saver(first, storage, {.chunk_tokens = kChunk});
+    cake::Loader saver(first, storage, {.chunks = {.chunk_tokens = kChunk}});
     REQUIRE(saver.prefill(prompt()).status);
     REQUIRE(saver.save(prompt()).written == kTokens / kChunk);
     f(Engine(model, name, kTokens), storage, first.logits());
@@ -54,7 +54,8 @@ bool same_bits(const models::Vector& a, const models::Vector& b) {
 template <class S, class Sch>
 cake::PrefillReport run(Engine& engine, S& storage, Sch scheduler) {
   engine.clear();
-  cake::Loader loader(engine, storage, {.chunk_tokens = kChunk, .session = {.idle_timeout = 1min}},
+  cake::Loader loader(engine, storage,
+                      {.chunks = {.chunk_tokens = kChunk}, .session = {.idle_timeout = 1min}},
                       scheduler);
   return loader.prefill(prompt());
 }
@@ -97,7 +98,7 @@ TEST_CASE("layers of any size come one by one through little staging memory") {
         geometry.object_bytes() - (geometry.payload_end() - geometry.head_bytes());
     engine.clear();
     cake::Loader loader(engine, storage,
-                        {.chunk_tokens = kChunk,
+                        {.chunks = {.chunk_tokens = kChunk},
                          .lanes = {.staging_bytes = ends + geometry.largest_layer()},
                          .session = {.idle_timeout = 1min}},
                         cake::LoadOnlyScheduler());

@@ -68,7 +68,7 @@ TEST_CASE("saving a prompt with the token that was sampled last stores nothing o
   REQUIRE(engine.prefill(prompt_of(200, 9), {0, 200}).has_value());
   engine.clear();
   auto tokens = prompt_of(63);
-  cake::Loader loader(engine, storage, {.chunk_tokens = 32});
+  cake::Loader loader(engine, storage, {.chunks = {.chunk_tokens = 32}});
   REQUIRE(loader.prefill(tokens).status.has_value());
   tokens.push_back(engine.argmax());
   const cake::SaveReport saved = loader.save(tokens);

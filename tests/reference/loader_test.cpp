@@ -19,7 +19,8 @@ using namespace tiny;
 
 namespace {
 
-constexpr cake::SessionOptions kPatient{.idle_timeout = std::chrono::minutes(1)};
+constexpr cake::SessionOptions kPatient{.max_step_tokens = 128,
+                                        .idle_timeout = std::chrono::minutes(1)};
 
 /// Saves a prompt with one engine and loads it with another; true when KV and logits are equal, bit
 /// for bit.
@@ -29,13 +30,11 @@ bool round_trip(const std::shared_ptr<const Weights>& weights, const CpuOptions&
   const std::uint32_t prefix = std::min(n_tokens - 1, n_tokens / chunk * chunk);
   cake::MemoryStorage storage;
   CpuBackend first(weights, options);
-  cake::Loader saver(first, storage,
-                     {.chunk_tokens = chunk, .max_step_tokens = 128, .session = kPatient},
+  cake::Loader saver(first, storage, {.chunks = {.chunk_tokens = chunk}, .session = kPatient},
                      cake::ComputeOnlyScheduler());
   if (!saver.prefill(prompt).status || !saver.save(prompt).status) return false;
   CpuBackend second(weights, options);
-  cake::Loader loader(second, storage,
-                      {.chunk_tokens = chunk, .max_step_tokens = 128, .session = kPatient},
+  cake::Loader loader(second, storage, {.chunks = {.chunk_tokens = chunk}, .session = kPatient},
                       cake::LoadOnlyScheduler());
   const cake::PrefillReport report = loader.prefill(prompt);
   if (!report.status || report.tokens_loaded != prefix) return false;
@@ -75,13 +74,14 @@ TEST_CASE("every schedule gives the same next token, and KV within rounding") {
   const auto prompt = prompt_of(400);
   cake::MemoryStorage storage;
   CpuBackend engine(weights, {.threads = 2});
-  cake::Loader saver(engine, storage, {.chunk_tokens = 32});
+  cake::Loader saver(engine, storage, {.chunks = {.chunk_tokens = 32}});
   REQUIRE(saver.prefill(prompt).status.has_value());
   REQUIRE(saver.save(prompt).status.has_value());
   const cake::TokenId token = engine.argmax();
   for (int i = 0; i < 20; ++i) {
     engine.clear();
-    cake::Loader loader(engine, storage, {.chunk_tokens = 32, .max_step_tokens = 64});
+    cake::Loader loader(engine, storage,
+                        {.chunks = {.chunk_tokens = 32}, .session = {.max_step_tokens = 64}});
     const cake::PrefillReport report = loader.prefill(prompt);
     REQUIRE(report.status.has_value());
     CHECK(report.tokens_computed + report.tokens_loaded == 400);

@@ -41,7 +41,7 @@ struct World {
         device(device_bytes),
         engine(prompt.size(), device, {shape.layout}) {
     GdsStorage store(sample::gds_options(directory.path()));
-    Loader loader(engine, store, {.chunk_tokens = shape.chunk_tokens});
+    Loader loader(engine, store, {.chunks = {.chunk_tokens = shape.chunk_tokens}});
     REQUIRE(loader.prefill(prompt).status.has_value());
     expected = engine.kv();
     REQUIRE(loader.save(prompt).status.has_value());
@@ -59,10 +59,11 @@ struct World {
   PrefillReport run(GdsStorage& storage, Sch scheduler, LaneOptions lanes = {}) {
     engine.clear();
     engine.from_device = 0;
-    Loader loader(
-        engine, storage,
-        {.chunk_tokens = shape.chunk_tokens, .lanes = lanes, .session = {.idle_timeout = 1min}},
-        std::move(scheduler));
+    Loader loader(engine, storage,
+                  {.chunks = {.chunk_tokens = shape.chunk_tokens},
+                   .lanes = lanes,
+                   .session = {.idle_timeout = 1min}},
+                  std::move(scheduler));
     PrefillReport report = loader.prefill(prompt);
     CHECK(report.status.has_value());
     CHECK(report.scheduler_faults == 0);
@@ -137,7 +138,8 @@ TEST_CASE("an engine that does not insert from device memory gets host memory") 
   GdsStorage storage = world.open();
   testing::ToyEngine host(world.prompt.size(), {world.shape.layout});
   {
-    Loader loader(host, storage, {.chunk_tokens = world.shape.chunk_tokens}, LoadOnlyScheduler());
+    Loader loader(host, storage, {.chunks = {.chunk_tokens = world.shape.chunk_tokens}},
+                  LoadOnlyScheduler());
     CHECK(loader.lanes().device() == nullptr);
     CHECK(loader.prefill(world.prompt).tokens_loaded == world.stored_tokens());
     CHECK(host.kv() == world.expected);
@@ -172,7 +174,7 @@ TEST_CASE("a corrupt byte is found on the device, computed instead, and repaired
       CHECK(report.failed_loads == 1);
       CHECK(report.chunks[4].source == Source::computed);
       CHECK(report.chunks[4].load_error == Errc::corrupt);
-      Loader saver(world.engine, storage, {.chunk_tokens = shape.chunk_tokens});
+      Loader saver(world.engine, storage, {.chunks = {.chunk_tokens = shape.chunk_tokens}});
       CHECK(saver.save(world.prompt).written == 1);
       CHECK(world.load_only(storage).tokens_loaded == world.stored_tokens());
     }
@@ -239,7 +241,7 @@ TEST_CASE("device reads that hang past their deadline are computed instead") {
   hasty.deadline_factor = 2;
   world.engine.clear();
   {
-    Loader loader(world.engine, storage, {.chunk_tokens = world.shape.chunk_tokens},
+    Loader loader(world.engine, storage, {.chunks = {.chunk_tokens = world.shape.chunk_tokens}},
                   MeetInTheMiddleScheduler(hasty));
     fake().hang = true;
     const PrefillReport report = loader.prefill(world.prompt);
@@ -263,9 +265,10 @@ TEST_CASE("device memory smaller than the lanes want holds reads back, and fails
     GdsStorage storage(sample::gds_options(world.directory.path()), &small);
     REQUIRE(storage.report().device);
     DeviceToy engine(world.prompt.size(), small, {world.shape.layout});
-    Loader loader(engine, storage,
-                  {.chunk_tokens = world.shape.chunk_tokens, .session = {.idle_timeout = 1min}},
-                  LoadOnlyScheduler());
+    Loader loader(
+        engine, storage,
+        {.chunks = {.chunk_tokens = world.shape.chunk_tokens}, .session = {.idle_timeout = 1min}},
+        LoadOnlyScheduler());
     for (int i = 0; i < 3; ++i) {
       engine.clear();
       const PrefillReport report = loader.prefill(world.prompt);
@@ -286,7 +289,7 @@ TEST_CASE("two prompts' loaders share one store and its device memory") {
   DeviceToy second(world.prompt.size(), world.device, {world.shape.layout});
   std::atomic<int> wrong{0};
   const auto load = [&](DeviceToy& engine) {
-    Loader loader(engine, storage, {.chunk_tokens = world.shape.chunk_tokens});
+    Loader loader(engine, storage, {.chunks = {.chunk_tokens = world.shape.chunk_tokens}});
     for (int i = 0; i < 20; ++i) {
       engine.clear();
       const PrefillReport report = loader.prefill(world.prompt);

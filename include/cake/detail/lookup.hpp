@@ -24,6 +24,24 @@
 
 namespace cake::inline CAKE_ABI::detail {
 
+/// A prompt and all that its run is told.
+struct PrefillRequest {
+  Tokens tokens = {};
+  std::uint32_t resident = 0;
+  ChunkOptions chunks = {};
+  std::uint32_t max_step_tokens = 512;
+  bool may_gate = true;
+};
+
+/// Bytes of staging memory that the smallest load of a chunk takes: one layer with what lies before
+/// and behind, or all of it.
+template <KvMemory M>
+std::uint64_t smallest_load(const ChunkGeometry& geometry) {
+  if (engine_traits<M>::abilities.whole_chunks) return geometry.object_bytes();
+  return geometry.object_bytes() - (geometry.payload_end() - geometry.head_bytes()) +
+         geometry.largest_layer();
+}
+
 /// The spec of a request: keys, what is stored of them, and the geometry of their objects.
 struct PrefillLookup {
   PrefillSpec spec;
@@ -67,18 +85,18 @@ inline PrefillLookup plan_request(const PrefillRequest& request, const ChunkKey&
   check(request.resident < request.tokens.size(),
         "prefill: resident tokens must leave at least one to compute");
   check(request.max_step_tokens > 0, "prefill: max_step_tokens is 0");
-  check(geometry.chunk_tokens() == request.chunk_tokens, "prefill: another chunk_tokens");
+  check(geometry.chunk_tokens() == request.chunks.chunk_tokens, "prefill: another chunk_tokens");
   PrefillLookup found;
   PrefillSpec& spec = found.spec;
   spec.n_tokens = static_cast<std::uint32_t>(request.tokens.size());
   spec.resident_tokens = request.resident;
-  spec.chunk_tokens = request.chunk_tokens;
+  spec.chunk_tokens = request.chunks.chunk_tokens;
   // The last token of a prompt is always computed, so a chunk that ends with the prompt needs two.
   spec.n_chunks = (spec.n_tokens - (spec.chunk_tokens == 1 ? 1 : 0)) / spec.chunk_tokens;
   spec.n_layers = geometry.layout().n_layers;
   spec.n_lanes = n_lanes;
   spec.max_step_tokens = std::min(request.max_step_tokens, spec.n_tokens);
-  spec.may_gate = request.may_gate.value_or(true);
+  spec.may_gate = request.may_gate;
   found.geometry = geometry;
   spec.head_bytes = geometry.head_bytes();
   const std::uint64_t payload = geometry.payload_end() - geometry.head_bytes();
@@ -90,7 +108,7 @@ inline PrefillLookup plan_request(const PrefillRequest& request, const ChunkKey&
   found.object_bytes = geometry.object_bytes();
   found.keys =
       prefix_chain(root, request.tokens.first(std::size_t{spec.n_chunks} * spec.chunk_tokens),
-                   spec.chunk_tokens, request.extra);
+                   spec.chunk_tokens, request.chunks.extra);
   return found;
 }
 
@@ -99,7 +117,7 @@ template <StorageBackend S>
 PrefillLookup look_up(const PrefillRequest& request, const ChunkKey& root, const KvLayout& layout,
                       S& storage, std::uint32_t n_lanes) {
   PrefillLookup found =
-      plan_request(request, root, ChunkGeometry(layout, request.chunk_tokens), n_lanes);
+      plan_request(request, root, ChunkGeometry(layout, request.chunks.chunk_tokens), n_lanes);
   if (!found.keys.empty()) {
     found.take(detail::guarded(Errc::io, "lookup", [&] { return storage.lookup(found.keys); }));
   }

@@ -37,15 +37,6 @@
 
 namespace cake::inline CAKE_ABI::detail {
 
-/// Bytes of staging memory that the smallest load of a chunk takes: one layer with what lies before
-/// and behind, or all of it.
-template <KvMemory M>
-std::uint64_t smallest_load(const ChunkGeometry& geometry) {
-  if (engine_traits<M>::abilities.whole_chunks) return geometry.object_bytes();
-  return geometry.object_bytes() - (geometry.payload_end() - geometry.head_bytes()) +
-         geometry.largest_layer();
-}
-
 template <KvMemory M, StorageBackend S, Scheduler Sch>
 class SessionState final : public LaneClient, public GateSource {
  public:
@@ -60,30 +51,31 @@ class SessionState final : public LaneClient, public GateSource {
   // ---- the driving thread's side ----
 
   /// Looks the prompt up. No lane is attached yet.
-  void begin(const PrefillRequest& request) {
-    tokens_ =
-        std::make_shared<const std::vector<TokenId>>(request.tokens.begin(), request.tokens.end());
-    PrefillRequest mine = request;
-    mine.may_gate = engine_traits<M>::gates() && mine.may_gate.value_or(true);
+  void begin(Tokens tokens, const ChunkOptions& chunks, const PrefillOptions& prompt) {
+    tokens_ = std::make_shared<const std::vector<TokenId>>(tokens.begin(), tokens.end());
     const KvLayout layout = memory_.layout();
     fingerprint_ = memory_.fingerprint();
-    tenant_ = tenant_tag(request.salt);
-    root_ = root_key(fingerprint_, layout, request.chunk_tokens, request.salt);
-    lookup_ =
-        plan_request(mine, root_, ChunkGeometry(layout, request.chunk_tokens), lanes_.lane_count());
+    tenant_ = tenant_tag(chunks.salt);
+    root_ = root_key(fingerprint_, layout, chunks.chunk_tokens, chunks.salt);
+    lookup_ = plan_request({.tokens = tokens,
+                            .resident = prompt.resident,
+                            .chunks = chunks,
+                            .max_step_tokens = options_.max_step_tokens,
+                            .may_gate = engine_traits<M>::gates() && options_.gated_steps},
+                           root_, ChunkGeometry(layout, chunks.chunk_tokens), lanes_.lane_count());
     PrefillSpec& spec = lookup_.spec;
     spec.whole_chunks = engine_traits<M>::abilities.whole_chunks;
     spec.smallest_step = engine_traits<M>::abilities.smallest_step;
     spec.max_overlap_tokens = engine_traits<M>::abilities.max_overlap_tokens;
     const std::uint64_t ends = spec.head_bytes + spec.foot_bytes;
     const std::uint64_t staging = lanes_.staging_budget();
-    if (!lookup_.keys.empty() && !request.stop.stop_requested()) {
+    if (!lookup_.keys.empty() && !prompt.stop.stop_requested()) {
       if (staging < smallest_load<M>(lookup_.geometry)) {
         load_error_ = no_room(staging);
       } else {
         Status problem;
         lookup_.take(lanes_.lookup(lookup_.keys, lookup_.object_bytes, options_.lookup_timeout,
-                                   request.stop, problem));
+                                   prompt.stop, problem));
         if (lookup_.status) lookup_.status = problem;
       }
     }

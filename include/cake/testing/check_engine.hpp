@@ -202,14 +202,13 @@ Failures check_inputs(C& engine, Tokens prompt, Select&& select, std::uint32_t c
   const Slice all{0, {0, n}, {0, layout.n_layers}};
   MemoryStorage store;
   const auto run = [&](int which, auto scheduler, bool save, detail::kit::Runs& kv) {
-    const std::vector<ExtraKey> extra = select(which);
-    Loader loader(
-        engine, store,
-        {.chunk_tokens = chunk_tokens, .session = {.idle_timeout = std::chrono::minutes(1)}},
-        std::move(scheduler));
-    return loader.prefill(prompt, {.extra = extra}).status.has_value() &&
+    const ChunkOptions chunks{.chunk_tokens = chunk_tokens, .extra = select(which)};
+    Loader loader(engine, store,
+                  {.chunks = chunks, .session = {.idle_timeout = std::chrono::minutes(1)}},
+                  std::move(scheduler));
+    return loader.prefill(prompt).status.has_value() &&
            await_completion(engine.extract(all, kv.view())).has_value() &&
-           (!save || loader.save(prompt, {.extra = extra}).status.has_value());
+           (!save || loader.save(prompt).status.has_value());
   };
   detail::kit::Runs first(layout, all);
   detail::kit::Runs second(layout, all);
