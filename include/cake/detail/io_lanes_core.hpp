@@ -331,7 +331,8 @@ struct IoLanes<S>::Core final : detail::LaneHost {
     Refusal refusal{session.changes, false, freed_memory};
     std::optional<detail::ReadTicket> read;
     if (detail::value_or([&] { return reserve_room(threads.capacity()); }, false)) {
-      const std::uint64_t most = std::min(room_for(lane), session.client->largest_read());
+      const std::uint64_t most =
+          std::min(room_for(lane), detail::StagingPool::cost(session.client->largest_read()));
       const bool others_ask = asking != 0;
       lane.used_bytes += most;
       set_aside += most;
@@ -371,7 +372,7 @@ struct IoLanes<S>::Core final : detail::LaneHost {
     Lane& lane = lanes[id];
     job.client = client;
     job.read = read;
-    job.buffer = pool.lend(read.bytes, dropped);
+    job.buffer = pool.lend(read.bytes, pool.room() - std::min(pool.room(), set_aside), dropped);
     // Of an arena nobody else should take what was just seen to be free.
     if (device != nullptr) allocate(job);
     const std::uint64_t taken = pool.cost(job.buffer.size() != 0 ? job.buffer.size() : read.bytes);
