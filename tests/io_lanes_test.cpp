@@ -91,6 +91,24 @@ void eventually(F&& holds) {
 
 }  // namespace
 
+TEST_CASE("a kept buffer that is larger takes nothing that is set aside for another read") {
+  constexpr std::uint64_t kPage = 4096;
+  detail::StagingPool pool(10 * kPage + 1, 4);
+  CHECK(pool.budget() == 10 * kPage);
+  detail::StagingPool::Dropped dropped;
+  AlignedBuffer kept = pool.lend(6 * kPage, pool.room(), dropped);
+  CHECK(kept.size() == 0);
+  kept = AlignedBuffer(6 * kPage);
+  CHECK(pool.take_back(std::move(kept)).size() == 0);
+  // Six pages of the ten are promised to the second read while the first one is asked for.
+  const AlignedBuffer first = pool.lend(4 * kPage, pool.room() - 6 * kPage, dropped);
+  CHECK(first.size() == 0);
+  REQUIRE(pool.room() >= 6 * kPage);
+  const AlignedBuffer second = pool.lend(6 * kPage, pool.room(), dropped);
+  CHECK(second.size() == 6 * kPage);
+  CHECK(dropped.buffers.empty());
+}
+
 TEST_CASE("lent, kept and leaving buffers together never take more than the budget") {
   ExactStaging memory(100 * 4096);
   detail::StagingPool pool(100 * 4096, 6);
@@ -101,11 +119,11 @@ TEST_CASE("lent, kept and leaving buffers together never take more than the budg
     const std::uint64_t bytes = 4096 * (1 + (x >> 20) % 40);
     if ((x >> 8) % 2 == 0 && bytes <= pool.room()) {
       detail::StagingPool::Dropped dropped;
-      AlignedBuffer buffer = pool.lend(bytes, dropped);
+      AlignedBuffer buffer = pool.lend(bytes, pool.room(), dropped);
       // Others are served between the call and the end of what was dropped.
       if (pool.room() >= 4096) {
         detail::StagingPool::Dropped more;
-        AlignedBuffer other = pool.lend(4096, more);
+        AlignedBuffer other = pool.lend(4096, pool.room(), more);
         more.buffers.clear();
         pool.freed(more.held);
         if (other.size() == 0) other = AlignedBuffer(4096, &memory);

@@ -27,7 +27,8 @@ TEST_CASE("open bytes are summed per set of tiers") {
   OwnState state(prompt);
   const std::uint64_t whole = prompt.spec.read_bytes({0, 4});
   const auto bytes = [&](std::uint32_t tiers) -> std::uint64_t {
-    for (const OpenBytes& set : state.view().open_bytes()) {
+    const RunView view = state.view();
+    for (const OpenBytes& set : view.open_bytes()) {
       if (set.tiers == tiers) return set.bytes;
     }
     return 0;

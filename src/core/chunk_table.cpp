@@ -63,7 +63,7 @@ void ChunkTable::touch(std::uint32_t chunk) {
 }
 
 void ChunkTable::update(RunTables& copy) {
-  copy.lanes = t_.lanes;  // what needs memory comes first
+  if (lanes_changed_) copy.lanes = t_.lanes;  // what needs memory comes first
   copy.open_bytes = t_.open_bytes;
   copy.running = t_.running;
   if (copy.late_holes.size() != t_.late_holes.size()) copy.late_holes = t_.late_holes;
@@ -77,6 +77,7 @@ void ChunkTable::update(RunTables& copy) {
     std::copy_n(&t_.layers_resident[word], t_.layer_words, &copy.layers_resident[word]);
   }
   touched_.clear();
+  lanes_changed_ = false;
   copy.finished = t_.finished;
   copy.front = t_.front;
   copy.suffix_front = t_.suffix_front;

@@ -59,17 +59,15 @@ std::string ChunkKey::hex() const { return hex_of(bytes); }
 std::string ModelFingerprint::hex() const { return hex_of(bytes); }
 
 struct Sha256::State {
-  EVP_MD* md = EVP_MD_fetch(nullptr, "SHA256", nullptr);
   EVP_MD_CTX* context = EVP_MD_CTX_new();
-  ~State() {
-    EVP_MD_CTX_free(context);
-    EVP_MD_free(md);
-  }
+  ~State() { EVP_MD_CTX_free(context); }
 };
 
 Sha256::Sha256() : state_(std::make_unique<State>()) {
-  if (state_->md == nullptr || state_->context == nullptr ||
-      EVP_DigestInit_ex2(state_->context, state_->md, nullptr) != 1) {
+  // Looking it up takes a microsecond, as long as 2 KB of digest. Kept until the process ends.
+  static const EVP_MD* const md = EVP_MD_fetch(nullptr, "SHA256", nullptr);
+  if (md == nullptr || state_->context == nullptr ||
+      EVP_DigestInit_ex2(state_->context, md, nullptr) != 1) {
     throw Exception({Errc::unsupported, 0, "OpenSSL has no SHA-256"});
   }
 }
@@ -123,6 +121,7 @@ ModelFingerprint FingerprintBuilder::finish() {
 
 std::vector<std::byte> KvLayout::canonical() const {
   std::vector<std::byte> bytes;
+  bytes.reserve(64 + std::size_t{2} * n_layers);
   const auto put = [&](auto number) {
     for (const std::byte b : std::as_bytes(std::span(&number, 1))) bytes.push_back(b);
   };

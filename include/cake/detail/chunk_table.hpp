@@ -29,7 +29,10 @@ class CAKE_API ChunkTable {
   /// Brings a copy of tables() up to date that was so when this was called last. Takes time by what
   /// changed since, not by the length of the prompt.
   void update(RunTables& copy);
-  LinkEstimator& lane(LaneId lane) { return t_.lanes[lane]; }
+  LinkEstimator& lane(LaneId lane) {
+    lanes_changed_ = true;
+    return t_.lanes[lane];
+  }
   void set_may_gate(bool may) { t_.may_gate = may && t_.spec.may_gate; }
 
   // ---- one chunk ----
@@ -71,6 +74,7 @@ class CAKE_API ChunkTable {
   std::vector<std::uint8_t> late_;        // [end_chunk] became a hole after the start
   std::vector<std::uint8_t> is_touched_;  // [end_chunk]
   std::vector<std::uint32_t> touched_;    // chunks that changed since the last update()
+  bool lanes_changed_ = false;            // since the last update()
   std::uint32_t partial_end_ = 0;         // where the step that covers a chunk in part ends
 };
 

@@ -48,6 +48,8 @@ struct IoLanes<S>::Core final : detail::LaneHost {
     explicit Lane(const LinkEstimate& prior) : rate(prior) {}
     LinkEstimate rate;
     std::condition_variable wake;
+    unsigned waiting = 0;                 // threads
+    bool called = false;                  // one of them, which has not seen it yet
     std::vector<Active> active;           // room for one of each thread
     std::uint64_t quarantined_bytes = 0;  // by reads of this lane
     std::uint64_t used_bytes = 0;         // lent to this lane or set aside for it, those included
@@ -169,9 +171,9 @@ struct IoLanes<S>::Core final : detail::LaneHost {
     auto session = std::make_shared<Attached>();
     session->client = std::move(client);
     session->refusals.resize(lanes.size());
-    std::lock_guard lock(mutex);
+    std::unique_lock lock(mutex);
     clients.push_back(std::move(session));
-    for (Lane& lane : lanes) lane.wake.notify_one();
+    call_lanes(lock);
   }
   void detach(const detail::LaneClient& client) noexcept override {
     std::shared_ptr<Attached> gone;  // ends without the lock
@@ -182,11 +184,25 @@ struct IoLanes<S>::Core final : detail::LaneHost {
     clients.erase(found);
   }
   void wake(const detail::LaneClient& client) noexcept override {
-    std::lock_guard lock(mutex);
+    std::unique_lock lock(mutex);
     const auto found = find(client);
     if (found == clients.end()) return;
     ++(*found)->changes;
-    for (Lane& lane : lanes) lane.wake.notify_one();
+    call_lanes(lock);
+  }
+  /// One waiting thread of each lane looks for work. One that was called and has not come yet will
+  /// see what is new by now. Gives the lock back first: that is what a thread that wakes takes.
+  void call_lanes(std::unique_lock<std::mutex>& lock) noexcept {
+    std::uint32_t called = 0;
+    for (LaneId l = 0; l < lanes.size(); ++l) called |= std::uint32_t{call(lanes[l])} << l;
+    lock.unlock();
+    for (LaneId l = 0; called != 0; ++l, called >>= 1) {
+      if ((called & 1) != 0) lanes[l].wake.notify_one();
+    }
+  }
+  /// Whether a waiting thread of the lane is to be notified.
+  static bool call(Lane& lane) noexcept {
+    return lane.waiting != 0 && !std::exchange(lane.called, true);
   }
   auto find(const detail::LaneClient& client) {
     return std::find_if(clients.begin(), clients.end(),
@@ -260,14 +276,15 @@ struct IoLanes<S>::Core final : detail::LaneHost {
         wait_for_work(id, lock);
         continue;
       }
-      lane.wake.notify_one();  // there may be more for a second thread
+      const bool more = call(lane);  // there may be more for a second thread
       lock.unlock();
+      if (more) lane.wake.notify_one();
       free(dropped);  // given back before new memory is taken
       const bool served = serve(id, job, dropped);
       lock.lock();
       settle(id, job, lock);
       if (!served && !stop) {  // others hold the memory: they give it back soon
-        lane.wake.wait_for(lock, std::chrono::milliseconds(1));
+        wait(lane, lock, std::chrono::milliseconds(1));
         for (const auto& session : clients) ++session->changes;
       }
     }
@@ -278,11 +295,21 @@ struct IoLanes<S>::Core final : detail::LaneHost {
       return stop || std::any_of(clients.begin(), clients.end(),
                                  [&](const auto& session) { return may_have_read(*session, id); });
     };
-    if (quarantine.empty()) {
-      lanes[id].wake.wait(lock, ready);
-    } else {
-      lanes[id].wake.wait_for(lock, std::chrono::milliseconds(2), ready);
+    while (!ready()) {
+      if (!quarantine.empty()) return wait(lanes[id], lock, std::chrono::milliseconds(2));
+      wait(lanes[id], lock, kNever);
     }
+  }
+  /// Until the thread is called, or another one of its lane that has not come yet.
+  static void wait(Lane& lane, std::unique_lock<std::mutex>& lock, Time most) {
+    ++lane.waiting;
+    if (most == kNever) {
+      lane.wake.wait(lock);
+    } else {
+      lane.wake.wait_for(lock, most);
+    }
+    --lane.waiting;
+    lane.called = false;
   }
 
   /// The session may have a read for this lane, as far as the lane knows.
@@ -306,9 +333,10 @@ struct IoLanes<S>::Core final : detail::LaneHost {
         if (claimed) return true;
         continue;
       }
-      // The session is asked again only when something changed, so that this comes to an end.
+      // Those that found this thread asking. The session is asked again only when something changed,
+      // so that this comes to an end.
       for (LaneId l = 0; l < lanes.size(); ++l) {
-        if (may_have_read(*session, l)) lanes[l].wake.notify_one();
+        if (l != id && may_have_read(*session, l) && call(lanes[l])) lanes[l].wake.notify_one();
       }
       if (claimed) return true;
     }
@@ -323,7 +351,8 @@ struct IoLanes<S>::Core final : detail::LaneHost {
     Refusal refusal{session.changes, false, freed_memory};
     std::optional<detail::ReadTicket> read;
     if (detail::value_or([&] { return reserve_room(threads.capacity()); }, false)) {
-      const std::uint64_t most = std::min(room_for(lane), session.client->largest_read());
+      const std::uint64_t most =
+          std::min(room_for(lane), detail::StagingPool::cost(session.client->largest_read()));
       const bool others_ask = asking != 0;
       lane.used_bytes += most;
       set_aside += most;
@@ -363,7 +392,7 @@ struct IoLanes<S>::Core final : detail::LaneHost {
     Lane& lane = lanes[id];
     job.client = client;
     job.read = read;
-    job.buffer = pool.lend(read.bytes, dropped);
+    job.buffer = pool.lend(read.bytes, pool.room() - std::min(pool.room(), set_aside), dropped);
     // Of an arena nobody else should take what was just seen to be free.
     if (device != nullptr) allocate(job);
     const std::uint64_t taken = pool.cost(job.buffer.size() != 0 ? job.buffer.size() : read.bytes);

@@ -380,7 +380,8 @@ class SessionCore {
   /// Enough reads in flight to reach the rate that was seen, and enough bytes to cover the latency,
   /// with one read more than the one on the link.
   bool has_room(LaneId lane) const {
-    const LinkEstimator& model = state_.view().lane(lane);
+    const RunView view = state_.view();
+    const LinkEstimator& model = view.lane(lane);
     if (model.in_flight().empty() || model.in_flight().size() < model.rate().depth) return true;
     const LinkEstimate& rate = model.rate();
     const double window = kWindowLatencies * rate.bytes_per_second * to_seconds(rate.latency) +

@@ -85,6 +85,7 @@ class SessionState final : public LaneClient, public GateSource {
     core_.set_read_layers(static_cast<std::uint32_t>(std::min<std::uint64_t>(layers, ~0u)));
     largest_read_ = std::min(spec.read_bytes({0, spec.n_layers}), staging);
     planning_ = now();
+    woken_ = planning_;  // they are when they get the session
   }
 
   Time now() const { return std::chrono::duration_cast<Time>(Clock::now() - start_); }
@@ -255,7 +256,7 @@ class SessionState final : public LaneClient, public GateSource {
         guarded(Errc::io, "a chunk that was read", [&] { return take(read, bytes); });
     if (!taken) failed(read, taken.error());
     if (!taken || !taken->inserts) return release(read.id);
-    announce();  // the link has room for another read
+    lanes_.wake(*this);  // the link has room for another read; nothing is new for compute
     if constexpr (!engine_traits<M>::abilities.insert_on_caller)
       finish_insert(read.id, insert(read.slice, taken->view));
   }
@@ -294,18 +295,22 @@ class SessionState final : public LaneClient, public GateSource {
 
  private:
   using Clock = std::chrono::steady_clock;
-  static constexpr Time kWakePause = std::chrono::microseconds(20);
+  static constexpr Time kWakePause = std::chrono::microseconds(100);
   static constexpr Time kStepPoll = std::chrono::milliseconds(20);
+  static constexpr int kTurnTries = 100;
   static constexpr int kAskAgain = 8;  // when things change faster than the scheduler answers
   static constexpr Time kGatePoll = std::chrono::milliseconds(50);
 
   /// The right to ask the scheduler. A lane's thread that found it taken is woken at its end.
   class Turn {
    public:
-    explicit Turn(SessionState& session) : session_(session), lock_(session.turn_) {}
+    explicit Turn(SessionState& session)
+        : session_(session), lock_(session.turn_, std::defer_lock) {
+      if (!try_for_a_while()) lock_.lock();
+    }
     Turn(SessionState& session, std::try_to_lock_t)
-        : session_(session), lock_(session.turn_, std::try_to_lock) {
-      if (lock_.owns_lock()) return;
+        : session_(session), lock_(session.turn_, std::defer_lock) {
+      if (try_for_a_while()) return;
       session_.lane_missed_turn_ = true;
       (void)lock_.try_lock();  // it may have ended before it could see that
     }
@@ -319,6 +324,19 @@ class SessionState final : public LaneClient, public GateSource {
     bool taken() const { return lock_.owns_lock(); }
 
    private:
+    /// A few microseconds: most answers take less than a thread takes to fall asleep and wake.
+    bool try_for_a_while() {
+      for (int i = 0; i < kTurnTries; ++i) {
+        if (lock_.try_lock()) return true;
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#elif defined(__aarch64__)
+        asm volatile("yield");
+#endif
+      }
+      return false;
+    }
+
     SessionState& session_;
     std::unique_lock<std::mutex> lock_;
   };
@@ -368,6 +386,8 @@ class SessionState final : public LaneClient, public GateSource {
   void publish() {
     if (published_ == core_.version()) return;
     published_ = core_.version();
+    if (core_.reads().empty() && !reads_published_) return;
+    reads_published_ = !core_.reads().empty();
     wanted_reads_.publish(core_.reads());
   }
 
@@ -493,7 +513,8 @@ class SessionState final : public LaneClient, public GateSource {
   std::mutex mutex_;  // guards all below
   std::condition_variable changed_;
   SessionCore<Sch> core_;
-  std::uint64_t published_ = 0;  // version
+  std::uint64_t published_ = 0;   // version
+  bool reads_published_ = false;  // some
   std::unordered_map<std::uint32_t, std::shared_ptr<const ChunkTables>>
       parsed_;                    // of chunks that come in slices
   std::vector<Pending> pending_;  // oldest first

@@ -26,10 +26,10 @@ class StagingPool {
     std::uint64_t held = 0;
   };
 
-  /// `most_kept`: buffers that are kept for reuse at most; 0 for an arena, which allocates any
-  /// size.
+  /// `budget`: whole pages of it count, since buffers take whole pages. `most_kept`: buffers that
+  /// are kept for reuse at most; 0 for an arena, which allocates any size.
   StagingPool(std::uint64_t budget, std::size_t most_kept)
-      : budget_(budget), most_kept_(most_kept) {
+      : budget_(budget / kIoAlignment * kIoAlignment), most_kept_(most_kept) {
     kept_.reserve(most_kept);
   }
 
@@ -42,13 +42,16 @@ class StagingPool {
   std::uint64_t room() const { return budget_ - lent_ - leaving_; }
   std::size_t most_kept() const { return most_kept_; }
 
-  /// Lends `bytes`, which room() must have. Gives a kept buffer of about that size, or an empty
-  /// one: then the caller allocates. `dropped` takes the kept buffers that must make room first; it
-  /// needs a capacity of most_kept().
-  AlignedBuffer lend(std::uint64_t bytes, Dropped& dropped) {
+  /// Lends `bytes`. Gives a kept buffer of about that size, or an empty one: then the caller
+  /// allocates. `dropped` takes the kept buffers that must make room first; it needs a capacity of
+  /// most_kept().
+  ///
+  /// Needs:   cost(bytes) is at most `most`, and `most` at most room(): the rest is set aside for
+  ///          others, also where a kept buffer is larger than was asked for
+  AlignedBuffer lend(std::uint64_t bytes, std::uint64_t most, Dropped& dropped) {
     for (auto kept = kept_.begin(); kept != kept_.end(); ++kept) {
       if (kept->size() < bytes || cost(kept->size()) > 2 * cost(bytes) ||
-          cost(kept->size()) > room()) {
+          cost(kept->size()) > most) {
         continue;
       }
       AlignedBuffer found = std::move(*kept);

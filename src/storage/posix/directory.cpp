@@ -132,7 +132,8 @@ Status StoreDirectory::become_writable_folder(int root, const std::string& name)
   // A umask may have taken the owner's own rights away.
   struct stat info {};
   if (calls().stat_at(root, name.c_str(), &info) == 0 && (info.st_mode & 0700) != 0700) {
-    static_cast<void>(::fchmodat(root, name.c_str(), 0700, 0));
+    // Where that cannot be changed, opening the folder says so.
+    [[maybe_unused]] const int changed = ::fchmodat(root, name.c_str(), 0700, 0);
   }
   if (!options_.durable || calls().sync(root) == 0 || means_not_this_way(errno)) return {};
   const int number = errno;
