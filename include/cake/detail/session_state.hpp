@@ -251,8 +251,12 @@ class SessionState final : public LaneClient, public GateSource {
         guarded(Errc::io, "a chunk that was read", [&] { return take(read, bytes); });
     if (!taken) failed(read, taken.error());
     if (!taken || !taken->inserts) return release(read.id);
-    lanes_.wake(*this);  // the link has room for another read; nothing is new for compute
-    if constexpr (!inserts_on_caller<M>()) finish_insert(read.id, insert(read.slice, taken->view));
+    if constexpr (inserts_on_caller<M>()) {
+      announce();  // the driving thread has to insert it
+    } else {
+      lanes_.wake(*this);  // the link has room for another read; for compute nothing is new yet
+      finish_insert(read.id, insert(read.slice, taken->view));
+    }
   }
 
   // ---- the engine's side ----
@@ -298,7 +302,8 @@ class SessionState final : public LaneClient, public GateSource {
   /// The right to ask the scheduler. A lane's thread that found it taken is woken at its end.
   class Turn {
    public:
-    explicit Turn(SessionState& session) : session_(session), lock_(session.turn_, std::defer_lock) {
+    explicit Turn(SessionState& session)
+        : session_(session), lock_(session.turn_, std::defer_lock) {
       if (!try_for_a_while()) lock_.lock();
     }
     Turn(SessionState& session, std::try_to_lock_t)
@@ -502,7 +507,7 @@ class SessionState final : public LaneClient, public GateSource {
   std::mutex mutex_;  // guards all below
   std::condition_variable changed_;
   SessionCore<Sch> core_;
-  std::uint64_t published_ = 0;  // version
+  std::uint64_t published_ = 0;   // version
   bool reads_published_ = false;  // some
   std::unordered_map<std::uint32_t, std::shared_ptr<const ChunkTables>>
       parsed_;                    // of chunks that come in slices
