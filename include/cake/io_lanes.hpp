@@ -28,9 +28,9 @@ namespace cake::inline CAKE_ABI {
 
 struct LaneOptions {
   unsigned threads = 4;  // of each lane: most reads at once
-  std::uint64_t staging_bytes = std::uint64_t{256}
-                                << 20;  // of all lanes together, quarantined buffers included
-  StagingMemory* staging = nullptr;     // where it comes from; null: plain host memory
+  // Of all lanes together, quarantined buffers included; whole pages of 4 KiB count.
+  std::uint64_t staging_bytes = std::uint64_t{256} << 20;
+  StagingMemory* staging = nullptr;  // where it comes from; null: plain host memory
   bool device = false;  // from the storage's device_staging(), if it has one: inserts take it
   LinkEstimate prior = {1e9, std::chrono::microseconds(100),
                         Time{0}};  // until something was measured

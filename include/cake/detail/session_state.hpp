@@ -256,9 +256,12 @@ class SessionState final : public LaneClient, public GateSource {
         guarded(Errc::io, "a chunk that was read", [&] { return take(read, bytes); });
     if (!taken) failed(read, taken.error());
     if (!taken || !taken->inserts) return release(read.id);
-    lanes_.wake(*this);  // the link has room for another read; nothing is new for compute
-    if constexpr (!engine_traits<M>::abilities.insert_on_caller)
+    if constexpr (engine_traits<M>::abilities.insert_on_caller) {
+      announce();  // the driving thread has to insert it
+    } else {
+      lanes_.wake(*this);  // the link has room for another read; for compute nothing is new yet
       finish_insert(read.id, insert(read.slice, taken->view));
+    }
   }
 
   // ---- the engine's side ----
