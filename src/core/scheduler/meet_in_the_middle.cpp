@@ -210,6 +210,7 @@ bool MeetInTheMiddleScheduler::suffix_may_follow(const RunView& view) {
     if (state == ChunkState::resident) continue;
     if (state != ChunkState::loading && state != ChunkState::inserting) return false;
     if (view.unloadable(ready_) || !view.layer_resident(ready_, 0)) return false;
+    if (schedule_.owner[ready_] == kCompute) return false;
   }
   return view.lost_chunks() == schedule_.assumptions.lost_chunks;
 }
