@@ -36,6 +36,8 @@ struct PlannerTuning {
   std::int64_t wait_divisor = 4;
   /// Compute waits for loads that do not begin this many times as long as all loads should take.
   std::int64_t not_begun_factor = 2;
+  /// and is asked again after so many times what is left of that, at the latest.
+  std::int64_t not_begun_polls = 4;
 
   // ---- steps ---
 
