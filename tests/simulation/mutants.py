@@ -143,8 +143,25 @@ MUTANTS = [
          "      if (owner[i] != kNobody) visit(i);")],
      "detail/planner/search_test.cpp", "a hole waits for the segment below it, which is loaded first"),
     ("the search for the meeting point goes the wrong way", [
-        ("(at.compute_done + hidden < at.loads_done ? low : high) = middle;",
-         "(at.compute_done + hidden > at.loads_done ? low : high) = middle;")]),
+        ("(at.waits > kPlannerTuning.no_wait_s ? low : high) = middle;",
+         "(at.waits > kPlannerTuning.no_wait_s ? high : low) = middle;")]),
+    ("waits behind holes do not count when the meet point is searched", [
+        ("      result.waits += std::max(0.0, below - t);\n"
+         "      t = std::max(t, below);\n",
+         "      t = std::max(t, below);\n")],
+     "detail/planner/search_test.cpp", "no candidate ends before the one that the search finds, wherever the holes are"),
+    ("passes that holes make dear are not looked at", [
+        ("    if (passes_are_dear()) try_holes(lanes, scarce_first, waits_for);\n", "")],
+     "detail/planner/search_test.cpp", "no candidate ends before the one that the search finds, wherever the holes are"),
+    ("reads on their way are always waited for", [
+        ("    if (run_.n_lanes > 1) try_without_late_reads();\n", "")],
+     "detail/planner/search_test.cpp", "what a slow lane is reading is taken over when the others bring the rest sooner"),
+    ("reads on their way are taken over for any gain", [
+        ("    margin_ = kPlannerTuning.take_over_share;\n", "")],
+     "detail/planner/search_test.cpp", "a read that lands nearly as soon as compute would be done is waited for"),
+    ("a gated pass waits for chunks that compute has", [
+        ("    if (schedule_.owner[ready_] == kCompute) return false;\n", "")],
+     "simulation/simulation_test.cpp", "a gated step waits only for what lanes read"),
     ("reads in flight are thought resident", [
         ("      at->coming = std::max(at->coming, to_seconds(view.lane(l).resident_at(flight, now)));\n",
          "")]),

@@ -70,6 +70,21 @@ struct OrdersNonsense {
 }  // namespace
 
 // Ten parts, so that they run side by side.
+TEST_CASE("a gated step waits only for what lanes read") {
+  for (const std::uint64_t seed : {68100u, 39382u, 3168u}) {
+    const SimulationSpec spec = wild_spec(seed);
+    const SimulationResult result =
+        simulate(spec, MeetInTheMiddleScheduler(wild_options(seed, spec)));
+    CAPTURE(seed);
+    CHECK(result.violation == "");
+    for (const StepReport& step : result.report.steps) CHECK_FALSE(step.voided);
+  }
+}
+
+TEST_CASE("compute does not wait for one late read that a pass would replace") {
+  CHECK(wild_run(107042).violation == "");
+}
+
 TEST_CASE("wild prefills keep every rule, part 0") { run_wild_seeds(0, 10'000); }
 TEST_CASE("wild prefills keep every rule, part 1") { run_wild_seeds(10'000, 10'000); }
 TEST_CASE("wild prefills keep every rule, part 2") { run_wild_seeds(20'000, 10'000); }

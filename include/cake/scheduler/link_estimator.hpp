@@ -127,7 +127,12 @@ class CAKE_API LinkEstimator {
   void inserted(Time took);
 
   /// When `more_bytes`, issued now, would be resident.
-  Time ready_at(double more_bytes, Time now) const;
+  Time ready_at(double more_bytes, Time now) const {
+    const double slow = slowdown(now);
+    const double ahead = slow > 1 ? static_cast<double>(bytes_in_flight_) : 0;
+    const Time base = slow > 1 ? now : std::max(link_free_, now);
+    return base + transfer((ahead + more_bytes) * slow) + rate_.latency + rate_.insert;
+  }
 
   /// When the bytes on the link will be resident; `now` when there are none.
   Time drained_at(Time now) const;
@@ -142,12 +147,19 @@ class CAKE_API LinkEstimator {
   /// Seventy years: some of it added up still fit.
   static constexpr Time kFar = kNever / 4;
 
-  Time transfer(double bytes) const;
+  Time transfer(double bytes) const {
+    const double s = bytes / rate_.bytes_per_second;
+    return s < 2e9 ? Time(static_cast<Time::rep>(s * 1e9)) : kFar;
+  }
   Time transfer(std::uint64_t bytes) const { return transfer(static_cast<double>(bytes)); }
 
   std::vector<Flight>::iterator find(std::uint64_t load);
   void remove(std::vector<Flight>::iterator flight, Time now);
-  double slowdown(Time now) const;
+  /// 1 while the oldest read is on time; else how many times slower than its rate the lane looks.
+  double slowdown(Time now) const {
+    return flights_.empty() || now <= flights_.front().lands ? 1 : late(now);
+  }
+  double late(Time now) const;
   void limit(Time now);
   void first_look(double bytes, double took);
   void learn(const Flight& flight, Time now);

@@ -29,7 +29,8 @@ bool assign_by_candidate(const RunSnapshot& run, const Candidate& candidate,
   for (std::uint32_t i = 0; i < n; ++i) {
     const ChunkLeft& left = chunks[i];
     const LaneMask holders = left.tiers & lanes;
-    const bool computed = i < meet && left.computable;
+    const bool late = (left.on & ~candidate.waits_for) != 0;
+    const bool computed = (i < meet || late) && left.computable;
     std::uint8_t owner = 0;
     if (left.begun && left.bytes <= 0) {  // all of it has been requested
       owner = computed ? kCompute : kNobody;
@@ -140,6 +141,7 @@ void overlap_suffix(const RunSnapshot& run, const Assignment& assignment, Foreca
   const double done = std::max(start + run.first_pass_s, last + run.first_pass_s / groups) +
                       run.suffix_s - run.first_pass_s;
   if (done < best.finish) {
+    best.waits -= best.finish - done;
     best.finish = done;
     best.slice_layers = layers;
     best.layered_from = from;
@@ -167,6 +169,7 @@ Forecast follow_compute(const RunSnapshot& run, const Candidate& candidate,
     const double from = std::max<double>(run.front, chunk * chunk_tokens);
     if (from != end) {
       t += cost.passes(begin, end, run.step_tokens);
+      result.waits += std::max(0.0, below - t);
       t = std::max(t, below);
       begin = from;
     }
@@ -181,6 +184,7 @@ Forecast follow_compute(const RunSnapshot& run, const Candidate& candidate,
   }
   t += cost.passes(begin, end, run.step_tokens);
   result.compute_done = t;
+  result.waits += std::max(0.0, below - t);
   result.finish = std::max(t, below) + run.suffix_s;
   if (run.overlap_suffix && !holes) overlap_suffix(run, assignment, result);
   return result;

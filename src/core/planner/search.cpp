@@ -3,6 +3,7 @@
 #include "cake/detail/planner/search.hpp"
 
 #include <algorithm>
+#include <bit>
 
 #include "cake/detail/planner/tuning.hpp"
 
@@ -20,6 +21,7 @@ class Search {
     compare({0, 0, false});
     compare({n_, 0, false});
     if (first_landing() < best_.finish) try_lanes();
+    if (run_.n_lanes > 1) try_without_late_reads();
     best_ = follow(candidate_);
   }
 
@@ -34,29 +36,49 @@ class Search {
   }
   Forecast compare(const Candidate& candidate) {
     const Forecast found = follow(candidate);
-    if (found.finish < best_.finish) {
+    if (found.finish < best_.finish - margin_ * (best_.finish - run_.now)) {
       best_ = found;
       candidate_ = candidate;
     }
     return found;
   }
 
-  /// Bisection, then the neighbours of what it found.
-  void try_meet_points(LaneMask lanes, bool scarce_first) {
-    compare({0, lanes, scarce_first});
-    compare({n_, lanes, scarce_first});
+  /// Bisection by whether compute waits, then the neighbours of what it found.
+  void try_meet_points(LaneMask lanes, bool scarce_first, LaneMask waits_for = ~LaneMask{0}) {
+    compare({0, lanes, scarce_first, waits_for});
+    compare({n_, lanes, scarce_first, waits_for});
     std::uint32_t low = 0;
     std::uint32_t high = n_;
     while (high - low > 1 + n_ / kPlannerTuning.fine_search_chunks) {
       const std::uint32_t middle = (low + high) / 2;
-      const Forecast at = compare({middle, lanes, scarce_first});
-      const double hidden = run_.overlap_suffix ? run_.first_pass_s : 0;
-      (at.compute_done + hidden < at.loads_done ? low : high) = middle;
+      const Forecast at = compare({middle, lanes, scarce_first, waits_for});
+      (at.waits > kPlannerTuning.no_wait_s ? low : high) = middle;
     }
     const std::uint32_t below = kPlannerTuning.neighbours_below;
     const std::uint32_t end = std::min(n_, low + kPlannerTuning.neighbours_above);
     for (std::uint32_t meet = low > below ? low - below : 1; meet < end; ++meet) {
-      compare({meet, lanes, scarce_first});
+      compare({meet, lanes, scarce_first, waits_for});
+    }
+    if (passes_are_dear()) try_holes(lanes, scarce_first, waits_for);
+  }
+
+  /// A pass more costs as much as the tokens of a chunk do.
+  bool passes_are_dear() const {
+    return n_ <= kPlannerTuning.fine_search_chunks &&
+           run_.cost.pass(0, 1) > run_.cost.per_token * run_.chunk_tokens;
+  }
+
+  /// To compute all up to a hole may take fewer passes than to load what lies between two.
+  void try_holes(LaneMask lanes, bool scarce_first, LaneMask waits_for) {
+    std::uint32_t tried = 0;
+    bool before = true;
+    for (std::uint32_t i = 0; i < n_ && tried < kPlannerTuning.most_holes; ++i) {
+      const bool hole = !run_.chunks[i].begun && (run_.chunks[i].tiers & lanes) == 0;
+      if (hole && !before) {
+        compare({i, lanes, scarce_first, waits_for});
+        ++tried;
+      }
+      before = hole;
     }
   }
 
@@ -95,16 +117,63 @@ class Search {
   }
 
   /// A chunk that only slow lanes hold may be better computed: the slowest lanes are left out in turn, where that
-  /// leaves some chunk without a lane.
+  /// leaves some chunk without a lane. Where passes are dear, every set of a few lanes is tried: what matters then is
+  /// which chunks lie side by side.
   void try_lanes() {
+    const bool fine = run_.tier_sets.size() > 1 && n_ <= kPlannerTuning.fine_search_chunks;
+    const auto up = static_cast<std::uint32_t>(std::popcount(run_.up));
+    if (fine && passes_are_dear() && up <= kPlannerTuning.few_lanes) {
+      for (LaneMask lanes = run_.up; lanes != 0; lanes = (lanes - 1) & run_.up)
+        try_set(lanes, true);
+      return;
+    }
     std::uint32_t without = 0;
     for (LaneMask lanes = run_.up; lanes != 0; lanes &= ~slowest(lanes)) {
       const std::uint32_t n = sets_without_lane(lanes);
       if (lanes != run_.up && n == without) continue;
       without = n;
-      try_meet_points(lanes, false);
-      if (run_.tier_sets.size() > 1 && n_ <= kPlannerTuning.fine_search_chunks) {
-        try_meet_points(lanes, true);
+      try_set(lanes, fine);
+    }
+  }
+  void try_set(LaneMask lanes, bool fine) {
+    try_meet_points(lanes, false);
+    if (fine) try_meet_points(lanes, true);
+  }
+
+  /// When the last of what this lane reads will be resident, of what compute could have done by then; 0: none.
+  double late_landing(LaneId lane) const {
+    double latest = 0;
+    double done = run_.compute_free_at;
+    for (const ChunkLeft& left : run_.chunks) {
+      if ((left.on >> lane & 1) == 0 || !left.computable) continue;
+      const double begin = static_cast<double>(left.chunk) * run_.chunk_tokens;
+      done += run_.cost.pass(begin, begin + run_.chunk_tokens);
+      if (left.coming > done) latest = std::max(latest, left.coming);
+    }
+    return latest;
+  }
+
+  /// What a lane is reading may be later than compute would be with it, where others bring the rest: the latest
+  /// lanes are not waited for, in turn.
+  void try_without_late_reads() {
+    margin_ = kPlannerTuning.take_over_share;
+    LaneMask waits_for = ~LaneMask{0};
+    for (std::uint32_t left = run_.n_lanes; left > 1; --left) {
+      LaneMask lane = 0;
+      double latest = 0;
+      for (LaneId l = 0; l < run_.n_lanes; ++l) {
+        const double at = (waits_for >> l & 1) != 0 ? late_landing(l) : 0;
+        if (at > latest) {
+          latest = at;
+          lane = 1u << l;
+        }
+      }
+      if (lane == 0) return;
+      waits_for &= ~lane;
+      const LaneMask lanes = run_.up & waits_for;
+      try_meet_points(lanes, candidate_.scarce_first, waits_for);
+      if (candidate_.lanes != lanes) {
+        try_meet_points(candidate_.lanes, candidate_.scarce_first, waits_for);
       }
     }
   }
@@ -113,6 +182,7 @@ class Search {
   Assignment& scratch_;
   std::uint32_t n_;
   Candidate candidate_;
+  double margin_ = 0;  // share of the time left that a candidate must save
   Forecast best_;
   std::uint64_t visits_ = 0;
 };

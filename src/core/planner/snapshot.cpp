@@ -64,6 +64,7 @@ void take_reads(const RunView& view, Time now, RunSnapshot& out) {
           std::lower_bound(out.chunks.begin(), out.chunks.end(), flight.chunk,
                            [](const ChunkLeft& i, std::uint32_t c) { return i.chunk < c; });
       if (at == out.chunks.end() || at->chunk != flight.chunk) continue;
+      at->on |= static_cast<std::uint8_t>(1u << l);
       at->coming = std::max(at->coming, to_seconds(view.lane(l).resident_at(flight, now)));
     }
   }

@@ -82,13 +82,6 @@ void LinkEstimator::inserted(Time took) {
   last_insert_ = took;
 }
 
-Time LinkEstimator::ready_at(double more_bytes, Time now) const {
-  const double slow = slowdown(now);
-  const double ahead = slow > 1 ? static_cast<double>(bytes_in_flight_) : 0;
-  const Time base = slow > 1 ? now : std::max(link_free_, now);
-  return base + transfer((ahead + more_bytes) * slow) + rate_.latency + rate_.insert;
-}
-
 Time LinkEstimator::drained_at(Time now) const {
   return flights_.empty() ? now : resident_at(flights_.back(), now);
 }
@@ -102,11 +95,6 @@ Time LinkEstimator::resident_at(const Flight& flight, Time now) const {
     if (f.load == flight.load) break;
   }
   return now + transfer(bytes * slow) + rate_.insert;
-}
-
-Time LinkEstimator::transfer(double bytes) const {
-  const double s = bytes / rate_.bytes_per_second;
-  return s < 2e9 ? Time(static_cast<Time::rep>(s * 1e9)) : kFar;
 }
 
 std::vector<LinkEstimator::Flight>::iterator LinkEstimator::find(std::uint64_t load) {
@@ -125,12 +113,11 @@ void LinkEstimator::remove(std::vector<Flight>::iterator flight, Time now) {
   }
 }
 
-/// 1 while the oldest read is on time; else how many times slower than its rate the lane looks.
-double LinkEstimator::slowdown(Time now) const {
-  if (flights_.empty()) return 1;
+/// As slowdown(), once the oldest read should have landed.
+double LinkEstimator::late(Time now) const {
   const Flight& oldest = flights_.front();
   const Time grace = oldest.lands - oldest.issued;
-  if (now <= oldest.lands || now - oldest.lands <= grace / kLinkTuning.grace_divisor) return 1;
+  if (now - oldest.lands <= grace / kLinkTuning.grace_divisor) return 1;
   const double age = to_seconds(now - std::max(oldest.issued, last_landing_));
   return std::max(1.0, age * rate_.bytes_per_second / static_cast<double>(bytes_in_flight_));
 }

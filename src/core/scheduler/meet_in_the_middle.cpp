@@ -48,6 +48,18 @@ bool idle_lane(const RunView& view, LaneId lane) {
   return false;
 }
 
+/// The chunk is to be loaded, and no lane is at it.
+bool nobody_reads(const RunView& view, std::uint32_t chunk) {
+  const ChunkState state = view.state(chunk);
+  if (state != ChunkState::loading) return state == ChunkState::open;
+  for (LaneId l = 0; l < view.n_lanes(); ++l) {
+    for (const LinkEstimator::Flight& flight : view.lane(l).in_flight()) {
+      if (flight.chunk == chunk) return false;
+    }
+  }
+  return true;
+}
+
 /// Layers of one slice, so that it is worth its latency on this lane.
 std::uint32_t slice_layers(const RunView& view, LaneId lane) {
   const PrefillSpec& spec = view.spec();
@@ -118,7 +130,7 @@ std::uint32_t MeetInTheMiddleScheduler::end_of_step(const RunView& view, std::ui
   const std::uint32_t front = view.front();
   refresh(view, now, false);
   std::uint32_t end = reach(view, limit);
-  if (end != front || view.state(view.front_chunk()) != ChunkState::open) return end;
+  if (end != front || !nobody_reads(view, view.front_chunk())) return end;
   if (stuck(view)) planned_ = false;
   refresh(view, now, true);  // compute has nothing to do, and a lane is behind
   end = reach(view, limit);
@@ -173,11 +185,14 @@ Time MeetInTheMiddleScheduler::when_needed(const RunView& view, std::uint32_t en
 }
 
 /// Until the scheduler is asked again: the sooner the nearer the forecast end is, and less and less
-/// often after it.
+/// often after it; soon after loads that do not begin should be given up.
 Step MeetInTheMiddleScheduler::wait(Time now) const {
   const Time left = from_seconds(std::abs(schedule_.forecast.finish - to_seconds(now)));
-  return wait_until(now +
-                    std::max(kPlannerTuning.shortest_wait, left / kPlannerTuning.wait_divisor));
+  Time until = now + std::max(kPlannerTuning.shortest_wait, left / kPlannerTuning.wait_divisor);
+  if (waits_since_ != kNever && waits_until_ > now) {
+    until = std::min(until, now + kPlannerTuning.not_begun_polls * (waits_until_ - now));
+  }
+  return wait_until(until);
 }
 
 /// Compute waits for lanes that do not begin what they should read, for want of memory or of threads:
@@ -213,6 +228,7 @@ bool MeetInTheMiddleScheduler::suffix_may_follow(const RunView& view) {
     if (state == ChunkState::resident) continue;
     if (state != ChunkState::loading && state != ChunkState::inserting) return false;
     if (view.unloadable(ready_) || !view.layer_resident(ready_, 0)) return false;
+    if (schedule_.owner[ready_] == kCompute) return false;
   }
   return view.lost_chunks() == schedule_.assumptions.lost_chunks;
 }

@@ -14,6 +14,38 @@ namespace {
 detail::Schedule best(const Prompt& prompt, bool gated = false, const ComputeCost& cost = kCost) {
   return detail::search(snapshot_of(prompt, gated, cost));
 }
+
+/// The end by the best of all candidates that there are.
+double best_of_all(const detail::RunSnapshot& run) {
+  detail::Assignment scratch;
+  double least = 1e9;
+  const auto n = static_cast<std::uint32_t>(run.chunks.size());
+  for (detail::LaneMask lanes = 0; lanes <= run.up; ++lanes) {
+    for (detail::LaneMask waits_for = 0; waits_for <= run.up; ++waits_for) {
+      for (std::uint32_t meet = 0; meet <= n; ++meet) {
+        for (const bool scarce_first : {false, true}) {
+          least = std::min(least,
+                           forecast(run, {meet, lanes, scarce_first, waits_for}, scratch).finish);
+        }
+      }
+    }
+  }
+  return least;
+}
+
+/// All prompts of up to `most` chunks, by the tiers of each.
+template <class F>
+void for_each_prompt(std::uint32_t most, std::uint32_t n_tiers, F&& visit) {
+  for (std::uint32_t n = 1; n <= most; ++n) {
+    for (std::uint32_t bits = 0; bits < 1u << n * n_tiers; ++bits) {
+      std::string tiers;
+      for (std::uint32_t c = 0; c < n; ++c) {
+        tiers += static_cast<char>('0' + (bits >> c * n_tiers & ((1u << n_tiers) - 1)));
+      }
+      visit(tiers);
+    }
+  }
+}
 }  // namespace
 
 TEST_CASE("compute and loads meet where both end at once") {
@@ -54,6 +86,61 @@ TEST_CASE("a hole waits for the segment below it, which is loaded first") {
   const detail::Schedule schedule = best(prompt_of("110111", {4e-3}));
   CHECK(schedule.queues[0].whole == std::vector<std::uint32_t>{1, 0, 5, 4, 3});
   CHECK(schedule.forecast.finish == Approx(8e-3 + 16e-3 + 8e-3));
+}
+
+TEST_CASE("compute and loads meet in the middle below a hole, too") {
+  const detail::Schedule schedule = best(prompt_of("11111110", {15e-3}));
+  CHECK(schedule.candidate.meet == 3);
+  CHECK(schedule.forecast.waits == Approx(12e-3));
+  CHECK(schedule.forecast.finish == Approx(60e-3 + 24e-3));
+}
+
+TEST_CASE("no candidate ends before the one that the search finds, wherever the holes are") {
+  for (const double overhead : {0.0, 4e-3, 40e-3}) {
+    for (const std::uint32_t suffix : {8u, 100u}) {
+      for_each_prompt(6, 1, [&](const std::string& tiers) {
+        for (const double load : {0.5e-3, 3e-3, 13e-3, 15e-3, 16e-3, 24e-3, 48e-3, 160e-3}) {
+          for (const bool gated : {false, true}) {
+            const auto run =
+                snapshot_of(prompt_of(tiers, {load}, suffix), gated, {overhead, 1e-3, 0});
+            CAPTURE(overhead, suffix, tiers, load, gated);
+            REQUIRE(detail::search(run).forecast.finish <= best_of_all(run) * (1 + 1e-9));
+          }
+        }
+      });
+    }
+  }
+}
+
+TEST_CASE("no candidate ends before the one that the search finds on two lanes") {
+  for (const double overhead : {0.0, 4e-3, 40e-3}) {
+    for_each_prompt(4, 2, [&](const std::string& tiers) {
+      for (const double load : {3e-3, 13e-3, 24e-3}) {
+        for (const double other : {0.2, 1.0, 8.0}) {
+          const auto run =
+              snapshot_of(prompt_of(tiers, {load, load * other}), false, {overhead, 1e-3, 0});
+          CAPTURE(overhead, tiers, load, other);
+          REQUIRE(detail::search(run).forecast.finish <= best_of_all(run) * (1 + 1e-9));
+        }
+      }
+    });
+  }
+}
+
+TEST_CASE("what a slow lane is reading is taken over when the others bring the rest sooner") {
+  OwnState state(prompt_of("111121", {2e-3, 500e-3}));
+  state.load(4, {0, 4}, 1);
+  const detail::RunSnapshot run = snapshot_of(state.view());
+  const detail::Schedule schedule = detail::search(run);
+  CHECK(schedule.owner[4] == detail::kCompute);
+  CHECK(std::count(schedule.owner.begin(), schedule.owner.end(), 0) == 5);
+  CHECK(schedule.forecast.finish == Approx(best_of_all(run)));
+}
+
+TEST_CASE("a read that lands nearly as soon as compute would be done is waited for") {
+  OwnState state(prompt_of("111121", {2e-3, 18e-3}));
+  state.load(4, {0, 4}, 1);
+  CHECK(detail::search(snapshot_of(state.view())).owner[4] == detail::kNobody);
 }
 
 TEST_CASE("a gated suffix hides all but one layer of the last loads") {

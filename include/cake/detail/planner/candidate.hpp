@@ -21,6 +21,8 @@ struct Candidate {
   LaneMask lanes = 0;
   /// Chunks that few lanes hold are assigned before the others.
   bool scarce_first = false;
+  /// Compute takes over what other lanes than these are reading.
+  LaneMask waits_for = ~LaneMask{0};
 };
 
 }  // namespace cake::inline CAKE_ABI::detail

@@ -18,6 +18,7 @@ struct Forecast {
   double finish = 1e9;             // of the run
   double compute_done = 0;         // compute has done its chunks
   double loads_done = 0;           // the last load is resident
+  double waits = 0;                // in which compute has nothing to do, all together; not a moment
   std::uint32_t slice_layers = 0;  // layers of one slice of the last loads; 0: they come whole
   double layered_from = 0;         // loads that begin later than this come layer by layer
 };

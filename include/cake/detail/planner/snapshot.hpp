@@ -28,6 +28,7 @@ struct ChunkLeft {
   std::uint8_t tiers = 0;   // bit set of those that can read what is left of it
   bool computable = false;  // nobody inserts into it
   bool begun = false;       // some of its layers have been requested
+  std::uint8_t on = 0;      // bit set of the lanes that read some of it now
   float bytes = 0;          // that have not been requested
   double coming = 0;        // seconds: what has been requested will be resident then
 };

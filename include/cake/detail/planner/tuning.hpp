@@ -36,6 +36,8 @@ struct PlannerTuning {
   std::int64_t wait_divisor = 4;
   /// Compute waits for loads that do not begin this many times as long as all loads should take.
   std::int64_t not_begun_factor = 2;
+  /// and is asked again after so many times what is left of that, at the latest.
+  std::int64_t not_begun_polls = 4;
 
   // ---- steps ---
 
@@ -63,10 +65,18 @@ struct PlannerTuning {
 
   /// With more chunks left, meet points are compared less finely and scarce chunks are not assigned first.
   std::uint32_t fine_search_chunks = 512;
+  /// Seconds of waiting that count as none.
+  double no_wait_s = 1e-9;
   /// Candidates around the meet point that bisection finds: so many below,
   std::uint32_t neighbours_below = 1;
   /// and so many from it on.
   std::uint32_t neighbours_above = 3;
+  /// Holes up to which all is computed in some candidate, where passes are dear.
+  std::uint32_t most_holes = 8;
+  /// Of so many lanes every set is tried where passes are dear.
+  std::uint32_t few_lanes = 3;
+  /// Share of the time left that it must save to take over what is being read already.
+  double take_over_share = 0.05;
 };
 inline constexpr PlannerTuning kPlannerTuning;
 
