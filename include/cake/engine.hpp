@@ -168,7 +168,13 @@ class LayerGate {
 ///     static constexpr bool insert_on_caller = true;
 ///
 /// extract refuses tokens whose KV was never computed or inserted (invalid_argument): bytes that
-/// happen to lie there would be stored, and served to others.
+/// happen to lie there would be stored, and served to others. So it does with KV that has left its
+/// window, and with a state at a token where none was kept.
+///
+/// Of a window, KV of the last tokens alone is inserted, before or while steps far below it run:
+/// keep it apart from theirs. Of a state kind, a slice has the state at slice.tokens.end. Keep what
+/// is inserted until a step begins there, and go on from it; a step that begins where the last one
+/// ended goes on from that one's state.
 ///
 /// Needs:   memory for the slice's tokens is allocated; nobody else writes that slice meanwhile
 /// Thread:  insert runs on a lane thread, beside prefill of other chunks, or on the one that drives

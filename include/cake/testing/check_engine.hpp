@@ -174,8 +174,7 @@ Failures check(C& engine, Tokens prompt, bool same_bytes = true) {
       while (gate.entered() <= l && !ended) std::this_thread::yield();
       const Slice layer{0, front.tokens, {l, l + 1}};
       detail::kit::Runs one(layout, layer);
-      std::memcpy(one.bytes().data(), front_kv.bytes().data() + l * one.bytes().size(),
-                  one.bytes().size());
+      one.copy_layer(l, front_kv);
       if constexpr (!detail::inserts_on_caller<C>()) {
         expect(await_completion(engine.insert(layer, one.const_view())).has_value(),
                "a layer is inserted while a step waits for it");
