@@ -17,6 +17,7 @@
 #include "cake/storage/memory.hpp"
 #include "cake/storage/posix.hpp"
 #include "cake/storage/throttled.hpp"
+#include "cake/testing/check_engine.hpp"
 #include "catch.hpp"
 
 using namespace std::chrono_literals;
@@ -328,6 +329,41 @@ TEST_CASE("KV of every kind that one process saved gives another one the same lo
     REQUIRE(alone.prefill(prompt(), {0, kTokens}));
     CHECK(same_bits(engine.logits(), alone.logits()));
     std::filesystem::remove_all(directory);
+  });
+}
+
+TEST_CASE("the conformance kit takes engines with every kind of KV") {
+  for_each_model([](const models::NamedModel& named) {
+    Engine engine(named.model, named.name, kTokens + 1);
+    engine.clear();
+    const bool limited = !cake::ChunkGeometry(engine.layout(), kChunk).reaches().empty();
+    const auto tokens = prompt();
+    for (const std::string& failure : cake::testing::check(engine, tokens)) {
+      INFO(failure);
+      CHECK(limited);
+    }
+    for (const std::string& failure :
+         cake::testing::check_windows_and_states(engine, tokens, kChunk)) {
+      if (limited) FAIL_CHECK(failure);
+    }
+  });
+}
+
+/// Goes on from whatever state it has.
+struct IgnoresStates : Engine {
+  using Engine::Engine;
+  cake::Status insert(const cake::Slice& slice, const cake::KvView& from) {
+    if (slice.layers.begin == 0) return {};  // layer 0 has a state, or a window
+    return Engine::insert(slice, from);
+  }
+};
+
+TEST_CASE("the conformance kit finds an engine that drops inserted windows or states") {
+  for_each_model([](const models::NamedModel& named) {
+    if (models::layout_of(named.model).kind(0).reach() == cake::KvLayerKind::kAll) return;
+    IgnoresStates engine(named.model, named.name, kTokens + 1);
+    engine.clear();
+    CHECK_FALSE(cake::testing::check_windows_and_states(engine, prompt(), kChunk).empty());
   });
 }
 

@@ -59,6 +59,16 @@ inline KvLayout only(const KvLayout& layout, LayerRange layers) {
   return some;
 }
 
+/// Layers have windows or states.
+inline bool is_limited(const KvLayout& layout) {
+  for (std::uint32_t l = 0; l < layout.n_layers; ++l) {
+    if (layout.kind(l).reach() != KvLayerKind::kAll) return true;
+  }
+  return false;
+}
+inline constexpr char kLimited[] =
+    "layout: it has windows or states, which check_windows_and_states() checks";
+
 /// Memory for the runs of one slice.
 class Runs {
  public:
