@@ -79,7 +79,7 @@ void PrefillState::done(std::uint64_t id, std::uint32_t tokens, Errc code, Time 
   code = checked(code, ran);
   if (code != Errc::ok) {
     log_.step_voided(ran);
-    chunks_.release(ran.tokens);
+    release(ran.tokens);
     if (code != Errc::superseded && status_ == Errc::ok) fail(code);
     return;
   }
@@ -88,7 +88,7 @@ void PrefillState::done(std::uint64_t id, std::uint32_t tokens, Errc code, Time 
     if (id != next_step_) {
       return break_rule("a step that another one follows did less than it was asked for");
     }
-    chunks_.release({end, ran.tokens.end});
+    release({end, ran.tokens.end});
   }
   const TokenRange computed{ran.tokens.begin, end};
   log_.step_computed(ran, computed, now);
@@ -271,6 +271,18 @@ void PrefillState::renew_needs(std::uint32_t chunk) {
     }
   }
   chunks_.advance();
+}
+
+/// Compute does not have these tokens any more. The next chunk above that is compute's may have
+/// counted on them.
+void PrefillState::release(TokenRange tokens) {
+  const PrefillSpec& s = spec();
+  chunks_.release(tokens);
+  bool loads = false;
+  for (std::uint32_t c = s.chunk_of(tokens.begin); !s.reaches.empty() && c < s.end_chunk; ++c) {
+    if (loads && chunks_.computes(c)) return renew_needs(c);
+    loads = loads || !chunks_.computes(c);
+  }
 }
 
 void PrefillState::take_front() {

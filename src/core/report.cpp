@@ -180,10 +180,11 @@ std::string PrefillReport::timeline(std::size_t width) const {
     char mark = 's';
     if (chunk < chunks.size()) {
       const Source source = chunks[chunk].source;
-      mark = source == Source::loaded     ? '='
-             : source == Source::resident ? 'r'
-             : source == Source::computed ? '#'
-                                          : '?';
+      mark = source == Source::loaded          ? '='
+             : source == Source::resident      ? 'r'
+             : source == Source::computed      ? '#'
+             : source == Source::out_of_window ? 'w'
+                                               : '?';
     }
     tokens[i] = mark;
   }
@@ -192,6 +193,7 @@ std::string PrefillReport::timeline(std::size_t width) const {
                 seconds_of(ttft));
   text += line;
   text += "           # compute  = load  s suffix  + gated pass  x dropped  r resident\n";
+  if (tokens_out_of_window != 0) text += "           w below every window\n";
   return text;
 }
 

@@ -189,6 +189,9 @@ inline SimulationResult mixed_run(std::uint64_t seed) {
   SimulationResult result = simulate(spec, MeetInTheMiddleScheduler(wild_options(seed, spec)));
   SimulationSpec plain = spec;
   plain.faulty_scheduler = true;  // it may dawdle
+  if (result.violation.empty() && result.report.has_bound() && result.report.bound_ratio() < 1) {
+    result.violation = "a run is below its bound";
+  }
   if (!result.violation.empty()) return result;
   SimulationResult other;
   if (seed % 4 == 0) {

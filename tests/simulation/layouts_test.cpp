@@ -36,6 +36,15 @@ TEST_CASE("wild prefills with planes, windows and states of any kind keep every 
   CHECK(gated > 100);
 }
 
+TEST_CASE("chunks that a step gives back undone are loaded with what a hole above needs of them") {
+  const SimulationSpec spec = mixed_spec(9503);  // its engine does less than it is asked
+  MeetOptions options;
+  options.cost = spec.cost;
+  const SimulationResult result = simulate(spec, MeetInTheMiddleScheduler(options));
+  CHECK(result.violation == "");
+  CHECK(result.report.chunks_extended > 1);
+}
+
 /// A prompt of ten chunks of 16 tokens whose four layers need all tokens, 40, 20 and a state.
 struct Small {
   Small() {

@@ -347,6 +347,11 @@ MUTANTS = [
          "  refresh_state(chunk);\n"
          "}\n")],
      *LAYOUTS),
+    ("chunks that compute gives back keep to what was needed of them before", [
+        ("    if (loads && chunks_.computes(c)) return renew_needs(c);\n",
+         "")],
+     "simulation/layouts_test.cpp",
+     "chunks that a step gives back undone are loaded with what a hole above needs of them"),
     ("a chunk whose object lacks a window is taken for context", [
         ("      lose(c);\n"
          "      above = s.chunk_range(c).begin;",

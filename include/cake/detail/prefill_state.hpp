@@ -119,6 +119,7 @@ class CAKE_API PrefillState {
   void refresh_state(std::uint32_t chunk);
   void lose(std::uint32_t chunk);
   void renew_needs(std::uint32_t chunk);
+  void release(TokenRange tokens);
   void release_starved();
   bool all_down() const;
   Errc checked(Errc code, const RunningStep& ran);

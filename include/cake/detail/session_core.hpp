@@ -190,7 +190,11 @@ class SessionCore {
     question.now = now;
     if (!may_ask(lane)) return question;
     question.load = next_rest(lane);
-    if (question.load) return question;
+    if (question.load) {
+      if (question.load->deadline == kNever)
+        question.load->deadline = late_deadline(*question.load, lane, now);
+      return question;
+    }
     if (!update()) throw std::bad_alloc();
     question.ask = true;
     return question;
@@ -202,6 +206,7 @@ class SessionCore {
     if (!may_ask(lane) || (!question.ask && !question.load)) return std::nullopt;
     const bool rest = question.load.has_value();
     std::optional<LoadRequest> load = rest ? question.load : answer;
+    if (load && !state_.spec().reaches.empty()) leave_out_unneeded(load->slice);
     if (!load || !may_load(state_.view(), *load, lane)) {
       if (load && question.version != version()) return std::nullopt;
       if (load) ++scheduler_faults_;
@@ -271,6 +276,8 @@ class SessionCore {
  private:
   static constexpr std::uint32_t kRestReserve = 64;
   static constexpr int kStaleAnswers = 8;
+  static constexpr Time kLateFloor = std::chrono::milliseconds(500);
+  static constexpr double kLateFactor = 8;
   static constexpr Time kMemoryWait = std::chrono::seconds(1);
   static constexpr Time kMemoryPause = std::chrono::milliseconds(1);
 
@@ -302,6 +309,22 @@ class SessionCore {
       }
     }
     return std::nullopt;
+  }
+
+  /// Of a read that no scheduler has set one for.
+  Time late_deadline(const LoadRequest& load, LaneId lane, Time now) const {
+    if (state_.spec().reaches.empty()) return kNever;
+    const LinkEstimator& link = view().lane(lane);
+    const auto bytes = static_cast<double>(state_.spec().read_bytes(load.slice.layers));
+    const double expected = to_seconds(link.ready_at(bytes, now) - now);
+    return read_deadline(now, kLateFloor, kLateFactor * expected, link.rate().measured);
+  }
+
+  /// A scheduler may ask for whole chunks, whatever is needed of them.
+  void leave_out_unneeded(Slice& slice) const {
+    const PrefillSpec& spec = state_.spec();
+    if (slice.chunk >= spec.end_chunk || slice.layers.end > spec.n_layers) return;
+    slice.layers.end = std::min(slice.layers.end, view().layers_needed(slice.chunk));
   }
 
   /// Layers that turned out to be needed are read without asking the scheduler, which may have done
