@@ -79,7 +79,7 @@ MUTANTS = [
          "  log_.read_failed(entry, code, now);\n"
          "  if (entry.holds_claim()) {\n")]),
     ("the rest of a short step is kept as computed", [
-        ("    chunks_.release({end, ran.tokens.end});\n",
+        ("    release({end, ran.tokens.end});\n",
          "")]),
     ("a failed insert counts as good", [
         ("  if (!ok) {\n"
