@@ -217,7 +217,7 @@ struct EngineAbilities {
   /// a step, and each chunk that has landed keeps its staging memory until then. An engine that
   /// copies the bytes aside in insert and hands them over at the next prefill does not pay it.
   bool insert_on_caller = false;
-  /// insert and gates get whole chunks only, all layers at once, however little staging memory
+  /// insert and gates get whole chunks only, all layers that are needed at once, however little staging memory
   /// there is. Such an engine gets no gated steps.
   bool whole_chunks = false;
   /// Whether steps may be gated. Not set: if prefill() takes a LayerGate. An engine without a
@@ -244,7 +244,13 @@ struct EngineAbilities {
 /// whole chunks unless the engine takes gated steps or staging memory has no room for one.
 ///
 /// extract refuses tokens whose KV was never computed or inserted (invalid_argument): bytes that
-/// happen to lie there would be stored, and served to others.
+/// happen to lie there would be stored, and served to others. So it does with KV that has left its
+/// window, and with a state at a token where none was kept.
+///
+/// Of a window, KV of the last tokens alone is inserted, before or while steps far below it run:
+/// keep it apart from theirs. Of a state kind, a slice has the state at slice.tokens.end. Keep what
+/// is inserted until a step begins there, and go on from it; a step that begins where the last one
+/// ended goes on from that one's state.
 ///
 /// Needs:   memory for the slice's tokens is allocated; nobody else writes that slice meanwhile
 /// Thread:  insert runs on a lane thread, beside prefill of other chunks and beside other inserts,

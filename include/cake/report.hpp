@@ -17,7 +17,8 @@
 
 namespace cake::inline CAKE_ABI {
 
-enum class Source : std::uint8_t { none, resident, computed, loaded };
+/// out_of_window: no step needs anything of it.
+enum class Source : std::uint8_t { none, resident, computed, loaded, out_of_window };
 
 struct ChunkReport {
   Source source = Source::none;
@@ -54,7 +55,8 @@ struct CAKE_API PrefillReport {
   Status lookup;
   /// The first failure of a read or insert. Its chunk was computed.
   Status load_error;
-  /// `stored` is empty here: it belonged to the session.
+  /// `stored` and the other spans are empty here: they belonged to the session. Where layers have
+  /// windows or states, the sizes count the other layers alone.
   PrefillSpec spec;
   Time ttft{0};
   /// Time for hashing and lookup, part of TTFT.
@@ -62,10 +64,18 @@ struct CAKE_API PrefillReport {
   std::uint32_t tokens_resident = 0;
   std::uint32_t tokens_computed = 0;
   std::uint32_t tokens_loaded = 0;
+  /// Of chunks that lie below every window, in a model whose layers all have windows or states.
+  std::uint32_t tokens_out_of_window = 0;
   /// Bytes read from the store, including reads whose data was discarded.
   std::uint64_t bytes_read = 0;
+  /// Bytes of windows and states that no step needs, of chunks that were loaded or lie below every
+  /// window: they were not read for that.
+  std::uint64_t bytes_out_of_window = 0;
   /// Chunks below the last stored one that had to be computed because no load brought them.
   std::uint32_t chunks_recomputed = 0;
+  /// Chunks of which windows or states were read after all, since compute had to begin above them at
+  /// a token that nobody had thought of: a load above had failed.
+  std::uint32_t chunks_extended = 0;
   /// Reads that ended with an error, a wrong digest or a missed deadline.
   std::uint32_t failed_loads = 0;
   /// Reads whose chunk compute took over.

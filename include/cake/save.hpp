@@ -40,6 +40,7 @@ struct SaveReport {
   std::uint32_t written = 0;  // chunks that the store holds now, and did not before
   std::uint32_t present = 0;  // were stored already
   std::uint32_t failed = 0;   // chunks that are not stored: status says why the first one is not
+  std::uint32_t partial = 0;  // of those written: without windows or states that the engine has not
   std::uint64_t bytes = 0;    // of the chunks written
 };
 
@@ -86,6 +87,7 @@ class SaveRun {
     root_ = root_key(fingerprint_, layout_, chunks_.chunk_tokens, chunks_.salt);
     keys_ = prefix_chain(root_, tokens_, chunks_.chunk_tokens, chunks_.extra);
     written_.reserve(keys_.size());
+    sizes_.reserve(keys_.size());
     return {};
   }
 
@@ -97,11 +99,12 @@ class SaveRun {
       return stored.error();
     }
     ChunkWriter writer(layout_, chunks_.chunk_tokens);
-    const std::uint64_t size = writer.geometry().object_bytes();
+    const ChunkGeometry& geometry = writer.geometry();
     std::uint32_t refused = 0;
     for (std::uint32_t c = 0; c < keys_.size(); ++c) {
       const StoredChunk there = c < stored->size() ? (*stored)[c] : StoredChunk{};
-      if (there.stored() && there.size == size) {
+      const std::uint32_t held = there.stored() ? geometry.held_by(there.size) : 0;
+      if (held == layout_.n_layers) {
         ++report_.present;
         continue;
       }
@@ -110,26 +113,78 @@ class SaveRun {
         if (refused < kWritesRefused) return Error{Errc::canceled, 0, "save"};
         return {};
       }
-      // What is there under this key is not a chunk of this layout, and would stay for ever.
-      if (there.size != 0)
-        (void)guarded(Errc::io, "erase", [&] { return storage_.erase(keys_[c]); });
-      if (!save_chunk(writer, c, refused)) ++report_.failed;
+      save_chunk(writer, c, there, held, refused);
     }
     return {};
   }
 
-  bool save_chunk(ChunkWriter& writer, std::uint32_t c, std::uint32_t& refused) {
-    const std::uint32_t begin = c * chunks_.chunk_tokens;
-    const TokenRange range{begin, begin + chunks_.chunk_tokens};
-    const Status extracted = guarded(Errc::device, "save: extract", [&] {
-      return await_completion(
-          memory_.extract(Slice{c, range, {0, layout_.n_layers}}, writer.payload()));
-    });
-    if (!extracted) return note(extracted.error()), false;
+  TokenRange range_of(std::uint32_t c) const {
+    return {c * chunks_.chunk_tokens, (c + 1) * chunks_.chunk_tokens};
+  }
+
+  /// Counts the chunk, of which the store holds `held` layers already.
+  void save_chunk(ChunkWriter& writer, std::uint32_t c, const StoredChunk& there,
+                  std::uint32_t held, std::uint32_t& refused) {
+    Status why;
+    const std::uint32_t got = extract(writer, c, why);
+    if (held != 0 && got <= held) {
+      ++report_.present;
+      return;
+    }
+    if (got == 0) {
+      note(why.error());
+      ++report_.failed;
+      return;
+    }
+    // What is there under this key is not a chunk of this layout, or holds less than there is now,
+    // and would stay for ever.
+    if (there.size != 0) (void)guarded(Errc::io, "erase", [&] { return storage_.erase(keys_[c]); });
+    if (!write_chunk(writer, c, got, refused)) {
+      ++report_.failed;
+    } else if (got < layout_.n_layers) {
+      ++report_.partial;
+    }
+  }
+
+  /// Layers that the engine gives of the chunk, as many as an object may hold: those that need all
+  /// tokens, then what it still has of windows and states. 0: not even those; `why` is its error.
+  std::uint32_t extract(ChunkWriter& writer, std::uint32_t c, Status& why) {
+    const ChunkGeometry& geometry = writer.geometry();
+    std::uint32_t got = 0;
+    for (const std::uint32_t next : geometry.held_counts()) {
+      why = extract_layers(writer, c, {got, next});
+      if (!why) {
+        const bool gone = why.code() == Errc::not_found || why.code() == Errc::invalid_argument;
+        return gone ? got : 0;
+      }
+      got = next;
+    }
+    return got;
+  }
+
+  /// Positions of stored_order(), in one call for each run of the model's layers.
+  Status extract_layers(ChunkWriter& writer, std::uint32_t c, LayerRange positions) {
+    const KvRuns& runs = writer.geometry().runs();
+    for (std::uint32_t at = positions.begin; at < positions.end;) {
+      const std::uint32_t first = runs.layer_at(at++);
+      LayerRange layers{first, first + 1};
+      for (; at < positions.end && runs.layer_at(at) == layers.end; ++at) ++layers.end;
+      const Status status = guarded(Errc::device, "save: extract", [&] {
+        return await_completion(memory_.extract(Slice{c, range_of(c), layers}, writer.payload()));
+      });
+      if (!status) return status;
+    }
+    return {};
+  }
+
+  bool write_chunk(ChunkWriter& writer, std::uint32_t c, std::uint32_t held,
+                   std::uint32_t& refused) {
+    const TokenRange range = range_of(c);
     const auto object = guarded(Errc::io, "save", [&] {
-      return writer.finish({keys_[c], c == 0 ? root_ : keys_[c - 1], fingerprint_,
-                            tenant_tag(chunks_.salt), range.begin,
-                            tokens_.subspan(range.begin, range.size()), writer.geometry()});
+      return writer.finish(
+          {keys_[c], c == 0 ? root_ : keys_[c - 1], fingerprint_, tenant_tag(chunks_.salt),
+           range.begin, tokens_.subspan(range.begin, range.size()), writer.geometry()},
+          held);
     });
     if (!object) return note(object.error()), false;
     const Status written = guarded(Errc::io, "save: write", [&] {
@@ -138,7 +193,7 @@ class SaveRun {
     refused = written ? 0 : written.code() == Errc::out_of_memory ? kWritesRefused : refused + 1;
     if (!written) return note(written.error()), false;
     written_.push_back(keys_[c]);
-    object_bytes_ = object->size();
+    sizes_.push_back(object->size());
     return true;
   }
 
@@ -149,10 +204,11 @@ class SaveRun {
         guarded(Errc::io, "save: lookup", [&] { return storage_.lookup(written_); });
     std::uint32_t there = 0;
     for (std::size_t i = 0; stored && i < std::min(stored->size(), written_.size()); ++i) {
-      there += (*stored)[i].stored() && (*stored)[i].size == object_bytes_ ? 1 : 0;
+      if (!(*stored)[i].stored() || (*stored)[i].size != sizes_[i]) continue;
+      ++there;
+      report_.bytes += sizes_[i];
     }
     report_.written = there;
-    report_.bytes = there * object_bytes_;
     const auto lost = static_cast<std::uint32_t>(written_.size()) - there;
     report_.failed += lost;
     if (!stored) return stored.error();
@@ -175,7 +231,7 @@ class SaveRun {
   ChunkKey root_;
   std::vector<ChunkKey> keys_;
   std::vector<ChunkKey> written_;
-  std::uint64_t object_bytes_ = 0;
+  std::vector<std::uint64_t> sizes_;  // of those written
 };
 
 /// The prompt that a session ran last: what an engine is known to hold.
@@ -258,7 +314,9 @@ inline SaveReport save_refused(const Error& why, Tokens tokens, const ChunkOptio
 }  // namespace detail
 
 /// Stores every full chunk of `tokens` that is not stored yet. Their KV must be resident in the
-/// engine; nobody checks that here. A chunk that cannot be extracted or written does not keep the
+/// engine; nobody checks that here. Windows and states that extract() refuses with not_found or
+/// invalid_argument are left out of their chunk, which is stored without them; a later save that
+/// finds them puts them in. A chunk that cannot be extracted or written does not keep the
 /// others from being saved, but a store without room, or one that refuses three in a row, ends it.
 ///
 /// Errors:  in the report, whatever engine and store do; none is thrown

@@ -57,6 +57,12 @@ struct PrefillSpec {
   bool whole_chunks = false;
   std::uint32_t smallest_step = 1;
   std::uint32_t max_overlap_tokens = ~std::uint32_t{0};
+  /// KvLayerKind::reach() of each layer, the widest first, [n_layers]; empty: a step needs all
+  /// layers of every chunk below it. Where it is not, layers in reads are counted as positions of
+  /// KvLayout::stored_order().
+  std::span<const std::uint32_t> reaches;
+  /// Position of each of the model's layers, [n_layers]; empty: its number.
+  std::span<const std::uint32_t> positions;
 
   /// First token behind the stored chunks; never the prompt's end, since its last token is always
   /// computed: its logits are wanted.
@@ -93,6 +99,29 @@ struct PrefillSpec {
   constexpr Slice whole(std::uint32_t chunk) const {
     return {chunk, object_range(chunk), {0, n_layers}};
   }
+  constexpr std::uint32_t position(std::uint32_t layer) const {
+    return positions.empty() ? layer : positions[layer];
+  }
+  /// How many layers, the first ones, a step needs of a chunk that ends at `end` when it begins at
+  /// `begin`, at or above that, and all between is not computed.
+  constexpr std::uint32_t layers_needed(std::uint32_t end, std::uint32_t begin) const {
+    if (reaches.empty()) return n_layers;
+    const std::uint32_t behind = begin > end ? begin - end : 0;
+    std::uint32_t n = 0;
+    while (n < n_layers && reaches[n] > behind) ++n;
+    return payload_bytes({0, n}) == 0 ? 0 : n;
+  }
+  /// Layers that the stored object holds; 0: it is absent.
+  constexpr std::uint32_t layers_held(std::uint32_t chunk) const {
+    return stored[chunk].stored() ? std::min(stored[chunk].layers, n_layers) : 0;
+  }
+  /// Tokens that the widest window reaches back over; 0: there is none.
+  constexpr std::uint32_t widest_window() const {
+    for (const std::uint32_t reach : reaches) {
+      if (reach != ~0u) return reach;
+    }
+    return 0;
+  }
 };
 
 /// Only the holder of a chunk's claim writes its KV: the lanes that load it, or compute.
@@ -101,7 +130,7 @@ enum class ChunkState : std::uint8_t {
   loading,    // some of its slices are being read
   inserting,  // bytes are on their way into KV: cannot be taken over
   computing,  // claimed by a step
-  resident,   // KV is there
+  resident,   // all KV is there that is needed of it
   hole,       // cannot be loaded: only compute can fill it
 };
 
@@ -140,6 +169,7 @@ struct RunTables {
   std::vector<std::uint8_t> parsed;            // [end_chunk] header and tables are known
   std::vector<std::uint8_t> unloadable;        // [end_chunk] never to be loaded (again)
   std::vector<std::uint16_t> issued;           // [end_chunk] layers asked for
+  std::vector<std::uint16_t> needed;           // [end_chunk] layers that a load has to bring
   std::vector<std::uint64_t> layers_resident;  // [end_chunk][layer_words] bit set
   std::vector<std::uint32_t> next_absent;      // [end_chunk] at the start
   std::vector<std::uint32_t> next_stored;      // [end_chunk] at the start
@@ -155,6 +185,7 @@ struct RunTables {
   std::uint32_t loaded_chunks = 0;
   std::uint32_t inserting_chunks = 0;
   std::uint32_t holes = 0;
+  std::uint32_t context_from = 0;  // token, at or below the front
   bool may_gate = false;
 };
 
@@ -172,6 +203,9 @@ class RunView {
   /// order.
   std::uint32_t front() const { return t_->front; }
   std::uint32_t front_chunk() const { return t_->spec.chunk_of(t_->front); }
+  /// Where compute would have to begin to compute the front's tokens: the front, unless what was
+  /// loaded below it lacks windows or states that are needed so far back alone.
+  std::uint32_t context_from() const { return t_->context_from; }
   /// First token at or above the prefix's end that no step has claimed.
   std::uint32_t suffix_front() const { return t_->suffix_front; }
   /// The engine takes a gated step now.
@@ -207,6 +241,14 @@ class RunView {
   }
   /// Layers of a chunk that have been asked for; always the first ones.
   std::uint32_t layers_issued(std::uint32_t chunk) const { return t_->issued[chunk]; }
+  /// Layers of a chunk that a load has to bring, always the first ones: those that the next step
+  /// above it needs which does not follow a computed chunk. More, once such a step begins lower than
+  /// was thought.
+  std::uint32_t layers_needed(std::uint32_t chunk) const { return t_->needed[chunk]; }
+  /// All of a chunk that a load has to bring.
+  Slice whole(std::uint32_t chunk) const {
+    return {chunk, t_->spec.object_range(chunk), {0, t_->needed[chunk]}};
+  }
   /// Its header and tables are known, so that further slices may be asked for.
   bool parsed(std::uint32_t chunk) const { return t_->parsed[chunk] != 0; }
   /// It will never be loaded (again): absent, failed, or taken over. Inserts may still run.
@@ -215,10 +257,11 @@ class RunView {
   std::span<const RunningStep> running() const { return t_->running; }
   const FinishedStep& finished() const { return t_->finished; }
 
+  /// KV of one of the model's layers is there, or is not needed.
   bool layer_resident(std::uint32_t chunk, std::uint32_t layer) const {
-    const std::uint64_t word =
-        t_->layers_resident[std::size_t{chunk} * t_->layer_words + layer / 64];
-    return (word >> (layer % 64) & 1) != 0;
+    const std::uint32_t at = t_->spec.position(layer);
+    const std::uint64_t word = t_->layers_resident[std::size_t{chunk} * t_->layer_words + at / 64];
+    return at >= t_->needed[chunk] || (word >> (at % 64) & 1) != 0;
   }
 
  private:

@@ -44,6 +44,8 @@ struct LayerRange {
 
 /// Some layers of one chunk: the unit of loading. `tokens` are the positions of the whole chunk.
 /// Where the chunk ends with the prompt that includes the last token, which is then computed again.
+/// An engine is given the model's layers; in reads, and all that schedulers see, they are positions
+/// of KvLayout::stored_order(), which is the same unless the layout has windows or states.
 struct Slice {
   std::uint32_t chunk = 0;
   TokenRange tokens;
@@ -52,10 +54,11 @@ struct Slice {
 };
 
 /// The answer of a store's lookup for one chunk. `size` is the number of bytes of the stored object
-/// (0: absent), `tiers` the bit set of the tiers that hold it.
+/// (0: absent), `tiers` the bit set of the tiers that hold it. A store leaves `layers` alone.
 struct StoredChunk {
   std::uint64_t size = 0;
   std::uint32_t tiers = 0;
+  std::uint32_t layers = ~0u;  // that it holds, the first of KvLayout::stored_order(); at most all
   constexpr bool stored() const { return size != 0 && tiers != 0; }
 };
 

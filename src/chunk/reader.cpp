@@ -73,13 +73,18 @@ Status check_identity(const wire::Header& header, const ChunkIdentity& expected)
 /// Every size and offset has exactly one right value, so nothing is ever computed from a wrong one.
 Status check_sizes(const wire::Header& header, std::uint64_t object_size,
                    const ChunkGeometry& geometry) {
-  if (header.object_bytes != geometry.object_bytes()) {
+  const std::uint32_t held = geometry.held_by(header.object_bytes);
+  if (held == 0 || header.held != (held == header.n_layers ? 0 : held)) {
     return corrupt("the header's object size is wrong");
+  }
+  // Whole, but not the object that was looked up: a save has put one with other layers there.
+  if (object_size != header.object_bytes && geometry.held_by(object_size) != 0) {
+    return Error{Errc::not_found, 0, "the object was replaced by one that holds other layers"};
   }
   if (object_size != header.object_bytes) return corrupt("the object is truncated or has grown");
   if (header.payload_begin != geometry.head_bytes() ||
-      header.payload_bytes != geometry.payload_end() - geometry.head_bytes() ||
-      header.raw_bytes != geometry.raw_bytes()) {
+      header.payload_bytes != geometry.payload_end(held) - geometry.head_bytes() ||
+      header.raw_bytes != geometry.raw_bytes(held)) {
     return corrupt("the header's payload range is wrong");
   }
   if (header.n_extents != geometry.n_extents() || header.n_digests != geometry.n_digests() ||
@@ -92,9 +97,10 @@ Status check_sizes(const wire::Header& header, std::uint64_t object_size,
   return {};
 }
 
-Status check_extents(ConstBytes head, const ChunkGeometry& geometry) {
+Status check_extents(ConstBytes head, const ChunkGeometry& geometry, std::uint32_t held) {
   std::uint64_t at = geometry.extents_offset();
-  for (std::uint32_t layer = 0; layer < geometry.layout().n_layers; ++layer) {
+  for (std::uint32_t position = 0; position < held; ++position) {
+    const std::uint32_t layer = geometry.runs().layer_at(position);
     for (std::uint32_t p = 0; p < geometry.runs().n_planes(layer);
          ++p, at += sizeof(wire::Extent)) {
       const auto extent = load<wire::Extent>(head, at);
@@ -109,6 +115,13 @@ Status check_extents(ConstBytes head, const ChunkGeometry& geometry) {
       if (extent.offset != right.offset) return corrupt("an extent is not where it belongs");
       if (extent != right) return corrupt("an extent has a wrong size or shape");
     }
+  }
+  const std::uint64_t digests =
+      geometry.digests_offset() +
+      std::uint64_t{4} * geometry.first_digest(geometry.runs().first_at(held));
+  if (!all_zero(head.subspan(at, geometry.digests_offset() - at)) ||
+      !all_zero(head.subspan(digests, geometry.tokens_offset() - digests))) {
+    return corrupt("the tables describe layers that are not held");
   }
   return {};
 }
@@ -138,22 +151,23 @@ struct PlacedSlice {
   KvView view;
 };
 
-Result<PlacedSlice> place_slice(const ChunkGeometry& parsed, const ChunkIdentity& expected,
-                                LayerRange layers, ConstBytes bytes) {
+Result<PlacedSlice> place_slice(const ChunkGeometry& parsed, std::uint32_t held,
+                                const ChunkIdentity& expected, LayerRange layers,
+                                ConstBytes bytes) {
   if (!parsed.valid() || parsed != expected.geometry ||
       parsed.chunk_tokens() != expected.tokens.size()) {
     return Error{Errc::invalid_argument, 0, "a slice cannot be verified by these tables"};
   }
   const std::uint32_t n_layers = parsed.layout().n_layers;
-  if (layers.empty() || layers.end > n_layers || bytes.size() != parsed.read_range(layers).size()) {
+  if (layers.empty() || layers.end > held || bytes.size() != parsed.read_range(layers).size()) {
     return Error{Errc::invalid_argument, 0, "a slice was given other bytes than its own"};
   }
   PlacedSlice slice;
   slice.extents = bytes.data() + (layers.begin == 0 ? parsed.head_bytes() : 0);
-  slice.begin = parsed.runs().first(layers.begin);
-  slice.end = parsed.runs().first(layers.end);
+  slice.begin = parsed.runs().first_at(layers.begin);
+  slice.end = parsed.runs().first_at(layers.end);
   slice.has_footer = layers.end == n_layers;
-  slice.view = KvView(slice.extents, layers.begin, parsed.shared_runs());
+  slice.view = KvView(slice.extents, parsed.runs().layer_at(layers.begin), parsed.shared_runs());
   return slice;
 }
 
@@ -193,7 +207,7 @@ Result<ChunkTables> parse_chunk(ConstBytes head, std::uint64_t object_size,
   const ConstBytes tables =
       head.subspan(sizeof(wire::Header), geometry.head_bytes() - sizeof(wire::Header));
   if (header->tables_crc != crc32c(tables)) return corrupt("the tables are damaged");
-  CAKE_TRY(check_extents(head, geometry));
+  CAKE_TRY(check_extents(head, geometry, geometry.held_by(header->object_bytes)));
   if (std::memcmp(head.data() + geometry.tokens_offset(), expected.tokens.data(),
                   expected.tokens.size_bytes()) != 0) {
     return mismatch("the object holds other tokens");
@@ -208,6 +222,7 @@ Result<ChunkTables> parse_chunk(ConstBytes head, std::uint64_t object_size,
   std::memcpy(result.digests_.data(), head.data() + geometry.digests_offset(),
               4 * geometry.n_digests());
   result.header_crc_ = header->crc;
+  result.held_ = geometry.held_by(header->object_bytes);
   result.geometry_ = geometry;
   return result;
 }
@@ -215,7 +230,7 @@ Result<ChunkTables> parse_chunk(ConstBytes head, std::uint64_t object_size,
 Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expected,
                             LayerRange layers, ConstBytes bytes) {
   const ChunkGeometry& geometry = tables.geometry_;
-  const auto slice = place_slice(geometry, expected, layers, bytes);
+  const auto slice = place_slice(geometry, tables.held_, expected, layers, bytes);
   if (!slice) return slice.error();
   const KvRuns& runs = geometry.runs();
   const std::byte* run = slice->extents;
@@ -239,7 +254,7 @@ Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expe
 Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expected,
                             LayerRange layers, ConstBytes bytes, DeviceStaging& device) {
   const ChunkGeometry& geometry = tables.geometry_;
-  const auto slice = place_slice(geometry, expected, layers, bytes);
+  const auto slice = place_slice(geometry, tables.held_, expected, layers, bytes);
   if (!slice) return slice.error();
   const std::uint32_t first = geometry.first_digest(slice->begin);
   std::vector<std::uint32_t> digests(geometry.first_digest(slice->end) - first);

@@ -22,7 +22,7 @@ inline constexpr std::array<std::uint8_t, 8> kHeaderMagic = {0x8C, 'c',  'a',  '
 inline constexpr std::array<std::uint8_t, 8> kFooterMagic = {0x8C, 'e',  'k',  'a',
                                                              'c',  0x0D, 0x0A, 0x1A};
 inline constexpr std::uint16_t kMajor = 2;
-inline constexpr std::uint16_t kMinor = 0;
+inline constexpr std::uint16_t kMinor = 1;
 inline constexpr std::uint64_t kKnownIncompatible = 0;
 inline constexpr std::uint8_t kDigestCrc32c = 1;
 inline constexpr std::uint8_t kBlockLog2 = 16;
@@ -58,14 +58,15 @@ struct Header {
   std::uint64_t tokens_offset;
   std::uint64_t tables_end;
   std::uint32_t tables_crc;
-  std::array<std::byte, 3848> reserved;
+  std::uint32_t held;  // layers; 0: all
+  std::array<std::byte, 3844> reserved;
   std::uint32_t crc;
 };
 static_assert(sizeof(Header) == 4096 && std::is_trivially_copyable_v<Header>);
 static_assert(offsetof(Header, key) == 64 && offsetof(Header, token_begin) == 176 &&
               offsetof(Header, layout) == 192 && offsetof(Header, n_extents) == 200 &&
-              offsetof(Header, tables_crc) == 240 && offsetof(Header, reserved) == 244 &&
-              offsetof(Header, crc) == kSealed);
+              offsetof(Header, tables_crc) == 240 && offsetof(Header, held) == 244 &&
+              offsetof(Header, reserved) == 248 && offsetof(Header, crc) == kSealed);
 
 struct Extent {
   std::uint32_t layer;

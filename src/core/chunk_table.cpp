@@ -22,29 +22,19 @@ void ChunkTable::begin(const PrefillSpec& spec, std::vector<StoredChunk> stored,
   t_.parsed.assign(n, 0);
   t_.unloadable.assign(n, 0);
   t_.issued.assign(n, 0);
+  t_.needed.assign(n, 0);
   inserting_.assign(n, 0);
   late_.assign(n, 0);
+  computed_.assign(n, 0);
   is_touched_.assign(n, 0);
   touched_.reserve(n);
   t_.layer_words = (spec.n_layers + 63) / 64;
   t_.layers_resident.assign(std::size_t{n} * t_.layer_words, 0);
   t_.next_absent.resize(n);
   t_.next_stored.resize(n);
-  for (std::uint32_t i = n; i-- > 0;) {
-    const bool usable = (*stored_)[i].stored() && spec.chunk_range(i).begin >= spec.resident_tokens;
-    t_.next_absent[i] = usable ? (i + 1 < n ? t_.next_absent[i + 1] : n) : i;
-    t_.next_stored[i] = usable ? i : (i + 1 < n ? t_.next_stored[i + 1] : n);
-    if (spec.chunk_range(i).end <= spec.resident_tokens) {
-      t_.state[i] = ChunkState::resident;
-    } else if (usable) {
-      count_open(i, 1);
-      ++t_.open_chunks;
-    } else {
-      t_.state[i] = ChunkState::hole;
-      t_.unloadable[i] = 1;
-      ++t_.holes;
-    }
-  }
+  widest_ = spec.widest_window();
+  std::uint32_t above = spec.prefix_end();
+  for (std::uint32_t i = n; i-- > 0;) begin_chunk(i, above);
   for (const LinkEstimate& prior : priors) t_.lanes.emplace_back(prior);
   t_.suffix_front = std::max(spec.prefix_end(), spec.resident_tokens);
   t_.front = spec.resident_tokens;
@@ -54,6 +44,34 @@ void ChunkTable::begin(const PrefillSpec& spec, std::vector<StoredChunk> stored,
     partial_end_ = t_.front;
   }
   advance();
+}
+
+/// `above`: where the next step begins that does not follow a computed chunk.
+void ChunkTable::begin_chunk(std::uint32_t chunk, std::uint32_t& above) {
+  const PrefillSpec& spec = t_.spec;
+  const auto n = static_cast<std::uint32_t>(t_.state.size());
+  const TokenRange range = spec.chunk_range(chunk);
+  const std::uint32_t needed = spec.layers_needed(spec.object_range(chunk).end, above);
+  const bool usable = spec.layers_held(chunk) >= needed && range.begin >= spec.resident_tokens;
+  t_.needed[chunk] = static_cast<std::uint16_t>(needed);
+  t_.next_absent[chunk] = usable ? (chunk + 1 < n ? t_.next_absent[chunk + 1] : n) : chunk;
+  t_.next_stored[chunk] = usable ? chunk : (chunk + 1 < n ? t_.next_stored[chunk + 1] : n);
+  if (range.end <= spec.resident_tokens) {
+    t_.state[chunk] = ChunkState::resident;
+    computed_[chunk] = 1;
+  } else if (usable) {
+    count_open(chunk, 1);
+    if (needed == 0) {
+      t_.state[chunk] = ChunkState::resident;
+    } else {
+      ++t_.open_chunks;
+    }
+  } else {
+    t_.state[chunk] = ChunkState::hole;
+    t_.unloadable[chunk] = 1;
+    ++t_.holes;
+    above = range.begin;
+  }
 }
 
 void ChunkTable::touch(std::uint32_t chunk) {
@@ -73,6 +91,7 @@ void ChunkTable::update(RunTables& copy) {
     copy.parsed[c] = t_.parsed[c];
     copy.unloadable[c] = t_.unloadable[c];
     copy.issued[c] = t_.issued[c];
+    copy.needed[c] = t_.needed[c];
     const std::size_t word = std::size_t{c} * t_.layer_words;
     std::copy_n(&t_.layers_resident[word], t_.layer_words, &copy.layers_resident[word]);
   }
@@ -81,6 +100,7 @@ void ChunkTable::update(RunTables& copy) {
   copy.finished = t_.finished;
   copy.front = t_.front;
   copy.suffix_front = t_.suffix_front;
+  copy.context_from = t_.context_from;
   copy.open_chunks = t_.open_chunks;
   copy.loaded_chunks = t_.loaded_chunks;
   copy.inserting_chunks = t_.inserting_chunks;
@@ -96,7 +116,8 @@ bool ChunkTable::loadable(ChunkState state) {
 /// Bytes of a chunk that have not been asked for.
 std::uint64_t ChunkTable::unissued(std::uint32_t chunk) const {
   const std::uint32_t issued = t_.issued[chunk];
-  return issued >= t_.spec.n_layers ? 0 : t_.spec.read_bytes({issued, t_.spec.n_layers});
+  const std::uint32_t needed = t_.needed[chunk];
+  return issued >= needed ? 0 : t_.spec.read_bytes({issued, needed});
 }
 
 void ChunkTable::count_open(std::uint32_t chunk, int sign) {
@@ -116,6 +137,8 @@ void ChunkTable::set_state(std::uint32_t chunk, ChunkState to) {
   if (from == ChunkState::inserting) --t_.inserting_chunks;
   if (to == ChunkState::inserting) ++t_.inserting_chunks;
   if (from == ChunkState::inserting && to == ChunkState::resident) ++t_.loaded_chunks;
+  if (from == ChunkState::computing && to == ChunkState::resident) computed_[chunk] = 1;
+  if (from == ChunkState::resident) leaves_resident(chunk);
   if (from == ChunkState::hole) --t_.holes;
   if (to == ChunkState::hole) {
     ++t_.holes;
@@ -128,6 +151,28 @@ void ChunkTable::set_state(std::uint32_t chunk, ChunkState to) {
   t_.state[chunk] = to;
   if (!loadable(from) && loadable(to)) count_open(chunk, 1);
   if (to == ChunkState::open) ++t_.open_chunks;
+}
+
+/// Only what was loaded does: it lacks layers, or becomes compute's.
+void ChunkTable::leaves_resident(std::uint32_t chunk) {
+  if (t_.issued[chunk] != 0) --t_.loaded_chunks;
+  t_.front = std::min(t_.front, t_.spec.chunk_range(chunk).begin);
+}
+
+void ChunkTable::grow(std::uint32_t chunk, std::uint32_t needed) {
+  touch(chunk);
+  const bool counts = loadable(t_.state[chunk]);
+  if (counts) count_open(chunk, -1);
+  t_.needed[chunk] = static_cast<std::uint16_t>(needed);
+  if (counts) count_open(chunk, 1);
+  if (t_.state[chunk] != ChunkState::resident) return;
+  set_state(chunk, t_.issued[chunk] == 0 ? ChunkState::open : ChunkState::loading);
+}
+
+bool ChunkTable::computes(std::uint32_t chunk) const {
+  const ChunkState state = t_.state[chunk];
+  return state == ChunkState::hole || state == ChunkState::computing || computed_[chunk] != 0 ||
+         (state != ChunkState::resident && t_.unloadable[chunk] != 0);
 }
 
 void ChunkTable::set_parsed(std::uint32_t chunk) {
@@ -158,7 +203,7 @@ bool ChunkTable::add_layers(std::uint32_t chunk, LayerRange layers) {
   for (std::uint32_t l = layers.begin; l < layers.end; ++l) words[l / 64] |= 1ull << (l % 64);
   int set = 0;
   for (std::uint32_t w = 0; w < t_.layer_words; ++w) set += std::popcount(words[w]);
-  return static_cast<std::uint32_t>(set) == t_.spec.n_layers;
+  return static_cast<std::uint32_t>(set) == t_.needed[chunk];
 }
 
 void ChunkTable::drop_layers(std::uint32_t chunk) {
@@ -216,14 +261,34 @@ void ChunkTable::advance() {
     if (t_.state[chunk] == ChunkState::computing) {
       if (partial_end_ > tokens.begin && partial_end_ < tokens.end) {
         t_.front = partial_end_;
-        return;
+        break;
       }
     } else if (t_.state[chunk] != ChunkState::resident) {
-      return;
+      break;
     }
     t_.front = tokens.end;
   }
-  t_.front = std::max(t_.front, t_.suffix_front);
+  if (t_.front >= spec.prefix_end()) t_.front = std::max(t_.front, t_.suffix_front);
+  find_context();
+}
+
+/// Behind computed tokens all is there, and what the suffix needs is always loaded.
+void ChunkTable::find_context() {
+  const PrefillSpec& spec = t_.spec;
+  t_.context_from = t_.front;
+  if (widest_ == 0 || t_.front >= spec.prefix_end()) return;
+  if (t_.front % spec.chunk_tokens != 0) return;
+  bool lacks = false;
+  for (std::uint32_t c = spec.chunk_of(t_.front); c-- > 0;) {
+    const std::uint32_t end = spec.object_range(c).end;
+    if (computes(c)) {
+      if (lacks) t_.context_from = end;
+      return;
+    }
+    if (!lacks && t_.front - end >= widest_) return;
+    lacks = lacks || t_.needed[c] < spec.layers_needed(end, t_.front);
+  }
+  if (lacks) t_.context_from = 0;
 }
 
 }  // namespace cake::inline CAKE_ABI::detail

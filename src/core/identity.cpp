@@ -143,6 +143,14 @@ std::vector<std::byte> KvLayout::canonical() const {
       put(static_cast<std::uint8_t>(plane.dtype));
     }
   }
+  const bool plain = std::all_of(seen.begin(), seen.end(), [](const KvLayerKind* one) {
+    return one->window == 0 && !one->state;
+  });
+  for (const KvLayerKind* one : seen) {
+    if (plain) break;
+    put(one->window);
+    put(static_cast<std::uint8_t>(one->state));
+  }
   return bytes;
 }
 

@@ -22,6 +22,7 @@ void PrefillState::begin(const PrefillSpec& spec, std::vector<StoredChunk> store
   *this = PrefillState(options_);
   chunks_.begin(spec, std::move(stored), priors);
   log_.begin(view());
+  if (!spec.reaches.empty()) grown_.reserve(2 * std::size_t{spec.end_chunk});
 }
 
 // ---- compute ----
@@ -78,7 +79,7 @@ void PrefillState::done(std::uint64_t id, std::uint32_t tokens, Errc code, Time 
   code = checked(code, ran);
   if (code != Errc::ok) {
     log_.step_voided(ran);
-    chunks_.release(ran.tokens);
+    release(ran.tokens);
     if (code != Errc::superseded && status_ == Errc::ok) fail(code);
     return;
   }
@@ -87,7 +88,7 @@ void PrefillState::done(std::uint64_t id, std::uint32_t tokens, Errc code, Time 
     if (id != next_step_) {
       return break_rule("a step that another one follows did less than it was asked for");
     }
-    chunks_.release({end, ran.tokens.end});
+    release({end, ran.tokens.end});
   }
   const TokenRange computed{ran.tokens.begin, end};
   log_.step_computed(ran, computed, now);
@@ -233,6 +234,63 @@ void PrefillState::mark_unloadable(std::uint32_t chunk, Errc why) {
   log_.chunk_lost(chunk, why);
   reads_.drop_reads_of(chunk);
   refresh_state(chunk);
+  renew_needs(chunk);
+}
+
+/// What was loaded of the chunk is of no use, or nothing will be: it is compute's.
+void PrefillState::lose(std::uint32_t chunk) {
+  chunks_.set_unloadable(chunk);
+  log_.chunk_lost(chunk, Errc::superseded);
+  reads_.drop_reads_of(chunk);
+  const ChunkState state = view().state(chunk);
+  if (state != ChunkState::open && state != ChunkState::resident) return refresh_state(chunk);
+  chunks_.drop_layers(chunk);
+  chunks_.set_state(chunk, ChunkState::hole);
+  gate_.lost(chunk);
+}
+
+/// The chunk is compute's: windows and states below it, down to the next one that is, have to be
+/// there. A chunk whose object lacks them is compute's as well.
+void PrefillState::renew_needs(std::uint32_t chunk) {
+  const PrefillSpec& s = spec();
+  const std::uint32_t widest = s.widest_window();
+  std::uint32_t above = s.chunk_range(chunk).begin;
+  for (std::uint32_t c = chunk; widest != 0 && c-- > 0;) {
+    const std::uint32_t end = s.object_range(c).end;
+    if (chunks_.computes(c) || above - end >= widest) break;
+    const std::uint32_t needed = s.layers_needed(end, above);
+    if (needed <= view().layers_needed(c)) continue;
+    if (needed <= s.layers_held(c)) {
+      chunks_.grow(c, needed);
+      ++extended_;
+      if (grown_.size() < grown_.capacity())
+        grown_.push_back(c);  // else compute takes it in the end
+    } else {
+      lose(c);
+      above = s.chunk_range(c).begin;
+    }
+  }
+  chunks_.advance();
+}
+
+/// Compute does not have these tokens any more. The next chunk above that is compute's may have
+/// counted on them.
+void PrefillState::release(TokenRange tokens) {
+  const PrefillSpec& s = spec();
+  chunks_.release(tokens);
+  bool loads = false;
+  for (std::uint32_t c = s.chunk_of(tokens.begin); !s.reaches.empty() && c < s.end_chunk; ++c) {
+    if (loads && chunks_.computes(c)) return renew_needs(c);
+    loads = loads || !chunks_.computes(c);
+  }
+}
+
+void PrefillState::take_front() {
+  const std::uint32_t chunk = view().front_chunk();
+  if (view().context_from() == view().front()) return;
+  lose(chunk);
+  renew_needs(chunk);
+  changed();
 }
 
 /// Brings the state of a chunk in line with what its slices do.
@@ -325,6 +383,12 @@ PrefillReport PrefillState::report(Time now) const {
     r.status = Error{status_, 0, std::move(what)};
   }
   log_.fill(r);
+  for (std::uint32_t c = 0; c < spec().end_chunk; ++c) {
+    const Source source = r.chunks[c].source;
+    if (source != Source::loaded && source != Source::out_of_window) continue;
+    r.bytes_out_of_window += spec().payload_bytes({view().layers_needed(c), spec().n_layers});
+  }
+  r.chunks_extended = extended_;
   r.ttft = complete() ? ended_ : now;
   r.summarize();
   return r;

@@ -9,7 +9,7 @@ namespace cake::inline CAKE_ABI {
 
 void PrefillReport::summarize() {
   tokens_resident = spec.resident_tokens;
-  tokens_computed = tokens_loaded = chunks_recomputed = 0;
+  tokens_computed = tokens_loaded = tokens_out_of_window = chunks_recomputed = 0;
   bytes_read = 0;
   meet_token = spec.prefix_end();
   for (const StepReport& step : steps) {
@@ -21,6 +21,7 @@ void PrefillReport::summarize() {
       tokens_loaded += spec.chunk_range(c).size();
       meet_token = std::min(meet_token, spec.chunk_range(c).begin);
     }
+    if (chunk.source == Source::out_of_window) tokens_out_of_window += spec.chunk_range(c).size();
     bytes_read += chunk.bytes;
     const bool wanted = chunk.load_error == Errc::ok || chunk.load_error == Errc::superseded;
     if (chunk.source == Source::computed && !wanted) ++chunks_recomputed;
@@ -179,10 +180,11 @@ std::string PrefillReport::timeline(std::size_t width) const {
     char mark = 's';
     if (chunk < chunks.size()) {
       const Source source = chunks[chunk].source;
-      mark = source == Source::loaded     ? '='
-             : source == Source::resident ? 'r'
-             : source == Source::computed ? '#'
-                                          : '?';
+      mark = source == Source::loaded          ? '='
+             : source == Source::resident      ? 'r'
+             : source == Source::computed      ? '#'
+             : source == Source::out_of_window ? 'w'
+                                               : '?';
     }
     tokens[i] = mark;
   }
@@ -191,6 +193,7 @@ std::string PrefillReport::timeline(std::size_t width) const {
                 seconds_of(ttft));
   text += line;
   text += "           # compute  = load  s suffix  + gated pass  x dropped  r resident\n";
+  if (tokens_out_of_window != 0) text += "           w below every window\n";
   return text;
 }
 

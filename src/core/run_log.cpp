@@ -11,11 +11,24 @@ void RunLog::begin(const RunView& view) {
   spec_ = view.spec();
   chunks_.assign(spec_.end_chunk, {});
   for (std::uint32_t c = 0; c < spec_.end_chunk; ++c) {
-    if (view.state(c) == ChunkState::resident) chunks_[c].source = Source::resident;
-    if (!spec_.stored[c].stored()) chunks_[c].load_error = Errc::not_found;
+    const bool there = spec_.chunk_range(c).end <= spec_.resident_tokens;
+    if (view.state(c) == ChunkState::resident) {
+      chunks_[c].source = there ? Source::resident : Source::out_of_window;
+      if (!there) continue;
+    }
+    if (!spec_.stored[c].stored() || view.state(c) == ChunkState::hole) {
+      chunks_[c].load_error = Errc::not_found;
+    }
+  }
+  if (!spec_.reaches.empty()) {  // what every load has to bring is the other layers
+    const std::uint32_t n = spec_.layers_needed(0, ~0u - 1);
+    spec_.layer_bytes = spec_.payload_bytes({0, n}) / spec_.n_layers;
+    if (n == 0) spec_.head_bytes = 0;
+    spec_.foot_bytes = 0;
   }
   spec_.stored = {};
   spec_.layer_begins = {};
+  spec_.reaches = spec_.positions = {};
 }
 
 void RunLog::reserve_step() {

@@ -5,6 +5,7 @@
 // is tested with. Exact: how a prompt is cut into passes changes no bit.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -107,6 +108,10 @@ class Sequence {
   std::span<std::byte> checkpoint(std::uint32_t layer, std::uint32_t chunk) {
     return checkpoints_[layer][chunk];
   }
+  /// Goes on from nothing.
+  void restart() {
+    for (Memory& memory : memories_) std::ranges::fill(memory.state(), std::byte{0});
+  }
   /// Goes on from the checkpoints of the chunk that ends at token `n`.
   void resume(std::uint32_t n) {
     if (n == 0 || n % chunk_tokens_ != 0) throw std::invalid_argument("no checkpoint there");
@@ -166,6 +171,14 @@ inline std::vector<NamedModel> all_models() {
       .add<Attention>(plain, 0u)
       .add_sharing(plain, 0)
       .add_sharing(plain, 1);
+  start("sliding windows alone").add<Attention>(plain, kWindow).add<Attention>(plain, 3 * kWindow);
+  start("linear attention alone").add<LinearAttention>().add<LinearAttention>();
+  start("linear attention, windows and full attention")
+      .add<LinearAttention>()
+      .add<Attention>(plain, kWindow)
+      .add<Attention>(plain, 0u)
+      .add<LinearAttention>()
+      .add<Attention>(plain, 2 * kWindow);
   return all;
 }
 

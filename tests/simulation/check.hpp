@@ -183,6 +183,35 @@ inline SimulationResult wild_run(std::uint64_t seed, Against* against = nullptr)
   return result;
 }
 
+/// The run of this seed with a layout of any kinds, as wild_run(). Nothing is said of its time.
+inline SimulationResult mixed_run(std::uint64_t seed) {
+  const SimulationSpec spec = mixed_spec(seed);
+  SimulationResult result = simulate(spec, MeetInTheMiddleScheduler(wild_options(seed, spec)));
+  SimulationSpec plain = spec;
+  plain.faulty_scheduler = true;  // it may dawdle
+  if (result.violation.empty() && result.report.has_bound() && result.report.bound_ratio() < 1) {
+    result.violation = "a run is below its bound";
+  }
+  if (!result.violation.empty()) return result;
+  SimulationResult other;
+  if (seed % 4 == 0) {
+    other = simulate(plain, LoadOnlyScheduler{});
+  } else if (seed % 4 == 1) {
+    other = simulate(plain, ComputeOnlyScheduler{});
+  } else if (seed % 4 == 2) {
+    other = simulate(plain, WaitsForEver{});
+  } else if (seed % 8 == 3) {
+    other = simulate(plain, LayerByLayer{});
+  } else {
+    plain.prefill.may_gate = plain.has_gates = false;
+    other = simulate(plain, AlwaysGates{});
+  }
+  if (!other.violation.empty()) return other;
+  result.report.chunks_extended += other.report.chunks_extended;
+  result.lost_loads += other.lost_loads;
+  return result;
+}
+
 /// Whether the default scheduler is as good as it was, over many seeds: a schedule that is a little
 /// worse breaks no limit, but moves these. They are exact for the seeds 0 to kSeedsOfMean - 1, so a
 /// deliberate change of the planner changes the bounds here, in either direction.

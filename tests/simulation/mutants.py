@@ -7,6 +7,8 @@ the simulation, else a test source below tests/ and the name of a test case in i
 occur exactly once in all of include/cake and src, in whatever file.
 """
 
+LAYOUTS = ("simulation/layouts_test.cpp", "wild prefills with planes, windows and states of any kind keep every rule")
+
 MUTANTS = [
     ("a step drops the claim on a chunk", [
         ("    set_state(c, ChunkState::computing);\n",
@@ -50,8 +52,8 @@ MUTANTS = [
         ("if (lane >= view().n_lanes() || view().lane(lane).down() == down) return;",
          "if (lane >= view().n_lanes() || view().lane(lane).down() == down || down) return;")]),
     ("a gate opens one layer early", [
-        ("return missing_ == have_[std::min<std::size_t>(layer, have_.size() - 1)] ? GateAnswer::open",
-         "return missing_ == have_[layer == 0 ? 0 : layer - 1] ? GateAnswer::open")]),
+        ("    return have(std::min(layer, n_layers() - 1)) == missing_ ? GateAnswer::open",
+         "    return have(layer == 0 ? 0 : layer - 1) == missing_ ? GateAnswer::open")]),
     ("a lost chunk does not void the gate", [
         ("    gate_.lost(chunk);\n",
          "")]),
@@ -77,7 +79,7 @@ MUTANTS = [
          "  log_.read_failed(entry, code, now);\n"
          "  if (entry.holds_claim()) {\n")]),
     ("the rest of a short step is kept as computed", [
-        ("    chunks_.release({end, ran.tokens.end});\n",
+        ("    release({end, ran.tokens.end});\n",
          "")]),
     ("a failed insert counts as good", [
         ("  if (!ok) {\n"
@@ -169,8 +171,8 @@ MUTANTS = [
         ("    if (first_landing() < best_.finish) try_lanes();\n",
          "    if (first_landing() < 0) try_lanes();\n")]),
     ("layers that were asked for are counted again", [
-        ("      left.bytes = static_cast<float>(spec.read_bytes({issued, spec.n_layers}));",
-         "      left.bytes = static_cast<float>(spec.read_bytes({0, spec.n_layers}));")],
+        ("      left.bytes = static_cast<float>(spec.read_bytes({issued, needed}));",
+         "      left.bytes = static_cast<float>(spec.read_bytes({0, needed}));")],
      "detail/planner/snapshot_test.cpp", "only layers of a chunk that were not asked for are still to be read"),
     ("the planner never looks again", [
         ("  if (planned_ && now < next_search_) return;\n",
@@ -366,6 +368,66 @@ MUTANTS = [
         ("earliest = std::min(earliest, entry.ticket.deadline);",
          "earliest = earliest == kNever ? entry.ticket.deadline : std::max(earliest, entry.ticket.deadline);")],
      "detail/prefill_state_test.cpp", "the next deadline is that of the read that is due first"),
+    # ---- windows and states ----
+    ("a late hole does not have the windows below it loaded", [
+        ("  refresh_state(chunk);\n"
+         "  renew_needs(chunk);\n"
+         "}\n",
+         "  refresh_state(chunk);\n"
+         "}\n")],
+     *LAYOUTS),
+    ("chunks that compute gives back keep to what was needed of them before", [
+        ("    if (loads && chunks_.computes(c)) return renew_needs(c);\n",
+         "")],
+     "simulation/layouts_test.cpp",
+     "chunks that a step gives back undone are loaded with what a hole above needs of them"),
+    ("a chunk whose object lacks a window is taken for context", [
+        ("      lose(c);\n"
+         "      above = s.chunk_range(c).begin;",
+         "      above = s.chunk_range(c).begin;")],
+     *LAYOUTS),
+    ("a step begins where its context was not loaded", [
+        ("    lacks = lacks || t_.needed[c] < spec.layers_needed(end, t_.front);",
+         "    lacks = lacks && t_.needed[c] < spec.layers_needed(end, t_.front);")],
+     *LAYOUTS),
+    ("windows are one token too short", [
+        ("    while (n < n_layers && reaches[n] > behind) ++n;",
+         "    while (n < n_layers && reaches[n] > behind + 1) ++n;")],
+     *LAYOUTS),
+    ("a hole at the start needs no window", [
+        ("    ++t_.holes;\n"
+         "    above = range.begin;",
+         "    ++t_.holes;")],
+     *LAYOUTS),
+    ("a chunk that lacks a window is loaded all the same", [
+        ("  const bool usable = spec.layers_held(chunk) >= needed && range.begin >= spec.resident_tokens;",
+         "  const bool usable = spec.layers_held(chunk) != 0 && range.begin >= spec.resident_tokens;")],
+     *LAYOUTS),
+    ("a chunk is whole before its windows are there", [
+        ("  return static_cast<std::uint32_t>(set) == t_.needed[chunk];",
+         "  return static_cast<std::uint32_t>(set) >= std::min<std::uint32_t>(t_.needed[chunk], 2);")],
+     *LAYOUTS),
+    ("the gate counts layers where they lie in the object", [
+        ("    return have_[positions_.empty() ? layer : positions_[layer]];",
+         "    return have_[layer];")],
+     *LAYOUTS),
+    ("a chunk that has grown is still taken for resident", [
+        ("  set_state(chunk, t_.issued[chunk] == 0 ? ChunkState::open : ChunkState::loading);\n",
+         "")],
+     *LAYOUTS),
+    ("the front does not go back to a chunk that has grown", [
+        ("  t_.front = std::min(t_.front, t_.spec.chunk_range(chunk).begin);\n",
+         "")],
+     *LAYOUTS),
+    ("the layers held are not compared with the size", [
+        ("  if (held == 0 || header.held != (held == header.n_layers ? 0 : held)) {",
+         "  if (held == 0) {")],
+     "chunk/held_layers_test.cpp", "a header that counts other layers than the object has is refused"),
+    ("tables of layers that are not held may hold anything", [
+        ("  if (!all_zero(head.subspan(at, geometry.digests_offset() - at)) ||",
+         "  if (head.empty() ||")],
+     "chunk/held_layers_test.cpp", "tables that describe layers which are not held are refused"),
+
     # ---- reader ----
     ("the footer is not checked", [
         ("  slice.has_footer = layers.end == n_layers;",

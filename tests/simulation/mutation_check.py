@@ -29,9 +29,8 @@ from mutants import MUTANTS  # noqa: E402
 PURE = ["core/chunk_table.cpp", "core/planner/forecast.cpp", "core/planner/schedule.cpp", "core/planner/search.cpp",
         "core/planner/snapshot.cpp", "core/prefill_state.cpp", "core/report.cpp", "core/run_log.cpp",
         "core/scheduler/compute_cost.cpp", "core/scheduler/link_estimator.cpp",
-        "core/scheduler/meet_in_the_middle.cpp"]
-LIBRARY = [*PURE, "core/identity.cpp", "chunk/digest.cpp", "chunk/format.cpp", "chunk/reader.cpp",
-           "chunk/writer.cpp"]
+        "core/scheduler/meet_in_the_middle.cpp", "core/identity.cpp", "chunk/format.cpp"]
+LIBRARY = [*PURE, "chunk/digest.cpp", "chunk/reader.cpp", "chunk/writer.cpp"]
 SIMULATE = "simulation/simulate.cpp"
 # A test that passes takes seconds, and a mutant that hangs is found.
 SECONDS = 45
@@ -109,7 +108,7 @@ class Check:
                 objects.append(self.compile(tree, self.source / path, out.with_suffix(f".{path.stem}.o")))
             else:
                 objects.append(self.unmutated(self.source / path))
-        libraries = [] if test == SIMULATE else [*self.catch, "-lcrypto", "-lisal", "-ldl"]
+        libraries = ["-lcrypto"] if test == SIMULATE else [*self.catch, "-lcrypto", "-lisal", "-ldl"]
         self.run_compiler([*objects, "-o", out, *libraries, "-pthread"])
 
     def run(self, program, test, case):

@@ -11,6 +11,7 @@
 #include <random>
 #include <utility>
 
+#include "cake/detail/lookup.hpp"
 #include "cake/testing/simulation.hpp"
 
 namespace cake::inline CAKE_ABI::testing {
@@ -134,6 +135,60 @@ inline SimulationSpec wild_spec(std::uint64_t seed) {
   }
   // A fault may begin behind the first layers, while earlier slices of the chunk are inserted.
   if (r.chance(0.5)) spec.sound_layers = r.below(prefill.n_layers);
+  return spec;
+}
+
+/// Planes of any number and width, layers without KV of their own, windows, states.
+inline KvLayout random_layout(Random& r, std::uint32_t n_layers, std::uint32_t chunk_tokens) {
+  KvLayout layout;
+  layout.n_layers = n_layers;
+  const std::uint32_t n_kinds = r.between(1, 4);
+  for (std::uint32_t k = 0; k < n_kinds; ++k) {
+    KvLayerKind kind;
+    const std::uint32_t n_planes = r.chance(0.1) && k != 0 ? 0 : r.between(1, 3);
+    for (std::uint32_t i = 0; i < n_planes; ++i) {
+      kind.planes.push_back({r.between(1, 4), 16u << r.below(6)});
+    }
+    if (r.chance(0.4)) {
+      kind.window = r.chance(0.5) ? r.between(2, 2 * chunk_tokens) : chunk_tokens * r.between(1, 6);
+    } else if (r.chance(0.4)) {
+      kind.state = true;
+      for (KvPlane& plane : kind.planes) plane.row_bytes *= r.between(1, 4 * chunk_tokens);
+    }
+    layout.kinds.push_back(std::move(kind));
+  }
+  for (std::uint32_t l = 0; l < n_layers; ++l) {
+    layout.kind_of.push_back(static_cast<std::uint16_t>(l == 0 ? 0 : r.below(n_kinds)));
+  }
+  return layout;
+}
+
+/// The run of this seed with a random layout. Objects may lack windows or states.
+inline SimulationSpec mixed_spec(std::uint64_t seed) {
+  SimulationSpec spec = wild_spec(seed);
+  PrefillSpec& prefill = spec.prefill;
+  Random r(seed ^ 0x1a70u);
+  const auto before = static_cast<double>(prefill.read_bytes({0, prefill.n_layers}));
+  const bool few = spec.staging_bytes != ~0ull;
+  const std::uint64_t staged = spec.staging_bytes / prefill.read_bytes({0, prefill.n_layers});
+  const KvLayout layout = random_layout(r, prefill.n_layers, prefill.chunk_tokens);
+  spec.geometry = ChunkGeometry(layout, prefill.chunk_tokens);
+  detail::describe_layout(spec.geometry, prefill);
+  const std::uint64_t whole = prefill.read_bytes({0, prefill.n_layers});
+  if (few) spec.staging_bytes = staged * whole;
+  const double scale = static_cast<double>(whole) / before;  // links stay around the crossover
+  for (SimulatedLink& link : spec.links) {
+    for (auto& [at, rate] : link.trace) rate *= scale;
+  }
+  for (LinkEstimate& prior : spec.priors) prior.bytes_per_second *= scale;
+  const std::vector<std::uint32_t>& held = spec.geometry.held_counts();
+  const double lacking = r.chance(0.5) ? 0 : r.unit();
+  for (StoredChunk& chunk : spec.stored) {
+    if (!chunk.stored()) continue;
+    const bool lacks = r.chance(lacking);
+    chunk.layers = lacks ? held[r.below(static_cast<std::uint32_t>(held.size()))] : held.back();
+    chunk.size = spec.geometry.object_bytes(chunk.layers);
+  }
   return spec;
 }
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// The stored chunk object, version 2.0: one chunk of one prefix, all layers. All integers are
-// little endian; every part begins at a multiple of 4 KiB; unused bytes are zero, which the reader
-// checks. docs/storage_format.md describes keys and compatibility as well.
+// The stored chunk object, version 2.1: one chunk of one prefix. All integers are little endian;
+// every part begins at a multiple of 4 KiB; unused bytes are zero, which the reader checks.
+// docs/storage_format.md describes keys and compatibility as well.
 //
 //   part           begin                 length
 //   header         0                     4096
@@ -11,11 +11,15 @@
 //   payload        payload_begin         one extent per layer and plane, in the order [layer][plane]
 //   footer         object_bytes - 4096   4096
 //
+// Layers lie in the order of KvLayout::stored_order(). An object may hold the first of them only:
+// it ends behind them, and the tables' entries of the others are zero.
+//
 // Header. The CRC at its end covers the 4092 bytes before it.
 //
 //     0  u8[8]   magic 8C 'c' 'a' 'k' 'e' 0D 0A 1A   64  u8[32]  key
 //     8  u16     major version = 2                   96  u8[32]  key of the parent
-//    10  u16     minor version = 0                  128  u8[32]  model fingerprint
+//    10  u16     minor version: 1 with windows or   128  u8[32]  model fingerprint
+//                states, else 0
 //    12  u32     header bytes = 4096                160  u8[16]  tenant tag
 //    16  u64     incompatible features: one that    176  u32     position of the first token
 //                the reader does not know: no read  180  u32     tokens
@@ -29,10 +33,11 @@
 //   204  u32     digests                            224  u64     offset of the token ids
 //   216  u64     offset of the digests              240  u32     CRC-32C of [4096, payload begin)
 //   232  u64     end of the token ids
-//   244  zeros (a newer minor version may use them) 4092 u32     CRC-32C of [0, 4092)
+//   244  u32     layers held; 0: all                4092 u32     CRC-32C of [0, 4092)
+//   248  zeros (a newer minor version may use them)
 //
 // Extent, 48 bytes. Extents are disjoint and without gaps: each begins at the next multiple of 4
-// KiB after the one before. A layer that keeps nothing has none.
+// KiB after the one before. A layer that keeps nothing has none. Of a layer that is not held: zeros.
 //
 //     0  u32     layer                               24  u64     raw bytes
 //     4  u8      plane                               32  u32     rows of a token
@@ -75,7 +80,9 @@ struct ByteRange {
 };
 
 /// Offsets and sizes in an object of one layout and chunk size. They depend on nothing else, so
-/// reads are planned before the header was read. Copies share one table.
+/// reads are planned before the header was read. Copies share one table. Ranges of layers count
+/// positions of KvLayout::stored_order(); an object holds all layers or, of a layout with windows or
+/// states, the first `held` of them.
 ///
 /// Units:   bytes of the object
 /// Errors:  the constructor throws Exception(invalid_argument) unless fits(layout, chunk_tokens)
@@ -105,10 +112,29 @@ class CAKE_API ChunkGeometry {
   std::uint32_t chunk_tokens() const { return parts_->chunk_tokens; }
 
   std::uint64_t object_bytes() const { return payload_end() + kPage; }
+  std::uint64_t object_bytes(std::uint32_t held) const { return payload_end(held) + kPage; }
+  /// How many layers an object may hold: up to each change of reach, the most last.
+  const std::vector<std::uint32_t>& held_counts() const { return parts_->held_counts; }
+  /// Layers that an object of this size holds; 0: no object of this layout has it.
+  std::uint32_t held_by(std::uint64_t object_bytes) const;
+  /// KvLayerKind::reach() of the layer at each position, from the widest on; empty: all layers need
+  /// all tokens.
+  ///
+  /// Shape:   [n_layers]
+  std::span<const std::uint32_t> reaches() const { return parts_->reaches; }
+  /// Position of each layer; empty: its number.
+  ///
+  /// Shape:   [n_layers]
+  std::span<const std::uint32_t> positions() const { return parts_->positions; }
   /// Header, tables and token ids, padded to 4 KiB: where the payload begins.
   std::uint64_t head_bytes() const { return parts_->head_bytes; }
-  std::uint64_t payload_end() const { return head_bytes() + runs().begin(runs().n_layers()); }
-  std::uint64_t raw_bytes() const { return parts_->raw_bytes; }
+  std::uint64_t payload_end() const { return payload_end(runs().n_layers()); }
+  std::uint64_t payload_end(std::uint32_t held) const {
+    return head_bytes() + runs().begin_at(held);
+  }
+  /// Bytes of the extents of the first `held` layers, without padding.
+  std::uint64_t raw_bytes(std::uint32_t held) const;
+  std::uint64_t raw_bytes() const { return raw_bytes(runs().n_layers()); }
   /// The extents; begins and ends count from head_bytes().
   const KvRuns& runs() const { return parts_->runs; }
   std::shared_ptr<const KvRuns> shared_runs() const { return {parts_, &parts_->runs}; }
@@ -125,7 +151,7 @@ class CAKE_API ChunkGeometry {
   /// Extent of one plane of one layer, with its padding.
   ByteRange extent(std::uint32_t layer, std::uint32_t plane) const;
 
-  /// What a read of these layers must fetch: their extents; from byte 0 when they begin with layer
+  /// What a read of these layers must fetch, as positions: their extents; from byte 0 when they begin with layer
   /// 0 (header and tables come with the first slice), to the end of the object when they end with
   /// the last one (footer). Multiples of 4 KiB. The ranges of adjacent layer ranges join without a
   /// gap.
@@ -150,11 +176,13 @@ class CAKE_API ChunkGeometry {
     std::uint32_t chunk_tokens;
     KvRuns runs;
     std::uint64_t layout_digest = 0;
-    std::uint64_t raw_bytes = 0;
     std::uint64_t head_bytes = 0;
     std::uint64_t largest_layer = 0;
     std::vector<std::uint32_t> first_digest;  // [n_extents + 1]
     std::vector<std::uint64_t> layer_begins;  // [n_layers + 1]
+    std::vector<std::uint32_t> held_counts;
+    std::vector<std::uint32_t> reaches;    // [n_layers], or empty
+    std::vector<std::uint32_t> positions;  // [n_layers], or empty
   };
   std::shared_ptr<const Parts> parts_;
 };

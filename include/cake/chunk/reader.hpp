@@ -23,6 +23,8 @@ class ChunkTables {
   bool parsed() const { return geometry_.valid(); }
   /// Needs:   parsed()
   const ChunkGeometry& geometry() const { return geometry_; }
+  /// Layers that the object holds, from the first one on, as KvLayout::stored_order() has them.
+  std::uint32_t held() const { return held_; }
 
  private:
   friend Result<ChunkTables> parse_chunk(ConstBytes, std::uint64_t, const ChunkIdentity&);
@@ -33,6 +35,7 @@ class ChunkTables {
   ChunkGeometry geometry_;
   std::vector<std::uint32_t> digests_;  // of all extents, block by block
   std::uint32_t header_crc_ = 0;
+  std::uint32_t held_ = 0;
 };
 
 /// Parses and checks header, tables and token ids: first that they are undamaged, then that they
@@ -41,16 +44,18 @@ class ChunkTables {
 ///
 /// Errors:  corrupt: damaged, or `object_size` is not what was written; mismatch: whole, but not
 ///          `expected`; unsupported: a newer major version, an unknown incompatible feature, digest
-///          or codec; invalid_argument: `expected` is no chunk that can be stored, or `head` is
-///          shorter than a whole head although the object is not
+///          or codec; not_found: whole, but with other layers than an object of `object_size` holds;
+///          invalid_argument: `expected` is no chunk that can be stored, or `head` is shorter than a
+///          whole head although the object is not
 CAKE_API Result<ChunkTables> parse_chunk(ConstBytes head, std::uint64_t object_size,
                                          const ChunkIdentity& expected);
 
 /// Digests every block of these layers, padding included, and with the last layer the footer.
+/// `layers` are positions of KvLayout::stored_order(); the view knows them by their own numbers.
 ///
 /// Needs:   `bytes` is exactly what geometry().read_range(layers) names, and outlives the view
-/// Errors:  corrupt; invalid_argument: wrong size of `bytes`, layers outside the model, tables of
-///          another geometry
+/// Errors:  corrupt; invalid_argument: wrong size of `bytes`, layers that the object does not hold,
+///          tables of another geometry
 CAKE_API Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expected,
                                      LayerRange layers, ConstBytes bytes);
 

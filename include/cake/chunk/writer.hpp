@@ -31,10 +31,13 @@ class CAKE_API ChunkWriter {
   /// Where the KV of all layers goes. Stays the same from chunk to chunk.
   MutableKvView payload();
   /// Fills in digests, tables, header and footer, and returns the object. It is valid until the
-  /// payload is written again.
+  /// payload is written again. `held`: one of geometry().held_counts(); the first layers of
+  /// KvLayout::stored_order(), whose KV alone is in the object. Without it: all.
   ///
-  /// Errors:  invalid_argument: `identity` has another layout or number of tokens than the writer
+  /// Errors:  invalid_argument: `identity` has another layout or number of tokens than the writer,
+  ///          or no object holds so many layers
   Result<ConstBytes> finish(const ChunkIdentity& identity);
+  Result<ConstBytes> finish(const ChunkIdentity& identity, std::uint32_t held);
 
  private:
   ChunkGeometry geometry_;

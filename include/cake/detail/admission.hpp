@@ -39,11 +39,26 @@ inline std::uint32_t compute_end(const RunView& view, std::uint32_t limit) {
   return limit;
 }
 
-/// A step begins at the front, or behind it at a gated step (where the engine takes one now) below
+/// Whether all that a step needs of the chunks below, when it begins with this one, is loaded for
+/// other steps anyway.
+inline bool loads_bring_context(const RunView& view, std::uint32_t chunk) {
+  const PrefillSpec& spec = view.spec();
+  const std::uint32_t widest = spec.widest_window();
+  for (std::uint32_t c = chunk; c-- > 0;) {
+    const std::uint32_t end = spec.object_range(c).end;
+    const std::uint32_t begin = chunk * spec.chunk_tokens;
+    if (begin - end >= widest) break;
+    if (view.layers_needed(c) < spec.layers_needed(end, begin)) return false;
+  }
+  return true;
+}
+
+/// A step begins at the front, where all is there that it needs, or behind it at a gated step (where the engine takes one now) below
 /// which all is resident or can be loaded.
 inline bool may_compute(const RunView& view, const Step& step) {
   const PrefillSpec& spec = view.spec();
   if (step.tokens.empty() || step.tokens.end > spec.n_tokens) return false;
+  if (step.tokens.begin == view.front() && view.context_from() != view.front()) return false;
   if (step.tokens.begin != view.front()) {
     if (!step.gated || !view.may_gate() || step.tokens.begin < view.front()) return false;
     if (step.tokens.begin % spec.chunk_tokens != 0 && step.tokens.begin < spec.prefix_end()) {
@@ -53,6 +68,7 @@ inline bool may_compute(const RunView& view, const Step& step) {
       return false;
     }
     const std::uint32_t end = spec.chunk_of(step.tokens.begin);
+    if (end < spec.end_chunk && !loads_bring_context(view, end)) return false;
     for (std::uint32_t c = view.front_chunk(); c < end; ++c) {
       const ChunkState state = view.state(c);
       if (state == ChunkState::hole || state == ChunkState::computing) return false;
@@ -70,15 +86,15 @@ inline bool may_compute(const RunView& view, const Step& step) {
 /// the tables are known, and none once one of them has failed.
 inline LayerRange next_layers(const RunView& view, LaneId lane, std::uint32_t chunk,
                               std::uint32_t most) {
-  const std::uint32_t n_layers = view.spec().n_layers;
+  const std::uint32_t needed = view.layers_needed(chunk);
   const std::uint32_t issued = view.layers_issued(chunk);
-  if (issued >= n_layers || view.unloadable(chunk) || !view.on_lane(chunk, lane)) return {};
+  if (issued >= needed || view.unloadable(chunk) || !view.on_lane(chunk, lane)) return {};
   const ChunkState state = view.state(chunk);
   const bool ready = issued == 0 ? state == ChunkState::open
                                  : view.parsed(chunk) && (state == ChunkState::loading ||
                                                           state == ChunkState::inserting);
   if (!ready) return {};
-  return {issued, issued + std::min(most, n_layers - issued)};
+  return {issued, issued + std::min(most, needed - issued)};
 }
 
 /// Whether a lane may read exactly this slice now.

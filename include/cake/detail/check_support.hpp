@@ -47,19 +47,46 @@ inline bool same(ConstBytes a, ConstBytes b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size()) == 0;
 }
 
+/// The same layers, of which those outside `layers` keep nothing.
+inline KvLayout only(const KvLayout& layout, LayerRange layers) {
+  KvLayout some{layout.n_layers, layout.kinds, layout.kind_of};
+  some.kind_of.resize(layout.n_layers);
+  for (std::uint32_t l = 0; l < layout.n_layers; ++l) {
+    if (l >= layers.begin && l < layers.end) continue;
+    some.kind_of[l] = static_cast<std::uint16_t>(layout.kinds.size());
+  }
+  some.kinds.emplace_back();
+  return some;
+}
+
+/// Layers have windows or states.
+inline bool is_limited(const KvLayout& layout) {
+  for (std::uint32_t l = 0; l < layout.n_layers; ++l) {
+    if (layout.kind(l).reach() != KvLayerKind::kAll) return true;
+  }
+  return false;
+}
+inline constexpr char kLimited[] =
+    "layout: it has windows or states, which check_windows_and_states() checks";
+
 /// Memory for the runs of one slice.
 class Runs {
  public:
   Runs(const KvLayout& layout, const Slice& slice)
-      : slice_(slice),
-        runs_(std::make_shared<const KvRuns>(layout, slice.tokens.size())),
-        bytes_(runs_->begin(slice.layers.end) - runs_->begin(slice.layers.begin)) {}
+      : runs_(std::make_shared<const KvRuns>(only(layout, slice.layers), slice.tokens.size())),
+        bytes_(runs_->begin_at(runs_->n_layers())) {}
   MutableBytes bytes() { return bytes_.bytes(); }
-  MutableKvView view() { return {bytes_.data(), slice_.layers.begin, runs_}; }
-  KvView const_view() const { return {bytes_.data(), slice_.layers.begin, runs_}; }
+  MutableKvView view() { return {bytes_.data(), runs_->layer_at(0), runs_}; }
+  KvView const_view() const { return {bytes_.data(), runs_->layer_at(0), runs_}; }
+  /// Takes all that `from` has of a layer.
+  void copy_layer(std::uint32_t layer, const Runs& from) {
+    for (std::uint32_t p = 0; p < runs_->n_planes(layer); ++p) {
+      const auto to = view().plane(layer, p);
+      std::memcpy(to.data(), from.const_view().plane(layer, p).data(), to.size());
+    }
+  }
 
  private:
-  Slice slice_;
   std::shared_ptr<const KvRuns> runs_;
   AlignedBuffer bytes_;
 };

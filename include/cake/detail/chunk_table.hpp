@@ -46,9 +46,13 @@ class CAKE_API ChunkTable {
   void begin_insert(std::uint32_t chunk);
   void end_insert(std::uint32_t chunk) { --inserting_[chunk]; }
   bool inserting(std::uint32_t chunk) const { return inserting_[chunk] != 0; }
-  /// These layers are resident. True when none is missing any more.
+  /// These layers are resident. True when none is missing that is needed.
   bool add_layers(std::uint32_t chunk, LayerRange layers);
   void drop_layers(std::uint32_t chunk);
+  /// A load has to bring so many layers, more than before. What was resident is not any more.
+  void grow(std::uint32_t chunk, std::uint32_t needed);
+  /// Compute has it or had it, or will have it as soon as nobody inserts into it.
+  bool computes(std::uint32_t chunk) const;
 
   // ---- steps ----
 
@@ -67,15 +71,20 @@ class CAKE_API ChunkTable {
   static bool loadable(ChunkState state);
   std::uint64_t unissued(std::uint32_t chunk) const;
   void count_open(std::uint32_t chunk, int sign);
+  void begin_chunk(std::uint32_t chunk, std::uint32_t& above);
+  void leaves_resident(std::uint32_t chunk);
+  void find_context();
 
   RunTables t_;
   std::shared_ptr<const std::vector<StoredChunk>> stored_;  // what spec.stored shows
   std::vector<std::uint16_t> inserting_;                    // [end_chunk] slices
   std::vector<std::uint8_t> late_;        // [end_chunk] became a hole after the start
+  std::vector<std::uint8_t> computed_;    // [end_chunk] resident, and not by a load
   std::vector<std::uint8_t> is_touched_;  // [end_chunk]
   std::vector<std::uint32_t> touched_;    // chunks that changed since the last update()
   bool lanes_changed_ = false;            // since the last update()
   std::uint32_t partial_end_ = 0;         // where the step that covers a chunk in part ends
+  std::uint32_t widest_ = 0;              // window in tokens; 0: there is none
 };
 
 }  // namespace cake::inline CAKE_ABI::detail

@@ -256,10 +256,10 @@ struct IoLanes<S>::Core final : detail::LaneHost {
   }
 
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys,
-                                          std::uint64_t object_bytes, Time timeout,
+                                          const ChunkGeometry& geometry, Time timeout,
                                           const std::stop_token& stop_token,
                                           Status& problem) override {
-    return lookups.lookup(keys, object_bytes, timeout, stop_token, problem);
+    return lookups.lookup(keys, geometry, timeout, stop_token, problem);
   }
   void discard(LaneId tier, const ChunkKey& key) noexcept override { lookups.discard(tier, key); }
 

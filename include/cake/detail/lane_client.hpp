@@ -13,6 +13,7 @@
 #include <stop_token>
 #include <vector>
 
+#include "cake/chunk/format.hpp"
 #include "cake/detail/read_table.hpp"
 #include "cake/identity.hpp"
 #include "cake/result.hpp"
@@ -62,14 +63,14 @@ class LaneHost {
   virtual void learn(LaneId lane, const LinkEstimator& model, Time now) = 0;
 
   /// Asks the store what it holds, for at most `timeout`, and not once `stop` was requested.
-  /// Objects of another size than `object_bytes` are erased, so that the next save can put them
+  /// Objects of a size that none of this geometry has are erased, so that the next save can put them
   /// right, and are absent in the answer. One entry for each key, whatever the store answers. A
   /// tier that fails or does not answer leaves what the others hold; `problem` is then the first
   /// error.
   ///
   /// Errors:  timeout, canceled, out_of_memory; else what the store says
   virtual Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys,
-                                                  std::uint64_t object_bytes, Time timeout,
+                                                  const ChunkGeometry& geometry, Time timeout,
                                                   const std::stop_token& stop, Status& problem) = 0;
   /// Erases what a lane has found to be damaged: in its tier, where the store can.
   virtual void discard(LaneId lane, const ChunkKey& key) noexcept = 0;

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "cake/scheduler.hpp"
@@ -22,6 +23,7 @@ class LayerGateState {
     const PrefillSpec& spec = view.spec();
     *this = LayerGateState();
     step_ = step;
+    positions_ = spec.positions;
     begin_ = view.front_chunk();
     end_ = spec.chunk_of(begin_token);
     have_.assign(spec.n_layers, 0);
@@ -29,11 +31,13 @@ class LayerGateState {
     for (std::uint32_t c = begin_; c < end_; ++c) {
       if (view.state(c) == ChunkState::resident) continue;
       ++missing_;
-      if (view.layers_issued(c) == 0) continue;
-      for (std::uint32_t l = 0; l < spec.n_layers; ++l) have_[l] += view.layer_resident(c, l);
+      if (view.layers_issued(c) == 0 && spec.reaches.empty()) continue;
+      for (std::uint32_t l = 0; l < spec.n_layers; ++l) {
+        have_[spec.position(l)] += view.layer_resident(c, l);
+      }
     }
   }
-  /// Layers of a chunk are resident; `whole`: its last ones.
+  /// Layers of a chunk, by their positions, are resident; `whole`: the last that are needed.
   void add(std::uint32_t chunk, LayerRange layers, bool whole) {
     if (!covers(chunk)) return;
     for (std::uint32_t l = layers.begin; l < layers.end; ++l) ++have_[l];
@@ -48,15 +52,14 @@ class LayerGateState {
   GateAnswer state(std::uint64_t step, std::uint32_t layer) const {
     if (step_ != step) return GateAnswer::open;
     if (voided_) return GateAnswer::voided;
-    return missing_ == have_[std::min<std::size_t>(layer, have_.size() - 1)] ? GateAnswer::open
-                                                                             : GateAnswer::shut;
+    return have(std::min(layer, n_layers() - 1)) == missing_ ? GateAnswer::open : GateAnswer::shut;
   }
   /// As state(); an open layer counts as waited for, and so do those below it that are open now.
   GateAnswer ask(std::uint64_t step, std::uint32_t layer) {
     const GateAnswer answer = state(step, layer);
     if (step_ != step || answer != GateAnswer::open) return answer;
-    for (std::uint32_t l = 0; l <= layer && l < have_.size(); ++l) {
-      if (have_[l] == missing_) passed_[l] = true;
+    for (std::uint32_t l = 0; l <= layer && l < n_layers(); ++l) {
+      if (have(l) == missing_) passed_[l] = true;
     }
     return answer;
   }
@@ -75,11 +78,17 @@ class LayerGateState {
   }
 
  private:
+  std::uint32_t n_layers() const { return static_cast<std::uint32_t>(have_.size()); }
+  std::uint32_t have(std::uint32_t layer) const {
+    return have_[positions_.empty() ? layer : positions_[layer]];
+  }
+
   std::uint64_t step_ = 0;
-  std::uint32_t begin_ = 0;  // chunks [begin_, end_) count
+  std::span<const std::uint32_t> positions_;  // of the spec
+  std::uint32_t begin_ = 0;                   // chunks [begin_, end_) count
   std::uint32_t end_ = 0;
   std::uint32_t missing_ = 0;
-  std::vector<std::uint32_t> have_;  // [n_layers]
+  std::vector<std::uint32_t> have_;  // [n_layers] by position: chunks that have it or need it not
   std::vector<bool> passed_;         // [n_layers] the engine has waited for it
   bool voided_ = false;
 };

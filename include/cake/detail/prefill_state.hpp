@@ -54,6 +54,9 @@ class CAKE_API PrefillState {
 
   // ---- compute ----
 
+  /// Compute is to have the front's chunk, and what was loaded below lacks what it needs: that is
+  /// loaded now, or is compute's as well. The front is then another one, or has its context.
+  void take_front();
   /// The engine takes gated steps for now.
   void set_may_gate(bool may) { chunks_.set_may_gate(may); }
   /// Compute has these tokens from now on. Needs may_compute(); nothing is claimed when it throws.
@@ -91,6 +94,10 @@ class CAKE_API PrefillState {
   /// Something is being read or inserted.
   bool loads_live() const { return reads_.any_claim(); }
   void set_lane_down(LaneId lane, bool down);
+  /// Chunks of which more layers are needed than before, since the last forget_grown(). No
+  /// scheduler knows of them: who drives the run asks for them.
+  std::span<const std::uint32_t> grown() const { return grown_; }
+  void forget_grown() { grown_.clear(); }
 
   // ---- time and the end ----
 
@@ -110,6 +117,9 @@ class CAKE_API PrefillState {
   void take_over(std::uint32_t chunk);
   void mark_unloadable(std::uint32_t chunk, Errc why);
   void refresh_state(std::uint32_t chunk);
+  void lose(std::uint32_t chunk);
+  void renew_needs(std::uint32_t chunk);
+  void release(TokenRange tokens);
   void release_starved();
   bool all_down() const;
   Errc checked(Errc code, const RunningStep& ran);
@@ -124,6 +134,8 @@ class CAKE_API PrefillState {
   std::uint64_t version_ = 1;
   Errc status_ = Errc::ok;
   const char* broken_rule_ = nullptr;  // by the engine
+  std::vector<std::uint32_t> grown_;
+  std::uint32_t extended_ = 0;  // chunks that grew, each time anew
   std::uint64_t next_load_ = 0;
   std::uint64_t next_step_ = 0;
   std::uint32_t inserting_ = 0;

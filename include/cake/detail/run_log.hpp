@@ -42,7 +42,10 @@ class CAKE_API RunLog {
 
   void chunk_loaded(std::uint32_t chunk, LaneId lane, Time now);
   void chunk_taken_over(std::uint32_t chunk);
-  void chunk_lost(std::uint32_t chunk, Errc why) { chunks_[chunk].load_error = why; }
+  void chunk_lost(std::uint32_t chunk, Errc why) {
+    chunks_[chunk].load_error = why;
+    if (chunks_[chunk].source != Source::computed) chunks_[chunk].source = Source::none;
+  }
 
   /// The first read that failed while it was wanted; 0 while there is none.
   std::uint64_t first_failure() const { return first_failure_; }

@@ -38,7 +38,8 @@ class SessionCore {
     idle_since_ = kNever;
     idle_timed_out_ = false;
     rest_.clear();
-    rest_.reserve(spec.end_chunk < kRestReserve ? spec.end_chunk : kRestReserve);
+    const bool all_may_grow = !spec.reaches.empty();
+    rest_.reserve(spec.end_chunk < kRestReserve || all_may_grow ? spec.end_chunk : kRestReserve);
     try {
       scheduler_.begin(state_.spec());
       if constexpr (PredictsMeet<S>) {
@@ -164,6 +165,7 @@ class SessionCore {
         idle_since_ = kNever;
         return claim(step, now);
       }
+      if (take_front(step.tokens.begin)) return again(now);
       if (question.version != version()) return again(now);
       ++scheduler_faults_;
     }
@@ -188,7 +190,11 @@ class SessionCore {
     question.now = now;
     if (!may_ask(lane)) return question;
     question.load = next_rest(lane);
-    if (question.load) return question;
+    if (question.load) {
+      if (question.load->deadline == kNever)
+        question.load->deadline = late_deadline(*question.load, lane, now);
+      return question;
+    }
     if (!update()) throw std::bad_alloc();
     question.ask = true;
     return question;
@@ -201,6 +207,7 @@ class SessionCore {
     const bool rest = question.load.has_value();
     std::optional<LoadRequest> load = rest ? question.load : answer;
     if (load && state_.spec().whole_chunks) load->slice.layers.end = state_.spec().n_layers;
+    if (load && !state_.spec().reaches.empty()) leave_out_unneeded(load->slice);
     if (!load || !may_load(state_.view(), *load, lane)) {
       if (load && question.version != version()) return std::nullopt;
       if (load) ++scheduler_faults_;
@@ -213,7 +220,8 @@ class SessionCore {
     if (cut) layers.end = layers.begin + read_layers_;
     // Layers that keep nothing are no read of their own.
     const PrefillSpec& spec = state_.spec();
-    while (layers.end < spec.n_layers && spec.read_bytes(layers) == 0) ++layers.end;
+    const std::uint32_t needed = view().layers_needed(load->slice.chunk);
+    while (layers.end < needed && spec.read_bytes(layers) == 0) ++layers.end;
     if (spec.read_bytes(layers) > max_bytes) {
       short_of_room = true;
       return std::nullopt;
@@ -294,6 +302,8 @@ class SessionCore {
 
   static constexpr std::uint32_t kRestReserve = 64;
   static constexpr int kStaleAnswers = 8;
+  static constexpr Time kLateFloor = std::chrono::milliseconds(500);
+  static constexpr double kLateFactor = 8;
   static constexpr Time kMemoryWait = std::chrono::seconds(1);
   static constexpr Time kMemoryPause = std::chrono::milliseconds(1);
 
@@ -309,6 +319,7 @@ class SessionCore {
   /// The next part of a load that was cut. While there is one that cannot be read yet, none.
   std::optional<LoadRequest> next_rest(LaneId lane) {
     const RunView view = state_.view();
+    take_grown();
     for (auto rest = rest_.begin(); rest != rest_.end();) {
       const std::uint32_t issued = view.layers_issued(rest->chunk);
       const Slice slice{
@@ -324,6 +335,49 @@ class SessionCore {
       }
     }
     return std::nullopt;
+  }
+
+  /// Of a read that no scheduler has set one for.
+  Time late_deadline(const LoadRequest& load, LaneId lane, Time now) const {
+    if (state_.spec().reaches.empty()) return kNever;
+    const LinkEstimator& link = view().lane(lane);
+    const auto bytes = static_cast<double>(state_.spec().read_bytes(load.slice.layers));
+    const double expected = to_seconds(link.ready_at(bytes, now) - now);
+    return read_deadline(now, kLateFloor, kLateFactor * expected, link.rate().measured);
+  }
+
+  /// A scheduler may ask for whole chunks, whatever is needed of them.
+  void leave_out_unneeded(Slice& slice) const {
+    const PrefillSpec& spec = state_.spec();
+    if (slice.chunk >= spec.end_chunk || slice.layers.end > spec.n_layers) return;
+    slice.layers.end = std::min(slice.layers.end, view().layers_needed(slice.chunk));
+  }
+
+  /// Layers that turned out to be needed are read without asking the scheduler, which may have done
+  /// with their chunks: by the first lane that is up, once per chunk.
+  void take_grown() {
+    const RunView view = state_.view();
+    for (const std::uint32_t chunk : state_.grown()) {
+      std::erase_if(rest_, [&](const Rest& r) { return r.chunk == chunk; });
+      LaneId lane = 0;
+      while (lane + 1 < view.n_lanes() && (!view.on_lane(chunk, lane) || view.lane(lane).down())) {
+        ++lane;
+      }
+      if (rest_.size() < rest_.capacity()) {
+        rest_.push_back({lane, chunk, view.layers_needed(chunk), kNever});
+      }
+    }
+    state_.forget_grown();
+  }
+  /// Whether the step is the front's, and lacked what it needs of the chunks below: that is loaded
+  /// first, or computed.
+  bool take_front(std::uint32_t begin) {
+    const RunView view = state_.view();
+    if (begin != view.front() || view.context_from() == begin) return false;
+    const ChunkState state = view.state(view.front_chunk());
+    if (state != ChunkState::open && state != ChunkState::loading) return false;
+    state_.take_front();
+    return true;
   }
 
   /// The lane may be asked for: it is up and has room for one more read.
@@ -403,6 +457,7 @@ class SessionCore {
       return wait_until(std::min(until, idle_since_ + idle_timeout), now);
     }
     idle_timed_out_ = true;
+    if (take_front(view.front())) return wait_until(now, now);
     Step step;
     step.kind = Step::Kind::compute;
     const std::uint32_t left = view.spec().n_tokens - view.front();

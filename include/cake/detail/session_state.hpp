@@ -74,7 +74,7 @@ class SessionState final : public LaneClient, public GateSource {
         load_error_ = no_room(staging);
       } else {
         Status problem;
-        lookup_.take(lanes_.lookup(lookup_.keys, lookup_.object_bytes, options_.lookup_timeout,
+        lookup_.take(lanes_.lookup(lookup_.keys, lookup_.geometry, options_.lookup_timeout,
                                    prompt.stop, problem));
         if (lookup_.status) lookup_.status = problem;
       }
@@ -410,7 +410,7 @@ class SessionState final : public LaneClient, public GateSource {
   Error no_room(std::uint64_t staging) const {
     return Error{
         Errc::out_of_memory, 0,
-        "a chunk of " + std::to_string(lookup_.object_bytes) +
+        "a chunk of " + std::to_string(lookup_.geometry.object_bytes()) +
             (lookup_.spec.whole_chunks
                  ? " bytes cannot be loaded as a whole, which the engine asks for, through "
                  : " bytes cannot be loaded, not even layer by layer, through ") +
@@ -439,8 +439,8 @@ class SessionState final : public LaneClient, public GateSource {
       const auto known = parsed_.find(chunk);
       if (layers.begin > 0 && known != parsed_.end()) tables = known->second;
     }
-    const Result<KvView> view = verify_landed(bytes, layers, lookup_.object_bytes, identity(chunk),
-                                              lanes_.landing_device(), tables);
+    const Result<KvView> view = verify_landed(bytes, layers, lookup_.stored[chunk].size,
+                                              identity(chunk), lanes_.landing_device(), tables);
     if (!view) return classify_failure(storage_, read.key, read.offset, bytes, view.error());
     taken.view = *view;
     const Change change(*this);
@@ -457,9 +457,20 @@ class SessionState final : public LaneClient, public GateSource {
     return taken;
   }
 
+  /// One call for each run of the model's layers; the slice counts positions.
   Status insert(const Slice& slice, const KvView& view) noexcept {
-    return guarded(Errc::device, "insert",
-                   [&] { return cake::await_completion(memory_.insert(slice, view)); });
+    const KvRuns& runs = lookup_.geometry.runs();
+    const std::uint32_t end = slice.layers.end;
+    for (std::uint32_t at = slice.layers.begin; at < end;) {
+      const std::uint32_t first = runs.layer_at(at++);
+      LayerRange layers{first, first + 1};
+      for (; at < end && runs.layer_at(at) == layers.end; ++at) ++layers.end;
+      const Status status = guarded(Errc::device, "insert", [&] {
+        return cake::await_completion(memory_.insert({slice.chunk, slice.tokens, layers}, view));
+      });
+      if (!status) return status;
+    }
+    return {};
   }
 
   void finish_insert(std::uint64_t id, const Status& status) noexcept {

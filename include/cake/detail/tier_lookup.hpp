@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "cake/chunk/format.hpp"
 #include "cake/detail/deadline_calls.hpp"
 #include "cake/detail/guarded.hpp"
 #include "cake/identity.hpp"
@@ -45,13 +46,13 @@ class TierLookup {
   }
 
   /// As LaneHost::lookup().
-  Answer lookup(std::span<const ChunkKey> keys, std::uint64_t object_bytes, Time timeout,
+  Answer lookup(std::span<const ChunkKey> keys, const ChunkGeometry& geometry, Time timeout,
                 const std::stop_token& stop_token, Status& problem) {
     std::optional<Answer> merged;
     if constexpr (Traits::abilities.lookup_never_blocks) {
       for (std::uint32_t t = 0; t < calls_.size(); ++t) {
         Status part;
-        merge(merged, ask(keys, object_bytes, t, part), problem);
+        merge(merged, ask(keys, geometry, t, part), problem);
         if (problem) problem = part;
       }
       return merged ? std::move(*merged) : Answer(problem.error());
@@ -63,10 +64,9 @@ class TierLookup {
       all.push_back(std::make_shared<Asked>(Asked{owned, std::nullopt, {}, nullptr}));
       // A tier whose last lookup still hangs is not waited for when there are others.
       if (calls_.size() > 1 && calls_[t].hanging() > 0) continue;
-      all[t]->ticket =
-          calls_[t].begin([this, asked = all[t].get(), keep = all[t], object_bytes, t] {
-            asked->answer.emplace(ask(*asked->keys, object_bytes, t, asked->problem));
-          });
+      all[t]->ticket = calls_[t].begin([this, asked = all[t].get(), keep = all[t], geometry, t] {
+        asked->answer.emplace(ask(*asked->keys, geometry, t, asked->problem));
+      });
     }
     for (std::uint32_t t = 0; t < calls_.size(); ++t) {
       const Time waited = calls_[t].hanging() > 0 ? timeout / 16 : timeout;
@@ -107,9 +107,11 @@ class TierLookup {
     }
     for (std::size_t i = 0; i < answer->size(); ++i) {
       StoredChunk& chunk = (**merged)[i];
-      if (!(*answer)[i].stored()) continue;
-      chunk.size = (*answer)[i].size;
-      chunk.tiers |= (*answer)[i].tiers;
+      const StoredChunk& more = (*answer)[i];
+      if (!more.stored() || more.size < chunk.size) continue;
+      if (more.size > chunk.size) chunk = {};  // of objects that hold more or fewer layers the most
+      chunk.size = more.size;
+      chunk.tiers |= more.tiers;
     }
   }
 
@@ -129,7 +131,7 @@ class TierLookup {
                      " ms (SessionOptions::lookup_timeout); the prompt runs without it"};
   }
 
-  Answer ask(std::span<const ChunkKey> keys, std::uint64_t object_bytes, std::uint32_t tier,
+  Answer ask(std::span<const ChunkKey> keys, const ChunkGeometry& geometry, std::uint32_t tier,
              Status& problem) noexcept {
     return guarded(Errc::io, "lookup", [&]() -> Answer {
       Answer found = lookup_in(keys, tier);
@@ -139,7 +141,7 @@ class TierLookup {
       const std::uint32_t known = (1u << n_tiers_) - 1;
       for (std::size_t i = 0; i < keys.size(); ++i) {
         StoredChunk& chunk = (*found)[i];
-        if (chunk.size != 0 && chunk.size != object_bytes) {
+        if (chunk.size != 0 && geometry.held_by(chunk.size) == 0) {
           if (Traits::abilities.erase_tier || !asks_tiers) discard(tier, keys[i]);
           chunk = {};
         }

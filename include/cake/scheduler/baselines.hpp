@@ -48,7 +48,7 @@ class SplitScheduler {
                                        std::uint32_t split) {
     const auto chunk = cursor_.next(view, lane, split);
     if (!chunk || *chunk < split) return std::nullopt;
-    return LoadRequest{view.spec().whole(*chunk), load_deadline(view, lane, *chunk, now)};
+    return LoadRequest{view.whole(*chunk), load_deadline(view, lane, *chunk, now)};
   }
   static Time load_deadline(const RunView& view, LaneId lane, std::uint32_t chunk, Time now) {
     const double size = static_cast<double>(view.spec().stored[chunk].size);

@@ -44,6 +44,7 @@ Failures check_memory(M& memory, std::uint32_t n_tokens, std::uint64_t seed = 1)
   expect(layout == memory.layout() && memory.fingerprint() == memory.fingerprint(),
          "layout() and fingerprint() do not change");
   if (!layout.valid() || n_tokens < 8) return failures;
+  if (detail::kit::is_limited(layout)) return {detail::kit::kLimited};
   const std::uint32_t third = n_tokens / 3;
   const Slice whole{0, {0, n_tokens}, {0, layout.n_layers}};
   const auto insert = [&](const Slice& slice, detail::kit::Runs& runs) {
@@ -115,6 +116,7 @@ Failures check(C& engine, Tokens prompt, bool same_bytes = true) {
   };
   if (n < 8) return {"compute: the prompt to check with has fewer than 8 tokens"};
   const KvLayout layout = engine.layout();
+  if (layout.valid() && detail::kit::is_limited(layout)) return {detail::kit::kLimited};
   const auto prefill = [&](TokenRange range, LayerGate gate) -> Status {
     return await_completion(engine_traits<C>::prefill(engine, prompt, range, std::move(gate)));
   };
@@ -171,8 +173,7 @@ Failures check(C& engine, Tokens prompt, bool same_bytes = true) {
       while (gate.entered() <= l && !ended) std::this_thread::yield();
       const Slice layer{0, front.tokens, {l, l + 1}};
       detail::kit::Runs one(layout, layer);
-      std::memcpy(one.bytes().data(), front_kv.bytes().data() + l * one.bytes().size(),
-                  one.bytes().size());
+      one.copy_layer(l, front_kv);
       if constexpr (!engine_traits<C>::abilities.insert_on_caller) {
         expect(await_completion(engine.insert(layer, one.const_view())).has_value(),
                "a layer is inserted while a step waits for it");
@@ -186,6 +187,96 @@ Failures check(C& engine, Tokens prompt, bool same_bytes = true) {
            "a gated step asks for every layer, in order");
   }
   for (std::string& failure : check_memory(engine, n)) failures.push_back(std::move(failure));
+  return failures;
+}
+
+}  // namespace cake::inline CAKE_ABI::testing
+
+namespace cake::inline CAKE_ABI::detail::kit {
+
+/// The stored bytes; none when there are none.
+inline AlignedBuffer object_of(MemoryStorage& store, const ChunkKey& key) {
+  const auto found = store.lookup(std::span(&key, 1));
+  AlignedBuffer bytes(found ? found->front().size : 0);
+  if (bytes.size() != 0) (void)await_completion(store.read(0, key, 0, bytes.bytes()));
+  return bytes;
+}
+
+/// Computes all whole chunks, and saves each before the next one is computed.
+template <ComputeBackend C>
+bool save_chunk_by_chunk(C& engine, Tokens tokens, MemoryStorage& store,
+                         std::uint32_t chunk_tokens) {
+  for (std::uint32_t end = chunk_tokens; end <= tokens.size(); end += chunk_tokens) {
+    const TokenRange range{end - chunk_tokens, end};
+    Status status;
+    if constexpr (PrefillsWhole<C>) {
+      status = await_completion(engine.prefill(tokens, range));
+    } else {
+      status = await_completion(engine.prefill(tokens, range, LayerGate()));
+    }
+    const SaveReport saved = save(engine, store, tokens.first(end), {.chunk_tokens = chunk_tokens});
+    if (!status || !saved.status || saved.written == 0) return false;
+  }
+  return true;
+}
+
+}  // namespace cake::inline CAKE_ABI::detail::kit
+
+namespace cake::inline CAKE_ABI::testing {
+
+/// Tries an engine whose layout has windows or states: that each chunk can be stored while it is
+/// fresh, that a suffix computed behind what was loaded is what it is behind what was computed, and
+/// that tokens which were neither computed nor inserted are not given out. Nothing may have been
+/// computed on the engine yet, and it must be able to prefill `prompt` again and again, in steps of
+/// `chunk_tokens`.
+///
+/// Needs:   prompt of at least three chunks and a token
+template <ComputeBackend C>
+Failures check_windows_and_states(C& engine, Tokens prompt, std::uint32_t chunk_tokens = 16) {
+  const auto n = static_cast<std::uint32_t>(prompt.size());
+  const std::uint32_t n_chunks = n / chunk_tokens;
+  if (n_chunks < 3 || n == n_chunks * chunk_tokens) {
+    return {"windows: the prompt to check with has fewer than three chunks and a token"};
+  }
+  Failures failures;
+  const auto expect = [&](bool good, const char* what) {
+    if (!good) failures.push_back(std::string("windows: ") + what);
+    return good;
+  };
+  const KvLayout layout = engine.layout();
+  const std::vector<ChunkKey> keys =
+      prefix_chain(root_key(engine.fingerprint(), layout, chunk_tokens, {}), prompt, chunk_tokens);
+  const Slice nothing{0, {0, chunk_tokens}, {0, layout.n_layers}};
+  detail::kit::Runs unused(layout, nothing);
+  expect(!await_completion(engine.extract(nothing, unused.view())),
+         "extract of tokens that were never computed is refused");
+  const auto in_chunks = [&](Tokens tokens, MemoryStorage& store) {
+    return detail::kit::save_chunk_by_chunk(engine, tokens, store, chunk_tokens);
+  };
+  MemoryStorage store;
+  if (!expect(in_chunks(prompt, store), "each chunk can be saved right after it was computed")) {
+    return failures;
+  }
+  const AlignedBuffer computed = detail::kit::object_of(store, keys.back());
+  // Other tokens take the place of these.
+  MemoryStorage other_store;
+  std::vector<TokenId> other(prompt.rbegin(), prompt.rend());
+  expect(in_chunks(other, other_store), "another prompt is computed after the first");
+  (void)store.erase(keys.back());
+  Loader loader(
+      engine, store,
+      {.chunk_tokens = chunk_tokens, .session = {.idle_timeout = std::chrono::minutes(1)}},
+      LoadOnlyScheduler());
+  const PrefillReport report = loader.prefill(prompt);
+  expect(report.status.has_value(), "a prompt whose beginning is stored is prefilled");
+  expect(report.tokens_loaded != 0,
+         "what was saved while it was fresh serves the next prompt: extract() must give windows "
+         "and the state of the last chunk");
+  expect(loader.save(prompt).status.has_value(), "a prompt that was loaded in part is saved");
+  const AlignedBuffer loaded = detail::kit::object_of(store, keys.back());
+  expect(detail::kit::same(computed.bytes(), loaded.bytes()),
+         "a step behind inserted windows and states gives what it gives behind computed ones; it "
+         "must go on from the state that was inserted at its first token");
   return failures;
 }
 

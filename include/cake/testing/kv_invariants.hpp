@@ -2,8 +2,9 @@
 // Copyright 2026 the cake authors
 //
 // A model of an engine's KV memory during a run: who writes which chunk, and which layers are
-// valid. It decides whether a claim, an insert or a read was allowed. It shares no data with the
-// session, whose bookkeeping it checks. Requires external synchronization.
+// valid. It decides whether a claim, an insert or a read was allowed, and that no step reads a
+// window or a state that is not there. It shares no data with the session, whose bookkeeping it
+// checks. Requires external synchronization.
 #pragma once
 
 #include <algorithm>
@@ -21,7 +22,13 @@ class KvInvariantChecker {
  public:
   void begin(const PrefillSpec& spec) {
     spec_ = spec;
+    always_ = 0;
+    while (always_ < spec.n_layers && (spec.reaches.empty() || spec.reaches[always_] == ~0u)) {
+      ++always_;
+    }
+    if (!spec.reaches.empty() && spec.payload_bytes({0, always_}) == 0) always_ = 0;
     chunks_.assign(spec.end_chunk, {});
+    ran_to_ = spec.resident_tokens;
     for (std::uint32_t c = 0; c < spec.end_chunk; ++c) {
       const TokenRange range = spec.chunk_range(c);
       Chunk& chunk = chunks_[c];
@@ -50,6 +57,7 @@ class KvInvariantChecker {
     if (c.failed) fail("a load of a chunk whose load failed");
     if (c.computes) fail("a load of a chunk that compute has");
     if (slice.layers.begin != 0 && !c.parsed) fail("a second slice before the tables were parsed");
+    if (slice.layers.end > spec_.n_layers) fail("a load of layers that are not there");
     c.asked = true;
   }
   /// A read failed, or nobody waits for it any more.
@@ -77,7 +85,7 @@ class KvInvariantChecker {
     }
     c.failed = c.failed || !ok;
     --c.inserts;
-    if (!is_whole(c)) return;
+    if (!ok || has_all(c) == c.loaded) return;
     c.loaded = true;
     ++c.whole;
   }
@@ -90,6 +98,11 @@ class KvInvariantChecker {
     for_chunks(step.tokens, [&](Chunk& c, TokenRange range) {
       if (c.inserts != 0) fail("compute claimed a chunk that is being inserted");
       if (is_whole(c)) fail("compute claimed a chunk that is whole");
+      if (c.loaded && always_ < spec_.n_layers) {  // what was loaded lacks what is needed after all
+        c.loaded = false;
+        c.whole = 0;
+        ++lost_loads_;
+      }
       if (c.claimed_to != std::max(range.begin, step.tokens.begin)) {
         fail("two steps for one token, or none");
       }
@@ -104,11 +117,19 @@ class KvInvariantChecker {
     }
     suffix_claimed_ = step.tokens.end;
   }
-  /// A step reads one layer of all that lies below it.
+  /// A step reads one of the model's layers of all that lies below it, as far as the layer reaches.
   void step_reads(const Step& step, std::uint32_t layer) {
     const std::uint32_t end = spec_.chunk_of(step.tokens.begin);
+    const std::uint32_t at = spec_.position(layer);
     for (std::uint32_t c = spec_.resident_tokens / spec_.chunk_tokens; c < end; ++c) {
-      if (chunks_[c].layers[layer] != Kv::right) return fail("a step read KV that is not there");
+      if (beyond_reach(c, at, step.tokens.begin)) continue;
+      if (chunks_[c].layers[at] != Kv::right) return fail("a step read KV that is not there");
+    }
+    // Of the states that steps leave only the last one is kept.
+    const bool state = always_ < spec_.n_layers && spec_.reaches[at] == 1;
+    if (state && end > 0 && step.tokens.begin == end * spec_.chunk_tokens &&
+        chunks_[end - 1].computes && step.tokens.begin != ran_to_) {
+      return fail("a step goes on from a state that is gone");
     }
     const std::uint32_t computed =
         end < spec_.end_chunk ? chunks_[end].computed_to : suffix_computed_;
@@ -120,6 +141,7 @@ class KvInvariantChecker {
   /// `tokens`: how many it did; 0 when it was void.
   void step_ends(const Step& step, std::uint32_t tokens) {
     const std::uint32_t end = step.tokens.begin + tokens;
+    if (tokens != 0) ran_to_ = end;
     for_chunks(step.tokens, [&](Chunk& c, TokenRange range) {
       const std::uint32_t from = std::max(range.begin, step.tokens.begin);
       if (end > from) c.computed_to = std::max(c.computed_to, std::min(end, range.end));
@@ -141,20 +163,34 @@ class KvInvariantChecker {
 
   // ---- the end ----
 
+  /// Loaded chunks that compute had to have because they lacked windows or states.
+  std::uint32_t lost_loads() const { return lost_loads_; }
+
   void prompt_ends() {
     for (const Chunk& c : chunks_) {
-      if (!is_whole(c)) return fail("a chunk is missing at the end");
-      if (c.whole != 1) return fail("a chunk became whole more than once");
+      if (!has_all(c)) return fail("a chunk is missing at the end");
+      if (c.whole > 1 || (c.whole == 0 && always_ != 0)) {
+        return fail("a chunk became whole more than once");
+      }
     }
     if (suffix_computed_ != spec_.n_tokens) fail("the suffix is not whole");
   }
   /// The report against what has been seen; `complete`: the prompt's KV is whole.
   void check(const PrefillReport& r, bool complete) {
     std::uint32_t loaded = 0;
+    std::uint32_t out_of_window = 0;
     for (std::uint32_t c = 0; c < spec_.end_chunk; ++c) {
-      if (chunks_[c].loaded) loaded += spec_.chunk_range(c).size();
-      if ((r.chunks[c].source == Source::loaded) != chunks_[c].loaded) {
-        fail("the report names a wrong source");
+      const Source source = r.chunks[c].source;
+      // With windows only the run knows which layers make a chunk whole.
+      const bool is_loaded =
+          always_ == spec_.n_layers ? chunks_[c].loaded : source == Source::loaded;
+      if (is_loaded) loaded += spec_.chunk_range(c).size();
+      if ((source == Source::loaded) != is_loaded) fail("the report names a wrong source");
+      if (is_loaded && !has_all(chunks_[c])) fail("the report calls loaded what is not there");
+      if (source != Source::out_of_window) continue;
+      out_of_window += spec_.chunk_range(c).size();
+      if (always_ != 0) {
+        fail("a chunk with layers that all need is out of every window");
       }
     }
     std::uint32_t failed = 0;
@@ -166,7 +202,9 @@ class KvInvariantChecker {
     if (r.failed_loads != failed) fail("the report counts failed loads wrongly");
     if (r.bytes_read != bytes) fail("the report counts bytes wrongly");
     if (r.tokens_loaded != loaded) fail("the report counts loaded tokens wrongly");
-    if (complete && r.tokens_resident + r.tokens_loaded + r.tokens_computed != spec_.n_tokens) {
+    if (r.tokens_out_of_window != out_of_window) fail("the report counts windows wrongly");
+    if (complete &&
+        r.tokens_resident + r.tokens_loaded + r.tokens_computed + out_of_window != spec_.n_tokens) {
       fail("the report's tokens do not add up to the prompt");
     }
   }
@@ -174,7 +212,7 @@ class KvInvariantChecker {
  private:
   enum class Kv : std::uint8_t { none, writing, right };
   struct Chunk {
-    std::vector<Kv> layers;         // [n_layers]
+    std::vector<Kv> layers;         // [n_layers] by position
     std::uint64_t compute = 0;      // newest step that writes it
     std::uint32_t inserts = 0;      // loads that write it now
     bool computes = false;          // compute has claimed it: no load may write it any more
@@ -197,8 +235,24 @@ class KvInvariantChecker {
     return std::all_of(c.layers.begin(), c.layers.end(), [](Kv kv) { return kv == Kv::right; });
   }
 
+  /// The layers are there that need all tokens.
+  bool has_all(const Chunk& c) const {
+    return std::all_of(c.layers.begin(), c.layers.begin() + always_,
+                       [](Kv kv) { return kv == Kv::right; });
+  }
+  /// A step that begins at `begin` reads nothing of this layer of the chunk.
+  bool beyond_reach(std::uint32_t chunk, std::uint32_t position, std::uint32_t begin) const {
+    if (position < always_) return false;
+    if (spec_.payload_bytes({position, position + 1}) == 0) return true;
+    const std::uint32_t end = (chunk + 1) * spec_.chunk_tokens;
+    return begin >= end && begin - end >= spec_.reaches[position];
+  }
+
   PrefillSpec spec_;
-  std::vector<Chunk> chunks_;          // [end_chunk]
+  std::vector<Chunk> chunks_;  // [end_chunk]
+  std::uint32_t always_ = 0;   // layers that need all tokens
+  std::uint32_t ran_to_ = 0;   // token at which the last step ended
+  std::uint32_t lost_loads_ = 0;
   std::uint32_t suffix_claimed_ = 0;   // token
   std::uint32_t suffix_computed_ = 0;  // token
   std::string violation_;

@@ -52,6 +52,7 @@ class Simulation {
       turn();
       if (!checker_.violation().empty()) fail(checker_.violation());
     }
+    result_.lost_loads = checker_.lost_loads();
     if (result_.violation.empty()) check_end();
     if (!closed_) result_.report = core_.report(now_);
     return std::move(result_);

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "cake/chunk/format.hpp"
 #include "cake/detail/session_core.hpp"
 #include "cake/scheduler/compute_cost.hpp"
 #include "cake/session_options.hpp"
@@ -45,6 +46,7 @@ enum class SimulatedFault : std::uint8_t { none, read_error, corrupt, hang, inse
 
 struct SimulationSpec {
   PrefillSpec prefill;
+  ChunkGeometry geometry;              // what the spans of `prefill` show, where there are some
   std::vector<StoredChunk> stored;     // [spec.end_chunk]
   std::vector<SimulatedFault> faults;  // [spec.end_chunk], or empty
   std::uint32_t sound_layers = 0;      // reads that end at or below this layer have no fault
@@ -77,6 +79,7 @@ struct SimulationResult {
   std::uint32_t late_landings = 0;  // reads that came back after their claim was lost
   std::uint32_t dead_lanes = 0;     // lanes whose workers were all stuck, each time anew
   std::uint32_t lost_inserts = 0;   // inserts whose chunk was lost while they ran
+  std::uint32_t lost_loads = 0;  // loaded chunks that were computed for want of a window or state
 };
 
 }  // namespace cake::inline CAKE_ABI

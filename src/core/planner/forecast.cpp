@@ -118,7 +118,7 @@ void overlap_suffix(const RunSnapshot& run, const Assignment& assignment, Foreca
     Lane& lane = lanes[owner];
     ++lane.n;
     lane.end = std::max(lane.end, assignment.lands[i]);
-    lane.took += run.chunk_bytes * seconds_per_byte;
+    lane.took += static_cast<double>(run.chunks[i].all_bytes) * seconds_per_byte;
     lane.left += static_cast<double>(run.chunks[i].bytes) * seconds_per_byte;
     if (!run.chunks[i].begun) lane.fresh += slice * seconds_per_byte;
   }
@@ -148,6 +148,14 @@ void overlap_suffix(const RunSnapshot& run, const Assignment& assignment, Foreca
   }
 }
 
+/// Where compute begins for a run of chunks that begins with chunk i, at token `from`; `end`: of the
+/// run before. Below a chunk that could be loaded windows and states are missing: what lies between
+/// is computed as well.
+double begin_of_run(const RunSnapshot& run, std::uint32_t i, double from, double end) {
+  if (!run.partial || run.chunks[i].tiers == 0) return from;
+  return std::max<double>(end, run.context_from);
+}
+
 /// Compute goes up: every run of its chunks waits for what is loaded below it; the last one takes the suffix
 /// along.
 Forecast follow_compute(const RunSnapshot& run, const Candidate& candidate,
@@ -171,7 +179,7 @@ Forecast follow_compute(const RunSnapshot& run, const Candidate& candidate,
       t += cost.passes(begin, end, run.step_tokens);
       result.waits += std::max(0.0, below - t);
       t = std::max(t, below);
-      begin = from;
+      begin = begin_of_run(run, i, from, end);
     }
     end = (chunk + 1) * chunk_tokens;
     holes = holes || i >= candidate.meet;

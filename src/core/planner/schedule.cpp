@@ -18,7 +18,7 @@ bool differ(double a, double b, double share) { return std::abs(a - b) > share *
 
 Slice LaneQueue::next(const RunView& view, LaneId lane, std::uint32_t layers) {
   for (; at < whole.size(); ++at) {
-    const LayerRange all = next_layers(view, lane, whole[at], view.spec().n_layers);
+    const LayerRange all = next_layers(view, lane, whole[at], view.layers_needed(whole[at]));
     if (!all.empty()) return {whole[at], view.spec().object_range(whole[at]), all};
   }
   // The lowest layers that have not been requested, among the next few chunks.

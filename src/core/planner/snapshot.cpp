@@ -40,14 +40,16 @@ ChunkLeft chunk_left(const RunView& view, std::uint32_t chunk, const RunSnapshot
   ChunkLeft left;
   left.chunk = chunk;
   left.computable = state != ChunkState::inserting;
+  left.all_bytes = static_cast<float>(spec.read_bytes({0, view.layers_needed(chunk)}));
   if (state == ChunkState::open) {
-    left.bytes = static_cast<float>(run.chunk_bytes);
+    left.bytes = left.all_bytes;
     left.tiers = static_cast<std::uint8_t>(spec.stored[chunk].tiers);
   } else if (!view.unloadable(chunk) &&
              (state == ChunkState::loading || state == ChunkState::inserting)) {
     const std::uint32_t issued = view.layers_issued(chunk);
-    if (issued < spec.n_layers) {
-      left.bytes = static_cast<float>(spec.read_bytes({issued, spec.n_layers}));
+    const std::uint32_t needed = view.layers_needed(chunk);
+    if (issued < needed) {
+      left.bytes = static_cast<float>(spec.read_bytes({issued, needed}));
       left.tiers = static_cast<std::uint8_t>(spec.stored[chunk].tiers);
     }
     left.coming = run.now;
@@ -127,7 +129,8 @@ void take_snapshot(const RunView& view, const PlanBasis& basis, Time now, RunSna
   out.n_layers = spec.n_layers;
   out.head_bytes = spec.head_bytes;
   out.layer_bytes = spec.layer_bytes;
-  out.chunk_bytes = static_cast<double>(spec.read_bytes({0, spec.n_layers}));
+  out.partial = !spec.reaches.empty();
+  out.context_from = view.context_from();
   out.lost_chunks = view.lost_chunks();
   out.overlap_suffix = spec.may_gate && spec.n_layers > 1;
   take_compute(view, out);

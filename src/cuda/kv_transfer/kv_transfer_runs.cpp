@@ -51,6 +51,10 @@ Result<Runs> runs_of(const PagedKv& kv, const Slice& slice, const BasicKvView<By
   for (std::uint32_t l = slice.layers.begin; l < slice.layers.end; ++l) {
     CAKE_TRY(add(l, 'K', view.k(l), kv.k[l]));
     CAKE_TRY(add(l, 'V', view.v(l), kv.v[l]));
+    if (!view.plane(l, 2).empty()) {
+      return refuse("the view has more than K and V of layer " + std::to_string(l) +
+                    ", and pages hold no more; copy other planes, windows and states yourself");
+    }
   }
   const auto pool = memory_at(runs.pools.front(), device, "a pool");
   if (!pool) return pool.error();

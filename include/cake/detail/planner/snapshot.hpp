@@ -30,6 +30,7 @@ struct ChunkLeft {
   bool begun = false;       // some of its layers have been requested
   std::uint8_t on = 0;      // bit set of the lanes that read some of it now
   float bytes = 0;          // that have not been requested
+  float all_bytes = 0;      // that a load has to bring
   double coming = 0;        // seconds: what has been requested will be resident then
 };
 
@@ -56,7 +57,8 @@ struct RunSnapshot {
   std::uint32_t n_layers = 1;
   std::uint64_t head_bytes = 0;
   std::uint64_t layer_bytes = 0;
-  double chunk_bytes = 0;  // of a whole stored object
+  bool partial = false;            // layers have windows or states
+  std::uint32_t context_from = 0;  // as RunView says
   std::uint32_t lost_chunks = 0;
 
   double suffix_begin = 0;

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// Whole runs with layouts of any kinds: no step reads a window or a state that is not there, however
+// loads fail.
+#include "catch.hpp"
+#include "check.hpp"
+
+namespace {
+
+using namespace cake;
+using namespace cake::testing;
+
+TEST_CASE("wild prefills with planes, windows and states of any kind keep every rule") {
+  std::uint64_t extended = 0;
+  std::uint64_t lost = 0;
+  std::uint64_t out_of_window = 0;
+  std::uint64_t spared = 0;
+  std::uint64_t gated = 0;
+  for (std::uint64_t seed = 0; seed < 6'000; ++seed) {
+    const SimulationResult result = mixed_run(seed);
+    extended += result.report.chunks_extended != 0;
+    lost += result.lost_loads != 0;
+    out_of_window += result.report.tokens_out_of_window != 0;
+    spared += result.report.bytes_out_of_window != 0;
+    for (const StepReport& step : result.report.steps) gated += step.gated && !step.voided;
+    if (result.violation.empty()) continue;
+    FAIL("seed " << seed << ": " << result.violation << "; replay: simulate " << seed
+                 << " 1 layouts trace");
+  }
+  // The rare turns are reached.
+  CHECK(extended > 100);
+  CHECK(lost > 100);
+  CHECK(out_of_window > 100);
+  CHECK(spared > 1000);
+  CHECK(gated > 100);
+}
+
+TEST_CASE("chunks that a step gives back undone are loaded with what a hole above needs of them") {
+  const SimulationSpec spec = mixed_spec(9503);  // its engine does less than it is asked
+  MeetOptions options;
+  options.cost = spec.cost;
+  const SimulationResult result = simulate(spec, MeetInTheMiddleScheduler(options));
+  CHECK(result.violation == "");
+  CHECK(result.report.chunks_extended > 1);
+}
+
+/// A prompt of ten chunks of 16 tokens whose four layers need all tokens, 40, 20 and a state.
+struct Small {
+  Small() {
+    const KvPlane plane{1, 64};
+    const KvLayout layout{
+        4, {{{plane}}, {{plane}, 40}, {{plane}, 20}, {{plane}, 0, true}}, {0, 1, 2, 3}};
+    spec.geometry = ChunkGeometry(layout, 16);
+    spec.prefill.n_tokens = 170;
+    spec.prefill.chunk_tokens = 16;
+    spec.prefill.n_chunks = spec.prefill.end_chunk = 10;
+    detail::describe_layout(spec.geometry, spec.prefill);
+    spec.cost.per_token = 1;  // so that everything is loaded
+    spec.links = {{}};
+    spec.priors = {{1e9, Time{0}, Time{0}}};
+    spec.stored.assign(10, {spec.geometry.object_bytes(), 1, 4});
+  }
+  /// Layers of each chunk that were read, as digits.
+  std::string layers_read() {
+    const SimulationResult result = simulate(spec, MeetInTheMiddleScheduler{});
+    CHECK(result.violation == "");
+    std::vector<std::uint32_t> read(10);
+    for (const LoadReport& load : result.report.loads) {
+      if (load.outcome == Errc::ok) read[load.slice.chunk] += load.slice.layers.size();
+    }
+    std::string text;
+    for (const std::uint32_t n : read) text += std::to_string(n);
+    return text;
+  }
+  void lacks(std::uint32_t chunk, std::uint32_t held) {
+    spec.stored[chunk] = {spec.geometry.object_bytes(held), 1, held};
+  }
+  SimulationSpec spec;
+};
+
+TEST_CASE("of each chunk those layers are read that reach back to it") {
+  // The suffix begins at 160: chunk 9 ends there, 8 sixteen tokens below, 7 thirty-two.
+  CHECK(Small().layers_read() == "1111111234");
+}
+
+TEST_CASE("a chunk that is absent needs the windows and the state below it") {
+  Small small;
+  small.spec.stored[4] = {};
+  CHECK(small.layers_read() == "1234011234");
+}
+
+TEST_CASE("a chunk that cannot be read is computed behind windows and a state that are read late") {
+  Small small;
+  small.spec.faults.assign(10, SimulatedFault::none);
+  small.spec.faults[4] = SimulatedFault::read_error;
+  CHECK(small.layers_read() == "1234011234");
+}
+
+TEST_CASE("where the state below a hole is not stored all is computed from the last one that is") {
+  Small small;
+  small.spec.stored[6] = {};
+  small.lacks(5, 3);
+  small.lacks(4, 3);
+  CHECK(small.layers_read() == "1234000234");
+  // The same when chunk 6 turns out to be damaged.
+  Small late;
+  late.lacks(5, 3);
+  late.lacks(4, 3);
+  late.spec.faults.assign(10, SimulatedFault::none);
+  late.spec.faults[6] = SimulatedFault::corrupt;
+  CHECK(late.layers_read() == "1234000234");
+}
+
+}  // namespace
