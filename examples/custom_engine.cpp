@@ -8,6 +8,7 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <memory>
 #include <string>
 
 #include "cake/cake.hpp"
@@ -49,8 +50,12 @@ int main(int argc, char** argv) try {
       static_cast<double>(engine.layout().bytes_per_token()) * static_cast<double>(prompt.size());
   const double seconds = cake::PrefillReport::seconds_of(first.ttft);
   cake::ThrottledStorage link(storage, cake::LinkOptions{.bytes_per_second = kv_bytes / seconds});
-  cake::Loader again(restarted, link, {.chunk_tokens = 64, .max_step_tokens = 128},
-                     loader.scheduler());
+  // The link is another storage; what the device takes is known.
+  const auto calibration = std::make_shared<cake::Calibration>();
+  calibration->take_models(*loader.lanes().calibration());
+  cake::Loader again(
+      restarted, link,
+      {.chunk_tokens = 64, .max_step_tokens = 128, .lanes = {.calibration = calibration}});
   const cake::PrefillReport report = again.prefill(prompt);
   if (!report.status) throw cake::Exception(report.status.error());
   std::printf("second run: %u computed, %u loaded, met at token %u; %.3f s, %.2f of the first\n%s",

@@ -119,8 +119,6 @@ class Loader {
 
   IoLanes<S>& lanes() { return lanes_; }
   const LoaderOptions& options() const { return options_; }
-  /// With what it has learned of this device so far.
-  const Sch& scheduler() const { return session_.scheduler(); }
 
  private:
   /// An engine may bring the memory that its inserts copy from fastest: staging_memory(). One that
