@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <memory>
 #include <numeric>
 #include <random>
 
@@ -168,7 +169,11 @@ int main() try {
   ThrottledStorage link(storage,
                         {.bytes_per_second = static_cast<double>(computed.size()) / seconds});
   PagedEngine restarted(kTokens, 3);
-  Loader again(restarted, link, options, loader.scheduler());
+  // The link is another storage; what the device takes is known.
+  LoaderOptions slower = options;
+  slower.lanes.calibration = std::make_shared<Calibration>();
+  slower.lanes.calibration->take_models(*loader.lanes().calibration());
+  Loader again(restarted, link, slower);
   const PrefillReport report = again.prefill(prompt);
   report.status.value();
   std::printf("second run: %u computed, %u loaded, met at token %u; %.3f s, %.2f of the first\n%s",

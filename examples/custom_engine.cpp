@@ -8,6 +8,7 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <memory>
 #include <string>
 
 #include "cake/cake.hpp"
@@ -56,8 +57,8 @@ int main(int argc, char** argv) try {
   // [loader]
   TinyEngine engine(kTokens);
   cake::PosixStorage storage({.directory = directory});
-  const cake::LoaderOptions options{.chunks = {.chunk_tokens = 64},
-                                    .session = {.max_step_tokens = 128}};
+  cake::LoaderOptions options{.chunks = {.chunk_tokens = 64},
+                              .session = {.max_step_tokens = 128}};
   cake::Loader loader(engine, storage, options);
   const cake::PrefillReport first = loader.prefill(prompt);
   if (!first.status) throw cake::Exception(first.status.error());
@@ -73,7 +74,11 @@ int main(int argc, char** argv) try {
       static_cast<double>(engine.layout().bytes_per_token()) * static_cast<double>(prompt.size());
   const double seconds = cake::PrefillReport::seconds_of(first.ttft);
   cake::ThrottledStorage link(storage, cake::LinkOptions{.bytes_per_second = kv_bytes / seconds});
-  cake::Loader again(restarted, link, options, loader.scheduler());
+  // The link is another storage; what the device takes is known.
+  const auto calibration = std::make_shared<cake::Calibration>();
+  calibration->take_models(*loader.lanes().calibration());
+  options.lanes.calibration = calibration;
+  cake::Loader again(restarted, link, options);
   const cake::PrefillReport report = again.prefill(prompt);
   if (!report.status) throw cake::Exception(report.status.error());
   std::printf("second run: %u computed, %u loaded, met at token %u; %.3f s, %.2f of the first\n%s",

@@ -123,7 +123,11 @@ int run(MakeEngine make_engine, std::uint32_t n_vocab, std::uint32_t n_tokens) {
   // A link that takes about as long to load all of it.
   const double rate = static_cast<double>(store.bytes()) / PrefillReport::seconds_of(computed.ttft);
   ThrottledStorage link(store, LinkOptions{.bytes_per_second = rate});
-  IoLanes lanes(link);  // one for the engine's lifetime, shared by all its sessions
+  // The link is another storage; what the device takes is known.
+  const auto calibration = std::make_shared<Calibration>();
+  calibration->take_models(*loader.lanes().calibration());
+  // One for the engine's lifetime, shared by all its sessions.
+  IoLanes lanes(link, {.calibration = calibration});
 
   std::vector<Answering<Engine>> others;
   for (std::uint32_t i = 0; i < 3; ++i) {
@@ -133,7 +137,7 @@ int run(MakeEngine make_engine, std::uint32_t n_vocab, std::uint32_t n_tokens) {
   }
 
   const auto engine = make_engine();
-  PrefillSession session(*engine, lanes, chunks, loader.scheduler(), steps);
+  PrefillSession session(*engine, lanes, chunks, MeetInTheMiddleScheduler(), steps);
   Log log;
   const PrefillReport report = prefill_beside(session, *engine, prompt, others, log);
   report.status.value();

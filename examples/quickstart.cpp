@@ -319,7 +319,9 @@ class Quickstart {
     if (result_.link_mbit > 0) {
       through.bytes_per_second = result_.link_mbit * 1e6 / 8;
       // What an engine knows that has used the link before.
-      options.lanes.prior.bytes_per_second = through.bytes_per_second;
+      LinkEstimate known = Calibration::kUnknownTier;
+      known.bytes_per_second = through.bytes_per_second;
+      options.lanes.calibration = std::make_shared<Calibration>(known);
     }
     ThrottledStorage link(*store_, through);
     Loader loader(*engine_, link, options, std::move(scheduler));

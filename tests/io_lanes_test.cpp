@@ -658,7 +658,8 @@ TEST_CASE("the two ends meet in the middle behind real threads") {
   bool ever = false;
   for (int i = 0; i < 20 && !ever; ++i) {
     const double bytes = static_cast<double>(stored.object_bytes);
-    IoLanes lanes(storage, {.threads = 1, .prior = {bytes / 0.02, Time{0}, Time{0}}});
+    const LinkEstimate known{bytes / 0.02, Time{0}, Time{0}};
+    IoLanes lanes(storage, {.threads = 1, .calibration = std::make_shared<Calibration>(known)});
     PrefillSession session(engine, lanes, {.chunk_tokens = kChunk},
                            MeetInTheMiddleScheduler({.cost = {1e-4, 3e-4, 0}}), kPatient);
     ever = met(run(session, engine, stored));

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "cake/calibration.hpp"
 #include "cake/detail/lane_client.hpp"
 #include "cake/detail/process.hpp"
 #include "cake/engine.hpp"
@@ -32,8 +33,8 @@ struct LaneOptions {
   std::uint64_t staging_bytes = std::uint64_t{256} << 20;
   StagingMemory* staging = nullptr;  // where it comes from; null: plain host memory
   bool device = false;  // from the storage's device_staging(), if it has one: inserts take it
-  LinkEstimate prior = {1e9, std::chrono::microseconds(100),
-                        Time{0}};  // until something was measured
+  /// What was measured before, and learns from every session; null: one of its own.
+  std::shared_ptr<Calibration> calibration = nullptr;
 };
 
 /// Lanes as an engine wants them: into its staging_memory(), or into the device memory that its
@@ -49,7 +50,7 @@ LaneOptions lane_options(M& engine, LaneOptions options = {}) {
 
 /// Needs:   `storage` outlives the lanes
 /// Errors:  the constructor throws Exception(out_of_memory) when not even one thread a lane can be
-/// made
+/// made, and Exception(mismatch) when the calibration is that of a storage with another number of tiers
 /// Thread:  Safe for concurrent use. In a child process after fork() nothing but the destructor may
 ///          be called; it then leaves everything as it is.
 template <StorageBackend S>
@@ -78,7 +79,9 @@ class IoLanes {
   /// Unsupported in a child process, where the threads do not exist.
   Status usable() const { return core_->made_here.check("an IoLanes"); }
 
-  /// Measured so far, over all sessions.
+  /// What was measured so far, over all sessions; to be saved, or given to other lanes of this storage.
+  const std::shared_ptr<Calibration>& calibration() const { return core_->options.calibration; }
+  /// The rate of each tier from it.
   std::vector<LinkEstimate> rates() const { return core_->rates(); }
   /// Bytes of staging memory that there are for all lanes together.
   std::uint64_t staging_bytes() const { return core_->pool.budget(); }

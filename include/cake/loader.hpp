@@ -68,8 +68,6 @@ class Loader {
 
   IoLanes<S>& lanes() { return lanes_; }
   const ChunkOptions& chunks() const { return session_.chunks(); }
-  /// With what it has learned of this device so far.
-  const Sch& scheduler() const { return session_.scheduler(); }
 
  private:
   std::unique_ptr<IoLanes<S>> own_;  // none: borrowed

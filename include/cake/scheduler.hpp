@@ -310,6 +310,12 @@ constexpr bool scheduler_members_hold() {
 ///     // seconds of compute: per_token and per_position
 ///     const ComputeCost& compute_cost() const;
 ///
+/// One that learns what passes cost may have two more, which the session calls before begin() and
+/// after the run: it is a copy that runs, and what it learns goes into the lanes' Calibration.
+///
+///     void calibrate(const ComputeCostEstimator&);               // what sessions before have measured
+///     const ComputeCostEstimator* measured_compute() const;      // null: nothing
+///
 /// Thread:  one at a time; the session sees to it
 template <class S>
 concept Scheduler = requires(S& s, const PrefillSpec& spec, const RunView& view,

@@ -133,8 +133,6 @@ class PrefillSession {
 
   /// Time since begin().
   Time now() const { return running("now").now(); }
-  /// What was learned, for the next prompt.
-  const Sch& scheduler() const { return scheduler_; }
 
   /// Ends the run, done or not: waits for inserts in progress, and for nothing else.
   PrefillReport finish() {
@@ -204,9 +202,7 @@ class PrefillSession {
     state_->close();
     lanes_.host().detach(*state_);
     try {
-      state_->teach_lanes();
-      Sch learned = state_->scheduler();
-      scheduler_ = std::move(learned);
+      state_->teach();
     } catch (...) {  // no memory: what it has learned is lost
     }
     state_.reset();

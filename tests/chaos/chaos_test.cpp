@@ -114,7 +114,7 @@ void round(std::uint64_t seed) {
           ? detail::align_up(random.below(static_cast<std::uint32_t>(geometry.object_bytes()))) +
                 kIoAlignment
           : geometry.object_bytes() * random.between(1, 12);
-  options.prior.latency = Time{0};
+  options.calibration = std::make_shared<Calibration>(LinkEstimate{1e9, Time{0}, Time{0}});
   ExactStaging staging(options.staging_bytes, random.chance(0.2) ? 0.1 : 0.0, random.next());
   options.staging = &staging;
   if (random.chance(0.5)) {

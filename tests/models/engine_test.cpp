@@ -264,7 +264,8 @@ TEST_CASE("chunks are stored without windows that the engine has evicted, and se
     const auto short_prompt = prompt(5 * kChunk + 3);
     Engine other(named.model, named.name, kTokens + 1);
     other.clear();
-    cake::Loader loader(other, saved.storage, {.chunk_tokens = kChunk}, cake::LoadOnlyScheduler());
+    cake::Loader loader(other, saved.storage, {.chunks = {.chunk_tokens = kChunk}},
+                        cake::LoadOnlyScheduler());
     CHECK(loader.prefill(short_prompt).tokens_computed == short_prompt.size());
     Engine alone(named.model, named.name, kTokens + 1);
     alone.clear();
@@ -314,7 +315,7 @@ TEST_CASE("KV of every kind that one process saved gives another one the same lo
       cake::PosixStorage storage({.directory = directory});
       Engine engine(named.model, named.name, kTokens + 1);
       engine.clear();
-      cake::Loader loader(engine, storage, {.chunk_tokens = kChunk});
+      cake::Loader loader(engine, storage, {.chunks = {.chunk_tokens = kChunk}});
       const bool good = loader.prefill(prompt()).status && loader.save(prompt()).written == kChunks;
       _exit(good ? 0 : 1);
     }

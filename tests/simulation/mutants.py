@@ -471,4 +471,25 @@ MUTANTS = [
         ("  if (footer.key != key.bytes || footer.object_bytes",
          "  if (footer.object_bytes")],
      "chunk/hostile_header_test.cpp", "a well-sealed footer of another object is refused"),
+    ("sessions that run at once overwrite what the others have measured", [
+        ("  if (known.age_ == handed_out_) return *this;  // nobody else has taught it anything\n",
+         "  if (known.age_ >= handed_out_) return *this;\n")],
+     "calibration_test.cpp", "sessions that run at once do not lose each other's passes"),
+    ("passes of the sessions before are counted again", [
+        ("    if (seen_[i].age > handed_out_) mine[n++] = seen_[i];\n",
+         "    mine[n++] = seen_[i];\n")],
+     "calibration_test.cpp", "sessions that run at once do not lose each other's passes"),
+    ("the digest of a calibration is not checked", [
+        (" || expected != digest(text.substr(0, last + 1))", "")],
+     "calibration_test.cpp", "a damaged, cut or foreign file is an error, and no value of it is used"),
+    ("values of a calibration are not checked", [
+        ("  if (!read || !(tier == tier.checked())) return std::nullopt;\n",
+         "  if (!read) return std::nullopt;\n")],
+     "calibration_test.cpp", "values that cannot be are refused, though the digest is right"),
+    ("what a session measured of its passes is dropped", [
+        ("      calibration.learn(fingerprint_, *compute);\n", "")],
+     "calibration_test.cpp", "a second session starts from what the first has measured"),
+    ("a calibration of another storage is taken", [
+        ("  if (tiers_.size() == n) return {};\n", "  if (tiers_.size() + n != 0) return {};\n")],
+     "calibration_test.cpp", "a calibration of another storage is refused by name"),
 ]

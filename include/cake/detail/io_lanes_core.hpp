@@ -45,8 +45,6 @@ struct IoLanes<S>::Core final : detail::LaneHost {
     bool reading = true;
   };
   struct Lane {
-    explicit Lane(const LinkEstimate& prior) : rate(prior) {}
-    LinkEstimate rate;
     std::condition_variable wake;
     unsigned waiting = 0;                 // threads
     bool called = false;                  // one of them, which has not seen it yet
@@ -96,10 +94,12 @@ struct IoLanes<S>::Core final : detail::LaneHost {
              device == nullptr ? std::size_t{threads_per_lane()} * tier_count() + 4 : 0),
         lookups(storage_in, tier_count()) {
     if (device != nullptr) options.staging = device;
+    if (options.calibration == nullptr) options.calibration = std::make_shared<Calibration>();
+    options.calibration->use(tier_count()).value();
     const std::uint32_t n = tier_count();
     const std::size_t n_threads = std::size_t{n} * threads_per_lane();
     for (LaneId l = 0; l < n; ++l) {
-      lanes.emplace_back(options.prior);
+      lanes.emplace_back();
       lanes.back().active.reserve(threads_per_lane());
     }
     reserve_room(n_threads);
@@ -156,16 +156,8 @@ struct IoLanes<S>::Core final : detail::LaneHost {
   DeviceStaging* landing_device() const noexcept override { return device; }
   Status usable() const override { return made_here.check("an IoLanes"); }
 
-  std::vector<LinkEstimate> rates() const override {
-    std::lock_guard lock(mutex);
-    std::vector<LinkEstimate> known;
-    for (const Lane& lane : lanes) known.push_back(lane.rate);
-    return known;
-  }
-  void learn(LaneId id, const LinkEstimator& model, Time now) override {
-    std::lock_guard lock(mutex);
-    lanes[id].rate = model.learned(lanes[id].rate, now);
-  }
+  std::vector<LinkEstimate> rates() const override { return options.calibration->tiers(); }
+  Calibration& calibration() noexcept override { return *options.calibration; }
 
   void attach(std::shared_ptr<detail::LaneClient> client) override {
     auto session = std::make_shared<Attached>();

@@ -13,6 +13,7 @@
 #include <stop_token>
 #include <vector>
 
+#include "cake/calibration.hpp"
 #include "cake/chunk/format.hpp"
 #include "cake/detail/read_table.hpp"
 #include "cake/identity.hpp"
@@ -59,8 +60,8 @@ class LaneHost {
   virtual DeviceStaging* landing_device() const noexcept = 0;
   virtual Status usable() const = 0;
   virtual std::vector<LinkEstimate> rates() const = 0;
-  /// What a session has measured, beside what others have told meanwhile; the prior of the next one.
-  virtual void learn(LaneId lane, const LinkEstimator& model, Time now) = 0;
+  /// What a session has measured goes there, and the next one starts from it.
+  virtual Calibration& calibration() noexcept = 0;
 
   /// Asks the store what it holds, for at most `timeout`, and not once `stop` was requested.
   /// Objects of a size that none of this geometry has are erased, so that the next save can put them

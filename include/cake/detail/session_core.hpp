@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <concepts>
 #include <cstdint>
 #include <new>
 #include <optional>
@@ -17,6 +18,7 @@
 #include "cake/detail/admission.hpp"
 #include "cake/detail/prefill_state.hpp"
 #include "cake/scheduler.hpp"
+#include "cake/scheduler/compute_cost.hpp"
 #include "cake/session_options.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
@@ -55,6 +57,24 @@ class SessionCore {
   void set_read_layers(std::uint32_t layers) { read_layers_ = std::max(1u, layers); }
 
   const S& scheduler() const { return scheduler_; }
+  /// What other sessions have measured, for a scheduler that wants to know. Before begin().
+  void calibrate(const std::optional<ComputeCostEstimator>& compute) {
+    if constexpr (requires { scheduler_.calibrate(*compute); }) {
+      if (compute) scheduler_.calibrate(*compute);
+    }
+  }
+  /// What the scheduler has measured beside that; null: it measures nothing.
+  const ComputeCostEstimator* measured_compute() const {
+    if constexpr (requires {
+                    {
+                      scheduler_.measured_compute()
+                      } -> std::convertible_to<const ComputeCostEstimator*>;
+                  }) {
+      return scheduler_.measured_compute();
+    } else {
+      return nullptr;
+    }
+  }
 
   // ---- as PrefillState ----
 

@@ -79,6 +79,7 @@ class SessionState final : public LaneClient, public GateSource {
         if (lookup_.status) lookup_.status = problem;
       }
     }
+    core_.calibrate(lanes_.calibration().compute(fingerprint_));
     core_.begin(spec, lookup_.stored, lanes_.rates());
     const std::uint64_t layers =
         (staging - std::min(staging, ends)) / lookup_.geometry.largest_layer();
@@ -186,11 +187,16 @@ class SessionState final : public LaneClient, public GateSource {
     }
     return report;
   }
-  void teach_lanes() {
+  void teach() {
     std::lock_guard lock(mutex_);
-    for (LaneId l = 0; l < lanes_.lane_count(); ++l) lanes_.learn(l, core_.view().lane(l), now());
+    Calibration& calibration = lanes_.calibration();
+    for (LaneId l = 0; l < lanes_.lane_count(); ++l) {
+      calibration.learn(l, core_.view().lane(l), now());
+    }
+    if (const ComputeCostEstimator* compute = core_.measured_compute()) {
+      calibration.learn(fingerprint_, *compute);
+    }
   }
-  const Sch& scheduler() const { return core_.scheduler(); }
 
   // ---- the lanes' side ----
 

@@ -10,6 +10,9 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
 
 #include "cake/export.hpp"
 #include "cake/types.hpp"
@@ -74,6 +77,17 @@ class CAKE_API ComputeCostEstimator {
 
   void observe(TokenRange tokens, double took);
 
+  /// A session begins with a copy of this one.
+  void hand_out() { handed_out_ = age_; }
+  /// What the next session should start from, when `known` is what sessions that ended meanwhile have left:
+  /// the passes that were observed since hand_out() count beside theirs.
+  ComputeCostEstimator learned(const ComputeCostEstimator& known) const;
+
+  /// All that is known, as numbers for a file.
+  std::vector<double> numbers() const;
+  /// None: they are not what numbers() gives.
+  static std::optional<ComputeCostEstimator> of_numbers(std::span<const double> numbers);
+
  private:
   using Three = std::array<double, 3>;
   struct Seen {
@@ -117,6 +131,7 @@ class CAKE_API ComputeCostEstimator {
   std::array<Seen, kPasses> seen_{};
   std::size_t n_ = 0;
   std::uint32_t age_ = 0;
+  std::uint32_t handed_out_ = 0;  // age then
   std::uint64_t version_ = 0;
   std::uint32_t exact_ = 0;  // passes that told nothing new
   std::uint32_t known_ = 0;  // bit set of size classes of which a pass was as expected

@@ -21,8 +21,9 @@
 namespace cake::inline CAKE_ABI {
 
 struct MeetOptions {
-  /// Prior; learned from there.
+  /// Of a model that no session has measured; learned from there.
   ComputeCost cost;
+  /// Also from what sessions before have measured.
   bool learn = true;
   /// On a lane that was measured a read may take this many times what it should, and the floor on
   /// top; before, up to 64 floors (read_deadline()).
@@ -47,7 +48,15 @@ class CAKE_API MeetInTheMiddleScheduler {
   std::optional<LoadRequest> next_load(const RunView& view, LaneId lane, Time now);
 
   const MeetOptions& options() const { return options_; }
-  /// Learned so far; kept from prompt to prompt.
+  /// Goes on from what sessions before have measured. Before begin().
+  void calibrate(const ComputeCostEstimator& compute) {
+    if (options_.learn) compute_ = compute;
+  }
+  /// For the sessions to come; null: it does not learn.
+  const ComputeCostEstimator* measured_compute() const {
+    return options_.learn ? &compute_ : nullptr;
+  }
+  /// Learned so far.
   ComputeCost compute_cost() const { return compute_.current(); }
   /// Token where the two ends will meet, as things look now.
   std::uint32_t predicted_meet(const RunView& view, Time now);

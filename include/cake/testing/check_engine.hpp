@@ -263,10 +263,10 @@ Failures check_windows_and_states(C& engine, Tokens prompt, std::uint32_t chunk_
   std::vector<TokenId> other(prompt.rbegin(), prompt.rend());
   expect(in_chunks(other, other_store), "another prompt is computed after the first");
   (void)store.erase(keys.back());
-  Loader loader(
-      engine, store,
-      {.chunk_tokens = chunk_tokens, .session = {.idle_timeout = std::chrono::minutes(1)}},
-      LoadOnlyScheduler());
+  Loader loader(engine, store,
+                {.chunks = {.chunk_tokens = chunk_tokens},
+                 .session = {.idle_timeout = std::chrono::minutes(1)}},
+                LoadOnlyScheduler());
   const PrefillReport report = loader.prefill(prompt);
   expect(report.status.has_value(), "a prompt whose beginning is stored is prefilled");
   expect(report.tokens_loaded != 0,

@@ -273,4 +273,74 @@ void ComputeCostEstimator::find_smallest(const std::array<double, kPasses>& weig
   }
 }
 
+ComputeCostEstimator ComputeCostEstimator::learned(const ComputeCostEstimator& known) const {
+  if (known.age_ == handed_out_) return *this;  // nobody else has taught it anything
+  std::array<Seen, kPasses> mine{};
+  std::size_t n = 0;
+  for (std::size_t i = 0; i < n_; ++i) {
+    if (seen_[i].age > handed_out_) mine[n++] = seen_[i];
+  }
+  std::sort(mine.begin(), mine.begin() + n,
+            [](const Seen& a, const Seen& b) { return a.age < b.age; });
+  ComputeCostEstimator both = known;
+  for (std::size_t i = 0; i < n; ++i) both.observe(mine[i].tokens, mine[i].took);
+  return both;
+}
+
+std::vector<double> ComputeCostEstimator::numbers() const {
+  std::vector<double> all;
+  for (const Three& three : {scale_, theta_, belief_}) {
+    all.insert(all.end(), three.begin(), three.end());
+  }
+  all.insert(all.end(), {smallest_, static_cast<double>(exact_), static_cast<double>(known_),
+                         static_cast<double>(odd_in_a_row_), last_odd_, odd_known_ ? 1.0 : 0.0,
+                         static_cast<double>(age_)});
+  for (std::size_t i = 0; i < n_; ++i) {
+    all.insert(all.end(), {seen_[i].begin(), seen_[i].end(), static_cast<double>(seen_[i].took),
+                           static_cast<double>(seen_[i].age)});
+  }
+  return all;
+}
+
+std::optional<ComputeCostEstimator> ComputeCostEstimator::of_numbers(
+    std::span<const double> numbers) {
+  constexpr std::size_t kFixed = 16;
+  const std::size_t n = numbers.size() < kFixed ? 0 : (numbers.size() - kFixed) / 4;
+  if (numbers.size() < kFixed || (numbers.size() - kFixed) % 4 != 0 || n == 0 || n > kPasses) {
+    return std::nullopt;
+  }
+  const auto within = [](double v, double low, double high) { return v >= low && v <= high; };
+  const auto whole = [&](double v) { return within(v, 0, 4294967295.0) && v == std::floor(v); };
+  const double* at = numbers.data();
+  for (std::size_t i = 0; i < 9; ++i) {
+    if (!within(at[i], i < 3 ? 1e-200 : 0, i < 3 ? 1e9 : 1e200)) return std::nullopt;
+  }
+  if (!within(at[9], 1, kMostTokens) || !whole(at[10]) || !whole(at[11]) || !whole(at[12]) ||
+      !within(at[13], -1e4, 1e4) || !(at[14] == 0 || at[14] == 1) || !whole(at[15])) {
+    return std::nullopt;
+  }
+  ComputeCostEstimator made;
+  for (std::size_t i = 0; i < 3; ++i) {
+    made.scale_[i] = at[i];
+    made.theta_[i] = at[3 + i];
+    made.belief_[i] = at[6 + i];
+  }
+  made.smallest_ = at[9];
+  made.exact_ = static_cast<std::uint32_t>(at[10]);
+  made.known_ = static_cast<std::uint32_t>(at[11]);
+  made.odd_in_a_row_ = static_cast<std::uint32_t>(at[12]);
+  made.last_odd_ = at[13];
+  made.odd_known_ = at[14] != 0;
+  made.age_ = static_cast<std::uint32_t>(at[15]);
+  for (at += kFixed; made.n_ < n; at += 4) {
+    const bool sane = whole(at[0]) && whole(at[1]) && at[0] < at[1] && within(at[2], 1e-30, 1e30) &&
+                      whole(at[3]) && at[3] <= numbers[15];
+    if (!sane) return std::nullopt;
+    made.seen_[made.n_++] = {{static_cast<std::uint32_t>(at[0]), static_cast<std::uint32_t>(at[1])},
+                             static_cast<float>(at[2]),
+                             static_cast<std::uint32_t>(at[3])};
+  }
+  return made;
+}
+
 }  // namespace cake::inline CAKE_ABI
