@@ -138,7 +138,7 @@ TEST_CASE("what a slow lane is reading is taken over when the others bring the r
 }
 
 TEST_CASE("a read that lands nearly as soon as compute would be done is waited for") {
-  OwnState state(prompt_of("111121", {2e-3, 18e-3}));
+  OwnState state(prompt_of("111121", {2e-3, 25e-3}));
   state.load(4, {0, 4}, 1);
   CHECK(detail::search(snapshot_of(state.view())).owner[4] == detail::kNobody);
 }
