@@ -57,8 +57,7 @@ int main(int argc, char** argv) try {
   // [loader]
   TinyEngine engine(kTokens);
   cake::PosixStorage storage({.directory = directory});
-  cake::LoaderOptions options{.chunks = {.chunk_tokens = 64},
-                              .session = {.max_step_tokens = 128}};
+  cake::LoaderOptions options{.chunks = {.chunk_tokens = 64}, .session = {.max_step_tokens = 128}};
   cake::Loader loader(engine, storage, options);
   const cake::PrefillReport first = loader.prefill(prompt);
   if (!first.status) throw cake::Exception(first.status.error());

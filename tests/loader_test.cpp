@@ -414,8 +414,8 @@ TEST_CASE("a session without a scheduler has the default one, and the free prefi
   IoLanes lanes(storage, lane_options(engine));
   const ChunkOptions chunks{.chunk_tokens = 64, .salt = "tenant"};
   PrefillSession session(engine, lanes, chunks);
-  static_assert(std::same_as<decltype(session), PrefillSession<ToyEngine, MemoryStorage,
-                                                               MeetInTheMiddleScheduler>>);
+  static_assert(std::same_as<decltype(session),
+                             PrefillSession<ToyEngine, MemoryStorage, MeetInTheMiddleScheduler>>);
   REQUIRE(prefill(session, prompt).status.has_value());
   CHECK(cake::save(engine, lanes, prompt, chunks).wait().written == 4);
   engine.clear();
