@@ -109,6 +109,31 @@ TEST_CASE("a kept buffer that is larger takes nothing that is set aside for anot
   CHECK(dropped.buffers.empty());
 }
 
+TEST_CASE("a buffer that was promised waits until others have given back what it takes") {
+  constexpr std::uint64_t kPage = 4096;
+  detail::StagingPool pool(10 * kPage, 4);
+  detail::StagingPool::Dropped first;
+  detail::StagingPool::Dropped second;
+  CHECK(pool.lend(7 * kPage, pool.room(), first).size() == 0);
+  CHECK(pool.take_back(AlignedBuffer(7 * kPage)).size() == 0);
+  // Five pages each are promised to two reads; the seven that are kept leave for the first one.
+  CHECK(pool.lend(5 * kPage, 5 * kPage, first).size() == 0);
+  REQUIRE(first.buffers.size() == 1);
+  CHECK(pool.fits());
+  CHECK(pool.lend(5 * kPage, 5 * kPage, second).size() == 0);
+  CHECK_FALSE(pool.fits());
+  // What comes back meanwhile is not kept.
+  AlignedBuffer unused = pool.take_back(AlignedBuffer(5 * kPage));
+  CHECK(unused.size() == 5 * kPage);
+  CHECK_FALSE(pool.fits());
+  unused = AlignedBuffer();
+  pool.freed(5 * kPage);
+  CHECK(pool.fits());
+  first.buffers.clear();
+  pool.freed(first.held);
+  CHECK(pool.room() == 5 * kPage);
+}
+
 TEST_CASE("lent, kept and leaving buffers together never take more than the budget") {
   ExactStaging memory(100 * 4096);
   detail::StagingPool pool(100 * 4096, 6);

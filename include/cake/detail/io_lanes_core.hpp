@@ -445,11 +445,16 @@ struct IoLanes<S>::Core final : detail::LaneHost {
   }
   void freed(std::uint64_t bytes) noexcept {
     pool.freed(bytes);
+    memory_back.notify_all();
     announce_memory();
   }
 
   /// May take long: locking pages into memory is a matter of milliseconds.
   bool allocate(Job& job) noexcept {
+    if (device == nullptr) {  // other threads are giving back what this one was promised
+      std::unique_lock lock(mutex);
+      memory_back.wait(lock, [&] { return pool.fits(); });
+    }
     return detail::value_or(
         [&] {
           job.buffer = AlignedBuffer(job.read.bytes, options.staging);
@@ -589,6 +594,7 @@ struct IoLanes<S>::Core final : detail::LaneHost {
   const detail::ForkGuard made_here;
   mutable std::mutex mutex;  // guards all below
   detail::StagingPool pool;
+  std::condition_variable memory_back;  // of the pool
   std::deque<Lane> lanes;
   std::vector<std::shared_ptr<Attached>> clients;
   std::vector<std::unique_ptr<detail::Parked>> quarantine;

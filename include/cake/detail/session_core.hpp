@@ -360,7 +360,8 @@ class SessionCore {
   /// Of a read that no scheduler has set one for.
   Time late_deadline(const LoadRequest& load, LaneId lane, Time now) const {
     if (state_.spec().reaches.empty()) return kNever;
-    const LinkEstimator& link = view().lane(lane);
+    const RunView view = state_.view();
+    const LinkEstimator& link = view.lane(lane);
     const auto bytes = static_cast<double>(state_.spec().read_bytes(load.slice.layers));
     const double expected = to_seconds(link.ready_at(bytes, now) - now);
     return read_deadline(now, kLateFloor, kLateFactor * expected, link.rate().measured);

@@ -17,7 +17,7 @@ namespace cake::inline CAKE_ABI::detail {
 
 /// Bytes that are lent, kept, or on their way back to where they came from never exceed the budget.
 /// Memory itself is allocated and given back by the caller, without the lock, in that order: first
-/// give back what was dropped and say so with freed(), then allocate.
+/// give back what was dropped and say so with freed(), then allocate once fits().
 class StagingPool {
  public:
   /// Buffers that the caller has to give back. `held`: bytes of them that count until freed().
@@ -62,18 +62,21 @@ class StagingPool {
     }
     lent_ += cost(bytes);
     const std::uint64_t kept = kept_bytes_;
-    while (!kept_.empty() && lent_ + leaving_ + kept_bytes_ > budget_) drop_oldest(dropped);
+    while (!kept_.empty() && !fits()) drop_oldest(dropped);
     // What is allocated takes the place of as many bytes as are dropped for it.
     const std::uint64_t gone = kept - kept_bytes_;
     hold(dropped, gone - std::min(gone, cost(bytes)));
     return {};
   }
+  /// Nothing lent has to wait for the memory of buffers that others are giving back.
+  bool fits() const { return lent_ + leaving_ + kept_bytes_ <= budget_; }
   /// The memory that was to be allocated is not there after all.
   void cancel(std::uint64_t bytes) { lent_ -= cost(bytes); }
   /// Takes a lent buffer back; what is not kept is the caller's to free, with freed(cost(size)).
   AlignedBuffer take_back(AlignedBuffer buffer) {
+    const bool wanted = !fits();  // what was lent meanwhile waits for it
     lent_ -= cost(buffer.size());
-    if (kept_.size() == most_kept_) {
+    if (wanted || kept_.size() == most_kept_) {
       leaving_ += cost(buffer.size());
       return buffer;
     }
