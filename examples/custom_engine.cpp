@@ -57,7 +57,9 @@ int main(int argc, char** argv) try {
   // [loader]
   TinyEngine engine(kTokens);
   cake::PosixStorage storage({.directory = directory});
-  cake::LoaderOptions options{.chunks = {.chunk_tokens = 64}, .session = {.max_step_tokens = 128}};
+  cake::LoaderOptions options;
+  options.chunks.chunk_tokens = 64;
+  options.session.max_step_tokens = 128;
   cake::Loader loader(engine, storage, options);
   const cake::PrefillReport first = loader.prefill(prompt);
   if (!first.status) throw cake::Exception(first.status.error());
