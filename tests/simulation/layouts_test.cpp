@@ -37,7 +37,7 @@ TEST_CASE("wild prefills with planes, windows and states of any kind keep every 
 }
 
 TEST_CASE("chunks that a step gives back undone are loaded with what a hole above needs of them") {
-  const SimulationSpec spec = mixed_spec(9503);  // its engine does less than it is asked
+  const SimulationSpec spec = mixed_spec(36094);  // its engine does less than it is asked
   MeetOptions options;
   options.cost = spec.cost;
   const SimulationResult result = simulate(spec, MeetInTheMiddleScheduler(options));

@@ -277,9 +277,17 @@ MUTANTS = [
      "scheduler/link_estimator_test.cpp", "a session that measured nothing leaves what others have learned"),
     # ---- lanes ----
     ("kept buffers are not dropped for new ones", [
-        ("    while (!kept_.empty() && lent_ + leaving_ + kept_bytes_ > budget_) drop_oldest(dropped);\n",
+        ("    while (!kept_.empty() && !fits()) drop_oldest(dropped);\n",
          "")],
      "io_lanes_test.cpp", "lent, kept and leaving buffers together never take more than the budget"),
+    ("a kept buffer takes what is set aside for others", [
+        ("          cost(kept->size()) > most) {",
+         "          cost(kept->size()) > room()) {")],
+     "io_lanes_test.cpp", "a kept buffer that is larger takes nothing that is set aside for another read"),
+    ("memory is taken before others have given it back", [
+        ("  bool fits() const { return lent_ + leaving_ + kept_bytes_ <= budget_; }",
+         "  bool fits() const { return lent_ + kept_bytes_ <= budget_; }")],
+     "io_lanes_test.cpp", "a buffer that was promised waits until others have given back what it takes"),
     ("buffers on their way back count as free", [
         ("  std::uint64_t room() const { return budget_ - lent_ - leaving_; }",
          "  std::uint64_t room() const { return budget_ - lent_; }")],
@@ -402,7 +410,8 @@ MUTANTS = [
     ("a chunk that lacks a window is loaded all the same", [
         ("  const bool usable = spec.layers_held(chunk) >= needed && range.begin >= spec.resident_tokens;",
          "  const bool usable = spec.layers_held(chunk) != 0 && range.begin >= spec.resident_tokens;")],
-     *LAYOUTS),
+     "simulation/layouts_test.cpp",
+     "where the state below a hole is not stored all is computed from the last one that is"),
     ("a chunk is whole before its windows are there", [
         ("  return static_cast<std::uint32_t>(set) == t_.needed[chunk];",
          "  return static_cast<std::uint32_t>(set) >= std::min<std::uint32_t>(t_.needed[chunk], 2);")],
