@@ -9,6 +9,7 @@
 
 #include "cake/chunk/digest.hpp"
 #include "cake/loader.hpp"
+#include "cake/scheduler/baselines.hpp"
 #include "cake/storage/memory.hpp"
 #include "catch.hpp"
 #include "storage/helpers.hpp"
@@ -88,7 +89,8 @@ TEST_CASE("a second session starts from what the first has measured") {
   CHECK(known->current().pass(0, 512) > 5e-3);  // 10 ms, where 26 ms were guessed
   ToyEngine other(kTokens);
   Loader loader(other, storage,
-                {.chunks = {.chunk_tokens = 64}, .lanes = {.calibration = calibration}});
+                {.chunks = {.chunk_tokens = 64}, .lanes = {.calibration = calibration}},
+                LoadOnlyScheduler());
   REQUIRE(loader.prefill(prompt).tokens_loaded > 0);
   CHECK(loader.lanes().rates()[0].measured > 0);
 }
