@@ -122,6 +122,7 @@ TEST_CASE("a buffer that was promised waits until others have given back what it
   CHECK(pool.fits());
   CHECK(pool.lend(5 * kPage, 5 * kPage, second).size() == 0);
   CHECK_FALSE(pool.fits());
+  CHECK(pool.room() == 0);
   // What comes back meanwhile is not kept.
   AlignedBuffer unused = pool.take_back(AlignedBuffer(5 * kPage));
   CHECK(unused.size() == 5 * kPage);

@@ -217,8 +217,8 @@ struct EngineAbilities {
   /// a step, and each chunk that has landed keeps its staging memory until then. An engine that
   /// copies the bytes aside in insert and hands them over at the next prefill does not pay it.
   bool insert_on_caller = false;
-  /// insert and gates get whole chunks only, all layers that are needed at once, however little staging memory
-  /// there is. Such an engine gets no gated steps.
+  /// insert gets whole chunks only, all layers that are needed at once, however little staging
+  /// memory there is. Such an engine gets no gated steps.
   bool whole_chunks = false;
   /// Whether steps may be gated. Not set: if prefill() takes a LayerGate. An engine without a
   /// prefill() of its own, whose loop waits at the session's gates, sets it to true.

@@ -289,7 +289,7 @@ MUTANTS = [
          "  bool fits() const { return lent_ + kept_bytes_ <= budget_; }")],
      "io_lanes_test.cpp", "a buffer that was promised waits until others have given back what it takes"),
     ("buffers on their way back count as free", [
-        ("  std::uint64_t room() const { return budget_ - lent_ - leaving_; }",
+        ("  std::uint64_t room() const { return budget_ - std::min(budget_, lent_ + leaving_); }",
          "  std::uint64_t room() const { return budget_ - lent_; }")],
      "io_lanes_test.cpp", "lent, kept and leaving buffers together never take more than the budget"),
     ("what abandoned reads hold never comes back", [

@@ -39,7 +39,7 @@ class StagingPool {
   std::uint64_t budget() const { return budget_; }
   std::uint64_t lent() const { return lent_; }
   /// Bytes that a read could get; the whole budget while nothing is lent or on its way back.
-  std::uint64_t room() const { return budget_ - lent_ - leaving_; }
+  std::uint64_t room() const { return budget_ - std::min(budget_, lent_ + leaving_); }
   std::size_t most_kept() const { return most_kept_; }
 
   /// Lends `bytes`. Gives a kept buffer of about that size, or an empty one: then the caller
