@@ -652,7 +652,9 @@ TEST_CASE("a session that no lane has a read for goes on at once") {
   };
   Stored stored;
   IoLanes lanes(stored.inner);
-  CHECK(run(stored, lanes, Declines()).tokens_computed == kTokens);
+  for (int i = 0; i < 10; ++i) {  // the session may come late, and need not be told
+    CHECK(run(stored, lanes, Declines()).tokens_computed == kTokens);
+  }
 }
 
 TEST_CASE("lanes are woken when the end of a step gives them something to do") {

@@ -75,8 +75,8 @@ class CAKE_API MeetInTheMiddleScheduler {
   bool loads_do_not_begin(const RunView& view, Time now);
   bool suffix_may_follow(const RunView& view);
 
-  Slice next_slice(const RunView& view, LaneId lane);
-  Slice trial(const RunView& view, LaneId lane);
+  detail::ChunkLayers next_layers(const RunView& view, LaneId lane);
+  detail::ChunkLayers trial(const RunView& view, LaneId lane);
 
   MeetOptions options_;
   ComputeCostEstimator compute_;

@@ -38,7 +38,7 @@ bool assign_by_candidate(const RunSnapshot& run, const Candidate& candidate,
       owner = kCompute;
     } else {
       owner = static_cast<std::uint8_t>(std::countr_zero(holders));
-      choice = choice || !std::has_single_bit(holders);
+      choice = choice || (holders & (holders - 1)) != 0;
     }
     lands[i] = left.coming;
     owners[i] = owner;
@@ -46,7 +46,8 @@ bool assign_by_candidate(const RunSnapshot& run, const Candidate& candidate,
   return choice;
 }
 
-/// Each chunk goes to the lane that would be done with it first.
+/// Each chunk goes to the lane that would be done with it first. Where chunks are asked in the order in which they
+/// are read, that is also when they land.
 void share_among_lanes(const RunSnapshot& run, const Candidate& candidate, Assignment& assignment) {
   std::array<double, kMaxTiers> free{};
   for (std::uint32_t l = 0; l < run.n_lanes; ++l) free[l] = run.lanes[l].free_at;
@@ -64,6 +65,7 @@ void share_among_lanes(const RunSnapshot& run, const Candidate& candidate, Assig
       }
     }
     assignment.owner[i] = static_cast<std::uint8_t>(owner);
+    assignment.lands[i] = std::max(left.coming, soonest);
     free[owner] = soonest;
   };
   if (!candidate.scarce_first) return in_load_order(assignment, give);
@@ -201,8 +203,9 @@ Forecast follow_compute(const RunSnapshot& run, const Candidate& candidate,
 }  // namespace
 
 Forecast forecast(const RunSnapshot& run, const Candidate& candidate, Assignment& scratch) {
-  if (assign_by_candidate(run, candidate, scratch)) share_among_lanes(run, candidate, scratch);
-  follow_lanes(run, scratch);
+  const bool choice = assign_by_candidate(run, candidate, scratch);
+  if (choice) share_among_lanes(run, candidate, scratch);
+  if (!choice || candidate.scarce_first) follow_lanes(run, scratch);
   return follow_compute(run, candidate, scratch);
 }
 

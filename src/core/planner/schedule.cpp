@@ -16,13 +16,16 @@ bool differ(double a, double b, double share) { return std::abs(a - b) > share *
 
 }  // namespace
 
-Slice LaneQueue::next(const RunView& view, LaneId lane, std::uint32_t layers) {
+ChunkLayers LaneQueue::next_whole(const RunView& view, LaneId lane) {
   for (; at < whole.size(); ++at) {
     const LayerRange all = next_layers(view, lane, whole[at], view.layers_needed(whole[at]));
-    if (!all.empty()) return {whole[at], view.spec().object_range(whole[at]), all};
+    if (!all.empty()) return {whole[at], all};
   }
-  // The lowest layers that have not been requested, among the next few chunks.
-  Slice best;
+  return {};
+}
+
+ChunkLayers LaneQueue::next_layered(const RunView& view, LaneId lane, std::uint32_t layers) {
+  ChunkLayers best;
   const std::size_t first = at_layer;
   const std::size_t n = layered.size();
   for (std::size_t i = 0; i < n && (best.layers.empty() || i < kPlannerTuning.layered_window);
@@ -32,10 +35,21 @@ Slice LaneQueue::next(const RunView& view, LaneId lane, std::uint32_t layers) {
     const LayerRange some = next_layers(view, lane, chunk, layers);
     if (some.empty()) continue;
     if (!best.layers.empty() && some.begin >= best.layers.begin) continue;
-    best = {chunk, view.spec().object_range(chunk), some};
+    best = {chunk, some};
     at_layer = (index + 1) % n;
   }
+  // With windows and states more may be needed later.
+  if (best.layers.empty() && view.spec().reaches.empty()) drop_requested(view);
   return best;
+}
+
+void LaneQueue::drop_requested(const RunView& view) {
+  const auto requested = [&](std::uint32_t chunk) {
+    return view.unloadable(chunk) || view.layers_issued(chunk) >= view.layers_needed(chunk);
+  };
+  if (!std::all_of(layered.begin(), layered.end(), requested)) return;
+  layered.clear();
+  at_layer = 0;
 }
 
 void Schedule::reset(const PrefillSpec& spec) {

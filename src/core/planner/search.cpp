@@ -14,12 +14,16 @@ namespace {
 class Search {
  public:
   Search(const RunSnapshot& run, Assignment& scratch)
-      : run_(run), scratch_(scratch), n_(static_cast<std::uint32_t>(run.chunks.size())) {}
+      : run_(run),
+        scratch_(scratch),
+        n_(static_cast<std::uint32_t>(run.chunks.size())),
+        any_begun_(std::any_of(run.chunks.begin(), run.chunks.end(),
+                               [](const ChunkLeft& left) { return left.begun; })) {}
 
   /// `scratch` is then the assignment of the best candidate.
   void find() {
     compare({0, 0, false});
-    compare({n_, 0, false});
+    if (any_begun_) compare({n_, 0, false});
     if (first_landing() < best_.finish) try_lanes();
     if (run_.n_lanes > 1) try_without_late_reads();
     best_ = follow(candidate_);
@@ -46,7 +50,7 @@ class Search {
   /// Bisection by whether compute waits, then the neighbours of what it found.
   void try_meet_points(LaneMask lanes, bool scarce_first, LaneMask waits_for = ~LaneMask{0}) {
     compare({0, lanes, scarce_first, waits_for});
-    compare({n_, lanes, scarce_first, waits_for});
+    if (any_begun_) compare({n_, lanes, scarce_first, waits_for});
     std::uint32_t low = 0;
     std::uint32_t high = n_;
     while (high - low > 1 + n_ / kPlannerTuning.fine_search_chunks) {
@@ -57,7 +61,7 @@ class Search {
     const std::uint32_t below = kPlannerTuning.neighbours_below;
     const std::uint32_t end = std::min(n_, low + kPlannerTuning.neighbours_above);
     for (std::uint32_t meet = low > below ? low - below : 1; meet < end; ++meet) {
-      compare({meet, lanes, scarce_first, waits_for});
+      if (meet != low && meet != high) compare({meet, lanes, scarce_first, waits_for});
     }
     if (passes_are_dear()) try_holes(lanes, scarce_first, waits_for);
   }
@@ -181,6 +185,7 @@ class Search {
   const RunSnapshot& run_;
   Assignment& scratch_;
   std::uint32_t n_;
+  bool any_begun_;  // else that compute has all chunks is the schedule without lanes
   Candidate candidate_;
   double margin_ = 0;  // share of the time left that a candidate must save
   Forecast best_;

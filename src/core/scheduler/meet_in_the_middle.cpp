@@ -13,6 +13,7 @@ namespace cake::inline CAKE_ABI {
 
 namespace {
 
+using detail::ChunkLayers;
 using detail::kCompute;
 using detail::kPlannerTuning;
 using detail::LaneMask;
@@ -239,31 +240,34 @@ std::optional<LoadRequest> MeetInTheMiddleScheduler::next_load(const RunView& vi
                                                                Time now) {
   if (view.open_chunks() == 0 && schedule_.queues[lane].empty()) return std::nullopt;
   refresh(view, now, false);
-  auto slice = next_slice(view, lane);
-  if (slice.layers.empty() && idle_lane(view, lane)) {
+  ChunkLayers next = next_layers(view, lane);
+  if (next.layers.empty() && idle_lane(view, lane)) {
     refresh(view, now, true);
-    slice = next_slice(view, lane);
+    next = next_layers(view, lane);
   }
-  if (slice.layers.empty()) slice = trial(view, lane);
-  if (slice.layers.empty()) return std::nullopt;
-  const auto bytes = static_cast<double>(view.spec().read_bytes(slice.layers));
+  if (next.layers.empty()) next = trial(view, lane);
+  if (next.layers.empty()) return std::nullopt;
+  const auto bytes = static_cast<double>(view.spec().read_bytes(next.layers));
   const double expected = to_seconds(view.lane(lane).ready_at(bytes, now) - now);
   // A gated step may wait for what follows a first slice, and that has measured the lane.
   const std::uint32_t measured =
-      slice.layers.begin != 0 ? LinkEstimate::kSure : view.lane(lane).rate().measured;
+      next.layers.begin != 0 ? LinkEstimate::kSure : view.lane(lane).rate().measured;
+  const Slice slice{next.chunk, view.spec().object_range(next.chunk), next.layers};
   return LoadRequest{slice, read_deadline(now, options_.deadline_floor,
                                           options_.deadline_factor * expected, measured)};
 }
 
-Slice MeetInTheMiddleScheduler::next_slice(const RunView& view, LaneId lane) {
+ChunkLayers MeetInTheMiddleScheduler::next_layers(const RunView& view, LaneId lane) {
   detail::LaneQueue& queue = schedule_.queues[lane];
-  return queue.next(view, lane, queue.layered.empty() ? 1 : slice_layers(view, lane));
+  const ChunkLayers whole = queue.next_whole(view, lane);
+  if (!whole.layers.empty() || queue.layered.empty()) return whole;
+  return queue.next_layered(view, lane, slice_layers(view, lane));
 }
 
 /// A lane that was never measured, or not for some prompts, may be better than thought: when nothing
 /// is to be read on it, it gets one read of what compute has anyway. The last of it, and nothing that
 /// the next step takes or whose loss would make a pass more.
-Slice MeetInTheMiddleScheduler::trial(const RunView& view, LaneId lane) {
+ChunkLayers MeetInTheMiddleScheduler::trial(const RunView& view, LaneId lane) {
   const LinkEstimator& link = view.lane(lane);
   const LinkEstimate& rate = link.rate();
   if ((tried_ >> lane & 1) != 0 || link.measured() || !link.in_flight().empty() ||
@@ -282,7 +286,7 @@ Slice MeetInTheMiddleScheduler::trial(const RunView& view, LaneId lane) {
     if (passes > std::ceil((spec.n_tokens - view.front()) / step_tokens_)) continue;
     if (schedule_.owner[c] != kCompute) continue;
     const LayerRange first = detail::next_layers(view, lane, c, layers);
-    if (!first.empty()) return {c, spec.object_range(c), first};
+    if (!first.empty()) return {c, first};
   }
   return {};
 }

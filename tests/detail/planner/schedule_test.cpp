@@ -34,26 +34,26 @@ TEST_CASE("a queue gives whole chunks in order, and passes over those that canno
   OwnState state(Prompt("1111"));
   detail::LaneQueue queue;
   queue.whole = {3, 2, 1};
-  CHECK(queue.next(state.view(), 0, 1).chunk == 3);
-  CHECK(queue.next(state.view(), 0, 1).chunk == 3);  // as long as nobody reads it
+  CHECK(queue.next_whole(state.view(), 0).chunk == 3);
+  CHECK(queue.next_whole(state.view(), 0).chunk == 3);  // as long as nobody reads it
   state.load(3);
   state.step(0, 48);  // compute took chunk 2
-  CHECK(queue.next(state.view(), 0, 1).layers.empty());
+  CHECK(queue.next_whole(state.view(), 0).layers.empty());
 }
 
 TEST_CASE("a queue gives the lowest layers of the layered chunks first") {
   OwnState state(Prompt("11"));
   detail::LaneQueue queue;
   queue.layered = {1, 0};
-  const Slice first = queue.next(state.view(), 0, 2);
+  const detail::ChunkLayers first = queue.next_layered(state.view(), 0, 2);
   CHECK(first.chunk == 1);
   CHECK(first.layers == LayerRange{0, 2});
   state.land(state.load(1, {0, 2}));
-  const Slice second = queue.next(state.view(), 0, 2);
+  const detail::ChunkLayers second = queue.next_layered(state.view(), 0, 2);
   CHECK(second.chunk == 0);
   CHECK(second.layers == LayerRange{0, 2});
   state.load(0, {0, 2});  // its tables are not there yet
-  const Slice third = queue.next(state.view(), 0, 3);
+  const detail::ChunkLayers third = queue.next_layered(state.view(), 0, 3);
   CHECK(third.chunk == 1);
   CHECK(third.layers == LayerRange{2, 4});
 }

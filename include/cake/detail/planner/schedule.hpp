@@ -16,6 +16,12 @@
 
 namespace cake::inline CAKE_ABI::detail {
 
+/// Layers of one chunk. Small enough to be returned in registers, which Slice is not.
+struct ChunkLayers {
+  std::uint32_t chunk = 0;
+  LayerRange layers;
+};
+
 /// What one lane reads: whole chunks first, then the last ones layer by layer.
 struct LaneQueue {
   std::vector<std::uint32_t> whole;
@@ -29,9 +35,15 @@ struct LaneQueue {
     layered.clear();
     at = at_layer = 0;
   }
-  /// What this lane may read next, with at most `layers` layers of a chunk that comes layer by layer. No layers:
-  /// nothing can be read now.
-  Slice next(const RunView& view, LaneId lane, std::uint32_t layers);
+  /// What this lane may read next of the whole chunks. No layers: nothing can be read now.
+  ChunkLayers next_whole(const RunView& view, LaneId lane);
+  /// The same of the others: the lowest layers that have not been requested, among the next few chunks; at most
+  /// `layers` of one.
+  ChunkLayers next_layered(const RunView& view, LaneId lane, std::uint32_t layers);
+
+ private:
+  /// Forgets the layered chunks when no layer of any can be asked for any more.
+  void drop_requested(const RunView& view);
 };
 
 struct Schedule {
