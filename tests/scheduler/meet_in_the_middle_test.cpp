@@ -136,6 +136,19 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("a lane that looks too slow is tried the more seldom the more reads its rate rests on") {
+  for (const std::uint32_t measured : {1u, 2u, 5u, LinkEstimate::kSure}) {
+    for (const bool due : {false, true}) {
+      Run run(Prompt("11111111"), 10.0);
+      run.prompt.priors[0].measured = measured;
+      run.prompt.priors[0].unused = due ? measured : measured - 1;
+      run.state.emplace(run.prompt);
+      CAPTURE(measured, due);
+      CHECK(run.load().has_value() == due);
+    }
+  }
+}
+
 TEST_CASE("the last loads come layer by layer, and the suffix pass follows them gated") {
   Run run(Prompt("11", 64), 4e-3);
   run.prompt.spec.may_gate = true;

@@ -264,14 +264,14 @@ ChunkLayers MeetInTheMiddleScheduler::next_layers(const RunView& view, LaneId la
   return queue.next_layered(view, lane, slice_layers(view, lane));
 }
 
-/// A lane that was never measured, or not for some prompts, may be better than thought: when nothing
-/// is to be read on it, it gets one read of what compute has anyway. The last of it, and nothing that
-/// the next step takes or whose loss would make a pass more.
+/// A lane that was never measured, or not for as many prompts as its rate rests on reads, may be better than
+/// thought: when nothing is to be read on it, it gets one read of what compute has anyway. The last of it, and
+/// nothing that the next step takes or whose loss would make a pass more.
 ChunkLayers MeetInTheMiddleScheduler::trial(const RunView& view, LaneId lane) {
   const LinkEstimator& link = view.lane(lane);
   const LinkEstimate& rate = link.rate();
   if ((tried_ >> lane & 1) != 0 || link.measured() || !link.in_flight().empty() ||
-      rate.unused < std::min(kPlannerTuning.trial_after, rate.measured)) {
+      rate.unused < rate.measured) {
     return {};
   }
   const PrefillSpec& spec = view.spec();

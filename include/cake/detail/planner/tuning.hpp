@@ -58,8 +58,6 @@ struct PlannerTuning {
   double slice_latencies = 2;
   /// A lane with fewer chunks that come layer by layer shows its latency once more.
   std::uint32_t few_layered_chunks = 3;
-  /// Prompts without a read of a lane that was measured before it is tried again.
-  std::uint32_t trial_after = 3;
 
   // ---- search ---
 
