@@ -170,8 +170,8 @@ template <class Byte>
 Status no_more_planes(const BasicKvView<Byte>& view, std::uint32_t layer, std::size_t planes,
                       const char* remedy) {
   if (view.plane(layer, static_cast<std::uint32_t>(planes)).empty()) return {};
-  return refuse("the view has more than " + std::to_string(planes) + " planes of layer " +
-                std::to_string(layer) + ", and the pages have no more; " + remedy);
+  return refuse("the view has a plane " + std::to_string(planes) + " of layer " +
+                std::to_string(layer) + ", and the pages have none; " + remedy);
 }
 
 template <class Byte>
