@@ -127,66 +127,91 @@ struct Mixed {
   DeviceBuffer memory;
 };
 
+/// Slices of it that are refused.
+struct Refusals {
+  static void refused(const Status& status, const std::string& what,
+                      Errc code = Errc::invalid_argument) {
+    INFO(message(status));
+    CHECK(status.code() == code);
+    CHECK(message(status).find(what) != std::string::npos);
+  }
+  void changed(const std::function<void(Mixed&)>& change, const std::string& what) {
+    Mixed other;
+    change(other);
+    refused(transfer.insert(other.paged(), slice, in).wait(), what);
+  }
+
+  KvTransfer transfer;
+  Mixed mixed;
+  Slice slice{0, {0, 64}, {0, 4}};
+  std::shared_ptr<const KvRuns> runs = std::make_shared<const KvRuns>(mixed.layout, 64);
+  ViewMemory view{Where::pinned, runs->begin_at(4), 1};
+  KvView in{view.data(), 0, runs};
+  MutableKvView out{view.data(), 0, runs};
+};
+
 }  // namespace
 
 TEST_CASE("planes that do not fit are refused with what is wrong, before anything moves") {
   CAKE_NEEDS_GPU();
-  KvTransfer transfer;
-  Mixed mixed;
-  const auto runs = std::make_shared<const KvRuns>(mixed.layout, 64);
-  ViewMemory view(Where::pinned, runs->begin_at(4), 1);
-  const KvView in(view.data(), 0, runs);
-  const MutableKvView out(view.data(), 0, runs);
-  const Slice slice{0, {0, 64}, {0, 4}};
-  const auto refused = [](const Status& status, const std::string& what,
-                          Errc code = Errc::invalid_argument) {
-    INFO(message(status));
-    CHECK(status.code() == code);
-    CHECK(message(status).find(what) != std::string::npos);
-  };
-  const auto changed = [&](const std::function<void(Mixed&)>& change, const std::string& what) {
-    Mixed other;
-    change(other);
-    refused(transfer.insert(other.paged(), slice, in).wait(), what);
-  };
+  Refusals r;
+  Mixed& mixed = r.mixed;
+  KvTransfer& transfer = r.transfer;
+  const Slice& slice = r.slice;
+  const KvView& in = r.in;
   CHECK(message(mixed.paged().check()) == "");
   CHECK(message(transfer.insert(mixed.paged(), slice, in).wait()) == "");
   CHECK(message(transfer.insert(mixed.paged(), {0, {9, 9}, {0, 4}}, KvView()).wait()) == "");
   CHECK(message(transfer.insert(mixed.paged(), {0, {0, 64}, {2, 3}}, KvView()).wait()) == "");
 
-  changed([](Mixed& m) { m.pools.pop_back(); }, "3 pools for the 4 planes of all layers");
-  changed([](Mixed& m) { m.pools[1].table = 3; }, "table 3 of 3");
-  changed([](Mixed& m) { m.pools[2].base = nullptr; }, "plane 1 of layer 1 has no pool");
-  changed([](Mixed& m) { m.pools[2].token = 8; }, "stride of one token of plane 1 of layer 1 is 8");
-  changed([](Mixed& m) { m.tables[0].page_tokens = 0; }, "page_tokens of plane 0 of layer 0 are 0");
-  changed([](Mixed& m) { m.all[2] = 8; }, "block_table[2] is 8 of 8 pages (layer 0)");
-  changed([](Mixed& m) { m.all[2] = -1; }, "block_table[2] is -1 of 8 pages (layer 0)");
-  changed([](Mixed& m) { m.tables[0].pages = m.tables[0].pages.first(3); }, "hold 48 (layer 0)");
-  changed([](Mixed& m) { m.window[2] = 1; }, "page 1 of layer 1 is there twice for tokens [0, 64)");
-  changed([](Mixed& m) { m.window[3] = -2; }, "block_table[3] is -2 of 4 pages (layer 1)");
-  changed([](Mixed& m) { m.layout.kinds[3].planes[0].row_bytes = 4095; },
-          "the view has 4096 bytes of plane 0 of layer 3; a state has 4095");
-  changed([](Mixed& m) { m.layout.kinds[1].window = 0; }, "block_table[0] is -1");
-  changed(
+  r.changed([](Mixed& m) { m.pools.pop_back(); }, "3 pools for the 4 planes of all layers");
+  r.changed([](Mixed& m) { m.pools[1].table = 3; }, "table 3 of 3");
+  r.changed([](Mixed& m) { m.pools[2].base = nullptr; }, "plane 1 of layer 1 has no pool");
+  r.changed([](Mixed& m) { m.pools[2].token = 8; },
+            "stride of one token of plane 1 of layer 1 is 8");
+  r.changed([](Mixed& m) { m.tables[0].page_tokens = 0; },
+            "page_tokens of plane 0 of layer 0 are 0");
+  r.changed([](Mixed& m) { m.all[2] = 8; }, "block_table[2] is 8 of 8 pages (layer 0)");
+  r.changed([](Mixed& m) { m.all[2] = -1; }, "block_table[2] is -1 of 8 pages (layer 0)");
+  r.changed([](Mixed& m) { m.tables[0].pages = m.tables[0].pages.first(3); }, "hold 48 (layer 0)");
+  r.changed([](Mixed& m) { m.window[2] = 1; },
+            "page 1 of layer 1 is there twice for tokens [0, 64)");
+  r.changed([](Mixed& m) { m.window[3] = -2; }, "block_table[3] is -2 of 4 pages (layer 1)");
+  r.changed([](Mixed& m) { m.layout.kinds[3].planes[0].row_bytes = 4095; },
+            "the view has 4096 bytes of plane 0 of layer 3; a state has 4095");
+  r.changed([](Mixed& m) { m.layout.kinds[1].window = 0; }, "block_table[0] is -1");
+  r.changed(
       [](Mixed& m) {
         m.layout.kinds[1].planes.pop_back();
         m.pools.erase(m.pools.begin() + 2);
       },
       "the view has a plane 1 of layer 1, and the pages have none");
-  refused(transfer.insert(mixed.paged(), {0, {0, 64}, {0, 5}}, in).wait(), "layers [0, 5) of 4");
-  refused(transfer.insert(mixed.paged(), {0, {0, 63}, {0, 4}}, in).wait(),
-          "the view has 6144 bytes of plane 0 of layer 0; 63 tokens are 6048");
+  r.refused(transfer.insert(mixed.paged(), {0, {0, 64}, {0, 5}}, in).wait(), "layers [0, 5) of 4");
+  r.refused(transfer.insert(mixed.paged(), {0, {0, 63}, {0, 4}}, in).wait(),
+            "the view has 6144 bytes of plane 0 of layer 0; 63 tokens are 6048");
+}
 
-  // What was never kept or has gone: not_found for an extract, an error of the engine in an insert.
-  refused(transfer.extract(mixed.paged(), slice, out).wait(),
-          "tokens [0, 16) have left the window of layer 1: block_table[0] is -1", Errc::not_found);
+TEST_CASE(
+    "windows and states that have no page are refused, and an extract says that they are not "
+    "there") {
+  CAKE_NEEDS_GPU();
+  Refusals r;
+  const auto insert = [&](const Slice& slice) {
+    return r.transfer.insert(r.mixed.paged(), slice, r.in).wait();
+  };
+  const auto extract = [&](const Slice& slice) {
+    return r.transfer.extract(r.mixed.paged(), slice, r.out).wait();
+  };
+  r.refused(extract(r.slice),
+            "tokens [0, 16) have left the window of layer 1: block_table[0] is -1",
+            Errc::not_found);
+  CHECK(message(extract({0, {0, 64}, {0, 1}})) == "");
+  CHECK(message(extract({0, {0, 64}, {2, 4}})) == "");
   const Slice state{1, {64, 128}, {3, 4}};
-  refused(transfer.extract(mixed.paged(), state, out).wait(),
-          "the state of layer 3 behind token 128 has no page: block_table[1] is -1",
-          Errc::not_found);
-  refused(transfer.insert(mixed.paged(), state, in).wait(), "block_table[1] is -1");
-  refused(transfer.extract(mixed.paged(), {1, {64, 100}, {3, 4}}, out).wait(),
-          "those behind every 64 tokens", Errc::not_found);
-  refused(transfer.extract(mixed.paged(), {1, {192, 256}, {3, 4}}, out).wait(), "has 3 entries",
-          Errc::not_found);
+  r.refused(extract(state),
+            "the state of layer 3 behind token 128 has no page: block_table[1] is -1",
+            Errc::not_found);
+  r.refused(insert(state), "block_table[1] is -1");
+  r.refused(extract({1, {36, 100}, {3, 4}}), "those behind every 64 tokens", Errc::not_found);
+  r.refused(extract({1, {192, 256}, {3, 4}}), "has 3 entries", Errc::not_found);
 }
