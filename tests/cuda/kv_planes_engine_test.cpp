@@ -23,11 +23,12 @@ constexpr std::uint32_t kChunk = 16;
 constexpr std::uint32_t kPageTokens = 8;
 constexpr std::uint32_t kTokens = 167;  // ten chunks and a rest
 
-// [planes]
-/// KV of one sequence in any layout: a pool for each plane of each layer, and for each kind of layer
-/// a table of its own, so that pages outside a window can go.
+/// KV of one sequence in any layout.
 class DevicePages {
  public:
+  // [planes]
+  /// A pool for each plane of each layer, and a table for each kind of layer: pages that a window has
+  /// left can go, and a state has pages of its own.
   DevicePages(const KvLayout& layout, std::uint32_t max_tokens) : layout_(layout) {
     for (const KvLayerKind& kind : layout_.kinds) {
       const std::uint32_t tokens = kind.state ? kChunk : kPageTokens;  // of an entry
@@ -48,6 +49,7 @@ class DevicePages {
   }
   cuda::PagedPlanes paged() const { return {layout_, pools_, tables_}; }
   // [/planes]
+
   /// Pages of a window from its first token on, and none before.
   void keep_from(std::uint32_t kind, std::uint32_t token) {
     for (std::size_t i = 0; i < entries_[kind].size(); ++i) {

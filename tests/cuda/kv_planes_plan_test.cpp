@@ -180,3 +180,66 @@ TEST_CASE("K and V alike are one group, whichever of the two descriptions is use
     }
   }
 }
+
+TEST_CASE("runs are taken together as far as they are equally far from each other") {
+  std::vector<std::byte> view(1 << 16);
+  std::mt19937 random(3);
+  const auto group_at = [&](const std::vector<std::size_t>& offsets) {
+    Group group;
+    for (const std::size_t at : offsets) {
+      group.near.push_back(view.data() + at);
+      group.pools.push_back(view.data() + at + 1);  // to see that both stay together
+    }
+    return group;
+  };
+  CHECK(evenly_spaced(group_at({0, 64, 128, 192})).size() == 1);
+  CHECK(evenly_spaced(group_at({0, 64, 200, 264, 400, 464})).size() == 2);  // K, V, scales
+  CHECK(evenly_spaced(group_at({5})).size() == 1);
+  for (int round = 0; round < 3000; ++round) {
+    std::vector<std::size_t> offsets{random() % 100};
+    const std::size_t n = 1 + random() % 30;
+    const std::size_t distances = 1 + random() % 3;
+    while (offsets.size() < n) offsets.push_back(offsets.back() + 16 * (1 + random() % distances));
+    const Group group = group_at(offsets);
+    std::set<std::byte*> seen;
+    for (const Group& even : evenly_spaced(group)) {
+      for (std::uint32_t i = 0; i < even.size(); ++i) {
+        REQUIRE(even.near[i] == even.near[0] + i * even.stride());
+        REQUIRE(even.pools[i] == even.near[i] + 1);
+        REQUIRE(seen.insert(even.near[i]).second);
+      }
+    }
+    REQUIRE(seen.size() == n);
+  }
+}
+
+TEST_CASE(
+    "rows are merged and cut until they are long enough for the kernel and short enough for a "
+    "piece") {
+  // Eight scales of two bytes: 16 bytes of a token. A state of 5 MB: rows that divide it.
+  std::vector<std::byte> pool(64);
+  const std::int32_t page = 0;
+  const PageTable table{1 << 20, 1, {&page, 1}};
+  const auto group_of = [&](const KvPlane& plane, bool state) {
+    const KvLayout layout{1, {{{plane}, 0, state}}};
+    const std::uint32_t n = state ? 1 << 20 : 4;
+    const PlanePool place = PlanePool::packed(pool.data(), plane, state ? 1 : 4);
+    const auto runs = std::make_shared<const KvRuns>(layout, n);
+    const KvView view(pool.data(), 0, runs);  // nothing is moved
+    auto groups =
+        groups_of(PagedPlanes{layout, {&place, 1}, {&table, 1}}, {0, {0, n}, {0, 1}}, view);
+    REQUIRE(groups.has_value());
+    REQUIRE(groups->size() == 1);
+    return groups->front();
+  };
+  CHECK(group_of({8, 2}, false).shape.row_bytes == 16);
+  CHECK(group_of({8, 2}, false).width == 16);
+  CHECK(group_of({8, 2, KvOrder::hnd}, false).shape.row_bytes == 2);
+  CHECK(group_of({8, 2, KvOrder::hnd}, false).width == 2);
+  CHECK(group_of({3, 16}, false).shape.row_bytes == 16);
+  const Group state = group_of({1, 5'000'000}, true);
+  CHECK(state.shape.row_bytes * std::size_t{state.shape.heads} == 5'000'000);
+  CHECK(state.shape.row_bytes == 50'000);  // still a multiple of 16
+  CHECK(group_of({1, 1 << 22}, true).shape.row_bytes == kMostRowBytes);
+  CHECK(group_of({64, 1 << 15}, true).shape.row_bytes == 1 << 15);
+}

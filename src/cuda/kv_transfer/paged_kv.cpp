@@ -15,7 +15,8 @@ Status PagedKv::check() const {
     return Error{Errc::invalid_argument, 0, "PagedKv: " + std::move(what)};
   };
   if (!layout.valid()) return refuse("layout has no layers, heads or head_dim");
-  if (layout.dtype == DType::f32) return refuse("dtype is f32; pages hold bf16 or f16");
+  if (layout.dtype == DType::f32)
+    return refuse("dtype is f32; pages hold bf16 or f16 (PagedPlanes describes others)");
   if (layout.head_dim % 8 != 0) return refuse("head_dim is not a multiple of 8");
   if (page_tokens < 1 || page_tokens > 256) return refuse("page_tokens: 1 to 256");
   if (strides.page % 8 != 0 || strides.token % 8 != 0 || strides.head % 8 != 0) {
