@@ -219,11 +219,11 @@ TEST_CASE(
   // Eight scales of two bytes: 16 bytes of a token. A state of 5 MB: rows that divide it.
   std::vector<std::byte> pool(64);
   const std::int32_t page = 0;
-  const PageTable table{1 << 20, 1, {&page, 1}};
   const auto group_of = [&](const KvPlane& plane, bool state) {
     const KvLayout layout{1, {{{plane}, 0, state}}};
-    const std::uint32_t n = state ? 1 << 20 : 4;
-    const PlanePool place = PlanePool::packed(pool.data(), plane, state ? 1 : 4);
+    const std::uint32_t n = 4;
+    const PageTable table{n, 1, {&page, 1}};
+    const PlanePool place = PlanePool::packed(pool.data(), plane, state ? 1 : n);
     const auto runs = std::make_shared<const KvRuns>(layout, n);
     const KvView view(pool.data(), 0, runs);  // nothing is moved
     auto groups =

@@ -167,6 +167,8 @@ TEST_CASE("planes that do not fit are refused with what is wrong, before anythin
   r.changed([](Mixed& m) { m.pools.pop_back(); }, "3 pools for the 4 planes of all layers");
   r.changed([](Mixed& m) { m.pools[1].table = 3; }, "table 3 of 3");
   r.changed([](Mixed& m) { m.pools[2].base = nullptr; }, "plane 1 of layer 1 has no pool");
+  r.changed([](Mixed& m) { m.pools[2].page = 256; },
+            "stride of one page of plane 1 of layer 1 is 256 bytes, but one has 512");
   r.changed([](Mixed& m) { m.pools[2].token = 8; },
             "stride of one token of plane 1 of layer 1 is 8");
   r.changed([](Mixed& m) { m.tables[0].page_tokens = 0; },

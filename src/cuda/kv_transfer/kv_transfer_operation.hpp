@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// A group of runs of one insert or extract, cut into pieces and enqueued: straight between pages and the view by copy
-// engine, by kernel where the view is memory of the device, or through staging memory.
+// A group of runs of one insert or extract, cut into pieces and enqueued: straight between pages and
+// the view by copy engine, by kernel where the view is memory of the device, or through staging
+// memory.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -3,6 +3,7 @@
 #include "kv_transfer_plan.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 #include <string>
 #include <utility>
@@ -40,6 +41,33 @@ Error no_such_page(const PlaneAt& plane, std::size_t entry) {
 
 bool is_page(const PageTable& table, std::size_t entry) {
   return table.pages[entry] >= 0 && static_cast<std::uint32_t>(table.pages[entry]) < table.n_pages;
+}
+
+/// Checks that no two rows of a pool lie on each other: pages, tokens and rows are nested, in
+/// whatever order.
+Status check_overlap(const PlaneAt& plane) {
+  struct Step {
+    const char* name;
+    std::int64_t stride;
+    std::int64_t count;
+  };
+  Step steps[] = {{"row", plane.pool.row, plane.rows},
+                  {"token", plane.pool.token, plane.state ? 1 : plane.table.page_tokens},
+                  {"page", plane.pool.page, plane.table.n_pages}};
+  std::stable_sort(std::begin(steps), std::end(steps),
+                   [](const Step& a, const Step& b) { return a.stride < b.stride; });
+  std::int64_t inside = plane.row_bytes;  // bytes from the first one to the end of the last
+  for (const Step& step : steps) {
+    if (step.count < 2) continue;
+    if (step.stride < inside) {
+      return refuse("stride of one " + std::string(step.name) + " of " + plane.name() + " is " +
+                    std::to_string(step.stride) + " bytes, but one has " + std::to_string(inside) +
+                    "; they would overlap");
+    }
+    constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max() / 2;
+    inside = step.stride > kMost / step.count ? kMost : inside + step.stride * (step.count - 1);
+  }
+  return {};
 }
 
 /// The state behind token `end`.
@@ -173,16 +201,7 @@ Status check_plane(const PlaneAt& plane) {
     return refuse("page_tokens of " + plane.name() + " are " +
                   std::to_string(plane.table.page_tokens) + "; 1 to 2147483647 will do");
   }
-  const auto closer = [&](const char* what, std::int64_t stride, std::uint32_t neighbours) {
-    return neighbours > 1 && stride < static_cast<std::int64_t>(plane.row_bytes)
-               ? Status(refuse("stride of one " + std::string(what) + " of " + plane.name() +
-                               " is " + std::to_string(stride) + " bytes; rows of " +
-                               std::to_string(plane.row_bytes) + " would overlap"))
-               : Status();
-  };
-  CAKE_TRY(closer("page", plane.pool.page, plane.table.n_pages));
-  CAKE_TRY(closer("token", plane.pool.token, plane.state ? 1 : plane.table.page_tokens));
-  CAKE_TRY(closer("row", plane.pool.row, plane.rows));
+  CAKE_TRY(check_overlap(plane));
   if (plane.token_bytes() > kMost) {
     return refuse(plane.name() + " has " + std::to_string(plane.token_bytes()) +
                   " bytes of one token; at most 2147483647 can be moved");

@@ -207,7 +207,7 @@ Status add_all(Planner& planner, const PagedPlanes& kv, const Slice& slice,
       CAKE_TRY(check_plane(plane));
       CAKE_TRY(add_plane(planner, plane, view));
     }
-    if (l >= slice.layers.begin && planes != 0) {
+    if (l >= slice.layers.begin) {
       CAKE_TRY(no_more_planes(view, l, planes, "was it made for another layout?"));
     }
     first += planes;
