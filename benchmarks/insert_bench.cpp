@@ -6,6 +6,7 @@
 //
 //     insert_bench
 //
+// Then chunks of other layouts: a latent (MLA), values of 8 bits with scales, states.
 // Rates are of the wall clock, from the first call to the last byte; medians of 5.
 #include <algorithm>
 #include <chrono>
@@ -40,7 +41,8 @@ double median(const std::function<double()>& measure) {
 }
 
 /// GB/s of so many lanes that insert at once.
-double insert_rate(KvTransfer& transfer, const InsertTarget& target, const PinnedBuffer& source,
+template <class Target>
+double insert_rate(KvTransfer& transfer, const Target& target, const PinnedBuffer& source,
                    unsigned lanes) {
   const auto begin = Clock::now();
   const auto more = [](std::uint32_t n) { return n < 2 * kChunks; };
@@ -84,6 +86,37 @@ double plain_rate(const Stream& stream, const DeviceBuffer& to, const PinnedBuff
   return static_cast<double>(kPlainBytes) / seconds(Clock::now() - begin) * 1e-9;
 }
 
+/// Layouts that are not K and V alike.
+void other_layouts(const PinnedBuffer& source, double ceiling) {
+  const KvPlane latent{1, 2 * (512 + 64)};
+  const KvPlane values{8, 128};
+  const KvPlane scales{1, 8 * sizeof(float)};
+  const KvPlane heads{8, 256};
+  const KvPlane state{128, 64 * 128 * 2};
+  const KvPlane window{1, 3 * 16384};
+  const KvLayout layouts[] = {
+      {61, {{{latent}}}},
+      {32, {{{values, scales, values, scales}}}},
+      {32, {{{heads, heads}}, {{window, state}, 0, true}}, std::vector<std::uint16_t>(32, 1)}};
+  constexpr const char* kNames[] = {"latent, 61 layers", "8 bits and scales, 32",
+                                    "4 K and V, 28 states"};
+  std::printf("\n%-22s %8s %10s %10s %10s %10s\n", "GB/s", "pages", "MiB", "1 lane", "2 lanes",
+              "of plain");
+  for (std::size_t i = 0; i < std::size(layouts); ++i) {
+    for (const std::uint32_t page : {16u, 64u}) {
+      KvLayout layout = layouts[i];
+      for (std::uint32_t l = 0; l < layout.kind_of.size(); l += 8) layout.kind_of[l] = 0;
+      const PlanesTarget memory(layout, page);
+      KvTransfer transfer;
+      const double one = median([&] { return insert_rate(transfer, memory, source, 1); });
+      const double two = median([&] { return insert_rate(transfer, memory, source, 2); });
+      std::printf("%-22s %8u %10.1f %10.1f %10.1f %8.0f %%\n", kNames[i], page,
+                  static_cast<double>(memory.chunk_bytes()) / (1 << 20), one, two,
+                  100 * two / ceiling);
+    }
+  }
+}
+
 }  // namespace
 
 int main() try {
@@ -119,6 +152,7 @@ int main() try {
                   100 * rates[1] / ceiling, by_kernel, loop);
     }
   }
+  other_layouts(source, ceiling);
   return 0;
 } catch (const std::exception& e) {
   std::fprintf(stderr, "insert_bench: %s\n", e.what());

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <numeric>
 #include <random>
 #include <thread>
@@ -61,11 +62,55 @@ struct InsertTarget {
   std::vector<void*> v;
 };
 
+/// Pools for kChunks chunks of KV of any layout, with a shuffled table, and states at the ends of
+/// chunks.
+struct PlanesTarget {
+  PlanesTarget(const KvLayout& shape, std::uint32_t page_tokens)
+      : layout(shape),
+        runs(std::make_shared<const KvRuns>(layout, kChunkTokens, 4096)),
+        pages(kChunks * kChunkTokens / page_tokens),
+        states(kChunks),
+        tables{{page_tokens, kChunks * kChunkTokens / page_tokens, {}},
+               {kChunkTokens, kChunks, {}}} {
+    for (auto* const table : {&pages, &states}) {
+      std::iota(table->begin(), table->end(), 0);
+      std::shuffle(table->begin(), table->end(), std::mt19937(1));
+    }
+    tables[0].pages = pages;
+    tables[1].pages = states;
+    for (std::uint32_t l = 0; l < layout.n_layers; ++l) {
+      const bool state = layout.kind(l).state;
+      for (const KvPlane& plane : layout.kind(l).planes) {
+        memory.emplace_back(plane.token_bytes() * kChunks * (state ? 1 : kChunkTokens));
+        pools.push_back(cuda::PlanePool::packed(memory.back().data(), plane,
+                                                state ? 1 : page_tokens, state ? 1 : 0));
+      }
+    }
+  }
+  cuda::PagedPlanes paged() const { return {layout, pools, tables}; }
+  Slice slice(std::uint32_t chunk) const {
+    return {chunk, {chunk * kChunkTokens, (chunk + 1) * kChunkTokens}, {0, layout.n_layers}};
+  }
+  std::size_t chunk_bytes() const { return runs->begin_at(layout.n_layers); }
+  KvView view(const cuda::PinnedBuffer& source, std::uint32_t chunk) const {
+    const std::size_t different = source.size() / chunk_bytes();
+    return {source.data() + chunk % different * chunk_bytes(), runs->layer_at(0), runs};
+  }
+
+  KvLayout layout;
+  std::shared_ptr<const KvRuns> runs;
+  std::vector<std::int32_t> pages;
+  std::vector<std::int32_t> states;
+  cuda::PageTable tables[2];
+  std::vector<cuda::DeviceBuffer> memory;
+  std::vector<cuda::PlanePool> pools;
+};
+
 /// Inserts chunk after chunk as so many of the loader's lanes do: each of them the next one when
 /// its last one is done. `more(n)` is asked before the nth, by all of them at once. Returns how
 /// many were inserted.
-template <class More>
-std::uint32_t insert_by_lanes(cuda::KvTransfer& transfer, const InsertTarget& target,
+template <class Target, class More>
+std::uint32_t insert_by_lanes(cuda::KvTransfer& transfer, const Target& target,
                               const cuda::PinnedBuffer& source, unsigned lanes, More more) {
   std::atomic<std::uint32_t> next{0};
   std::atomic<std::uint32_t> done{0};

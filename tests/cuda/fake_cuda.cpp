@@ -159,22 +159,23 @@ void enqueue_copy(Device& d, Queue& queue, void* to, const void* from, std::size
 namespace cake::inline CAKE_ABI::cuda {
 cudaError_t probe_kernel_image() { return cudaSuccess; }
 
-cudaError_t transfer::move_rows(const MoveArgs& args, bool into_pages, unsigned blocks,
-                                cudaStream_t stream) {
+cudaError_t transfer::move_rows(const MoveArgs& args, unsigned width, bool into_pages,
+                                unsigned blocks, cudaStream_t stream) {
   Device& d = device();
   const std::lock_guard lock(d.mutex);
   if (blocks == 0 || args.n_rows == 0) broken("a launch without threads");
+  if (width == 0 || width > 16 || (width & (width - 1)) != 0) broken("no such kernel");
   queue_of(stream).ops.push_back(
-      {[args, into_pages, &d] {
+      {[args, width, into_pages, &d] {
          for (std::uint32_t x = 0; x < args.n_rows; ++x) {
            const Place place = place_of(args, x);
            std::byte* const near = args.near + place.near;
            std::byte* const page = args.pools[place.run] + place.pool;
            if ((reinterpret_cast<std::uintptr_t>(near) | reinterpret_cast<std::uintptr_t>(page) |
                 args.row_bytes) %
-                   16 !=
+                   width !=
                0) {
-             broken("a kernel's rows are not 16-byte aligned");
+             broken("a kernel's rows are not aligned to what it moves at once");
            }
            d.check(near, args.row_bytes, "a kernel leaves the transfer memory");
            d.check(page, args.row_bytes, "a kernel leaves the pools");

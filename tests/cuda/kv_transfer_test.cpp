@@ -168,7 +168,7 @@ TEST_CASE("what does not fit is refused with the numbers, before anything moves"
   refused(transfer.insert(kv, {0, {0, 64}, {0, 3}}, KvView(view.data(), 0, run, run)),
           "layers [0, 3) of 2");
   refused(transfer.insert(kv, {0, {0, 63}, {0, 2}}, KvView(view.data(), 0, run, run)),
-          "the view has 4096 bytes of K of layer 0; 63 tokens are 4032");
+          "the view has 4096 bytes of plane 0 of layer 0; 63 tokens are 4032");
   refused(transfer.extract(kv, {0, {0, 64}, {0, 2}}, MutableKvView()), "the view has 0 bytes");
   {
     AlignedBuffer host(4096);

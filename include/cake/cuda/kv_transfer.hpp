@@ -75,8 +75,12 @@ struct KvTransferOptions {
 /// Moves slices between transfer memory and pages, on its own streams.
 ///
 ///     Transfer insert(const Slice& slice, const KvView& view) {      // of an engine
-///       return transfer_.insert(PagedKv{...}, slice, view);
+///       return transfer_.insert(PagedKv{...}, slice, view);          // or PagedPlanes{...}
 ///     }
+///
+/// Planes of one shape are moved together, those of K and V alike all at once. Rows of any length
+/// are moved; the kernel takes 16 bytes at once where rows, pools and strides are multiples of that,
+/// else 8, 4, 2 or 1.
 ///
 /// The view may be pinned host memory (PinnedStaging), memory of the device, or any other host
 /// memory, which takes one copy more, made by the calling thread.
@@ -110,6 +114,14 @@ class CAKE_API KvTransfer {
   ///
   /// Errors:  as insert()
   Transfer extract(const PagedKv& kv, const Slice& slice, const MutableKvView& view);
+
+  /// The same for any layout. Of a layer with a state, the one at slice.tokens.end is moved. Tokens
+  /// of a window that have no page are left out of an insert.
+  ///
+  /// Errors:  as above; not_found where an extract asks for tokens that have left their window, or
+  ///          for a state that is not kept
+  Transfer insert(const PagedPlanes& kv, const Slice& slice, const KvView& view);
+  Transfer extract(const PagedPlanes& kv, const Slice& slice, const MutableKvView& view);
 
   struct Impl;
 

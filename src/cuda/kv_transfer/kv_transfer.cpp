@@ -2,16 +2,21 @@
 // Copyright 2026 the cake authors
 #include "cake/cuda/kv_transfer.hpp"
 
+#include <algorithm>
+#include <iterator>
 #include <new>
+#include <span>
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "kv_transfer_impl.hpp"
+#include "kv_transfer_memory.hpp"
 #include "kv_transfer_operation.hpp"
-#include "kv_transfer_plan.hpp"
 #include "kv_transfer_probe.hpp"
 #include "kv_transfer_runs.hpp"
+#include "src/core/try.hpp"
 #include "src/cuda/runtime/current_device.hpp"
 #include "src/cuda/runtime/event_wait.hpp"
 
@@ -22,29 +27,48 @@ using namespace transfer;
 
 constexpr std::size_t kMostBytes = std::size_t{16} << 20;  // of one enqueued copy
 
-template <class Byte>
-Transfer run(Impl& impl, const PagedKv& kv, const Slice& slice, const BasicKvView<Byte>& view) {
+/// Enqueues all groups in one pair of streams and records `done` behind them.
+Status enqueue(Impl& impl, const Streams& streams, std::span<const Group> groups, Memory memory,
+               bool insert, const Event& done) {
+  const Stream* last = nullptr;
+  bool both = false;
+  for (const Group& group : groups) {
+    const Stream* end = nullptr;
+    Operation operation(impl, streams, group, memory);
+    CAKE_TRY(insert ? operation.insert(end) : operation.extract(end));
+    both = both || (last != nullptr && last != end);
+    last = end;
+  }
+  if (both) {
+    const Event other;
+    CAKE_TRY(other.record((last == &streams.copy ? streams.move : streams.copy).get()));
+    CAKE_TRY(other.gate(last->get()));
+  }
+  return done.record(last->get());
+}
+
+template <class Pages, class Byte>
+Transfer run(Impl& impl, const Pages& kv, const Slice& slice, const BasicKvView<Byte>& view) {
   constexpr bool kInsert = std::is_const_v<Byte>;
   const Streams* streams = nullptr;
   Error failure;
   try {
     const CurrentDevice current(impl.device);
     if (!current.status()) return Transfer(current.status().error());
-    const auto shape = shape_of(kv, slice);
-    if (!shape) return Transfer(shape.error());
-    if (shape->tokens == 0 || slice.layers.empty()) return {};
-    if (shape->row_bytes > impl.options.piece_bytes) {
-      return Transfer(refuse("piece_bytes is " + std::to_string(impl.options.piece_bytes) +
-                             "; one row has " + std::to_string(shape->row_bytes)));
+    auto groups = groups_of(kv, slice, view, impl.options.piece_bytes);
+    if (!groups) return Transfer(groups.error());
+    if (groups->empty()) return {};
+    const auto memory = memory_of(*groups, impl.device);
+    if (!memory) return Transfer(memory.error());
+    if (*memory == Memory::device) {
+      std::vector<Group> even;
+      for (const Group& group : *groups)
+        std::ranges::move(evenly_spaced(group), std::back_inserter(even));
+      *groups = std::move(even);
     }
-    const auto runs = runs_of(kv, slice, view, *shape, impl.device);
-    if (!runs) return Transfer(runs.error());
     Event done;
     streams = &impl.streams[impl.turn.fetch_add(1) % impl.streams.size()];
-    Operation operation(impl, *streams, *shape, *runs);
-    const Stream* last = nullptr;
-    Status status = kInsert ? operation.insert(last) : operation.extract(last);
-    if (status) status = done.record(last->get());
+    const Status status = enqueue(impl, *streams, *groups, *memory, kInsert, done);
     if (status) return Transfer(std::move(done));
     failure = status.error();
   } catch (const Exception& e) {
@@ -100,6 +124,12 @@ Transfer KvTransfer::insert(const PagedKv& kv, const Slice& slice, const KvView&
   return run(*impl_, kv, slice, view);
 }
 Transfer KvTransfer::extract(const PagedKv& kv, const Slice& slice, const MutableKvView& view) {
+  return run(*impl_, kv, slice, view);
+}
+Transfer KvTransfer::insert(const PagedPlanes& kv, const Slice& slice, const KvView& view) {
+  return run(*impl_, kv, slice, view);
+}
+Transfer KvTransfer::extract(const PagedPlanes& kv, const Slice& slice, const MutableKvView& view) {
   return run(*impl_, kv, slice, view);
 }
 

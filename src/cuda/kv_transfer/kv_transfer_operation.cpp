@@ -12,23 +12,23 @@
 
 namespace cake::inline CAKE_ABI::cuda::transfer {
 
-Operation::Operation(Impl& impl, const Streams& streams, const RunShape& shape, const Runs& runs)
-    : impl_(impl), streams_(streams), shape_(shape), runs_(runs) {
-  segments_ = segments_of(shape);
-  direct_ = runs.memory != Memory::device &&
-            shape.run_bytes() / segments_.size() >= impl.options.direct_bytes;
-  in_place_ = runs.memory == Memory::device && runs.rows_aligned;
-  const bool unstaged = in_place_ || (direct_ && runs.memory == Memory::pinned);
-  pieces_ =
-      pieces_of(shape, runs.size(), unstaged ? impl.options.batch_bytes : impl.options.piece_bytes);
+Operation::Operation(Impl& impl, const Streams& streams, const Group& group, Memory memory)
+    : impl_(impl), streams_(streams), shape_(group.shape), runs_(group), memory_(memory) {
+  segments_ = segments_of(shape_);
+  direct_ = memory != Memory::device &&
+            shape_.run_bytes() / segments_.size() >= impl.options.direct_bytes;
+  in_place_ = memory == Memory::device && aligned_outside(group);
+  const bool unstaged = in_place_ || (direct_ && memory == Memory::pinned);
+  pieces_ = pieces_of(shape_, group.size(),
+                      unstaged ? impl.options.batch_bytes : impl.options.piece_bytes);
 }
 
 Status Operation::insert(const Stream*& last) {
-  const bool pageable = runs_.memory == Memory::pageable;
+  const bool pageable = memory_ == Memory::pageable;
   // A host source stays as it is until the transfer is done, so that it may be read at any time.
-  Copies copies(impl_, streams_.copy,
-                runs_.memory == Memory::device ? cudaMemcpySrcAccessOrderStream
-                                               : cudaMemcpySrcAccessOrderAny);
+  Copies copies(
+      impl_, streams_.copy,
+      memory_ == Memory::device ? cudaMemcpySrcAccessOrderStream : cudaMemcpySrcAccessOrderAny);
   last = direct_ ? &streams_.copy : &streams_.move;
   for (const Piece& piece : pieces_) {
     if (in_place_) {
@@ -63,7 +63,7 @@ Status Operation::insert(const Stream*& last) {
 }
 
 Status Operation::extract(const Stream*& last) {
-  const bool pageable = runs_.memory == Memory::pageable;
+  const bool pageable = memory_ == Memory::pageable;
   Copies copies(impl_, streams_.copy, cudaMemcpySrcAccessOrderStream);
   last = in_place_ ? &streams_.move : &streams_.copy;
   std::deque<Landing> landings;  // pageable: pieces on their way to pinned memory
@@ -118,8 +118,9 @@ Status Operation::move(const Piece& piece, std::byte* near, std::int64_t near_st
   MoveArgs args = args_of(shape_, piece, runs_.pools);
   args.near = near;
   args.near_stride = near_stride;
-  return to_status(move_rows(args, into_pages, impl_.options.blocks, streams_.move.get()),
-                   "launch the kernel that scatters KV to its pages");
+  return to_status(
+      move_rows(args, runs_.width, into_pages, impl_.options.blocks, streams_.move.get()),
+      "launch the kernel that scatters KV to its pages");
 }
 
 Status Operation::hand_over(const Slot& slot, const Stream& from, const Stream& to) {
@@ -152,8 +153,8 @@ Status Operation::copy_staged(Copies& copies, const Piece& piece, const Slot& sl
   for_parts(shape_, piece,
             [&](std::uint32_t run, std::size_t begin, std::size_t end, std::size_t offset) {
               if (!status) return;
-              std::byte* const near = runs_.memory == Memory::pageable ? slot.pinned.data() + offset
-                                                                       : runs_.near[run] + begin;
+              std::byte* const near = memory_ == Memory::pageable ? slot.pinned.data() + offset
+                                                                  : runs_.near[run] + begin;
               std::byte* const device = slot.device.as<std::byte>() + offset;
               status = to_device ? copies.add(device, near, end - begin)
                                  : copies.add(near, device, end - begin);

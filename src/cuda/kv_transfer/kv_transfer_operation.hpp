@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// One insert or extract, cut into pieces and enqueued: straight between pages and the view by copy
-// engine, by kernel where the view is memory of the device, or through staging memory.
+// A group of runs of one insert or extract, cut into pieces and enqueued: straight between pages and
+// the view by copy engine, by kernel where the view is memory of the device, or through staging
+// memory.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -14,15 +15,17 @@
 
 #include "kv_transfer_copies.hpp"
 #include "kv_transfer_impl.hpp"
+#include "kv_transfer_memory.hpp"
 #include "kv_transfer_plan.hpp"
 #include "kv_transfer_runs.hpp"
 
 namespace cake::inline CAKE_ABI::cuda::transfer {
 
-/// One insert or extract.
+/// One group of an insert or extract.
 class Operation {
  public:
-  Operation(Impl& impl, const Streams& streams, const RunShape& shape, const Runs& runs);
+  /// Needs:   where the view is memory of the device, a group of evenly_spaced()
+  Operation(Impl& impl, const Streams& streams, const Group& group, Memory memory);
 
   /// Enqueues it all; `last` becomes the stream that ends it.
   Status insert(const Stream*& last);
@@ -51,7 +54,8 @@ class Operation {
   Impl& impl_;
   const Streams& streams_;
   const RunShape& shape_;
-  const Runs& runs_;
+  const Group& runs_;
+  const Memory memory_;  // of the view
   std::vector<Segment> segments_;
   std::vector<Piece> pieces_;
   bool direct_ = false;    // copies begin or end in pages

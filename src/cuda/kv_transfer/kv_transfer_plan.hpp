@@ -2,13 +2,16 @@
 // Copyright 2026 the cake authors
 //
 // Where the bytes of a slice lie in pages: host-side arithmetic alone, so that it can be tested
-// without a device. A slice has runs (one layer, K or V); a run has rows, each the head_dim
-// elements of one token and head, and rows follow each other in the run as the layout's order says.
+// without a device. A slice has runs (one plane of one layer); a run has rows, each of one token and
+// head, and rows follow each other in the run as the plane's order says. kv_transfer_runs.hpp makes
+// such runs of planes of any kind.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
+#include <tuple>
 #include <vector>
 
 #include "cake/cuda/paged_kv.hpp"
@@ -23,7 +26,59 @@
 
 namespace cake::inline CAKE_ABI::cuda::transfer {
 
-/// What all runs of a slice have in common.
+/// Errors of this folder: invalid_argument.
+Error refuse(std::string what);
+
+/// One plane of one layer: what it keeps, and where that lies.
+struct PlaneAt {
+  std::uint32_t layer = 0;
+  std::uint32_t index = 0;  // of the plane in its layer
+  std::uint32_t rows = 0;
+  std::uint32_t row_bytes = 0;
+  KvOrder order = KvOrder::nhd;
+  bool state = false;
+  bool window = false;
+  PlanePool pool;
+  PageTable table;
+
+  std::size_t token_bytes() const { return std::size_t{rows} * row_bytes; }
+  std::string name() const;  // "plane 1 of layer 7"
+};
+
+/// Checks that there is a pool for each plane and a table for each pool.
+///
+/// Errors:  invalid_argument
+Status check_shape(const PagedPlanes& kv);
+/// Plane `index` of a layer; `first`: planes of all layers before it.
+///
+/// Needs:   check_shape()
+PlaneAt plane_at(const PagedPlanes& kv, std::uint32_t layer, std::uint32_t index,
+                 std::size_t first);
+/// Plane `index` (K or V) of a layer.
+///
+/// Needs:   kv.check(), but for the table
+PlaneAt plane_at(const PagedKv& kv, std::uint32_t layer, std::uint32_t index);
+/// Checks the pool and its strides.
+///
+/// Errors:  invalid_argument, naming the numbers
+Status check_plane(const PlaneAt& plane);
+/// Checks the slice's layers.
+Status check_layers(const Slice& slice, std::uint32_t n_layers);
+
+/// Tokens of a slice whose pages follow each other in a table without a gap.
+struct Stretch {
+  std::uint32_t first = 0;  // counted from the slice's begin
+  std::uint32_t tokens = 0;
+  std::uint32_t page_offset = 0;        // of the first one in its page
+  std::span<const std::int32_t> table;  // [0] is the page of the first one
+};
+/// Where a plane's tokens are: one stretch, unless a window lacks pages; of a state one token.
+///
+/// Errors:  invalid_argument, naming the numbers; not_found for what an extract asks of a window or
+///          a state that has no page
+Result<std::vector<Stretch>> stretches_of(const PlaneAt& plane, TokenRange tokens, bool insert);
+
+/// What all runs of a group have in common.
 ///
 /// Units:   strides in bytes
 struct RunShape {
@@ -40,9 +95,19 @@ struct RunShape {
 
   std::uint32_t rows() const { return tokens * heads; }
   std::size_t run_bytes() const { return std::size_t{rows()} * row_bytes; }
+  friend bool operator==(const RunShape& a, const RunShape& b) {
+    const auto numbers = [](const RunShape& s) {
+      return std::tuple(s.order, s.heads, s.row_bytes, s.tokens, s.page_tokens, s.page_offset,
+                        s.page_stride, s.token_stride, s.head_stride, s.table.data(),
+                        s.table.size());
+    };
+    return numbers(a) == numbers(b);
+  }
 };
+/// The shape of a plane's run in one stretch.
+RunShape shape_of(const PlaneAt& plane, const Stretch& stretch);
 
-/// Checks that the slice lies inside the layers and the block table; an empty slice has no tokens.
+/// Of K and V alike: checks that the slice lies inside the layers and the block table; an empty slice has no tokens.
 ///
 /// Errors:  invalid_argument, naming the numbers
 Result<RunShape> shape_of(const PagedKv& kv, const Slice& slice);
