@@ -112,4 +112,39 @@ TEST_CASE("where the state below a hole is not stored all is computed from the l
   CHECK(late.layers_read() == "1234000234");
 }
 
+/// Thirty chunks of 16 tokens of which a step needs no more than the last 16 tokens; only the last one is
+/// read, which takes as long as computing `chunks` of them. Lanes and passes are known.
+struct Windows {
+  explicit Windows(double chunks) {
+    const KvLayout layout{2, {{{{1, 64}}, 16}}};
+    spec.geometry = ChunkGeometry(layout, 16);
+    spec.prefill.n_tokens = 30 * 16 + 8;
+    spec.prefill.chunk_tokens = 16;
+    spec.prefill.n_chunks = spec.prefill.end_chunk = 30;
+    detail::describe_layout(spec.geometry, spec.prefill);
+    spec.cost.per_token = 1e-3;
+    const double rate = static_cast<double>(spec.prefill.read_bytes({0, 2})) / (chunks * 16e-3);
+    spec.links = {{}};
+    spec.links[0].trace = {{Time{0}, rate}};
+    spec.priors = {{rate, Time{0}, Time{0}}};
+    spec.stored.assign(30, {spec.geometry.object_bytes(), 1, 2});
+  }
+  PrefillReport run() {
+    MeetOptions options;
+    options.cost = spec.cost;
+    const SimulationResult result = simulate(spec, MeetInTheMiddleScheduler(options));
+    CHECK(result.violation == "");
+    return result.report;
+  }
+  SimulationSpec spec;
+};
+
+TEST_CASE("a late read is waited for where computing its chunk takes all the tokens below") {
+  Windows windows(10);
+  windows.spec.priors[0].bytes_per_second *= 2;
+  const PrefillReport report = windows.run();
+  CHECK(report.tokens_computed == 8);
+  CHECK(to_seconds(report.ttft) < 0.17);
+}
+
 }  // namespace

@@ -152,7 +152,7 @@ void overlap_suffix(const RunSnapshot& run, const Assignment& assignment, Foreca
 /// run before. Below a chunk that could be loaded windows and states are missing: what lies between
 /// is computed as well.
 double begin_of_run(const RunSnapshot& run, std::uint32_t i, double from, double end) {
-  if (!run.partial || run.chunks[i].tiers == 0) return from;
+  if (!run.partial || run.chunks[i].hole) return from;
   return std::max<double>(end, run.context_from);
 }
 

@@ -40,6 +40,7 @@ ChunkLeft chunk_left(const RunView& view, std::uint32_t chunk, const RunSnapshot
   ChunkLeft left;
   left.chunk = chunk;
   left.computable = state != ChunkState::inserting;
+  left.hole = view.unloadable(chunk) || state == ChunkState::computing;
   left.all_bytes = static_cast<float>(spec.read_bytes({0, view.layers_needed(chunk)}));
   if (state == ChunkState::open) {
     left.bytes = left.all_bytes;

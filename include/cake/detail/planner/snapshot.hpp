@@ -28,6 +28,7 @@ struct ChunkLeft {
   std::uint8_t tiers = 0;   // bit set of those that can read what is left of it
   bool computable = false;  // nobody inserts into it
   bool begun = false;       // some of its layers have been requested
+  bool hole = false;        // compute's in any case: windows and states below it are loaded for it
   std::uint8_t on = 0;      // bit set of the lanes that read some of it now
   float bytes = 0;          // that have not been requested
   float all_bytes = 0;      // that a load has to bring
