@@ -147,4 +147,18 @@ TEST_CASE("a late read is waited for where computing its chunk takes all the tok
   CHECK(to_seconds(report.ttft) < 0.17);
 }
 
+TEST_CASE("windows that turn out to be needed come from the lane that brings them soonest") {
+  Small small;  // chunk 4 is damaged: windows and a state of the three below it are read late
+  small.spec.faults.assign(10, SimulatedFault::none);
+  small.spec.faults[4] = SimulatedFault::corrupt;
+  small.spec.prefill.n_lanes = 2;
+  small.spec.links = {{{{Time{0}, 1e5}}}, {}};
+  small.spec.priors = {{1e5, Time{0}, Time{0}}, {1e9, Time{0}, Time{0}}};
+  for (StoredChunk& chunk : small.spec.stored) chunk.tiers = 3;
+  const SimulationResult result = simulate(small.spec, MeetInTheMiddleScheduler{});
+  CHECK(result.violation == "");
+  CHECK(result.report.chunks_extended != 0);
+  for (const LoadReport& load : result.report.loads) CHECK(load.lane == 1);
+}
+
 }  // namespace
