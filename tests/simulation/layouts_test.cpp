@@ -161,4 +161,33 @@ TEST_CASE("windows that turn out to be needed come from the lane that brings the
   for (const LoadReport& load : result.report.loads) CHECK(load.lane == 1);
 }
 
+TEST_CASE("where loading takes longer all is computed, and nothing is read for it") {
+  const PrefillReport report = Windows(40).run();
+  CHECK(report.bytes_read == 0);
+  CHECK(report.tokens_computed == 30 * 16 + 8);
+}
+
+TEST_CASE("the compute-only baseline reads no windows and states") {
+  SimulationSpec spec = Windows(1).spec;
+  spec.faulty_scheduler = true;
+  const SimulationResult result = simulate(spec, ComputeOnlyScheduler{});
+  CHECK(result.violation == "");
+  CHECK(result.report.bytes_read == 0);
+  CHECK(result.report.tokens_computed == 30 * 16 + 8);
+}
+
+TEST_CASE("an earlier window is loaded where the last one lies in a slow tier alone") {
+  Windows windows(1);
+  windows.spec.prefill.n_lanes = 2;
+  windows.spec.links.push_back(windows.spec.links[0]);
+  windows.spec.links[0].trace[0].second /= 100;
+  windows.spec.priors.push_back(windows.spec.priors[0]);
+  windows.spec.priors[0].bytes_per_second /= 100;
+  for (std::uint32_t c = 0; c < 26; ++c) windows.spec.stored[c].tiers = 2;
+  const PrefillReport report = windows.run();
+  CHECK(report.tokens_computed == 4 * 16 + 8);
+  CHECK(report.chunks[25].source == Source::loaded);
+  CHECK(to_seconds(report.ttft) < 0.1);
+}
+
 }  // namespace

@@ -180,12 +180,13 @@ class SessionCore {
     step.until = now;
     if (answer) step = *answer;
     if (step.kind == Step::Kind::compute) {
+      const bool taken = take_front(step.tokens.begin);
       step.tokens = suited(step, budget);
       if (may_compute(state_.view(), step)) {
         idle_since_ = kNever;
         return claim(step, now);
       }
-      if (take_front(step.tokens.begin)) return again(now);
+      if (taken) return again(now);
       if (question.version != version()) return again(now);
       ++scheduler_faults_;
     }
@@ -408,14 +409,16 @@ class SessionCore {
     const std::uint32_t issued = view().layers_issued(chunk);
     return issued < end_layer ? state_.spec().read_bytes({issued, end_layer}) : 0;
   }
-  /// Whether the step is the front's, and lacked what it needs of the chunks below: that is loaded
+  /// Whether the step begins where the front lacks what it needs of the chunks below: that is loaded
   /// first, or computed.
   bool take_front(std::uint32_t begin) {
     const RunView view = state_.view();
-    if (begin != view.front() || view.context_from() == begin) return false;
+    const std::uint32_t front = view.front();
+    if (view.context_from() == front || begin < view.context_from() || begin > front) return false;
     const ChunkState state = view.state(view.front_chunk());
+    if (begin % view.spec().chunk_tokens != 0) return false;
     if (state != ChunkState::open && state != ChunkState::loading) return false;
-    state_.take_front();
+    state_.take_front(begin);
     return true;
   }
 

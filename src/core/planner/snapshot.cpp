@@ -109,6 +109,56 @@ void take_compute(const RunView& view, RunSnapshot& out) {
       out.cost.pass(out.suffix_begin, std::min(end, out.suffix_begin + out.step_tokens));
 }
 
+/// When all is loaded that a step needs of the chunks below when it begins with `chunk`, each by the
+/// lane that brings it soonest. Some of it is not stored: 1e18.
+double context_at(const RunView& view, const RunSnapshot& run, std::uint32_t chunk) {
+  const PrefillSpec& spec = view.spec();
+  const std::uint32_t begin = chunk * spec.chunk_tokens;
+  const std::uint32_t widest = spec.widest_window();
+  std::array<double, kMaxTiers> free{};
+  for (LaneId l = 0; l < run.n_lanes; ++l) free[l] = run.lanes[l].free_at;
+  double at = run.compute_free_at;
+  for (std::uint32_t c = chunk; c-- > 0;) {
+    const std::uint32_t end = spec.object_range(c).end;
+    if (end <= run.context_from || begin - end >= widest) break;
+    const std::uint32_t needed = spec.layers_needed(end, begin);
+    if (needed <= view.layers_needed(c)) continue;
+    if (needed > spec.layers_held(c) || view.unloadable(c)) return 1e18;
+    const auto bytes = static_cast<double>(spec.read_bytes({view.layers_issued(c), needed}));
+    double soonest = 1e18;
+    LaneId lane = 0;
+    for (LaneId l = 0; l < run.n_lanes; ++l) {
+      const double done = free[l] + bytes * run.lanes[l].seconds_per_byte;
+      if ((run.up >> l & 1) == 0 || !view.on_lane(c, l) || done >= soonest) continue;
+      soonest = done;
+      lane = l;
+    }
+    free[lane] = soonest;
+    at = std::max(at, soonest);
+  }
+  return at;
+}
+
+/// Where compute of the front begins soonest done: where its context is there, or nearer, behind
+/// windows and states that are loaded for it.
+void take_context(const RunView& view, RunSnapshot& out) {
+  out.context_from = out.begin_from = view.context_from();
+  out.begin_at = out.compute_free_at;
+  if (!out.partial || out.context_from == out.front) return;
+  double best = out.begin_at + out.cost.passes(out.begin_from, out.front, out.step_tokens);
+  std::uint32_t tried = 0;
+  for (std::uint32_t c = view.front_chunk(); tried < kPlannerTuning.most_contexts; --c, ++tried) {
+    const std::uint32_t begin = c * out.chunk_tokens;
+    const double takes = out.cost.passes(begin, out.front, out.step_tokens);
+    if (begin <= out.context_from || out.compute_free_at + takes >= best) return;
+    const double at = context_at(view, out, c);
+    if (at + takes >= best) continue;
+    best = at + takes;
+    out.begin_from = begin;
+    out.begin_at = at;
+  }
+}
+
 }  // namespace
 
 double worthwhile_slice_bytes(const LinkEstimate& lane) {
@@ -131,11 +181,11 @@ void take_snapshot(const RunView& view, const PlanBasis& basis, Time now, RunSna
   out.head_bytes = spec.head_bytes;
   out.layer_bytes = spec.layer_bytes;
   out.partial = !spec.reaches.empty();
-  out.context_from = view.context_from();
   out.lost_chunks = view.lost_chunks();
   out.overlap_suffix = spec.may_gate && spec.n_layers > 1;
   take_compute(view, out);
   take_lanes(view, basis, now, out);
+  take_context(view, out);
   take_chunks(view, out);
   take_reads(view, now, out);
 }

@@ -108,11 +108,20 @@ Step MeetInTheMiddleScheduler::next_step(const RunView& view, std::uint32_t budg
   budget = std::min({budget, spec.max_step_tokens, spec.n_tokens});
   const std::uint32_t limit = front + std::min(budget, spec.n_tokens - front);
   if (front >= spec.prefix_end()) return compute(front, limit);
+  if (view.context_from() != front &&
+      (front != snapshot_.front || view.context_from() != snapshot_.context_from)) {
+    planned_ = false;  // where compute begins was found for another front
+  }
   step_tokens_ += (budget - step_tokens_) / kPlannerTuning.step_average;
   const std::uint32_t end = end_of_step(view, limit, now);
   if (end > front) {
     waits_since_ = kNever;
     if (const Time ask = when_needed(view, end); ask > now) return wait_until(ask);
+    if (view.context_from() != front) {
+      planned_ = false;  // other chunks are left from now on
+      const std::uint32_t begin = snapshot_.begin_from;
+      return compute(begin, std::min(end, begin + budget));
+    }
     return compute(front, shorten(view, end));
   }
   if (view.may_gate() && schedule_.forecast.slice_layers != 0 && suffix_may_follow(view)) {

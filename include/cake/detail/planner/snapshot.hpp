@@ -60,6 +60,8 @@ struct RunSnapshot {
   std::uint64_t layer_bytes = 0;
   bool partial = false;            // layers have windows or states
   std::uint32_t context_from = 0;  // as RunView says
+  std::uint32_t begin_from = 0;    // where compute of the front begins, at or below it,
+  double begin_at = 0;             // seconds: and when what it lacks there is loaded
   std::uint32_t lost_chunks = 0;
 
   double suffix_begin = 0;
