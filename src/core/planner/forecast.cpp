@@ -139,7 +139,7 @@ void overlap_suffix(const RunSnapshot& run, const Assignment& assignment, Foreca
     if (owner == kNobody || !comes_layered(i)) start = std::max(start, assignment.lands[i]);
   }
   const double done = std::max(start + run.first_pass_s, last + run.first_pass_s / groups) +
-                      run.suffix_s - run.first_pass_s;
+                      run.split_suffix_s - run.first_pass_s;
   if (done < best.finish) {
     best.waits -= best.finish - done;
     best.finish = done;

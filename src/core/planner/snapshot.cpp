@@ -105,8 +105,13 @@ void take_compute(const RunView& view, RunSnapshot& out) {
   out.suffix_begin = std::max(out.prefix_end, view.suffix_front());
   const double end = out.n_tokens;
   out.suffix_s = out.cost.passes(out.suffix_begin, end, out.step_tokens);
-  out.first_pass_s =
-      out.cost.pass(out.suffix_begin, std::min(end, out.suffix_begin + out.step_tokens));
+  const double most = view.spec().max_overlap_tokens;
+  const double first = std::min(end, out.suffix_begin + std::min(out.step_tokens, most));
+  out.first_pass_s = out.cost.pass(out.suffix_begin, first);
+  out.split_suffix_s = out.suffix_s;
+  if (most < out.step_tokens) {
+    out.split_suffix_s = out.first_pass_s + out.cost.passes(first, end, out.step_tokens);
+  }
 }
 
 /// When all is loaded that a step needs of the chunks below when it begins with `chunk`, each by the

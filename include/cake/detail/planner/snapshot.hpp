@@ -66,7 +66,8 @@ struct RunSnapshot {
 
   double suffix_begin = 0;
   double suffix_s = 0;          // what the passes over the suffix cost,
-  double first_pass_s = 0;      // and the first of them
+  double first_pass_s = 0;      // the first of them behind loads that come layer by layer,
+  double split_suffix_s = 0;    // and all of them then
   bool overlap_suffix = false;  // the suffix pass may start behind loads that come layer by layer
 
   std::uint32_t n_lanes = 0;
