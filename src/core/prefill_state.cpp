@@ -285,10 +285,10 @@ void PrefillState::release(TokenRange tokens) {
   }
 }
 
-void PrefillState::take_front() {
-  const std::uint32_t chunk = view().front_chunk();
-  if (view().context_from() == view().front()) return;
-  lose(chunk);
+void PrefillState::take_front(std::uint32_t begin) {
+  const std::uint32_t chunk = spec().chunk_of(begin);
+  const std::uint32_t end = std::max(chunk + 1, view().front_chunk());
+  for (std::uint32_t c = chunk; c < end; ++c) lose(c);
   renew_needs(chunk);
   changed();
 }

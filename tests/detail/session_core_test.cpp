@@ -231,3 +231,14 @@ TEST_CASE("a lane that was refused work during a step is asked again after it") 
   core.done(step.id, 16, Errc::ok, Time(1));
   CHECK(core.next_step(16, true, Time(2)).kind == Step::Kind::wait);
 }
+
+TEST_CASE("a step that begins where the front has its context takes all from there") {
+  Prompt prompt("1111");
+  const std::vector<std::uint32_t> reaches(4, 16);  // only the last chunk is needed
+  prompt.spec.reaches = reaches;
+  auto core = core_of<Orders>(prompt);
+  CHECK(core.view().front() == 48);
+  CHECK(core.view().context_from() == 0);
+  CHECK(ordered(prompt, step_of(0, 64)) == TokenRange{0, 64});
+  CHECK(ordered(prompt, step_of(0, 20)) == TokenRange{0, 20});
+}

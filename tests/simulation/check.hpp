@@ -74,6 +74,9 @@ inline double gate_waits(const SimulationSpec& spec, const PrefillReport& report
 ///   - reads that came later than the lanes' priors said, as long as taking them over looks no
 ///     better
 /// Waits in a gate count apart: a gated step cannot turn back from loads that slow down under it.
+/// Where layers have windows or states, three times what computing everything takes comes on top: the reads
+/// that are tried one after the other may all fail, and compute that
+/// began below the front for want of a window does not turn back when the window's read lands.
 /// Over the seeds 0 to 99,999 the limit is 2.5 times the TTFT in the median, and never below it.
 inline std::string check_time(const SimulationSpec& spec, const MeetOptions& options,
                               const SimulationResult& result, Against& against) {
@@ -96,8 +99,9 @@ inline std::string check_time(const SimulationSpec& spec, const MeetOptions& opt
   const double better = std::min(compute, load);
   const double unused = loads_undervalued ? compute - better : 0;
   against.better = better;
-  against.limit =
-      1.8 * better + unused + 0.75 * dear + std::min(0.8 * late, 2 * compute + dear / 4);
+  against.limit = 1.8 * better + unused + 0.75 * dear +
+                  std::min(0.8 * late, 2 * compute + dear / 4) +
+                  (prefill.reaches.empty() ? 0 : 3 * compute);
   against.ratio = ttft / better;
   against.slack = against.limit / (ttft - waits);
   if (ttft - waits > against.limit) {
@@ -183,10 +187,16 @@ inline SimulationResult wild_run(std::uint64_t seed, Against* against = nullptr)
   return result;
 }
 
-/// The run of this seed with a layout of any kinds, as wild_run(). Nothing is said of its time.
-inline SimulationResult mixed_run(std::uint64_t seed) {
+/// The run of this seed with a layout of any kinds, as wild_run().
+inline SimulationResult mixed_run(std::uint64_t seed, Against* against = nullptr) {
   const SimulationSpec spec = mixed_spec(seed);
-  SimulationResult result = simulate(spec, MeetInTheMiddleScheduler(wild_options(seed, spec)));
+  const MeetOptions options = wild_options(seed, spec);
+  SimulationResult result = simulate(spec, MeetInTheMiddleScheduler(options));
+  if (result.violation.empty() && spec.cancel_at == kNever) {
+    Against measured;
+    result.violation = check_time(spec, options, result, measured);
+    if (against != nullptr) *against = measured;
+  }
   SimulationSpec plain = spec;
   plain.faulty_scheduler = true;  // it may dawdle
   if (result.violation.empty() && result.report.has_bound() && result.report.bound_ratio() < 1) {
@@ -218,8 +228,14 @@ inline SimulationResult mixed_run(std::uint64_t seed) {
 class MeanTime {
  public:
   static constexpr std::uint64_t kSeedsOfMean = 10'000;
-  static constexpr double kMostMean = 0.872;    // 0.8689 was measured
-  static constexpr double kMostSlower = 0.069;  // 0.0672 was measured
+  static constexpr double kMostMean = 0.872;             // 0.8689 was measured
+  static constexpr double kMostSlower = 0.069;           // 0.0672 was measured
+  static constexpr double kMostMeanOfLayouts = 0.908;    // 0.9045 was measured
+  static constexpr double kMostSlowerOfLayouts = 0.106;  // 0.1035 was measured
+
+  explicit MeanTime(double most_mean = kMostMean, double most_slower = kMostSlower)
+      : most_mean_(most_mean), most_slower_(most_slower) {}
+  static MeanTime of_layouts() { return MeanTime(kMostMeanOfLayouts, kMostSlowerOfLayouts); }
 
   void add(const Against& against) {
     if (against.better <= 0) return;  // canceled
@@ -237,19 +253,21 @@ class MeanTime {
   }
   /// What is wrong with the seeds 0 to kSeedsOfMean - 1.
   std::string check() const {
-    if (mean() > kMostMean) {
+    if (mean() > most_mean_) {
       return "the mean TTFT over the better baseline's is " + std::to_string(mean()) + ", not " +
-             std::to_string(kMostMean) + " at most";
+             std::to_string(most_mean_) + " at most";
     }
-    if (slower() > kMostSlower) {
+    if (slower() > most_slower_) {
       return "a share of " + std::to_string(slower()) +
              " of the runs is slower than the better baseline by a tenth, not " +
-             std::to_string(kMostSlower) + " at most";
+             std::to_string(most_slower_) + " at most";
     }
     return {};
   }
 
  private:
+  double most_mean_;
+  double most_slower_;
   std::uint64_t runs_ = 0;
   std::uint64_t slower_ = 0;
   double log_sum_ = 0;

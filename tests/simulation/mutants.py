@@ -398,6 +398,25 @@ MUTANTS = [
         ("    lacks = lacks || t_.needed[c] < spec.layers_needed(end, t_.front);",
          "    lacks = lacks && t_.needed[c] < spec.layers_needed(end, t_.front);")],
      *LAYOUTS),
+    ("a chunk that is being read is taken for a hole whose windows are loaded", [
+        ("  left.hole = view.unloadable(chunk) || state == ChunkState::computing;\n",
+         "  left.hole = view.unloadable(chunk) || state != ChunkState::open;\n")],
+     "simulation/layouts_test.cpp",
+     "a late read is waited for where computing its chunk takes all the tokens below"),
+    ("windows that turn out to be needed come from any lane", [
+        ("      if (at >= soonest) continue;\n"
+         "      soonest = at;\n"
+         "      best = l;\n",
+         "      if (soonest != kNever) continue;\n"
+         "      soonest = at;\n"
+         "      best = l;\n")],
+     "simulation/layouts_test.cpp",
+     "windows that turn out to be needed come from the lane that brings them soonest"),
+    ("compute begins again just below the front alone", [
+        ("    const double at = context_at(view, out, c);\n",
+         "    const double at = tried == 0 ? context_at(view, out, c) : 1e18;\n")],
+     "simulation/layouts_test.cpp",
+     "an earlier window is loaded where the last one lies in a slow tier alone"),
     ("windows are one token too short", [
         ("    while (n < n_layers && reaches[n] > behind) ++n;",
          "    while (n < n_layers && reaches[n] > behind + 1) ++n;")],

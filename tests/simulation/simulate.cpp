@@ -5,7 +5,7 @@
 // and exits with 1; `simulate SEED 1 trace` replays one and prints its steps, loads and timeline.
 // `simulate FIRST COUNT layouts [trace]`: the same with random layouts: planes of any width, windows
 // and states.
-// `simulate 0 10000` and more also checks the mean time of the first 10,000.
+// `simulate 0 10000 [layouts]` and more also checks the mean time of the first 10,000.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -33,27 +33,65 @@ void print(const cake::PrefillReport& report) {
   std::fputs(report.timeline().c_str(), stdout);
 }
 
+/// How long runs took beside the better baseline, and beside their limits.
+class Times {
+ public:
+  explicit Times(cake::testing::MeanTime mean) : mean_(mean) {}
+
+  /// False: the first 10,000 seeds are slower than they were.
+  bool add(std::uint64_t first, std::uint64_t seed, const cake::testing::Against& against) {
+    mean_.add(against);
+    if (against.better > 0) slacks_.push_back(against.slack);
+    const bool all = first == 0 && seed + 1 == cake::testing::MeanTime::kSeedsOfMean;
+    if (!all || mean_.check().empty()) return true;
+    std::printf("seeds 0 to %llu: %s\n", static_cast<unsigned long long>(seed),
+                mean_.check().c_str());
+    return false;
+  }
+  void print() {
+    if (slacks_.empty()) return;
+    std::sort(slacks_.begin(), slacks_.end());
+    const auto quantile = [&](double q) {
+      return slacks_[static_cast<std::size_t>(q * static_cast<double>(slacks_.size() - 1))];
+    };
+    std::printf(
+        "TTFT over the better baseline's: geometric mean %.4f, above 1.1 in %.4f of the runs\n",
+        mean_.mean(), mean_.slower());
+    std::printf("limit over TTFT: least %.2f, p10 %.2f, median %.2f, p90 %.2f\n", quantile(0),
+                quantile(0.1), quantile(0.5), quantile(0.9));
+  }
+
+ private:
+  cake::testing::MeanTime mean_;
+  std::vector<double> slacks_;
+};
+
 int run_layouts(std::uint64_t first, std::uint64_t count, bool trace) {
   std::uint64_t events = 0;
   std::uint64_t extended = 0;
   std::uint64_t lost_loads = 0;
+  Times times(cake::testing::MeanTime::of_layouts());
   for (std::uint64_t seed = first; seed < first + count; ++seed) {
-    const cake::SimulationResult result = cake::testing::mixed_run(seed);
+    cake::testing::Against against;
+    const cake::SimulationResult result = cake::testing::mixed_run(seed, &against);
     events += result.events;
     extended += result.report.chunks_extended;
     lost_loads += result.lost_loads;
     if (trace) print(result.report);
-    if (result.violation.empty()) continue;
-    std::printf("seed %llu: %s\nreplay: simulate %llu 1 layouts trace\n",
-                static_cast<unsigned long long>(seed), result.violation.c_str(),
-                static_cast<unsigned long long>(seed));
-    return 1;
+    if (!result.violation.empty()) {
+      std::printf("seed %llu: %s\nreplay: simulate %llu 1 layouts trace\n",
+                  static_cast<unsigned long long>(seed), result.violation.c_str(),
+                  static_cast<unsigned long long>(seed));
+      return 1;
+    }
+    if (!times.add(first, seed, against)) return 1;
   }
   std::printf(
       "%llu prefills with random layouts, %llu events, every rule kept; windows or states "
       "of %llu chunks read after all, %llu loaded chunks computed for want of them\n",
       static_cast<unsigned long long>(count), static_cast<unsigned long long>(events),
       static_cast<unsigned long long>(extended), static_cast<unsigned long long>(lost_loads));
+  times.print();
   return 0;
 }
 
@@ -68,10 +106,8 @@ int main(int argc, char** argv) {
   const std::uint64_t count = std::strtoull(argv[2], nullptr, 10);
   const bool trace = std::string(argv[argc - 1]) == "trace";
   if (argc > 3 && std::string(argv[3]) == "layouts") return run_layouts(first, count, trace);
-  using cake::testing::MeanTime;
   std::uint64_t events = 0;
-  MeanTime mean;
-  std::vector<double> slacks;
+  Times times{cake::testing::MeanTime()};
   for (std::uint64_t seed = first; seed < first + count; ++seed) {
     cake::testing::Against against;
     const cake::SimulationResult result = cake::testing::wild_run(seed, &against);
@@ -83,25 +119,10 @@ int main(int argc, char** argv) {
                   static_cast<unsigned long long>(seed));
       return 1;
     }
-    mean.add(against);
-    if (against.better > 0) slacks.push_back(against.slack);
-    if (first == 0 && seed + 1 == MeanTime::kSeedsOfMean && !mean.check().empty()) {
-      std::printf("seeds 0 to %llu: %s\n", static_cast<unsigned long long>(seed),
-                  mean.check().c_str());
-      return 1;
-    }
+    if (!times.add(first, seed, against)) return 1;
   }
   std::printf("%llu prefills, %llu events, every rule kept\n",
               static_cast<unsigned long long>(count), static_cast<unsigned long long>(events));
-  if (slacks.empty()) return 0;
-  std::sort(slacks.begin(), slacks.end());
-  const auto quantile = [&](double q) {
-    return slacks[static_cast<std::size_t>(q * static_cast<double>(slacks.size() - 1))];
-  };
-  std::printf(
-      "TTFT over the better baseline's: geometric mean %.4f, above 1.1 in %.4f of the runs\n",
-      mean.mean(), mean.slower());
-  std::printf("limit over TTFT: least %.2f, p10 %.2f, median %.2f, p90 %.2f\n", quantile(0),
-              quantile(0.1), quantile(0.5), quantile(0.9));
+  times.print();
   return 0;
 }

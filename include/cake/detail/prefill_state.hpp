@@ -54,9 +54,11 @@ class CAKE_API PrefillState {
 
   // ---- compute ----
 
-  /// Compute is to have the front's chunk, and what was loaded below lacks what it needs: that is
-  /// loaded now, or is compute's as well. The front is then another one, or has its context.
-  void take_front();
+  /// Compute is to begin at `begin`, a chunk's first token between RunView::context_from() and the
+  /// front, which is not inserted into: all up to the front is its own, or the front's chunk. What
+  /// it lacks below is loaded now, or is compute's as well. The front is then another one, or has
+  /// its context.
+  void take_front(std::uint32_t begin);
   /// The engine takes gated steps for now.
   void set_may_gate(bool may) { chunks_.set_may_gate(may); }
   /// Compute has these tokens from now on. Needs may_compute(); nothing is claimed when it throws.

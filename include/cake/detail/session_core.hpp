@@ -180,12 +180,13 @@ class SessionCore {
     step.until = now;
     if (answer) step = *answer;
     if (step.kind == Step::Kind::compute) {
+      const bool taken = take_front(step.tokens.begin);
       step.tokens = suited(step, budget);
       if (may_compute(state_.view(), step)) {
         idle_since_ = kNever;
         return claim(step, now);
       }
-      if (take_front(step.tokens.begin)) return again(now);
+      if (taken) return again(now);
       if (question.version != version()) return again(now);
       ++scheduler_faults_;
     }
@@ -209,7 +210,7 @@ class SessionCore {
     question.version = version();
     question.now = now;
     if (!may_ask(lane)) return question;
-    question.load = next_rest(lane);
+    question.load = next_rest(lane, now);
     if (question.load) {
       if (question.load->deadline == kNever)
         question.load->deadline = late_deadline(*question.load, lane, now);
@@ -337,9 +338,9 @@ class SessionCore {
   };
 
   /// The next part of a load that was cut. While there is one that cannot be read yet, none.
-  std::optional<LoadRequest> next_rest(LaneId lane) {
+  std::optional<LoadRequest> next_rest(LaneId lane, Time now) {
     const RunView view = state_.view();
-    take_grown();
+    take_grown(now);
     for (auto rest = rest_.begin(); rest != rest_.end();) {
       const std::uint32_t issued = view.layers_issued(rest->chunk);
       const Slice slice{
@@ -375,29 +376,49 @@ class SessionCore {
   }
 
   /// Layers that turned out to be needed are read without asking the scheduler, which may have done
-  /// with their chunks: by the first lane that is up, once per chunk.
-  void take_grown() {
+  /// with their chunks: by the lane that brings them soonest, once per chunk.
+  void take_grown(Time now) {
     const RunView view = state_.view();
     for (const std::uint32_t chunk : state_.grown()) {
       std::erase_if(rest_, [&](const Rest& r) { return r.chunk == chunk; });
-      LaneId lane = 0;
-      while (lane + 1 < view.n_lanes() && (!view.on_lane(chunk, lane) || view.lane(lane).down())) {
-        ++lane;
-      }
       if (rest_.size() < rest_.capacity()) {
-        rest_.push_back({lane, chunk, view.layers_needed(chunk), kNever});
+        rest_.push_back({soonest_lane(chunk, now), chunk, view.layers_needed(chunk), kNever});
       }
     }
     state_.forget_grown();
   }
-  /// Whether the step is the front's, and lacked what it needs of the chunks below: that is loaded
+  /// Behind all that the lanes are still to read without being asked. Where none is up: any.
+  LaneId soonest_lane(std::uint32_t chunk, Time now) const {
+    const RunView view = state_.view();
+    LaneId best = 0;
+    Time soonest = kNever;
+    for (LaneId l = 0; l < view.n_lanes(); ++l) {
+      if (!view.on_lane(chunk, l) || view.lane(l).down()) continue;
+      std::uint64_t bytes = unissued(chunk, view.layers_needed(chunk));
+      for (const Rest& rest : rest_) {
+        if (rest.lane == l) bytes += unissued(rest.chunk, rest.end_layer);
+      }
+      const Time at = view.lane(l).ready_at(static_cast<double>(bytes), now);
+      if (at >= soonest) continue;
+      soonest = at;
+      best = l;
+    }
+    return best;
+  }
+  std::uint64_t unissued(std::uint32_t chunk, std::uint32_t end_layer) const {
+    const std::uint32_t issued = view().layers_issued(chunk);
+    return issued < end_layer ? state_.spec().read_bytes({issued, end_layer}) : 0;
+  }
+  /// Whether the step begins where the front lacks what it needs of the chunks below: that is loaded
   /// first, or computed.
   bool take_front(std::uint32_t begin) {
     const RunView view = state_.view();
-    if (begin != view.front() || view.context_from() == begin) return false;
+    const std::uint32_t front = view.front();
+    if (view.context_from() == front || begin < view.context_from() || begin > front) return false;
     const ChunkState state = view.state(view.front_chunk());
+    if (begin % view.spec().chunk_tokens != 0) return false;
     if (state != ChunkState::open && state != ChunkState::loading) return false;
-    state_.take_front();
+    state_.take_front(begin);
     return true;
   }
 

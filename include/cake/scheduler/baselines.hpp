@@ -73,7 +73,13 @@ class SplitScheduler {
 class ComputeOnlyScheduler : public SplitScheduler {
  public:
   Step next_step(const RunView& view, std::uint32_t budget, Time) const {
-    return SplitScheduler::next_step(view, budget, view.spec().end_chunk);
+    Step step = SplitScheduler::next_step(view, budget, view.spec().end_chunk);
+    const std::uint32_t from = view.context_from();  // no window or state is loaded either
+    if (from < step.tokens.begin) {
+      const std::uint32_t most = std::min(budget, view.spec().max_step_tokens);
+      step.tokens = {from, std::min(step.tokens.end, from + most)};
+    }
+    return step;
   }
   std::optional<LoadRequest> next_load(const RunView&, LaneId, Time) { return std::nullopt; }
 };

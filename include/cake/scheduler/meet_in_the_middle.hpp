@@ -67,6 +67,7 @@ class CAKE_API MeetInTheMiddleScheduler {
   void refresh(const RunView& view, Time now, bool idle);
   void search(const RunView& view, Time now);
 
+  bool other_front(const RunView& view) const;
   std::uint32_t end_of_step(const RunView& view, std::uint32_t limit, Time now);
   std::uint32_t reach(const RunView& view, std::uint32_t limit) const;
   std::uint32_t shorten(const RunView& view, std::uint32_t end) const;

@@ -245,10 +245,11 @@ class Simulation {
       return false;
     }
     const bool may_gate = spec_.prefill.may_gate && (!spec_.may_gate || spec_.may_gate(turns_));
+    const std::uint64_t before = core_.version();
     const Step step = core_.next_step(wish.first, may_gate, now_);
     if (step.kind != Step::Kind::compute) {
       if (step.kind == Step::Kind::wait) wake_ = std::min(wake_, step.until);
-      return false;
+      return core_.version() != before;  // there may be something to read now
     }
     ++turns_;
     if (closed_) fail("a step after the end");

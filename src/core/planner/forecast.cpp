@@ -141,7 +141,7 @@ void overlap_suffix(const RunSnapshot& run, const Assignment& assignment, Foreca
     if (owner == kNobody || !comes_layered(i)) start = std::max(start, assignment.lands[i]);
   }
   const double done = std::max(start + run.first_pass_s, last + run.first_pass_s / groups) +
-                      run.suffix_s - run.first_pass_s;
+                      run.split_suffix_s - run.first_pass_s;
   if (done < best.finish) {
     best.waits -= best.finish - done;
     best.finish = done;
@@ -151,11 +151,11 @@ void overlap_suffix(const RunSnapshot& run, const Assignment& assignment, Foreca
 }
 
 /// Where compute begins for a run of chunks that begins with chunk i, at token `from`; `end`: of the
-/// run before. Below a chunk that could be loaded windows and states are missing: what lies between
-/// is computed as well.
+/// run before. Below a chunk that could be loaded windows and states are missing: they are loaded late
+/// (below the front), or what lies between is computed as well.
 double begin_of_run(const RunSnapshot& run, std::uint32_t i, double from, double end) {
-  if (!run.partial || run.chunks[i].tiers == 0) return from;
-  return std::max<double>(end, run.context_from);
+  if (!run.partial || run.chunks[i].hole) return from;
+  return i == 0 ? run.begin_from : std::max<double>(end, run.context_from);
 }
 
 /// Compute goes up: every run of its chunks waits for what is loaded below it; the last one takes the suffix
@@ -182,6 +182,7 @@ Forecast follow_compute(const RunSnapshot& run, const Candidate& candidate,
       result.waits += std::max(0.0, below - t);
       t = std::max(t, below);
       begin = begin_of_run(run, i, from, end);
+      if (i == 0 && run.partial && !run.chunks[0].hole) t = std::max(t, run.begin_at);
     }
     end = (chunk + 1) * chunk_tokens;
     holes = holes || i >= candidate.meet;

@@ -40,6 +40,7 @@ ChunkLeft chunk_left(const RunView& view, std::uint32_t chunk, const RunSnapshot
   ChunkLeft left;
   left.chunk = chunk;
   left.computable = state != ChunkState::inserting;
+  left.hole = view.unloadable(chunk) || state == ChunkState::computing;
   left.all_bytes = static_cast<float>(spec.read_bytes({0, view.layers_needed(chunk)}));
   if (state == ChunkState::open) {
     left.bytes = left.all_bytes;
@@ -104,8 +105,63 @@ void take_compute(const RunView& view, RunSnapshot& out) {
   out.suffix_begin = std::max(out.prefix_end, view.suffix_front());
   const double end = out.n_tokens;
   out.suffix_s = out.cost.passes(out.suffix_begin, end, out.step_tokens);
-  out.first_pass_s =
-      out.cost.pass(out.suffix_begin, std::min(end, out.suffix_begin + out.step_tokens));
+  const double most = view.spec().max_overlap_tokens;
+  const double first = std::min(end, out.suffix_begin + std::min(out.step_tokens, most));
+  out.first_pass_s = out.cost.pass(out.suffix_begin, first);
+  out.split_suffix_s = out.suffix_s;
+  if (most < out.step_tokens) {
+    out.split_suffix_s = out.first_pass_s + out.cost.passes(first, end, out.step_tokens);
+  }
+}
+
+/// When all is loaded that a step needs of the chunks below when it begins with `chunk`, each by the
+/// lane that brings it soonest. Some of it is not stored: 1e18.
+double context_at(const RunView& view, const RunSnapshot& run, std::uint32_t chunk) {
+  const PrefillSpec& spec = view.spec();
+  const std::uint32_t begin = chunk * spec.chunk_tokens;
+  const std::uint32_t widest = spec.widest_window();
+  std::array<double, kMaxTiers> free{};
+  for (LaneId l = 0; l < run.n_lanes; ++l) free[l] = run.lanes[l].free_at;
+  double at = run.compute_free_at;
+  for (std::uint32_t c = chunk; c-- > 0;) {
+    const std::uint32_t end = spec.object_range(c).end;
+    if (end <= run.context_from || begin - end >= widest) break;
+    const std::uint32_t needed = spec.layers_needed(end, begin);
+    if (needed <= view.layers_needed(c)) continue;
+    if (needed > spec.layers_held(c) || view.unloadable(c)) return 1e18;
+    const auto bytes = static_cast<double>(spec.read_bytes({view.layers_issued(c), needed}));
+    double soonest = 1e18;
+    LaneId lane = 0;
+    for (LaneId l = 0; l < run.n_lanes; ++l) {
+      const double done = free[l] + bytes * run.lanes[l].seconds_per_byte;
+      if ((run.up >> l & 1) == 0 || !view.on_lane(c, l) || done >= soonest) continue;
+      soonest = done;
+      lane = l;
+    }
+    free[lane] = soonest;
+    at = std::max(at, soonest);
+  }
+  return at;
+}
+
+/// Where compute of the front begins soonest done: where its context is there, or nearer, behind
+/// windows and states that are loaded for it.
+void take_context(const RunView& view, RunSnapshot& out) {
+  out.context_from = out.begin_from = view.context_from();
+  out.begin_at = out.compute_free_at;
+  if (!out.partial || out.context_from == out.front) return;
+  double best = out.begin_at + out.cost.passes(out.begin_from, out.front, out.step_tokens);
+  std::uint32_t tried = 0;
+  for (std::uint32_t c = view.front_chunk(); tried < kPlannerTuning.most_contexts; --c, ++tried) {
+    const std::uint32_t begin = c * out.chunk_tokens;
+    const double takes = out.cost.passes(begin, out.front, out.step_tokens);
+    if (begin <= out.context_from || out.compute_free_at + takes >= best) return;
+    const double at = context_at(view, out, c);
+    if (at + takes >= best) continue;
+    best = at + takes;
+    out.begin_from = begin;
+    out.begin_at = at;
+  }
 }
 
 }  // namespace
@@ -130,11 +186,11 @@ void take_snapshot(const RunView& view, const PlanBasis& basis, Time now, RunSna
   out.head_bytes = spec.head_bytes;
   out.layer_bytes = spec.layer_bytes;
   out.partial = !spec.reaches.empty();
-  out.context_from = view.context_from();
   out.lost_chunks = view.lost_chunks();
   out.overlap_suffix = spec.may_gate && spec.n_layers > 1;
   take_compute(view, out);
   take_lanes(view, basis, now, out);
+  take_context(view, out);
   take_chunks(view, out);
   take_reads(view, now, out);
 }

@@ -109,11 +109,17 @@ Step MeetInTheMiddleScheduler::next_step(const RunView& view, std::uint32_t budg
   budget = std::min({budget, spec.max_step_tokens, spec.n_tokens});
   const std::uint32_t limit = front + std::min(budget, spec.n_tokens - front);
   if (front >= spec.prefix_end()) return compute(front, limit);
+  if (planned_ && other_front(view)) planned_ = false;
   step_tokens_ += (budget - step_tokens_) / kPlannerTuning.step_average;
   const std::uint32_t end = end_of_step(view, limit, now);
   if (end > front) {
     waits_since_ = kNever;
     if (const Time ask = when_needed(view, end); ask > now) return wait_until(ask);
+    if (view.context_from() != front) {
+      planned_ = false;  // other chunks are left from now on
+      const std::uint32_t begin = snapshot_.begin_from;
+      return compute(begin, std::min(end, begin + budget));
+    }
     return compute(front, shorten(view, end));
   }
   if (view.may_gate() && schedule_.forecast.slice_layers != 0 && suffix_may_follow(view)) {
@@ -123,6 +129,18 @@ Step MeetInTheMiddleScheduler::next_step(const RunView& view, std::uint32_t budg
     return step;
   }
   return wait(now);
+}
+
+/// Layers have windows or states, and compute could not begin at the front, or not where it can now, when
+/// the schedule was searched.
+bool MeetInTheMiddleScheduler::other_front(const RunView& view) const {
+  if (!snapshot_.partial) return false;
+  const std::uint32_t front = view.front();
+  const std::uint32_t from = view.context_from();
+  if (from != front && (front != snapshot_.front || from != snapshot_.context_from)) return true;
+  return front == snapshot_.front && !snapshot_.chunks.empty() &&
+         !snapshot_.chunks.front().computable &&
+         view.state(view.front_chunk()) == ChunkState::loading;
 }
 
 /// Where the next step ends by a schedule that still holds; the front when compute has nothing to do.

@@ -59,3 +59,13 @@ TEST_CASE("sets of tiers come small ones first, each once") {
   const detail::RunSnapshot run = snapshot_of(prompt_of("313021", {16e-3, 16e-3}));
   CHECK(run.tier_sets == std::vector<std::uint8_t>{1, 2, 3});
 }
+
+TEST_CASE("the pass that loads may hide takes no more tokens than the engine wants behind a gate") {
+  Prompt prompt("11", 40);
+  prompt.spec.max_overlap_tokens = 10;
+  const ComputeCost cost{5e-3, 1e-3, 0};
+  const detail::RunSnapshot run = snapshot_of(prompt, true, cost);
+  CHECK(run.first_pass_s == Approx(15e-3));
+  CHECK(run.suffix_s == Approx(45e-3));  // in one pass, where nothing is hidden
+  CHECK(run.split_suffix_s == Approx(50e-3));
+}

@@ -28,6 +28,7 @@ struct ChunkLeft {
   std::uint8_t tiers = 0;   // bit set of those that can read what is left of it
   bool computable = false;  // nobody inserts into it
   bool begun = false;       // some of its layers have been requested
+  bool hole = false;        // compute's in any case: windows and states below it are loaded for it
   std::uint8_t on = 0;      // bit set of the lanes that read some of it now
   float bytes = 0;          // that have not been requested
   float all_bytes = 0;      // that a load has to bring
@@ -59,11 +60,14 @@ struct RunSnapshot {
   std::uint64_t layer_bytes = 0;
   bool partial = false;            // layers have windows or states
   std::uint32_t context_from = 0;  // as RunView says
+  std::uint32_t begin_from = 0;    // where compute of the front begins, at or below it,
+  double begin_at = 0;             // seconds: and when what it lacks there is loaded
   std::uint32_t lost_chunks = 0;
 
   double suffix_begin = 0;
   double suffix_s = 0;          // what the passes over the suffix cost,
-  double first_pass_s = 0;      // and the first of them
+  double first_pass_s = 0;      // the first of them behind loads that come layer by layer,
+  double split_suffix_s = 0;    // and all of them then
   bool overlap_suffix = false;  // the suffix pass may start behind loads that come layer by layer
 
   std::uint32_t n_lanes = 0;

@@ -71,6 +71,9 @@ struct PlannerTuning {
   std::uint32_t neighbours_above = 3;
   /// Holes up to which all is computed in some candidate, where passes are dear.
   std::uint32_t most_holes = 8;
+  /// Chunks below the front from which compute may begin again behind windows and states that are
+  /// loaded for it.
+  std::uint32_t most_contexts = 256;
   /// Of so many lanes every set is tried where passes are dear.
   std::uint32_t few_lanes = 3;
   /// Share of the time left that it must save to take over what is being read already.
