@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "cake/detail/staging_pool.hpp"
 #include "cake/loader.hpp"
 #include "cake/storage/memory.hpp"
 #include "catch.hpp"

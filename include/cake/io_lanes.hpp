@@ -7,17 +7,15 @@
 // exception of a store or a session leaves a lane.
 #pragma once
 
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
-#include <utility>
 #include <vector>
 
 #include "cake/calibration.hpp"
+#include "cake/detail/io_lanes_core.hpp"
 #include "cake/detail/lane_client.hpp"
-#include "cake/detail/process.hpp"
+#include "cake/detail/lane_storage.hpp"
 #include "cake/engine.hpp"
 #include "cake/result.hpp"
 #include "cake/scheduler/link_estimator.hpp"
@@ -57,53 +55,39 @@ template <StorageBackend S>
 class IoLanes {
  public:
   explicit IoLanes(S& storage, const LaneOptions& options = {})
-      : core_(std::make_unique<Core>(storage, options)) {}
+      : storage_(storage), core_(std::make_unique<detail::LaneStorageOf<S>>(storage), options) {}
   /// Waits for every read and lookup, also those that were abandoned.
-  ~IoLanes() {
-    if (core_->made_here.in_child()) {
-      detail::abandon(std::move(core_));
-    } else {
-      core_->end();
-    }
-  }
+  ~IoLanes() = default;
   IoLanes(const IoLanes&) = delete;
   IoLanes& operator=(const IoLanes&) = delete;
 
-  S& storage() { return core_->storage; }
-  std::uint32_t size() const { return static_cast<std::uint32_t>(core_->lanes.size()); }
+  S& storage() { return storage_; }
+  std::uint32_t size() const { return core_.host().lane_count(); }
   /// Threads that there are, of all lanes together: fewer than asked for where the system has no
   /// more.
-  std::size_t threads() const { return core_->threads.size(); }
+  std::size_t threads() const { return core_.threads(); }
   /// Where landed bytes lie; null: on the host.
-  DeviceStaging* device() const { return core_->device; }
+  DeviceStaging* device() const { return core_.host().landing_device(); }
   /// Unsupported in a child process, where the threads do not exist.
-  Status usable() const { return core_->made_here.check("an IoLanes"); }
+  Status usable() const { return core_.host().usable(); }
 
   /// What was measured so far, over all sessions; to be saved, or given to other lanes of this storage.
-  const std::shared_ptr<Calibration>& calibration() const { return core_->options.calibration; }
+  const std::shared_ptr<Calibration>& calibration() const { return core_.calibration(); }
   /// The rate of each tier from it.
-  std::vector<LinkEstimate> rates() const { return core_->rates(); }
+  std::vector<LinkEstimate> rates() const { return core_.host().rates(); }
   /// Bytes of staging memory that there are for all lanes together.
-  std::uint64_t staging_bytes() const { return core_->pool.budget(); }
+  std::uint64_t staging_bytes() const { return core_.host().staging_budget(); }
   /// Bytes of it that are free; all of them when nothing is being read or quarantined.
-  std::uint64_t free_staging_bytes() const {
-    std::lock_guard lock(core_->mutex);
-    return core_->pool.room();
-  }
+  std::uint64_t free_staging_bytes() const { return core_.free_staging_bytes(); }
   /// Reads that nobody waits for and that have not ended.
-  std::size_t quarantined() const {
-    std::lock_guard lock(core_->mutex);
-    return core_->quarantine.size();
-  }
+  std::size_t quarantined() const { return core_.quarantined(); }
 
   /// For sessions, which are the only ones to attach themselves.
-  detail::LaneHost& host() { return *core_; }
+  detail::LaneHost& host() { return core_.host(); }
 
  private:
-  struct Core;
-  std::unique_ptr<Core> core_;
+  S& storage_;
+  detail::IoLanesCore core_;
 };
 
 }  // namespace cake::inline CAKE_ABI
-
-#include "cake/detail/io_lanes_core.hpp"

@@ -305,8 +305,8 @@ MUTANTS = [
          "    return room;\n")],
      "io_lanes_test.cpp", "a dead tier keeps neither memory nor threads of another"),
     ("a read that throws gives its buffer back at once", [
-        ("      const Error why = detail::caught(Errc::io, \"read of a chunk\");\n",
-         "      const Error why = detail::caught(Errc::io, \"read of a chunk\");\n"
+        ("      const Error why = caught(Errc::io, \"read of a chunk\");\n",
+         "      const Error why = caught(Errc::io, \"read of a chunk\");\n"
          "      (void)job.parked.release();\n")],
      "io_lanes_test.cpp", "a completion that throws keeps its buffer until its read has ended"),
     ("a session is asked under the lock of all lanes", [

@@ -31,7 +31,8 @@ PURE = ["core/chunk_table.cpp", "core/planner/forecast.cpp", "core/planner/sched
         "core/planner/snapshot.cpp", "core/prefill_state.cpp", "core/report.cpp", "core/run_log.cpp",
         "core/scheduler/compute_cost.cpp", "core/scheduler/link_estimator.cpp",
         "core/scheduler/meet_in_the_middle.cpp", "core/identity.cpp", "chunk/format.cpp"]
-LIBRARY = [*PURE, "core/calibration.cpp", "chunk/digest.cpp", "chunk/reader.cpp", "chunk/writer.cpp"]
+LIBRARY = [*PURE, "core/calibration.cpp", "core/io_lanes_core.cpp", "core/tier_lookup.cpp", "chunk/digest.cpp",
+           "chunk/reader.cpp", "chunk/writer.cpp"]
 SIMULATE = "simulation/simulate.cpp"
 # A mutant that takes this many times as long as the code without it, and these seconds more, hangs.
 TIMES = 10

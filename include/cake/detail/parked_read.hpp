@@ -22,6 +22,10 @@ namespace cake::inline CAKE_ABI::detail {
 class Parked {
  public:
   virtual ~Parked() = default;
+  /// Waits for the end, at most this long. True: it has ended.
+  virtual bool wait_for(std::chrono::nanoseconds span) = 0;
+  /// Waits for the end, and says what came of it.
+  virtual Status wait() = 0;
   /// True once the read has ended. If the completion throws, that is unknown: its buffer is kept.
   virtual bool ended() noexcept = 0;
   /// Waits for the end. False: the completion threw, so the end is unknown.
@@ -39,11 +43,10 @@ class ParkedRead final : public Parked {
   void begin(Read&& read) {
     completion_.emplace(std::forward<Read>(read)());
   }
-  bool begun() const { return completion_.has_value(); }
-  bool wait_for(std::chrono::nanoseconds span) {
+  bool wait_for(std::chrono::nanoseconds span) override {
     return cake::completed_within(*completion_, span);
   }
-  Status wait() { return completion_->wait(); }
+  Status wait() override { return completion_->wait(); }
 
   bool ended() noexcept override {
     return value_or([this] { return static_cast<bool>(completion_->ready()); }, false);

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// What the lanes ask of a store, of whatever type: they are compiled once.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "cake/detail/parked_read.hpp"
+#include "cake/identity.hpp"
+#include "cake/result.hpp"
+#include "cake/staging.hpp"
+#include "cake/storage_backend.hpp"
+#include "cake/types.hpp"
+
+namespace cake::inline CAKE_ABI::detail {
+
+/// Errors:  exceptions of the store are passed on
+/// Thread:  as the store
+class LaneStorage {
+ public:
+  explicit LaneStorage(const StorageAbilities& can) : abilities(can) {}
+  LaneStorage(const LaneStorage&) = delete;
+  LaneStorage& operator=(const LaneStorage&) = delete;
+  virtual ~LaneStorage() = default;
+
+  virtual std::uint32_t tiers() = 0;
+  virtual DeviceStaging* device_staging() = 0;
+  /// Of this tier where the store can be asked so, else of all.
+  virtual Result<std::vector<StoredChunk>> lookup(std::uint32_t tier,
+                                                  std::span<const ChunkKey> keys) = 0;
+  virtual Status lookup_problem() = 0;
+  virtual Status erase_in_tier(std::uint32_t tier, const ChunkKey& key) = 0;
+  /// Reads. Where the store's reads end by themselves it only begins: the read is then in `parked`,
+  /// and so is its status.
+  virtual Status read(LaneId tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out,
+                      std::unique_ptr<Parked>& parked) = 0;
+
+  const StorageAbilities abilities;
+};
+
+template <StorageBackend S>
+class LaneStorageOf final : public LaneStorage {
+  using Traits = storage_traits<S>;
+
+ public:
+  explicit LaneStorageOf(S& storage) : LaneStorage(Traits::abilities), storage_(storage) {}
+
+  std::uint32_t tiers() override { return Traits::tiers(storage_); }
+  DeviceStaging* device_staging() override { return Traits::device_staging(storage_); }
+  Result<std::vector<StoredChunk>> lookup([[maybe_unused]] std::uint32_t tier,
+                                          std::span<const ChunkKey> keys) override {
+    if constexpr (Traits::abilities.lookup_tier) {
+      return storage_.lookup_tier(tier, keys);
+    } else {
+      return storage_.lookup(keys);  // all of it at once
+    }
+  }
+  Status lookup_problem() override { return Traits::lookup_problem(storage_); }
+  Status erase_in_tier(std::uint32_t tier, const ChunkKey& key) override {
+    return Traits::erase_in_tier(storage_, tier, key);
+  }
+  Status read(LaneId tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out,
+              [[maybe_unused]] std::unique_ptr<Parked>& parked) override {
+    using C = decltype(storage_.read(tier, key, offset, out));
+    if constexpr (std::same_as<C, Status>) {
+      return storage_.read(tier, key, offset, out);
+    } else {
+      auto read = std::make_unique<ParkedRead<C>>();
+      read->begin([&] { return storage_.read(tier, key, offset, out); });
+      parked = std::move(read);
+      return {};
+    }
+  }
+
+ private:
+  S& storage_;
+};
+
+}  // namespace cake::inline CAKE_ABI::detail

@@ -1,0 +1,627 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "cake/detail/io_lanes_core.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "cake/detail/guarded.hpp"
+#include "cake/detail/lane_client.hpp"
+#include "cake/detail/lane_storage.hpp"
+#include "cake/detail/parked_read.hpp"
+#include "cake/detail/process.hpp"
+#include "cake/detail/staging_pool.hpp"
+#include "cake/detail/tier_lookup.hpp"
+#include "cake/engine.hpp"
+#include "cake/io_lanes.hpp"
+#include "cake/staging.hpp"
+
+namespace cake::inline CAKE_ABI::detail {
+
+/// Its threads, and what they share. One object on the heap, so that a child process can leave it as
+/// it is. No code of a session, a scheduler or the store runs under its mutex, but for
+/// LaneClient::wanted().
+struct IoLanesCore::Inside final : LaneHost {
+  struct Active {
+    std::shared_ptr<LaneClient> client;
+    std::uint64_t read = 0;
+    std::uint64_t bytes = 0;  // of staging memory
+    bool reading = true;
+  };
+  struct Lane {
+    std::condition_variable wake;
+    unsigned waiting = 0;                 // threads
+    bool called = false;                  // one of them, which has not seen it yet
+    std::vector<Active> active;           // room for one of each thread
+    std::uint64_t quarantined_bytes = 0;  // by reads of this lane
+    std::uint64_t used_bytes = 0;         // lent to this lane or set aside for it, those included
+    unsigned threads = 0;                 // that there are
+    std::atomic<unsigned> busy{0};
+  };
+  /// What a lane was told when it asked a session for a read and got none.
+  struct Refusal {
+    std::uint64_t changes = 0;  // of the session, by then
+    bool for_memory = false;    // there would be a read for more memory
+    std::uint64_t freed = 0;    // memory changes by then
+  };
+  /// A session, and which of its changes each lane has seen.
+  struct Attached {
+    std::shared_ptr<LaneClient> client;
+    std::uint64_t changes = 1;
+    bool asked = false;             // a lane's thread asks it at the moment
+    std::vector<Refusal> refusals;  // [lane]
+  };
+  /// One read on its way through a lane.
+  struct Job {
+    std::shared_ptr<LaneClient> client;
+    ReadTicket read;
+    AlignedBuffer buffer;
+    std::unique_ptr<Parked> parked;  // a read that has not ended
+    bool kept = false;               // the client keeps the buffer
+  };
+  /// Bytes that a client keeps.
+  struct Lent {
+    const LaneClient* client = nullptr;
+    std::uint64_t read = 0;
+    LaneId lane = 0;
+    AlignedBuffer buffer;
+  };
+
+  Inside(std::unique_ptr<LaneStorage> storage_in, const LaneOptions& options_in)
+      : storage(std::move(storage_in)),
+        options(options_in),
+        device(options.device ? storage->device_staging() : nullptr),
+        // An arena gives parts of any size for nothing, and what is kept would be missing there.
+        pool(device == nullptr
+                 ? options.staging_bytes
+                 : std::min<std::uint64_t>(options.staging_bytes, device->arena().size()),
+             device == nullptr ? std::size_t{threads_per_lane()} * tier_count() + 4 : 0),
+        lookups(*storage, tier_count()) {
+    if (device != nullptr) options.staging = device;
+    if (options.calibration == nullptr) options.calibration = std::make_shared<Calibration>();
+    options.calibration->use(tier_count()).value();
+    const std::uint32_t n = tier_count();
+    const std::size_t n_threads = std::size_t{n} * threads_per_lane();
+    for (LaneId l = 0; l < n; ++l) {
+      lanes.emplace_back();
+      lanes.back().active.reserve(threads_per_lane());
+    }
+    reserve_room(n_threads);
+    threads.reserve(n_threads);
+    for (unsigned t = 0; t < threads_per_lane(); ++t) {
+      for (LaneId l = 0; l < n; ++l) {
+        if (!start_thread(l) && t == 0) {
+          end();
+          throw Exception({Errc::out_of_memory, EAGAIN,
+                           "I/O lanes: cannot make a thread for each tier; the limit of threads "
+                           "(ulimit -u, or the container's pids limit) or memory is used up"});
+        }
+      }
+    }
+  }
+
+  unsigned threads_per_lane() const { return std::max(1u, options.threads); }
+  std::uint32_t tier_count() const { return std::clamp(storage->tiers(), 1u, kMaxTiers); }
+
+  bool start_thread(LaneId lane) {
+    try {
+      StagingPool::Dropped dropped;
+      dropped.buffers.reserve(pool.most_kept());
+      threads.emplace_back([this, lane, room = std::move(dropped)]() mutable { work(lane, room); });
+      ++lanes[lane].threads;
+      return true;
+    } catch (const std::exception&) {
+      return false;
+    }
+  }
+
+  void end() {
+    {
+      std::lock_guard lock(mutex);
+      stop = true;
+    }
+    for (Lane& lane : lanes) lane.wake.notify_all();
+    for (std::thread& thread : threads) thread.join();
+    for (auto& parked : quarantine) {
+      // Somebody may still write to the buffer of a read that never ends: it is not given back.
+      if (!parked->finish()) abandon(std::move(parked));
+    }
+    quarantine.clear();
+  }
+
+  // ---- for sessions ----
+
+  std::uint32_t lane_count() const noexcept override {
+    return static_cast<std::uint32_t>(lanes.size());
+  }
+  std::uint64_t staging_budget() const noexcept override { return pool.budget(); }
+  DeviceStaging* landing_device() const noexcept override { return device; }
+  Status usable() const override { return made_here.check("an IoLanes"); }
+
+  std::vector<LinkEstimate> rates() const override { return options.calibration->tiers(); }
+  Calibration& calibration() noexcept override { return *options.calibration; }
+
+  void attach(std::shared_ptr<LaneClient> client) override {
+    auto session = std::make_shared<Attached>();
+    session->client = std::move(client);
+    session->refusals.resize(lanes.size());
+    std::unique_lock lock(mutex);
+    clients.push_back(std::move(session));
+    call_lanes(lock);
+  }
+  auto find(const LaneClient& client) {
+    return std::find_if(clients.begin(), clients.end(),
+                        [&](const auto& c) { return c->client.get() == &client; });
+  }
+  void detach(const LaneClient& client) noexcept override {
+    std::shared_ptr<Attached> gone;  // ends without the lock
+    std::lock_guard lock(mutex);
+    const auto found = find(client);
+    if (found == clients.end()) return;
+    gone = std::move(*found);
+    clients.erase(found);
+  }
+  void wake(const LaneClient& client) noexcept override {
+    std::unique_lock lock(mutex);
+    const auto found = find(client);
+    if (found == clients.end()) return;
+    ++(*found)->changes;
+    call_lanes(lock);
+  }
+  /// One waiting thread of each lane looks for work. One that was called and has not come yet will
+  /// see what is new by now. Gives the lock back first: that is what a thread that wakes takes.
+  void call_lanes(std::unique_lock<std::mutex>& lock) noexcept {
+    std::uint32_t called = 0;
+    for (LaneId l = 0; l < lanes.size(); ++l) called |= std::uint32_t{call(lanes[l])} << l;
+    lock.unlock();
+    for (LaneId l = 0; called != 0; ++l, called >>= 1) {
+      if ((called & 1) != 0) lanes[l].wake.notify_one();
+    }
+  }
+  /// Whether a waiting thread of the lane is to be notified.
+  static bool call(Lane& lane) noexcept {
+    return lane.waiting != 0 && !std::exchange(lane.called, true);
+  }
+
+  /// Memory is free again. Only lanes that were refused a read for want of some need to know, and
+  /// those that ask for one with what there was before.
+  void announce_memory() noexcept {
+    if (memory_wanted || asking != 0) announce_room();
+  }
+  void announce_room() noexcept {
+    memory_wanted = set_aside_wanted = false;
+    ++freed_memory;
+    for (Lane& lane : lanes) lane.wake.notify_all();
+  }
+
+  bool down(LaneId id, std::uint64_t bytes) noexcept override {
+    Lane& lane = lanes[id];
+    const unsigned busy = lane.busy.load(std::memory_order_relaxed);
+    if (busy == 0 && !any_quarantined.load(std::memory_order_relaxed)) return false;
+    std::lock_guard lock(mutex);
+    const auto stuck = [](const Active& a) { return a.reading && !a.client->wanted(a.read); };
+    if (!std::all_of(lane.active.begin(), lane.active.end(), stuck)) return false;
+    if (lane.active.size() >= lane.threads) return true;
+    // All other memory comes back soon; what abandoned reads hold does not.
+    const auto held_by = [&](const Lane& l) {
+      std::uint64_t held = l.quarantined_bytes;
+      for (const Active& a : l.active) held += stuck(a) ? a.bytes : 0;
+      return held;
+    };
+    std::uint64_t held = 0;
+    for (const Lane& l : lanes) held += held_by(l);
+    const std::uint64_t own = held_by(lane);
+    const std::uint64_t share = pool.budget() / lanes.size();
+    if (lanes.size() > 1 && own != 0 && share - std::min(share, own) < bytes) return true;
+    return held != 0 && pool.budget() - held < bytes;
+  }
+
+  void give_back(const LaneClient& client, std::uint64_t read) noexcept override {
+    std::unique_lock lock(mutex);
+    const auto found = std::find_if(lent.begin(), lent.end(), [&](const Lent& l) {
+      return l.client == &client && l.read == read;
+    });
+    if (found == lent.end()) return;
+    lanes[found->lane].used_bytes -= pool.cost(found->buffer.size());
+    AlignedBuffer unused = pool.take_back(std::move(found->buffer));
+    lent.erase(found);
+    announce_memory();
+    free(std::move(unused), lock);
+  }
+
+  Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys,
+                                          const ChunkGeometry& geometry, Time timeout,
+                                          const std::stop_token& stop_token,
+                                          Status& problem) override {
+    return lookups.lookup(keys, geometry, timeout, stop_token, problem);
+  }
+  void discard(LaneId tier, const ChunkKey& key) noexcept override { lookups.discard(tier, key); }
+
+  // ---- lanes ----
+
+  /// `dropped`: room for all buffers that are kept.
+  void work(LaneId id, StagingPool::Dropped& dropped) noexcept {
+    Lane& lane = lanes[id];
+    std::unique_lock lock(mutex);
+    while (!stop) {
+      release_ended(lock);
+      Job job;
+      if (!claim(id, job, dropped, lock)) {
+        wait_for_work(id, lock);
+        continue;
+      }
+      const bool more = call(lane);  // there may be more for a second thread
+      lock.unlock();
+      if (more) lane.wake.notify_one();
+      free(dropped);  // given back before new memory is taken
+      const bool served = serve(id, job, dropped);
+      lock.lock();
+      settle(id, job, lock);
+      if (!served && !stop) {  // others hold the memory: they give it back soon
+        wait(lane, lock, std::chrono::milliseconds(1));
+        for (const auto& session : clients) ++session->changes;
+      }
+    }
+  }
+
+  void wait_for_work(LaneId id, std::unique_lock<std::mutex>& lock) {
+    const auto ready = [&] {
+      return stop || std::any_of(clients.begin(), clients.end(),
+                                 [&](const auto& session) { return may_have_read(*session, id); });
+    };
+    while (!ready()) {
+      if (!quarantine.empty()) return wait(lanes[id], lock, std::chrono::milliseconds(2));
+      wait(lanes[id], lock, kNever);
+    }
+  }
+  /// Until the thread is called, or another one of its lane that has not come yet.
+  static void wait(Lane& lane, std::unique_lock<std::mutex>& lock, Time most) {
+    ++lane.waiting;
+    if (most == kNever) {
+      lane.wake.wait(lock);
+    } else {
+      lane.wake.wait_for(lock, most);
+    }
+    --lane.waiting;
+    lane.called = false;
+  }
+
+  /// The session may have a read for this lane, as far as the lane knows.
+  bool may_have_read(const Attached& session, LaneId id) const {
+    const Refusal& refusal = session.refusals[id];
+    return !session.asked && (refusal.changes != session.changes ||
+                              (refusal.for_memory && refusal.freed != freed_memory));
+  }
+
+  /// Asks the sessions in turn for a read.
+  bool claim(LaneId id, Job& job, StagingPool::Dropped& dropped,
+             std::unique_lock<std::mutex>& lock) noexcept {
+    for (std::size_t i = 0; i < clients.size() && !stop; ++i) {
+      std::shared_ptr<Attached> session = clients[(turn + i) % clients.size()];
+      if (!may_have_read(*session, id)) continue;
+      const bool claimed = ask(id, *session, job, dropped, lock);
+      if (session.use_count() == 1) {  // it was detached meanwhile, and ends without the lock
+        lock.unlock();
+        session.reset();
+        lock.lock();
+        if (claimed) return true;
+        continue;
+      }
+      // Those that found this thread asking. The session is asked again only when something changed,
+      // so that this comes to an end.
+      for (LaneId l = 0; l < lanes.size(); ++l) {
+        if (l != id && may_have_read(*session, l) && call(lanes[l])) lanes[l].wake.notify_one();
+      }
+      if (claimed) return true;
+    }
+    return false;
+  }
+
+  /// Asks one session for a read, without the lock: memory for the largest one is set aside first.
+  /// Whatever throws here, nothing was claimed.
+  bool ask(LaneId id, Attached& session, Job& job, StagingPool::Dropped& dropped,
+           std::unique_lock<std::mutex>& lock) noexcept {
+    Lane& lane = lanes[id];
+    Refusal refusal{session.changes, false, freed_memory};
+    std::optional<ReadTicket> read;
+    if (value_or([&] { return reserve_room(threads.capacity()); }, false)) {
+      const std::uint64_t most =
+          std::min(room_for(lane), StagingPool::cost(session.client->largest_read()));
+      const bool others_ask = asking != 0;
+      lane.used_bytes += most;
+      set_aside += most;
+      ++asking;
+      session.asked = true;
+      lock.unlock();
+      read = value_or([&] { return session.client->next_read(id, most, refusal.for_memory); },
+                      std::optional<ReadTicket>());
+      lock.lock();
+      session.asked = false;
+      --asking;
+      set_aside -= most;
+      lane.used_bytes -= most;
+      // What was set aside is there for those who missed it, but not for this thread once more.
+      const bool as_before = refusal.freed == freed_memory;
+      if (set_aside_wanted || asking != 0) announce_room();
+      if (as_before) refusal.freed = freed_memory;
+      if (!read && refusal.for_memory) {
+        memory_wanted = true;
+        set_aside_wanted = set_aside_wanted || (others_ask && asking != 0);
+      }
+    }
+    if (!read) {  // without memory, too: asked again at the next change
+      session.refusals[id] = refusal;
+      return false;
+    }
+    ++turn;
+    begin(id, session.client, *read, job, dropped);
+    return true;
+  }
+
+  /// The read is the lane's from now on. Needs no memory but staging memory.
+  void begin(LaneId id, const std::shared_ptr<LaneClient>& client, const ReadTicket& read, Job& job,
+             StagingPool::Dropped& dropped) noexcept {
+    Lane& lane = lanes[id];
+    job.client = client;
+    job.read = read;
+    job.buffer = pool.lend(read.bytes, pool.room() - std::min(pool.room(), set_aside), dropped);
+    // Of an arena nobody else should take what was just seen to be free.
+    if (device != nullptr) allocate(job);
+    const std::uint64_t taken = pool.cost(job.buffer.size() != 0 ? job.buffer.size() : read.bytes);
+    lane.used_bytes += taken;
+    lane.active.push_back({client, read.id, taken, true});
+    lane.busy.fetch_add(1, std::memory_order_relaxed);
+  }
+
+  /// Room that all later push_backs of the lanes need. True, or it throws.
+  bool reserve_room(std::size_t n_threads) {
+    const auto grow = [&](auto& list) {
+      const std::size_t need = list.size() + n_threads;
+      if (list.capacity() < need) list.reserve(2 * need);
+    };
+    grow(quarantine);
+    grow(lent);
+    return true;
+  }
+
+  /// Most bytes that a read of this lane may take. Beside a read of its own it leaves every other
+  /// lane half of that one's share, and beside abandoned ones it takes no more than its own: a tier
+  /// that stops answering has not taken all memory by then, and takes none later.
+  std::uint64_t room_for(const Lane& lane) const {
+    std::uint64_t room = pool.room();
+    if (device != nullptr) room = std::min<std::uint64_t>(room, device->largest_gap());
+    room -= std::min(room, set_aside);
+    if (lane.used_bytes == 0 || lanes.size() == 1) return room;
+    if (lane.quarantined_bytes != 0) return std::min(room, share_left(lane));
+    const std::uint64_t share = pool.budget() / lanes.size();
+    for (const Lane& other : lanes) {
+      if (&other == &lane || other.quarantined_bytes != 0) continue;
+      const std::uint64_t left = share / 2 - std::min(share / 2, other.used_bytes);
+      room -= std::min(room, left);
+    }
+    return room;
+  }
+
+  std::uint64_t share_left(const Lane& lane) const {
+    const std::uint64_t share = pool.budget() / lanes.size();
+    return share - std::min(share, lane.used_bytes);
+  }
+
+  /// Without the lock: giving memory back may take long.
+  void free(StagingPool::Dropped& dropped) noexcept {
+    dropped.buffers.clear();
+    if (dropped.held == 0) return;
+    std::lock_guard lock(mutex);
+    freed(std::exchange(dropped.held, 0));
+  }
+  /// Likewise; of nothing where the pool kept the buffer.
+  void free(AlignedBuffer unused, std::unique_lock<std::mutex>& lock) noexcept {
+    if (unused.size() == 0) return;
+    const std::uint64_t bytes = pool.cost(unused.size());
+    lock.unlock();
+    unused = AlignedBuffer();
+    lock.lock();
+    freed(bytes);
+  }
+  void freed(std::uint64_t bytes) noexcept {
+    pool.freed(bytes);
+    memory_back.notify_all();
+    announce_memory();
+  }
+
+  /// May take long: locking pages into memory is a matter of milliseconds.
+  bool allocate(Job& job) noexcept {
+    if (device == nullptr) {  // other threads are giving back what this one was promised
+      std::unique_lock lock(mutex);
+      memory_back.wait(lock, [&] { return pool.fits(); });
+    }
+    return value_or(
+        [&] {
+          job.buffer = AlignedBuffer(job.read.bytes, options.staging);
+          return true;
+        },
+        false);
+  }
+
+  /// False: there was no memory for it just now.
+  bool serve(LaneId id, Job& job, StagingPool::Dropped& dropped) noexcept {
+    if (job.buffer.size() == 0 && device == nullptr) allocate(job);
+    if (job.buffer.size() == 0) {
+      bool others = false;
+      {
+        std::lock_guard lock(mutex);
+        pool.drop_all(dropped);
+        // An arena may be shared with other lanes, whose reads end, too.
+        others = device != nullptr || pool.lent() > pool.cost(job.read.bytes);
+      }
+      free(dropped);
+      if (device == nullptr) allocate(job);
+      if (job.buffer.size() == 0) {
+        if (others) {
+          job.client->returned(job.read);
+        } else {
+          job.client->failed(job.read, error_of(Errc::out_of_memory, 0, "staging memory"));
+        }
+        return !others;
+      }
+    }
+    read(id, job);
+    return true;
+  }
+
+  /// Makes the read and hands it over.
+  void read(LaneId id, Job& job) noexcept {
+    const MutableBytes out = job.buffer.bytes().first(job.read.bytes);
+    Status status;
+    try {
+      status = storage->read(id, job.read.key, job.read.offset, out, job.parked);
+      if (job.parked) {
+        while (!job.parked->wait_for(std::chrono::milliseconds(2))) {
+          if (job.client->wanted(job.read.id)) continue;
+          return job.client->failed(job.read, error_of(Errc::timeout, 0, "read abandoned"));
+        }
+        const std::unique_ptr<Parked> ended = std::move(job.parked);
+        status = ended->wait();
+      }
+    } catch (...) {
+      // Where the completion would not say whether the read has ended, job.parked keeps its buffer.
+      const Error why = caught(Errc::io, "read of a chunk");
+      note_end(id, job);
+      return job.client->failed(job.read, why);
+    }
+    note_end(id, job);
+    if (!status) return job.client->failed(job.read, status.error());
+    if (job.client->keeps_bytes()) keep_lent(id, job);
+    job.client->landed(job.read, out);
+  }
+
+  void note_end(LaneId id, const Job& job) {
+    std::lock_guard lock(mutex);
+    for (Active& a : lanes[id].active) {
+      if (a.client == job.client && a.read == job.read.id) a.reading = false;
+    }
+  }
+
+  void keep_lent(LaneId id, Job& job) {
+    std::lock_guard lock(mutex);
+    lent.push_back({job.client.get(), job.read.id, id, std::move(job.buffer)});
+    job.kept = true;
+  }
+
+  /// The read is over for the lane: its buffer goes back to the pool, into quarantine, or stays
+  /// with the client.
+  void settle(LaneId id, Job& job, std::unique_lock<std::mutex>& lock) {
+    Lane& lane = lanes[id];
+    lane.busy.fetch_sub(1, std::memory_order_relaxed);
+    std::erase_if(lane.active,
+                  [&](const Active& a) { return a.client == job.client && a.read == job.read.id; });
+    AlignedBuffer unused;
+    if (job.parked) {
+      job.parked->lane = id;
+      job.parked->buffer = std::move(job.buffer);
+      lane.quarantined_bytes += pool.cost(job.parked->buffer.size());
+      quarantine.push_back(std::move(job.parked));
+      any_quarantined.store(true, std::memory_order_relaxed);
+    } else if (job.buffer.size() != 0) {
+      lane.used_bytes -= pool.cost(job.buffer.size());
+      unused = pool.take_back(std::move(job.buffer));
+      announce_memory();
+    } else if (!job.kept) {  // there was no memory for it
+      lane.used_bytes -= pool.cost(job.read.bytes);
+      pool.cancel(job.read.bytes);
+      announce_memory();
+    }
+    free(std::move(unused), lock);
+    // The client may be the last one to know its session: it ends without the lock.
+    if (job.client.use_count() == 1) {
+      lock.unlock();
+      job.client.reset();
+      lock.lock();
+    }
+  }
+
+  /// Gives back what is no longer in quarantine.
+  void release_ended(std::unique_lock<std::mutex>& lock) {
+    for (std::size_t i = 0; i < quarantine.size();) {
+      if (!quarantine[i]->ended()) {
+        ++i;
+        continue;
+      }
+      std::unique_ptr<Parked> ended = std::move(quarantine[i]);
+      quarantine.erase(quarantine.begin() + static_cast<std::ptrdiff_t>(i));
+      const std::uint64_t bytes = pool.cost(ended->buffer.size());
+      lanes[ended->lane].quarantined_bytes -= bytes;
+      lanes[ended->lane].used_bytes -= bytes;
+      AlignedBuffer unused = pool.take_back(std::move(ended->buffer));
+      any_quarantined.store(!quarantine.empty(), std::memory_order_relaxed);
+      announce_memory();
+      free(std::move(unused), lock);
+      lock.unlock();
+      ended.reset();
+      lock.lock();
+    }
+  }
+
+  std::unique_ptr<LaneStorage> storage;
+  LaneOptions options;
+  DeviceStaging* device;
+  const ForkGuard made_here;
+  mutable std::mutex mutex;  // guards all below
+  StagingPool pool;
+  std::condition_variable memory_back;  // of the pool
+  std::deque<Lane> lanes;
+  std::vector<std::shared_ptr<Attached>> clients;
+  std::vector<std::unique_ptr<Parked>> quarantine;
+  std::vector<Lent> lent;
+  std::atomic<bool> any_quarantined{false};
+  std::size_t asking = 0;          // threads that ask a session
+  std::uint64_t set_aside = 0;     // bytes, by those
+  bool set_aside_wanted = false;   // some session was refused a read while there were such
+  bool memory_wanted = false;      // some session was refused a read for want of memory
+  std::uint64_t freed_memory = 0;  // counts how often there was some again for those
+  std::size_t turn = 0;
+  bool stop = false;
+  std::vector<std::thread> threads;
+  TierLookup lookups;  // ends first
+};
+
+IoLanesCore::IoLanesCore(std::unique_ptr<LaneStorage> storage, const LaneOptions& options)
+    : inside_(std::make_unique<Inside>(std::move(storage), options)) {}
+IoLanesCore::~IoLanesCore() {
+  if (inside_->made_here.in_child()) {
+    abandon(std::move(inside_));
+  } else {
+    inside_->end();
+  }
+}
+
+std::size_t IoLanesCore::threads() const { return inside_->threads.size(); }
+const std::shared_ptr<Calibration>& IoLanesCore::calibration() const {
+  return inside_->options.calibration;
+}
+std::uint64_t IoLanesCore::free_staging_bytes() const {
+  std::lock_guard lock(inside_->mutex);
+  return inside_->pool.room();
+}
+std::size_t IoLanesCore::quarantined() const {
+  std::lock_guard lock(inside_->mutex);
+  return inside_->quarantine.size();
+}
+LaneHost& IoLanesCore::host() const { return *inside_; }
+
+}  // namespace cake::inline CAKE_ABI::detail
