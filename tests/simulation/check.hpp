@@ -161,10 +161,9 @@ struct LayerByLayer : LoadOnlyScheduler {
   }
 };
 
-/// The run of this seed, and what went wrong in it or, now and then, in that of a plain scheduler
-/// that relies on the session more. `against`: filled in unless the run is canceled.
-inline SimulationResult wild_run(std::uint64_t seed, Against* against = nullptr) {
-  const SimulationSpec spec = wild_spec(seed);
+/// What the default scheduler makes of `spec`, its time checked unless the run is canceled; then `against` is filled in.
+inline SimulationResult timed_run(std::uint64_t seed, const SimulationSpec& spec,
+                                  Against* against) {
   const MeetOptions options = wild_options(seed, spec);
   SimulationResult result = simulate(spec, MeetInTheMiddleScheduler(options));
   if (result.violation.empty() && spec.cancel_at == kNever) {
@@ -172,6 +171,14 @@ inline SimulationResult wild_run(std::uint64_t seed, Against* against = nullptr)
     result.violation = check_time(spec, options, result, measured);
     if (against != nullptr) *against = measured;
   }
+  return result;
+}
+
+/// The run of this seed, and what went wrong in it or, now and then, in that of a plain scheduler
+/// that relies on the session more. `against`: filled in unless the run is canceled.
+inline SimulationResult wild_run(std::uint64_t seed, Against* against = nullptr) {
+  const SimulationSpec spec = wild_spec(seed);
+  SimulationResult result = timed_run(seed, spec, against);
   SimulationSpec plain = spec;
   plain.faulty_scheduler = true;  // it may dawdle
   if (result.violation.empty() && seed % 4 == 0) {
@@ -190,13 +197,7 @@ inline SimulationResult wild_run(std::uint64_t seed, Against* against = nullptr)
 /// The run of this seed with a layout of any kinds, as wild_run().
 inline SimulationResult mixed_run(std::uint64_t seed, Against* against = nullptr) {
   const SimulationSpec spec = mixed_spec(seed);
-  const MeetOptions options = wild_options(seed, spec);
-  SimulationResult result = simulate(spec, MeetInTheMiddleScheduler(options));
-  if (result.violation.empty() && spec.cancel_at == kNever) {
-    Against measured;
-    result.violation = check_time(spec, options, result, measured);
-    if (against != nullptr) *against = measured;
-  }
+  SimulationResult result = timed_run(seed, spec, against);
   SimulationSpec plain = spec;
   plain.faulty_scheduler = true;  // it may dawdle
   if (result.violation.empty() && result.report.has_bound() && result.report.bound_ratio() < 1) {

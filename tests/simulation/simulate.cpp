@@ -66,33 +66,33 @@ class Times {
   std::vector<double> slacks_;
 };
 
-int run_layouts(std::uint64_t first, std::uint64_t count, bool trace) {
+/// What many runs had together.
+struct Sums {
   std::uint64_t events = 0;
   std::uint64_t extended = 0;
   std::uint64_t lost_loads = 0;
-  Times times(cake::testing::MeanTime::of_layouts());
+};
+
+/// run(seed, against) for each seed, up to the first that breaks a rule. False: one did, and it was told.
+template <class Run>
+bool all_keep_rules(Run run, std::uint64_t first, std::uint64_t count, const char* layouts,
+                    bool trace, Times& times, Sums& sums) {
   for (std::uint64_t seed = first; seed < first + count; ++seed) {
     cake::testing::Against against;
-    const cake::SimulationResult result = cake::testing::mixed_run(seed, &against);
-    events += result.events;
-    extended += result.report.chunks_extended;
-    lost_loads += result.lost_loads;
+    const cake::SimulationResult result = run(seed, &against);
+    sums.events += result.events;
+    sums.extended += result.report.chunks_extended;
+    sums.lost_loads += result.lost_loads;
     if (trace) print(result.report);
     if (!result.violation.empty()) {
-      std::printf("seed %llu: %s\nreplay: simulate %llu 1 layouts trace\n",
-                  static_cast<unsigned long long>(seed), result.violation.c_str(),
-                  static_cast<unsigned long long>(seed));
-      return 1;
+      const auto number = static_cast<unsigned long long>(seed);
+      std::printf("seed %llu: %s\nreplay: simulate %llu 1 %strace\n", number,
+                  result.violation.c_str(), number, layouts);
+      return false;
     }
-    if (!times.add(first, seed, against)) return 1;
+    if (!times.add(first, seed, against)) return false;
   }
-  std::printf(
-      "%llu prefills with random layouts, %llu events, every rule kept; windows or states "
-      "of %llu chunks read after all, %llu loaded chunks computed for want of them\n",
-      static_cast<unsigned long long>(count), static_cast<unsigned long long>(events),
-      static_cast<unsigned long long>(extended), static_cast<unsigned long long>(lost_loads));
-  times.print();
-  return 0;
+  return true;
 }
 
 }  // namespace
@@ -102,27 +102,28 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: simulate FIRST_SEED COUNT [layouts] [trace]\n");
     return 2;
   }
+  using cake::testing::MeanTime;
   const std::uint64_t first = std::strtoull(argv[1], nullptr, 10);
   const std::uint64_t count = std::strtoull(argv[2], nullptr, 10);
   const bool trace = std::string(argv[argc - 1]) == "trace";
-  if (argc > 3 && std::string(argv[3]) == "layouts") return run_layouts(first, count, trace);
-  std::uint64_t events = 0;
-  Times times{cake::testing::MeanTime()};
-  for (std::uint64_t seed = first; seed < first + count; ++seed) {
-    cake::testing::Against against;
-    const cake::SimulationResult result = cake::testing::wild_run(seed, &against);
-    events += result.events;
-    if (trace) print(result.report);
-    if (!result.violation.empty()) {
-      std::printf("seed %llu: %s\nreplay: simulate %llu 1 trace\n",
-                  static_cast<unsigned long long>(seed), result.violation.c_str(),
-                  static_cast<unsigned long long>(seed));
-      return 1;
-    }
-    if (!times.add(first, seed, against)) return 1;
+  const bool layouts = argc > 3 && std::string(argv[3]) == "layouts";
+  Times times{layouts ? MeanTime::of_layouts() : MeanTime()};
+  Sums sums;
+  if (!all_keep_rules(layouts ? cake::testing::mixed_run : cake::testing::wild_run, first, count,
+                      layouts ? "layouts " : "", trace, times, sums)) {
+    return 1;
   }
-  std::printf("%llu prefills, %llu events, every rule kept\n",
-              static_cast<unsigned long long>(count), static_cast<unsigned long long>(events));
+  std::printf("%llu prefills%s, %llu events, every rule kept",
+              static_cast<unsigned long long>(count), layouts ? " with random layouts" : "",
+              static_cast<unsigned long long>(sums.events));
+  if (layouts) {
+    std::printf(
+        "; windows or states of %llu chunks read after all, %llu loaded chunks computed for want "
+        "of them",
+        static_cast<unsigned long long>(sums.extended),
+        static_cast<unsigned long long>(sums.lost_loads));
+  }
+  std::printf("\n");
   times.print();
   return 0;
 }
