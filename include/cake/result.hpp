@@ -72,12 +72,7 @@ struct Error {
   int native = 0;
   std::string context;
 
-  std::string message() const {
-    std::string text(to_string(code));
-    if (!context.empty()) text = context + ": " + text;
-    if (native != 0) text += " (" + std::to_string(native) + ")";
-    return text;
-  }
+  CAKE_API std::string message() const;
 };
 
 /// What value() throws, and what constructors of this library throw.

@@ -6,49 +6,24 @@
 #pragma once
 
 #include <concepts>
-#include <exception>
-#include <new>
-#include <string>
 #include <string_view>
 #include <type_traits>
 #include <utility>
 
+#include "cake/export.hpp"
 #include "cake/result.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 
 /// An Error with as much of its text as there is memory for.
-inline Error error_of(Errc code, int native, std::string_view what,
-                      std::string_view why = {}) noexcept {
-  Error error;
-  error.code = code;
-  error.native = native;
-  try {
-    error.context = what;
-    if (!why.empty()) error.context.append(": ").append(why);
-  } catch (...) {
-    error.context.clear();
-  }
-  return error;
-}
+CAKE_API Error error_of(Errc code, int native, std::string_view what,
+                        std::string_view why = {}) noexcept;
 
 /// Turns the exception that is being handled into an error of the call `what`. A cake::Exception
 /// keeps its code.
 ///
 /// Needs:   called inside a catch block
-inline Error caught(Errc code, std::string_view what) noexcept {
-  try {
-    throw;
-  } catch (const Exception& e) {
-    return error_of(e.error().code, e.error().native, what, e.error().context);
-  } catch (const std::bad_alloc&) {
-    return error_of(Errc::out_of_memory, 0, what);
-  } catch (const std::exception& e) {
-    return error_of(code, 0, what, e.what());
-  } catch (...) {
-    return error_of(code, 0, what, "an exception that is no std::exception");
-  }
-}
+CAKE_API Error caught(Errc code, std::string_view what) noexcept;
 
 /// Calls f(), which returns a Status or a Result; an exception becomes an error with this code.
 template <class F>

@@ -18,7 +18,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <string>
 #include <thread>
 #include <unordered_map>
 #include <utility>
@@ -71,7 +70,7 @@ class SessionState final : public LaneClient, public GateSource {
     const std::uint64_t staging = lanes_.staging_budget();
     if (!lookup_.keys.empty() && !prompt.stop.stop_requested()) {
       if (staging < smallest_load<M>(lookup_.geometry)) {
-        load_error_ = no_room(staging);
+        load_error_ = no_room(lookup_, staging);
       } else {
         Status problem;
         lookup_.take(lanes_.lookup(lookup_.keys, lookup_.geometry, options_.lookup_timeout,
@@ -411,18 +410,6 @@ class SessionState final : public LaneClient, public GateSource {
   void announce() noexcept {
     changed_.notify_all();
     lanes_.wake(*this);
-  }
-
-  Error no_room(std::uint64_t staging) const {
-    return Error{
-        Errc::out_of_memory, 0,
-        "a chunk of " + std::to_string(lookup_.geometry.object_bytes()) +
-            (lookup_.spec.whole_chunks
-                 ? " bytes cannot be loaded as a whole, which the engine asks for, through "
-                 : " bytes cannot be loaded, not even layer by layer, through ") +
-            std::to_string(staging) +
-            " bytes of staging memory; raise LaneOptions::staging_bytes or lower "
-            "chunk_tokens"};
   }
 
   ChunkIdentity identity(std::uint32_t chunk) const {

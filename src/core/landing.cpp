@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "cake/detail/landing.hpp"
+
+#include <algorithm>
+#include <new>
+#include <utility>
+
+namespace cake::inline CAKE_ABI::detail {
+
+namespace {
+
+/// Parses header and tables at the front of `bytes`; of device memory no more than that is copied.
+///
+/// Errors:  as parse_chunk(), and device
+Result<ChunkTables> parse_landed(ConstBytes bytes, std::uint64_t object_size,
+                                 const ChunkIdentity& expected, DeviceStaging* device) {
+  if (device == nullptr) return parse_chunk(bytes, object_size, expected);
+  const AlignedBuffer head(std::min<std::uint64_t>(expected.geometry.head_bytes(), bytes.size()));
+  if (auto status = device->to_host(head.data(), bytes.data(), head.size()); !status) {
+    return status.error();
+  }
+  return parse_chunk(head.bytes(), object_size, expected);
+}
+
+}  // namespace
+
+Result<KvView> verify_landed(ConstBytes bytes, LayerRange layers, std::uint64_t object_size,
+                             const ChunkIdentity& expected, DeviceStaging* device,
+                             std::shared_ptr<const ChunkTables>& tables) {
+  try {
+    if (!tables) {
+      auto fresh = parse_landed(bytes, object_size, expected, device);
+      if (!fresh) return fresh.error();
+      tables = std::make_shared<const ChunkTables>(std::move(*fresh));
+    }
+    return device == nullptr ? verify_slice(*tables, expected, layers, bytes)
+                             : verify_slice(*tables, expected, layers, bytes, *device);
+  } catch (const std::bad_alloc&) {
+    return Error{Errc::out_of_memory, 0, "parse the tables of a chunk: no memory"};
+  }
+}
+
+}  // namespace cake::inline CAKE_ABI::detail
