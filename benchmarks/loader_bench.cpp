@@ -8,6 +8,9 @@
 #include <cstring>
 #include <vector>
 
+#include "cake/chunk/writer.hpp"
+#include "cake/detail/lookup.hpp"
+#include "cake/detail/session_core.hpp"
 #include "cake/loader.hpp"
 
 namespace {
@@ -99,7 +102,7 @@ void plan_a_million_tokens(benchmark::State& state) {
   for (auto _ : state) {
     detail::PrefillLookup found =
         detail::look_up({.tokens = prompt}, root, engine.layout(), storage, 1);
-    detail::SessionCore<MeetInTheMiddleScheduler> core;
+    detail::SessionCore core{detail::AnyScheduler(MeetInTheMiddleScheduler())};
     core.begin(found.spec, std::move(found.stored), prior);
     benchmark::DoNotOptimize(core.view().front());
   }

@@ -16,6 +16,7 @@
 #include <thread>
 #include <vector>
 
+#include "cake/chunk/format.hpp"
 #include "cake/loader.hpp"
 #include "cake/scheduler/baselines.hpp"
 #include "cake/storage/memory.hpp"

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <vector>
 
+#include "cake/chunk/format.hpp"
 #include "cake/detail/admission.hpp"
 #include "cake/loader.hpp"
 #include "cake/scheduler/baselines.hpp"

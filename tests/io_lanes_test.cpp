@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "cake/detail/lane_client.hpp"
 #include "cake/detail/staging_pool.hpp"
 #include "cake/loader.hpp"
 #include "cake/storage/memory.hpp"
@@ -340,14 +341,14 @@ TEST_CASE("a lane whose memory is held by abandoned reads is down, and comes bac
   CHECK(run(stored, lanes, LoadOnlyScheduler(), options).tokens_loaded == 0);
   eventually([&] { return lanes.quarantined() == 2; });
   CHECK(lanes.free_staging_bytes() == 0);
-  CHECK(lanes.host().down(0, stored.object_bytes));
+  CHECK(lanes.core().host().down(0, stored.object_bytes));
   // Nobody waits for the idle_timeout of these.
   for (int i = 0; i < 3; ++i) {
     CHECK(run(stored, lanes, LoadOnlyScheduler(), options).tokens_loaded == 0);
   }
   storage.heal();
   CHECK(storage.release() == 2);
-  eventually([&] { return !lanes.host().down(0, stored.object_bytes); });
+  eventually([&] { return !lanes.core().host().down(0, stored.object_bytes); });
   CHECK(run(stored, lanes, LoadOnlyScheduler()).tokens_loaded == kChunk * kChunks);
 }
 
@@ -565,7 +566,7 @@ TEST_CASE("a scheduler that thinks for long holds up no other session") {
     CHECK(run(stored, lanes, LoadOnlyScheduler()).tokens_loaded == kChunk * kChunks);
   }
   CHECK(lanes.free_staging_bytes() <= lanes.staging_bytes());
-  CHECK_FALSE(lanes.host().down(0, stored.object_bytes));
+  CHECK_FALSE(lanes.core().host().down(0, stored.object_bytes));
   CHECK(door.waiting() != 0);
   CHECK_FALSE(door.late());
   door.open();

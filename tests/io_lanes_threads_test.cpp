@@ -14,6 +14,7 @@
 #include <string>
 #include <thread>
 
+#include "cake/detail/lane_client.hpp"
 #include "cake/loader.hpp"
 #include "cake/scheduler/baselines.hpp"
 #include "cake/storage/memory.hpp"
@@ -134,9 +135,9 @@ TEST_CASE("a lane with fewer threads than asked for is down when all of them are
       world.engine, lanes, {.chunk_tokens = kChunk}, {}, kPatient);
   session.begin(world.prompt);
   while (world.storage.waiting == 0) std::this_thread::sleep_for(1ms);
-  CHECK_FALSE(lanes.host().down(0, 0));
+  CHECK_FALSE(lanes.core().host().down(0, 0));
   (void)session.finish();
-  CHECK(lanes.host().down(0, 0));
+  CHECK(lanes.core().host().down(0, 0));
   world.storage.stuck = false;
 }
 

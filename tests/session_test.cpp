@@ -7,6 +7,7 @@
 #include <memory>
 #include <thread>
 
+#include "cake/detail/lane_client.hpp"
 #include "cake/loader.hpp"
 #include "cake/scheduler/baselines.hpp"
 #include "cake/storage/memory.hpp"
@@ -200,13 +201,13 @@ TEST_CASE("when every thread of a lane is stuck, compute does everything") {
   }
   PrefillSession session(engine, lanes, {.chunk_tokens = 64}, Meet(hasty),
                          {.max_step_tokens = 256});
-  CHECK(lanes.host().down(0, 0));
+  CHECK(lanes.core().host().down(0, 0));
   const PrefillReport report = drive(session, engine, prompt, true);
   REQUIRE(report.status.has_value());
   CHECK(report.tokens_computed == 1000);
   CHECK(engine.kv() == computed(prompt));
   storage.stuck = false;
-  while (lanes.host().down(0, 0) || storage.waiting != 0) std::this_thread::yield();
+  while (lanes.core().host().down(0, 0) || storage.waiting != 0) std::this_thread::yield();
   engine.clear();
   PrefillSession again(engine, lanes, {.chunk_tokens = 64}, LoadOnlyScheduler(),
                        {.max_step_tokens = 256, .idle_timeout = 1min});

@@ -14,7 +14,6 @@
 
 #include "cake/calibration.hpp"
 #include "cake/detail/io_lanes_core.hpp"
-#include "cake/detail/lane_client.hpp"
 #include "cake/detail/lane_storage.hpp"
 #include "cake/engine.hpp"
 #include "cake/result.hpp"
@@ -62,28 +61,28 @@ class IoLanes {
   IoLanes& operator=(const IoLanes&) = delete;
 
   S& storage() { return storage_; }
-  std::uint32_t size() const { return core_.host().lane_count(); }
+  std::uint32_t size() const { return core_.lane_count(); }
   /// Threads that there are, of all lanes together: fewer than asked for where the system has no
   /// more.
   std::size_t threads() const { return core_.threads(); }
   /// Where landed bytes lie; null: on the host.
-  DeviceStaging* device() const { return core_.host().landing_device(); }
+  DeviceStaging* device() const { return core_.device(); }
   /// Unsupported in a child process, where the threads do not exist.
-  Status usable() const { return core_.host().usable(); }
+  Status usable() const { return core_.usable(); }
 
   /// What was measured so far, over all sessions; to be saved, or given to other lanes of this storage.
   const std::shared_ptr<Calibration>& calibration() const { return core_.calibration(); }
   /// The rate of each tier from it.
-  std::vector<LinkEstimate> rates() const { return core_.host().rates(); }
+  std::vector<LinkEstimate> rates() const { return core_.rates(); }
   /// Bytes of staging memory that there are for all lanes together.
-  std::uint64_t staging_bytes() const { return core_.host().staging_budget(); }
+  std::uint64_t staging_bytes() const { return core_.staging_bytes(); }
   /// Bytes of it that are free; all of them when nothing is being read or quarantined.
   std::uint64_t free_staging_bytes() const { return core_.free_staging_bytes(); }
   /// Reads that nobody waits for and that have not ended.
   std::size_t quarantined() const { return core_.quarantined(); }
 
-  /// For sessions, which are the only ones to attach themselves.
-  detail::LaneHost& host() { return core_.host(); }
+  /// For sessions, which are the only ones to attach themselves, and for saves.
+  detail::IoLanesCore& core() { return core_; }
 
  private:
   S& storage_;

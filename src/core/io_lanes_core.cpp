@@ -251,6 +251,10 @@ struct IoLanesCore::Inside final : LaneHost {
     return lookups.lookup(keys, geometry, timeout, stop_token, problem);
   }
   void discard(LaneId tier, const ChunkKey& key) noexcept override { lookups.discard(tier, key); }
+  bool stored_bytes_differ(const ChunkKey& key, std::uint64_t offset,
+                           ConstBytes bytes) noexcept override {
+    return value_or([&] { return storage->stored_bytes_differ(key, offset, bytes); }, false);
+  }
 
   // ---- lanes ----
 
@@ -610,6 +614,11 @@ IoLanesCore::~IoLanesCore() {
   }
 }
 
+std::uint32_t IoLanesCore::lane_count() const { return inside_->lane_count(); }
+DeviceStaging* IoLanesCore::device() const { return inside_->device; }
+Status IoLanesCore::usable() const { return inside_->usable(); }
+std::vector<LinkEstimate> IoLanesCore::rates() const { return inside_->rates(); }
+std::uint64_t IoLanesCore::staging_bytes() const { return inside_->staging_budget(); }
 std::size_t IoLanesCore::threads() const { return inside_->threads.size(); }
 const std::shared_ptr<Calibration>& IoLanesCore::calibration() const {
   return inside_->options.calibration;
@@ -623,5 +632,6 @@ std::size_t IoLanesCore::quarantined() const {
   return inside_->quarantine.size();
 }
 LaneHost& IoLanesCore::host() const { return *inside_; }
+LaneStorage& IoLanesCore::storage() const { return *inside_->storage; }
 
 }  // namespace cake::inline CAKE_ABI::detail

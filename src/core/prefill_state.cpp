@@ -311,7 +311,7 @@ void PrefillState::refresh_state(std::uint32_t chunk) {
 
 // ---- time and the end ----
 
-void PrefillState::expire(Time now) {
+void PrefillState::expire(Time now, bool lanes_declined) {
   for (const ReadEntry& entry : reads_.all()) {
     if (entry.phase != ReadPhase::reading || entry.ticket.deadline > now) continue;
     log_.read_failed(entry, Errc::timeout, now);
@@ -324,7 +324,8 @@ void PrefillState::expire(Time now) {
   } else if (starved_since_ == kNever) {
     starved_since_ = now;
   }
-  if (starved_since_ != kNever && (now >= starved_since_ + options_.idle_timeout || all_down())) {
+  if (starved_since_ == kNever) return;
+  if (lanes_declined || all_down() || now >= starved_since_ + options_.idle_timeout) {
     release_starved();
   }
 }

@@ -8,8 +8,10 @@
 #include <system_error>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "cake/detail/guarded.hpp"
+#include "cake/detail/lane_client.hpp"
 #include "cake/detail/process.hpp"
 #include "cake/save.hpp"
 
@@ -21,10 +23,10 @@ struct SaveTicket::State {
     void operator()() const { to->request_stop(); }
   };
 
-  void run(const Work& work) noexcept {
+  void run() noexcept {
     SaveReport made;
     try {
-      made = work(stop.get_token());
+      made = save();
     } catch (...) {
       made.status = detail::caught(Errc::device, "save");
     }
@@ -33,29 +35,44 @@ struct SaveTicket::State {
     done = true;
     changed.notify_all();
   }
+  SaveReport save() {
+    const Status usable = detail::guarded(Errc::device, "save", [&]() -> Status {
+      if (auto status = lanes.host().usable(); !status) return status;
+      return detail::fits_staging(engine->layout(), chunks.chunk_tokens,
+                                  engine->abilities.whole_chunks, lanes.host().staging_budget());
+    });
+    if (!usable) return detail::save_refused(usable.error(), tokens, chunks);
+    return detail::save_chunks(*engine, lanes.storage(), tokens, chunks, stop.get_token());
+  }
 
-  std::stop_source stop;
-  std::optional<std::stop_callback<PassOn>> caller;  // ends before `stop`
-  detail::ForkGuard made_here;
-  mutable std::mutex mutex;
-  std::condition_variable changed;
+  const std::unique_ptr<detail::SessionEngine> engine;
+  detail::IoLanesCore& lanes;
+  const std::vector<TokenId> tokens;
+  const ChunkOptions chunks;
+  std::stop_source stop = {};
+  std::optional<std::stop_callback<PassOn>> caller = {};  // ends before `stop`
+  detail::ForkGuard made_here = {};
+  mutable std::mutex mutex = {};
+  std::condition_variable changed = {};
   bool done = false;
-  SaveReport report;
-  std::thread thread;
+  SaveReport report = {};
+  std::thread thread = {};
 };
 
-SaveTicket::SaveTicket(Work work, bool on_caller, std::stop_token stop)
-    : state_(std::make_unique<State>()) {
+SaveTicket::SaveTicket(std::unique_ptr<detail::SessionEngine> engine, detail::IoLanesCore& lanes,
+                       Tokens tokens, ChunkOptions chunks, std::stop_token stop)
+    : state_(
+          new State{std::move(engine), lanes, {tokens.begin(), tokens.end()}, std::move(chunks)}) {
   State* const state = state_.get();
   state->caller.emplace(std::move(stop), State::PassOn{&state->stop});
-  if (!on_caller) {
+  if (!state->engine->abilities.insert_on_caller) {
     try {
-      state->thread = std::thread([state, work] { state->run(work); });
+      state->thread = std::thread([state] { state->run(); });
       return;
     } catch (const std::system_error&) {  // the system has no thread left: here, then
     }
   }
-  state->run(work);
+  state->run();
 }
 
 SaveTicket::SaveTicket(SaveTicket&&) noexcept = default;

@@ -27,8 +27,8 @@ struct Waits {
 };
 
 template <class S>
-detail::SessionCore<S> core_of(const Prompt& prompt) {
-  detail::SessionCore<S> core;
+detail::SessionCore core_of(const Prompt& prompt) {
+  detail::SessionCore core{detail::AnyScheduler(S())};
   core.begin(prompt.spec, prompt.stored, prompt.priors);
   return core;
 }
@@ -127,7 +127,7 @@ struct Orders : Waits {
 TokenRange ordered(const Prompt& prompt, const Step& step, std::uint32_t budget = 64) {
   Orders orders;
   orders.step = step;
-  detail::SessionCore<Orders> core(orders);
+  detail::SessionCore core{detail::AnyScheduler(orders)};
   core.begin(prompt.spec, prompt.stored, prompt.priors);
   const Step got = core.next_step(budget, true, Time{0});
   CHECK(got.kind == Step::Kind::compute);
@@ -172,17 +172,34 @@ TEST_CASE("a step behind a gate takes no more tokens than the engine wants there
   CHECK(ordered(prompt, step_of(0, 48, true)) == TokenRange{0, 48});  // nothing is below it
 }
 
+TEST_CASE("a gated step is void as soon as no lane reads what it waits for") {
+  const Prompt prompt("3", 8, 2);
+  Orders orders;
+  orders.step = step_of(16, 24, true);
+  detail::SessionCore core{detail::AnyScheduler(orders)};
+  core.begin(prompt.spec, prompt.stored, prompt.priors);
+  CHECK_FALSE(core.next_load(0, ~0ull, Time{0}));  // before the step: says nothing of it
+  CHECK_FALSE(core.next_load(1, ~0ull, Time{0}));
+  const Step step = core.next_step(64, true, Time{0});
+  REQUIRE(step.gated);
+  core.expire(Time(1));
+  CHECK_FALSE(core.next_load(0, ~0ull, Time(1)));
+  CHECK(core.gate(step.id, 0) == detail::GateAnswer::shut);  // the other lane may come
+  CHECK_FALSE(core.next_load(1, ~0ull, Time(1)));
+  CHECK(core.gate(step.id, 0) == detail::GateAnswer::voided);
+}
+
 TEST_CASE("loads of an engine that takes whole chunks have all layers") {
   Prompt prompt("11");
   prompt.spec.may_gate = false;
   prompt.spec.whole_chunks = true;
   Orders orders;
   orders.load = LoadRequest{{1, prompt.spec.object_range(1), {0, 1}}, kNever};
-  detail::SessionCore<Orders> core(orders);
+  detail::SessionCore core{detail::AnyScheduler(orders)};
   core.begin(prompt.spec, prompt.stored, prompt.priors);
   core.set_read_layers(2);
   CHECK_FALSE(core.next_load(0, prompt.spec.read_bytes({0, 2}), Time{0}));  // not even by room
-  core = detail::SessionCore<Orders>(orders);
+  core = detail::SessionCore(detail::AnyScheduler(orders));
   core.begin(prompt.spec, prompt.stored, prompt.priors);
   core.set_read_layers(2);
   const auto load = core.next_load(0, ~0ull, Time{0});

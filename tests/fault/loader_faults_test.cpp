@@ -8,6 +8,7 @@
 #include <set>
 #include <thread>
 
+#include "cake/chunk/format.hpp"
 #include "cake/loader.hpp"
 #include "cake/scheduler/baselines.hpp"
 #include "cake/storage/memory.hpp"

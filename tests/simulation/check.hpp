@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <string>
 
+#include "cake/detail/admission.hpp"
 #include "cake/scheduler/baselines.hpp"
 #include "cake/scheduler/meet_in_the_middle.hpp"
 #include "random_spec.hpp"

@@ -42,7 +42,7 @@ template <class S>
 class Moment {
  public:
   Moment(const PrefillSpec& spec, const std::vector<StoredChunk>& stored, S scheduler)
-      : core_(std::move(scheduler)) {
+      : core_(detail::AnyScheduler(std::move(scheduler))) {
     const double bytes = static_cast<double>(spec.read_bytes({0, spec.n_layers}));
     LinkEstimate prior{bytes / 1e-3, Time{0}, Time{0}};  // a chunk in a millisecond
     prior.measured = LinkEstimate::kSure;
@@ -216,7 +216,7 @@ class Moment {
     core_.done(step.id, step.tokens.size(), Errc::ok, now_);
   }
 
-  detail::SessionCore<S> core_;
+  detail::SessionCore core_;
   KvInvariantChecker checker_;
   std::vector<Flight> flights_;
   std::vector<Pass> passes_;  // at most one

@@ -55,7 +55,7 @@ PrefillReport next_prompt(SimulationSpec& spec, Meet& scheduler) {
   Simulation<Meet> simulation(spec, scheduler);
   SimulationResult result = simulation.run();
   REQUIRE(result.violation == "");
-  scheduler = simulation.core().scheduler();
+  scheduler = simulation.scheduler();
   spec.priors = result.rates;
   return result.report;
 }

@@ -319,13 +319,13 @@ MUTANTS = [
      "io_lanes_test.cpp", "a scheduler that thinks for long holds up no other session"),
     # ---- session ----
     ("a scheduler thinks about a load under the lock that reads need", [
-        ("      const auto answer = core_.ask(question);  // without the lock, which others need\n",
-         "      std::unique_lock held(mutex_);\n"
-         "      const auto answer = core_.ask(question);\n"
-         "      held.unlock();\n")],
+        ("    const auto answer = core_.ask(question);  // without the lock, which others need\n",
+         "    std::unique_lock held(mutex_);\n"
+         "    const auto answer = core_.ask(question);\n"
+         "    held.unlock();\n")],
      "io_lanes_test.cpp", "reads land and steps end while the scheduler of their session thinks"),
     ("nobody hears that no lane has anything to read", [
-        ("      if (core_.idle()) changed_.notify_all();  // compute goes on by itself\n",
+        ("    if (core_.lanes_declined() || changed) changed_.notify_all();  // compute goes on by itself\n",
          "")],
      "io_lanes_test.cpp", "a session that no lane has a read for goes on at once"),
     ("the end of a step is no change", [
@@ -334,7 +334,7 @@ MUTANTS = [
          "  log_.step_ended(ran, now);\n")],
      "detail/session_core_test.cpp", "a lane that was refused work during a step is asked again after it"),
     ("an engine that does not come to insert keeps all memory", [
-        ("          if (!pending_.empty() && full) return std::nullopt;\n",
+        ("      if (!pending_.empty() && 2 * pending_bytes_ >= lanes_.staging_budget()) return std::nullopt;\n",
          "")],
      "io_lanes_test.cpp", "a session that does not come to insert leaves the lanes to the others"),
     ("later layers are read without the head", [
@@ -342,31 +342,31 @@ MUTANTS = [
          "layers.begin == 0 ? 0 : payload_bytes({0, layers.begin});")],
      "io_lanes_test.cpp", "whole chunks and layers are loaded through staging memory of exactly the budget"),
     ("a lane gets any number of reads", [
-        ("    if (model.in_flight().empty() || model.in_flight().size() < model.rate().depth) return true;\n",
-         "    return true;\n")]),
+        ("  if (model.in_flight().empty() || model.in_flight().size() < model.rate().depth) return true;\n",
+         "  return true;\n")]),
     ("a step is not cut to its budget", [
-        ("    if (range.size() > most) range.end = range.begin + most;\n",
+        ("  if (range.size() > most) range.end = range.begin + most;\n",
          "")],
      "detail/session_core_test.cpp", "a step that is larger than its budget is cut"),
     ("a step behind a gate is as long as any", [
-        ("    const std::uint32_t most = behind_gate ? std::min(budget, spec.max_overlap_tokens) : budget;\n",
-         "    const std::uint32_t most = behind_gate ? budget : budget;\n")],
+        ("  const std::uint32_t most = behind_gate ? std::min(budget, spec.max_overlap_tokens) : budget;\n",
+         "  const std::uint32_t most = behind_gate ? budget : budget;\n")],
      "detail/session_core_test.cpp", "a step behind a gate takes no more tokens than the engine wants there"),
     ("a short step is not extended", [
-        ("    while (range.end < wanted) {\n",
-         "    while (range.end > wanted) {\n")],
+        ("  while (range.end < wanted) {\n",
+         "  while (range.end > wanted) {\n")],
      "detail/session_core_test.cpp", "a step of fewer tokens than cost the same is extended over what only compute can fill"),
     ("an engine that takes whole chunks gets slices", [
-        ("    if (load && state_.spec().whole_chunks) load->slice.layers.end = state_.spec().n_layers;\n",
+        ("  if (load && state_.spec().whole_chunks) load->slice.layers.end = state_.spec().n_layers;\n",
          "")],
      "detail/session_core_test.cpp", "loads of an engine that takes whole chunks have all layers"),
     ("compute waits for lanes that have nothing to read", [
-        ("      if (!view().lane(l).down() && declined_[l] != version()) return false;",
-         "      return false;")],
+        ("    if (!view().lane(l).down() && declined_[l] != version()) return false;",
+         "    return false;")],
      "detail/session_core_test.cpp", "a session computes the front itself when the scheduler waits for nobody"),
     ("the rest of a load that was cut is forgotten", [
-        ("    if (cut && !rest) rest_.push_back(",
-         "    if (cut && rest) rest_.push_back(")],
+        ("  if (cut && !rest) rest_.push_back(",
+         "  if (cut && rest) rest_.push_back(")],
      "detail/session_core_test.cpp", "a load of more layers than one read may take goes on where its last part ended"),
     ("the slot of a dropped read is used again while its lane reads", [
         ("      if (slot.phase == ReadPhase::free) {",
@@ -404,12 +404,12 @@ MUTANTS = [
      "simulation/layouts_test.cpp",
      "a late read is waited for where computing its chunk takes all the tokens below"),
     ("windows that turn out to be needed come from any lane", [
-        ("      if (at >= soonest) continue;\n"
-         "      soonest = at;\n"
-         "      best = l;\n",
-         "      if (soonest != kNever) continue;\n"
-         "      soonest = at;\n"
-         "      best = l;\n")],
+        ("    if (at >= soonest) continue;\n"
+         "    soonest = at;\n"
+         "    best = l;\n",
+         "    if (soonest != kNever) continue;\n"
+         "    soonest = at;\n"
+         "    best = l;\n")],
      "simulation/layouts_test.cpp",
      "windows that turn out to be needed come from the lane that brings them soonest"),
     ("compute begins again just below the front alone", [
@@ -515,7 +515,7 @@ MUTANTS = [
          "  if (!read) return std::nullopt;\n")],
      "calibration_test.cpp", "values that cannot be are refused, though the digest is right"),
     ("what a session measured of its passes is dropped", [
-        ("      calibration.learn(fingerprint_, *compute);\n", "")],
+        ("    calibration.learn(fingerprint_, *compute);\n", "")],
      "calibration_test.cpp", "a second session starts from what the first has measured"),
     ("a calibration of another storage is taken", [
         ("  if (tiers_.size() == n) return {};\n", "  if (tiers_.size() + n != 0) return {};\n")],

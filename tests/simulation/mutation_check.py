@@ -30,10 +30,11 @@ from mutants import MUTANTS  # noqa: E402
 PURE = ["core/chunk_table.cpp", "core/planner/forecast.cpp", "core/planner/schedule.cpp", "core/planner/search.cpp",
         "core/planner/snapshot.cpp", "core/prefill_state.cpp", "core/report.cpp", "core/run_log.cpp",
         "core/scheduler/compute_cost.cpp", "core/scheduler/link_estimator.cpp",
-        "core/scheduler/meet_in_the_middle.cpp", "core/identity.cpp", "core/guarded.cpp", "core/lookup.cpp",
+        "core/scheduler/meet_in_the_middle.cpp", "core/session_core.cpp", "core/identity.cpp", "core/guarded.cpp", "core/lookup.cpp",
         "core/result.cpp", "chunk/format.cpp"]
-LIBRARY = [*PURE, "core/calibration.cpp", "core/io_lanes_core.cpp", "core/landing.cpp", "core/save.cpp",
-           "core/save_ticket.cpp", "core/tier_lookup.cpp", "chunk/digest.cpp", "chunk/reader.cpp", "chunk/writer.cpp",
+LIBRARY = [*PURE, "core/calibration.cpp", "core/io_lanes_core.cpp", "core/landing.cpp", "core/last_prompt.cpp",
+           "core/save.cpp",
+           "core/save_ticket.cpp", "core/session_run.cpp", "core/session_state.cpp", "core/tier_lookup.cpp", "chunk/digest.cpp", "chunk/reader.cpp", "chunk/writer.cpp",
            "storage/memory.cpp"]
 SIMULATE = "simulation/simulate.cpp"
 # A mutant that takes this many times as long as the code without it, and these seconds more, hangs.

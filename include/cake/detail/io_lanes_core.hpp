@@ -7,17 +7,22 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
-#include "cake/calibration.hpp"
-#include "cake/detail/lane_client.hpp"
 #include "cake/detail/lane_storage.hpp"
 #include "cake/export.hpp"
+#include "cake/result.hpp"
+#include "cake/scheduler/link_estimator.hpp"
 
 namespace cake::inline CAKE_ABI {
 
+class Calibration;
+class DeviceStaging;
 struct LaneOptions;
 
 namespace detail {
+
+class LaneHost;
 
 /// As IoLanes says.
 class CAKE_API IoLanesCore {
@@ -27,11 +32,17 @@ class CAKE_API IoLanesCore {
   IoLanesCore(const IoLanesCore&) = delete;
   IoLanesCore& operator=(const IoLanesCore&) = delete;
 
+  std::uint32_t lane_count() const;
   std::size_t threads() const;
+  DeviceStaging* device() const;
+  Status usable() const;
+  std::vector<LinkEstimate> rates() const;
+  std::uint64_t staging_bytes() const;
   const std::shared_ptr<Calibration>& calibration() const;
   std::uint64_t free_staging_bytes() const;
   std::size_t quarantined() const;
   LaneHost& host() const;
+  LaneStorage& storage() const;
 
  private:
   struct Inside;

@@ -4,15 +4,12 @@
 // From landed bytes to verified KV, on the host or on the device that they landed on.
 #pragma once
 
-#include <concepts>
 #include <cstdint>
 #include <memory>
 
 #include "cake/chunk/reader.hpp"
-#include "cake/detail/guarded.hpp"
 #include "cake/export.hpp"
 #include "cake/staging.hpp"
-#include "cake/storage_backend.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 
@@ -24,20 +21,5 @@ CAKE_API Result<KvView> verify_landed(ConstBytes bytes, LayerRange layers,
                                       std::uint64_t object_size, const ChunkIdentity& expected,
                                       DeviceStaging* device,
                                       std::shared_ptr<const ChunkTables>& tables);
-
-/// What to report of bytes that failed verify_landed() with `why`. Bytes that the store reads
-/// differently on another path (`stored_bytes_differ`) are a fault of the path; the object is whole.
-template <class S>
-Error classify_failure(S& storage, const ChunkKey& key, std::uint64_t offset, ConstBytes bytes,
-                       const Error& why) {
-  if ((why.code == Errc::corrupt || why.code == Errc::mismatch) &&
-      detail::value_or(
-          [&] { return storage_traits<S>::stored_bytes_differ(storage, key, offset, bytes); },
-          false)) {
-    return {Errc::device, 0,
-            "the bytes received of a chunk differ from the stored ones (transport error)"};
-  }
-  return why;
-}
 
 }  // namespace cake::inline CAKE_ABI::detail

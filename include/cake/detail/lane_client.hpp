@@ -75,6 +75,9 @@ class LaneHost {
                                                   const std::stop_token& stop, Status& problem) = 0;
   /// Erases what a lane has found to be damaged: in its tier, where the store can.
   virtual void discard(LaneId lane, const ChunkKey& key) noexcept = 0;
+  /// As StorageAbilities::stored_bytes_differ.
+  virtual bool stored_bytes_differ(const ChunkKey& key, std::uint64_t offset,
+                                   ConstBytes bytes) noexcept = 0;
 
   virtual void attach(std::shared_ptr<LaneClient> client) = 0;
   /// The client may still be asked once by a thread that began before.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// What the lanes ask of a store, of whatever type: they are compiled once.
+// What lanes and saves ask of a store, of whatever type: they are compiled once.
 #pragma once
 
 #include <concepts>
@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cake/detail/parked_read.hpp"
+#include "cake/engine.hpp"
 #include "cake/identity.hpp"
 #include "cake/result.hpp"
 #include "cake/staging.hpp"
@@ -34,8 +35,13 @@ class LaneStorage {
   /// Of this tier where the store can be asked so, else of all.
   virtual Result<std::vector<StoredChunk>> lookup(std::uint32_t tier,
                                                   std::span<const ChunkKey> keys) = 0;
+  virtual Result<std::vector<StoredChunk>> lookup_all(std::span<const ChunkKey> keys) = 0;
   virtual Status lookup_problem() = 0;
+  /// Returns when the object is written, or is not going to be.
+  virtual Status write(const ChunkKey& key, ConstBytes bytes) = 0;
+  virtual Status erase(const ChunkKey& key) = 0;
   virtual Status erase_in_tier(std::uint32_t tier, const ChunkKey& key) = 0;
+  virtual bool stored_bytes_differ(const ChunkKey& key, std::uint64_t offset, ConstBytes bytes) = 0;
   /// Reads. Where the store's reads end by themselves it only begins: the read is then in `parked`,
   /// and so is its status.
   virtual Status read(LaneId tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out,
@@ -61,9 +67,19 @@ class LaneStorageOf final : public LaneStorage {
       return storage_.lookup(keys);  // all of it at once
     }
   }
+  Result<std::vector<StoredChunk>> lookup_all(std::span<const ChunkKey> keys) override {
+    return storage_.lookup(keys);
+  }
   Status lookup_problem() override { return Traits::lookup_problem(storage_); }
+  Status write(const ChunkKey& key, ConstBytes bytes) override {
+    return cake::await_completion(storage_.write(key, bytes));
+  }
+  Status erase(const ChunkKey& key) override { return storage_.erase(key); }
   Status erase_in_tier(std::uint32_t tier, const ChunkKey& key) override {
     return Traits::erase_in_tier(storage_, tier, key);
+  }
+  bool stored_bytes_differ(const ChunkKey& key, std::uint64_t offset, ConstBytes bytes) override {
+    return Traits::stored_bytes_differ(storage_, key, offset, bytes);
   }
   Status read(LaneId tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out,
               [[maybe_unused]] std::unique_ptr<Parked>& parked) override {

@@ -12,7 +12,6 @@
 
 #include "cake/chunk/format.hpp"
 #include "cake/detail/guarded.hpp"
-#include "cake/engine.hpp"
 #include "cake/export.hpp"
 #include "cake/identity.hpp"
 #include "cake/scheduler.hpp"
@@ -33,9 +32,8 @@ struct PrefillRequest {
 
 /// Bytes of staging memory that the smallest load of a chunk takes: one layer with what lies before
 /// and behind, or all of it.
-template <KvMemory M>
-std::uint64_t smallest_load(const ChunkGeometry& geometry) {
-  if (engine_traits<M>::abilities.whole_chunks) return geometry.object_bytes();
+inline std::uint64_t smallest_load(const ChunkGeometry& geometry, bool whole_chunks) {
+  if (whole_chunks) return geometry.object_bytes();
   return geometry.object_bytes() - (geometry.payload_end() - geometry.head_bytes()) +
          geometry.largest_layer();
 }

@@ -103,8 +103,9 @@ class CAKE_API PrefillState {
 
   // ---- time and the end ----
 
-  /// Drops every read whose deadline has passed, and chunks that a gated step has waited for too long.
-  void expire(Time now);
+  /// Drops every read whose deadline has passed, and chunks that a gated step has waited for too
+  /// long: not at all where no lane has anything to read (`lanes_declined`).
+  void expire(Time now, bool lanes_declined = false);
   /// When expire() has something to do.
   Time next_deadline() const;
   /// Ends the run for this reason, unless it is over.

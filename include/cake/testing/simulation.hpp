@@ -25,7 +25,7 @@ template <Scheduler S>
 class Simulation {
  public:
   Simulation(const SimulationSpec& spec, S scheduler)
-      : spec_(spec), core_(std::move(scheduler), spec.session) {}
+      : spec_(spec), core_(detail::AnyScheduler(std::move(scheduler)), spec.session) {}
 
   SimulationResult run() {
     const PrefillSpec& prefill = spec_.prefill;
@@ -57,7 +57,7 @@ class Simulation {
     if (!closed_) result_.report = core_.report(now_);
     return std::move(result_);
   }
-  const detail::SessionCore<S>& core() const { return core_; }
+  const S& scheduler() const { return core_.scheduler().template as<S>(); }
 
  private:
   struct LaneState {
@@ -337,7 +337,7 @@ class Simulation {
   }
 
   SimulationSpec spec_;
-  detail::SessionCore<S> core_;
+  detail::SessionCore core_;
   SimulationResult result_;
   std::priority_queue<Event> events_;
   KvInvariantChecker checker_;

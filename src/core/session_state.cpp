@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "src/core/session_state.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "cake/calibration.hpp"
+#include "cake/chunk/format.hpp"
+#include "cake/detail/guarded.hpp"
+#include "cake/detail/landing.hpp"
+#include "cake/identity.hpp"
+#include "cake/report.hpp"
+
+namespace cake::inline CAKE_ABI::detail {
+
+void SessionState::begin(Tokens tokens, const ChunkOptions& chunks, const PrefillOptions& prompt) {
+  tokens_ = std::make_shared<const std::vector<TokenId>>(tokens.begin(), tokens.end());
+  const KvLayout layout = engine_.layout();
+  fingerprint_ = engine_.fingerprint();
+  tenant_ = tenant_tag(chunks.salt);
+  root_ = root_key(fingerprint_, layout, chunks.chunk_tokens, chunks.salt);
+  lookup_ = plan_request({.tokens = tokens,
+                          .resident = prompt.resident,
+                          .chunks = chunks,
+                          .max_step_tokens = options_.max_step_tokens,
+                          .may_gate = engine_.gates && options_.gated_steps},
+                         root_, ChunkGeometry(layout, chunks.chunk_tokens), lanes_.lane_count());
+  PrefillSpec& spec = lookup_.spec;
+  spec.whole_chunks = can_.whole_chunks;
+  spec.smallest_step = can_.smallest_step;
+  spec.max_overlap_tokens = can_.max_overlap_tokens;
+  const std::uint64_t ends = spec.head_bytes + spec.foot_bytes;
+  const std::uint64_t staging = lanes_.staging_budget();
+  if (!lookup_.keys.empty() && !prompt.stop.stop_requested()) {
+    if (staging < smallest_load(lookup_.geometry, can_.whole_chunks)) {
+      load_error_ = no_room(lookup_, staging);
+    } else {
+      Status problem;
+      lookup_.take(lanes_.lookup(lookup_.keys, lookup_.geometry, options_.lookup_timeout,
+                                 prompt.stop, problem));
+      if (lookup_.status) lookup_.status = problem;
+    }
+  }
+  core_.calibrate(lanes_.calibration().compute(fingerprint_));
+  core_.begin(spec, lookup_.stored, lanes_.rates());
+  const std::uint64_t layers =
+      (staging - std::min(staging, ends)) / lookup_.geometry.largest_layer();
+  core_.set_read_layers(static_cast<std::uint32_t>(std::min<std::uint64_t>(layers, ~0u)));
+  largest_read_ = std::min(spec.read_bytes({0, spec.n_layers}), staging);
+  planning_ = now();
+  woken_ = planning_;  // they are when they get the session
+}
+
+Step SessionState::next(std::uint32_t budget, bool may_gate) {
+  drive();
+  std::uint32_t down = 0;
+  for (LaneId l = 0; l < lanes_.lane_count(); ++l) {
+    down |= std::uint32_t{lanes_.down(l, largest_read_)} << l;
+  }
+  insert_pending();
+  Step step;
+  {
+    const Turn turn(*this);
+    step = ask_for_step(budget, may_gate, down);
+  }
+  // A step that computes gives the lanes no new work; a step that waits for them may.
+  if (step.kind == Step::Kind::wait) lanes_.wake(*this);
+  return step;
+}
+
+void SessionState::done(const Step& step, std::uint32_t tokens, const Status& status) {
+  const Time ended = now();
+  {
+    const Change change(*this);
+    if (!status && status.code() != Errc::superseded && error_) {
+      const Error& why = status.error();
+      error_ = error_of(why.code, why.native, why.context);
+    }
+    core_.done(step.id, tokens, status.code(), ended);
+  }
+  // A whole step tells the lanes little; after tiny ones not each is worth a wake-up.
+  if (status && tokens == step.tokens.size() && ended < woken_ + kWakePause) return;
+  woken_ = ended;
+  lanes_.wake(*this);
+}
+
+void SessionState::wait(Time until) {
+  drive();
+  std::unique_lock lock(mutex_);
+  if (!core_.view().running().empty()) until = std::min(until, now() + kStepPoll);
+  while (core_.version() == seen_ && pending_.empty() && !core_.idle()) {
+    const Time at = now();
+    const Time end = std::min(until, core_.next_deadline());
+    if (at >= end) break;
+    pause(lock, end - at);
+  }
+  lock.unlock();
+  insert_pending();
+}
+
+void SessionState::cancel() noexcept {
+  {
+    const Change change(*this);
+    core_.cancel();
+  }
+  announce();
+}
+
+void SessionState::close() noexcept {
+  drive();
+  {
+    const Change change(*this);
+    core_.close();
+    closed_ = true;
+    changed_.notify_all();
+  }
+  std::unique_lock lock(mutex_);
+  while (core_.inserting() != 0 || in_gate_ != 0) {
+    if (!pending_.empty()) {
+      lock.unlock();
+      insert_pending();
+      lock.lock();
+    } else {
+      changed_.wait(lock);
+    }
+  }
+  lock.unlock();
+  const Turn turn(*this);
+}
+
+PrefillReport SessionState::report() {
+  std::lock_guard lock(mutex_);
+  PrefillReport report = core_.report(now());
+  report.planning = planning_;
+  report.lookup = lookup_.status;
+  if (!load_error_) report.load_error = load_error_;
+  if (!report.status && !error_) {
+    report.status = Error{report.status.error().code, 0, error_.error().message()};
+  }
+  return report;
+}
+
+void SessionState::teach() {
+  std::lock_guard lock(mutex_);
+  Calibration& calibration = lanes_.calibration();
+  for (LaneId l = 0; l < lanes_.lane_count(); ++l) {
+    calibration.learn(l, core_.view().lane(l), now());
+  }
+  if (const ComputeCostEstimator* compute = core_.measured_compute()) {
+    calibration.learn(fingerprint_, *compute);
+  }
+}
+
+std::optional<ReadTicket> SessionState::next_read(LaneId lane, std::uint64_t max_bytes,
+                                                  bool& short_of_room) {
+  const Turn turn(*this, std::try_to_lock);
+  if (!turn.taken()) return std::nullopt;  // whoever has it wakes the lanes when he is done
+  for (int i = 0; i < kAskAgain; ++i) {
+    SessionCore::LoadQuestion question;
+    {
+      const Change change(*this);
+      // An engine that does not come to insert keeps no more than half of the staging memory.
+      if (!pending_.empty() && 2 * pending_bytes_ >= lanes_.staging_budget()) return std::nullopt;
+      wanted_reads_.reserve(core_.reads().size() + 1);
+      question = core_.begin_load(lane, now());
+    }
+    const auto answer = core_.ask(question);  // without the lock, which others need
+    const Change change(*this);
+    auto ticket = core_.end_load(question, answer, max_bytes, now(), short_of_room);
+    if (ticket) {
+      ticket->key = lookup_.keys[ticket->slice.chunk];
+      return ticket;
+    }
+    const bool changed = question.version != core_.version();
+    if (core_.lanes_declined() || changed) changed_.notify_all();  // compute goes on by itself
+    if (short_of_room || !question.ask || !changed) break;
+  }
+  return std::nullopt;
+}
+
+void SessionState::returned(const ReadTicket& read) noexcept {
+  const Change change(*this);
+  core_.returned(read.id, now());
+}
+
+void SessionState::failed(const ReadTicket& read, const Error& why) noexcept {
+  // What is there is of no use to anybody: gone, so that the next save can put it right, and
+  // gone before the run can end. Once nobody waits for the read, a save may have done so.
+  if ((why.code == Errc::corrupt || why.code == Errc::mismatch) && wanted(read.id)) {
+    lanes_.discard(read.lane, read.key);
+  }
+  {
+    const Change change(*this);
+    if (core_.failed(read.id, why.code, now()) && core_.first_failure() == read.id) {
+      load_error_ = error_of(why.code, why.native, why.context);
+    }
+  }
+  announce();
+}
+
+void SessionState::landed(const ReadTicket& read, MutableBytes bytes) noexcept {
+  const Result<Taken> taken =
+      guarded(Errc::io, "a chunk that was read", [&] { return take(read, bytes); });
+  if (!taken) failed(read, taken.error());
+  if (!taken || !taken->inserts) return release(read.id);
+  if (can_.insert_on_caller) {
+    announce();  // the driving thread has to insert it
+  } else {
+    lanes_.wake(*this);  // the link has room for another read; for compute nothing is new yet
+    finish_insert(read.id, insert(read.slice, taken->view));
+  }
+}
+
+bool SessionState::wait_layer(std::uint64_t step, std::uint32_t layer) {
+  std::unique_lock lock(mutex_);
+  ++in_gate_;
+  bool open = false;
+  for (;;) {
+    if (driver_.load() == std::this_thread::get_id() && !pending_.empty()) {
+      lock.unlock();
+      insert_pending();
+      lock.lock();
+    }
+    core_.expire(now());
+    publish();
+    const GateAnswer gate = core_.gate(step, layer);
+    open = gate == GateAnswer::open;
+    if (gate != GateAnswer::shut || closed_) break;
+    const std::uint64_t seen = core_.version();
+    lock.unlock();
+    lanes_.wake(*this);
+    lock.lock();
+    if (core_.version() == seen && !closed_) {
+      pause(lock, std::max(Time(1), std::min<Time>(core_.next_deadline() - now(), kGatePoll)));
+    }
+  }
+  open = open && !closed_;
+  if (--in_gate_ == 0 && closed_) changed_.notify_all();
+  return open;
+}
+
+Step SessionState::ask_for_step(std::uint32_t budget, bool may_gate, std::uint32_t down) {
+  for (;;) {
+    SessionCore::StepQuestion question;
+    {
+      const Change change(*this);
+      for (LaneId l = 0; l < lanes_.lane_count(); ++l) {
+        core_.set_lane_down(l, (down >> l & 1) != 0);
+      }
+      question = core_.begin_step(budget, may_gate, now());
+      seen_ = question.version;
+    }
+    if (question.answer) return *question.answer;
+    const auto answer = core_.ask(question);
+    const Change change(*this);
+    if (const auto step = core_.end_step(question, answer, now())) return *step;
+  }
+}
+
+void SessionState::publish() {
+  if (published_ == core_.version()) return;
+  published_ = core_.version();
+  if (core_.reads().empty() && !reads_published_) return;
+  reads_published_ = !core_.reads().empty();
+  wanted_reads_.publish(core_.reads());
+}
+
+void SessionState::pause(std::unique_lock<std::mutex>& lock, Time span) {
+  if (span > std::chrono::hours(1)) {
+    changed_.wait(lock);
+  } else {
+    changed_.wait_for(lock, span);
+  }
+}
+
+void SessionState::announce() noexcept {
+  changed_.notify_all();
+  lanes_.wake(*this);
+}
+
+ChunkIdentity SessionState::identity(std::uint32_t chunk) const {
+  const TokenRange range = lookup_.spec.object_range(chunk);
+  return {lookup_.keys[chunk], chunk == 0 ? root_ : lookup_.keys[chunk - 1],
+          fingerprint_,        tenant_,
+          range.begin,         Tokens(*tokens_).subspan(range.begin, range.size()),
+          lookup_.geometry};
+}
+
+Result<SessionState::Taken> SessionState::take(const ReadTicket& read, MutableBytes bytes) {
+  Taken taken;
+  const std::uint32_t chunk = read.slice.chunk;
+  const LayerRange layers = read.slice.layers;
+  std::shared_ptr<const ChunkTables> tables;
+  {
+    std::lock_guard lock(mutex_);
+    if (core_.find(read.id) == nullptr) return taken;
+    const auto known = parsed_.find(chunk);
+    if (layers.begin > 0 && known != parsed_.end()) tables = known->second;
+  }
+  const Result<KvView> view = verify_landed(bytes, layers, lookup_.stored[chunk].size,
+                                            identity(chunk), lanes_.landing_device(), tables);
+  if (!view) return why_not(read, bytes, view.error());
+  taken.view = *view;
+  const Change change(*this);
+  if (layers.end < lookup_.spec.n_layers) parsed_[chunk] = tables;
+  if (can_.insert_on_caller) pending_.reserve(pending_.size() + 1);
+  taken.inserts = core_.begin_insert(read.id, now());  // nothing from here on needs memory
+  if (can_.insert_on_caller && taken.inserts) {
+    pending_.push_back({read, taken.view});
+    pending_bytes_ += read.bytes;
+  }
+  return taken;
+}
+
+Status SessionState::insert(const Slice& slice, const KvView& view) noexcept {
+  const KvRuns& runs = lookup_.geometry.runs();
+  const std::uint32_t end = slice.layers.end;
+  for (std::uint32_t at = slice.layers.begin; at < end;) {
+    const std::uint32_t first = runs.layer_at(at++);
+    LayerRange layers{first, first + 1};
+    for (; at < end && runs.layer_at(at) == layers.end; ++at) ++layers.end;
+    const Status status = guarded(Errc::device, "insert", [&] {
+      return engine_.insert({slice.chunk, slice.tokens, layers}, view);
+    });
+    if (!status) return status;
+  }
+  return {};
+}
+
+void SessionState::finish_insert(std::uint64_t id, const Status& status) noexcept {
+  {
+    const Change change(*this);
+    core_.inserted(id, status.has_value(), now());
+    if (!status && core_.first_failure() == id) {
+      const Error& why = status.error();
+      load_error_ = error_of(why.code, why.native, why.context);
+    }
+  }
+  announce();
+}
+
+void SessionState::insert_pending() noexcept {
+  if (!can_.insert_on_caller) return;
+  for (;;) {
+    std::unique_lock lock(mutex_);
+    if (pending_.empty()) return;
+    const Pending next = pending_.front();
+    pending_.erase(pending_.begin());
+    pending_bytes_ -= next.read.bytes;
+    lock.unlock();
+    finish_insert(next.read.id, insert(next.read.slice, next.view));
+    release(next.read.id);
+  }
+}
+
+void SessionState::release(std::uint64_t read) noexcept {
+  if (can_.insert_on_caller) lanes_.give_back(*this, read);
+}
+
+Error SessionState::why_not(const ReadTicket& read, ConstBytes bytes, const Error& why) noexcept {
+  const bool damaged = why.code == Errc::corrupt || why.code == Errc::mismatch;
+  if (damaged && lanes_.stored_bytes_differ(read.key, read.offset, bytes)) {
+    return error_of(Errc::device, 0,
+                    "the bytes received of a chunk differ from the stored ones (transport error)");
+  }
+  return why;
+}
+
+}  // namespace cake::inline CAKE_ABI::detail

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// The inside of a session's run: a clock and locks around SessionCore, and the way from landed bytes
+// to verified KV. Shared with the lanes and with gates: a read may come back when the session is
+// long gone.
+//
+// Locks, in the order in which they are taken: `turn` (who may ask the scheduler), `mutex` (the
+// state), the lanes' mutex and that of `wanted_reads`. A lane's thread never waits for `turn`.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "cake/chunk/reader.hpp"
+#include "cake/detail/lane_client.hpp"
+#include "cake/detail/lookup.hpp"
+#include "cake/detail/session_core.hpp"
+#include "cake/detail/session_engine.hpp"
+#include "cake/detail/session_scheduler.hpp"
+#include "cake/detail/wanted_reads.hpp"
+#include "cake/engine.hpp"
+#include "cake/session_options.hpp"
+
+namespace cake::inline CAKE_ABI::detail {
+
+class SessionState final : public LaneClient, public GateSource {
+ public:
+  SessionState(SessionEngine& engine, LaneHost& lanes, AnyScheduler scheduler,
+               const SessionOptions& options)
+      : engine_(engine),
+        can_(engine.abilities),
+        lanes_(lanes),
+        options_(bounded(options)),
+        core_(std::move(scheduler), options) {}
+
+  // ---- the driving thread's side ----
+
+  /// Looks the prompt up. No lane is attached yet.
+  void begin(Tokens tokens, const ChunkOptions& chunks, const PrefillOptions& prompt);
+
+  Time now() const { return std::chrono::duration_cast<Time>(Clock::now() - start_); }
+  const std::shared_ptr<const std::vector<TokenId>>& tokens() const { return tokens_; }
+  const ModelFingerprint& fingerprint() const { return fingerprint_; }
+  /// The calling thread is the one that makes the inserts of an engine that wants that.
+  void drive() { driver_ = std::this_thread::get_id(); }
+
+  Step next(std::uint32_t budget, bool may_gate);
+  void done(const Step& step, std::uint32_t tokens, const Status& status);
+  void wait(Time until);
+  void cancel() noexcept;
+
+  /// Ends the run: drops reads, waits for inserts in progress and for whoever is in a gate or asks
+  /// the scheduler.
+  void close() noexcept;
+
+  // After close():
+
+  PrefillReport report();
+  void teach();
+
+  // ---- the lanes' side ----
+
+  std::uint64_t largest_read() const noexcept override { return largest_read_; }
+
+  std::optional<ReadTicket> next_read(LaneId lane, std::uint64_t max_bytes,
+                                      bool& short_of_room) override;
+  bool wanted(std::uint64_t read) noexcept override { return wanted_reads_.contains(read, now()); }
+
+  void returned(const ReadTicket& read) noexcept override;
+  void failed(const ReadTicket& read, const Error& why) noexcept override;
+  bool keeps_bytes() const noexcept override { return can_.insert_on_caller; }
+
+  void landed(const ReadTicket& read, MutableBytes bytes) noexcept override;
+
+  // ---- the engine's side ----
+
+  /// An engine whose context belongs to the driving thread may wait here on another one: then the
+  /// inserts are left to the driving thread's next() and wait().
+  bool wait_layer(std::uint64_t step, std::uint32_t layer) override;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static constexpr Time kWakePause = std::chrono::microseconds(100);
+  static constexpr Time kStepPoll = std::chrono::milliseconds(20);
+  static constexpr int kTurnTries = 100;
+  static constexpr int kAskAgain = 8;  // when things change faster than the scheduler answers
+  static constexpr Time kGatePoll = std::chrono::milliseconds(50);
+
+  /// The right to ask the scheduler. A lane's thread that found it taken is woken at its end.
+  class Turn {
+   public:
+    explicit Turn(SessionState& session)
+        : session_(session), lock_(session.turn_, std::defer_lock) {
+      if (!try_for_a_while()) lock_.lock();
+    }
+    Turn(SessionState& session, std::try_to_lock_t)
+        : session_(session), lock_(session.turn_, std::defer_lock) {
+      if (try_for_a_while()) return;
+      session_.lane_missed_turn_ = true;
+      (void)lock_.try_lock();  // it may have ended before it could see that
+    }
+    ~Turn() {
+      if (!lock_.owns_lock()) return;
+      lock_.unlock();
+      if (session_.lane_missed_turn_.exchange(false)) session_.lanes_.wake(session_);
+    }
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+    bool taken() const { return lock_.owns_lock(); }
+
+   private:
+    /// A few microseconds: most answers take less than a thread takes to fall asleep and wake.
+    bool try_for_a_while() {
+      for (int i = 0; i < kTurnTries; ++i) {
+        if (lock_.try_lock()) return true;
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#elif defined(__aarch64__)
+        asm volatile("yield");
+#endif
+      }
+      return false;
+    }
+
+    SessionState& session_;
+    std::unique_lock<std::mutex> lock_;
+  };
+
+  /// The state may change while one of these lives.
+  class Change {
+   public:
+    explicit Change(SessionState& session) : session_(session), lock_(session.mutex_) {}
+    ~Change() { session_.publish(); }
+    Change(const Change&) = delete;
+    Change& operator=(const Change&) = delete;
+
+   private:
+    SessionState& session_;
+    std::lock_guard<std::mutex> lock_;
+  };
+
+  struct Taken {
+    KvView view;
+    bool inserts = false;  // false: the claim was lost meanwhile
+  };
+  /// Waits for the driving thread to insert it.
+  struct Pending {
+    ReadTicket read;
+    KvView view;
+  };
+
+  /// Without the lock while the scheduler thinks: reads land meanwhile.
+  Step ask_for_step(std::uint32_t budget, bool may_gate, std::uint32_t down);
+  void publish();
+  void pause(std::unique_lock<std::mutex>& lock, Time span);
+  void announce() noexcept;
+  ChunkIdentity identity(std::uint32_t chunk) const;
+
+  /// Verifies what a read brought. It is then to be inserted, by the lane or by the driving thread.
+  Result<Taken> take(const ReadTicket& read, MutableBytes bytes);
+
+  /// What to report of bytes that failed verification with `why`. Bytes that the store reads
+  /// differently on another path are a fault of the path; the object is whole.
+  Error why_not(const ReadTicket& read, ConstBytes bytes, const Error& why) noexcept;
+  /// One call for each run of the model's layers; the slice counts positions.
+  Status insert(const Slice& slice, const KvView& view) noexcept;
+  void finish_insert(std::uint64_t id, const Status& status) noexcept;
+
+  /// Runs the inserts that wait for the driving thread.
+  void insert_pending() noexcept;
+
+  /// The lane's buffer is not needed any more.
+  void release(std::uint64_t read) noexcept;
+
+  SessionEngine& engine_;  // not after close()
+  const EngineAbilities can_;
+  LaneHost& lanes_;
+  const SessionOptions options_;
+  const Clock::time_point start_ = Clock::now();
+  std::shared_ptr<const std::vector<TokenId>> tokens_;  // of the prompt
+  ModelFingerprint fingerprint_;
+  std::array<std::byte, 16> tenant_{};
+  ChunkKey root_;
+  PrefillLookup lookup_;
+  std::uint64_t largest_read_ = 0;  // bytes
+  Time planning_{0};
+  std::uint64_t seen_ = 0;  // version, by next()
+  Time woken_{0};           // the lanes, by done()
+  std::atomic<std::thread::id> driver_{std::this_thread::get_id()};
+  std::mutex turn_;
+  std::atomic<bool> lane_missed_turn_{false};
+  WantedReads wanted_reads_;
+  std::mutex mutex_;  // guards all below
+  std::condition_variable changed_;
+  SessionCore core_;
+  std::uint64_t published_ = 0;   // version
+  bool reads_published_ = false;  // some
+  std::unordered_map<std::uint32_t, std::shared_ptr<const ChunkTables>>
+      parsed_;                    // of chunks that come in slices
+  std::vector<Pending> pending_;  // oldest first
+  std::uint64_t pending_bytes_ = 0;
+  std::uint32_t in_gate_ = 0;  // threads
+  bool closed_ = false;
+  Status error_;       // of compute
+  Status load_error_;  // the first one
+};
+
+}  // namespace cake::inline CAKE_ABI::detail
