@@ -364,7 +364,7 @@ void SessionState::release(std::uint64_t read) noexcept {
   if (can_.insert_on_caller) lanes_.give_back(*this, read);
 }
 
-Error SessionState::why_not(const ReadTicket& read, ConstBytes bytes, const Error& why) noexcept {
+Error SessionState::why_not(const ReadTicket& read, ConstBytes bytes, const Error& why) {
   const bool damaged = why.code == Errc::corrupt || why.code == Errc::mismatch;
   if (damaged && lanes_.stored_bytes_differ(read.key, read.offset, bytes)) {
     return error_of(Errc::device, 0,

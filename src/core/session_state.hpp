@@ -173,7 +173,7 @@ class SessionState final : public LaneClient, public GateSource {
 
   /// What to report of bytes that failed verification with `why`. Bytes that the store reads
   /// differently on another path are a fault of the path; the object is whole.
-  Error why_not(const ReadTicket& read, ConstBytes bytes, const Error& why) noexcept;
+  Error why_not(const ReadTicket& read, ConstBytes bytes, const Error& why);
   /// One call for each run of the model's layers; the slice counts positions.
   Status insert(const Slice& slice, const KvView& view) noexcept;
   void finish_insert(std::uint64_t id, const Status& status) noexcept;
