@@ -15,6 +15,7 @@
 #include "cake/report.hpp"
 #include "cake/result.hpp"
 #include "cake/save.hpp"
+#include "cake/saver.hpp"
 #include "cake/scheduler.hpp"
 #include "cake/scheduler/baselines.hpp"
 #include "cake/scheduler/meet_in_the_middle.hpp"

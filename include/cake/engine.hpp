@@ -255,8 +255,8 @@ struct EngineAbilities {
 /// Needs:   memory for the slice's tokens is allocated; nobody else writes that slice meanwhile
 /// Thread:  insert runs on a lane thread, beside prefill of other chunks and beside other inserts,
 ///          or on the one that drives the session (insert_on_caller); extract on the caller of
-///          save(), or on the thread of a SaveTicket beside all else that concerns other tokens
-///          (never so with insert_on_caller)
+///          save(), or on a thread of a Saver, one slice of each save at a time, beside all else
+///          that concerns other tokens (never so with insert_on_caller)
 template <class M>
 concept KvMemory = requires(M& m, const Slice& slice, const KvView& in, const MutableKvView& out) {
   { m.layout() } -> std::convertible_to<KvLayout>;

@@ -36,6 +36,7 @@ struct SaveReport {
   std::uint32_t written = 0;  // chunks that the store holds now, and did not before
   std::uint32_t present = 0;  // were stored already
   std::uint32_t failed = 0;   // chunks that are not stored: status says why the first one is not
+  std::uint32_t dropped = 0;  // chunks that a saver gave up because too many waited; not in failed
   std::uint32_t partial = 0;  // of those written: without windows or states that the engine has not
   std::uint64_t bytes = 0;    // of the chunks written
 };
@@ -78,10 +79,23 @@ template <KvMemory M, StorageBackend S>
 SaveTicket save(M& memory, IoLanes<S>& lanes, Tokens tokens, ChunkOptions chunks = {},
                 std::stop_token stop = {});
 
-/// A save that runs beside other work. Its destructor waits for it.
+/// How far a save is. Units: chunks, bytes. total is 0 until the store was asked what it holds.
+struct SaveProgress {
+  std::uint32_t total = 0;      // that are to be stored
+  std::uint32_t extracted = 0;  // of them
+  std::uint32_t written = 0;    // of them
+  std::uint64_t bytes = 0;      // of those written
+};
+
+namespace detail {
+class SaveJob;
+class SaverCore;
+}  // namespace detail
+
+/// A save that runs beside other work, as a Saver makes it. Its destructor waits for it.
 ///
-/// Needs:   engine, lanes and store outlive it. Until it is ready the engine keeps the KV of the
-///          tokens as it is: later tokens may be computed, the next prompt of this sequence not
+/// Needs:   the engine outlives it. Until all is extracted the engine keeps the KV of the tokens as
+///          it is: later tokens may be computed, the next prompt of this sequence not
 /// Thread:  Requires external synchronization, but for request_stop(). In a child process after
 ///          fork() wait() says unsupported
 class CAKE_API SaveTicket {
@@ -90,28 +104,33 @@ class CAKE_API SaveTicket {
   SaveTicket& operator=(SaveTicket&&) noexcept;
   ~SaveTicket();
 
+  /// All is saved, or is not going to be.
   bool ready() const;
-  /// Blocks until all is saved, or is not going to be. May be called again.
+  /// Blocks until it is. May be called again.
   const SaveReport& wait();
-  /// The chunk in progress is finished, the others count as failed, and the status is canceled.
+  /// Blocks until the engine's KV is not needed any more.
+  void wait_extracted();
+  SaveProgress progress() const;
+  /// What was extracted is written, the other chunks count as failed, and the status is canceled.
   void request_stop();
 
  private:
-  template <KvMemory M, StorageBackend S>
-  friend SaveTicket save(M&, IoLanes<S>&, Tokens, ChunkOptions, std::stop_token);
+  friend class detail::SaverCore;
+  explicit SaveTicket(std::shared_ptr<detail::SaveJob> job);
 
-  /// Saves on a thread of its own; on the calling one if the engine wants that, or if there is no
-  /// thread.
-  SaveTicket(std::unique_ptr<detail::SessionEngine> engine, detail::IoLanesCore& lanes,
-             Tokens tokens, ChunkOptions chunks, std::stop_token stop);
-
-  struct State;
-  std::unique_ptr<State> state_;
+  std::shared_ptr<detail::SaveJob> job_;
 };
 
-/// As save() above, beside the next work: digests and writes are made on a thread of the ticket, and
-/// so is extract. An engine that declares insert_on_caller is asked on the calling thread, and all is
-/// saved when the call returns. `tokens` are copied.
+namespace detail {
+/// By the saver of the lanes, which is made with the first save.
+CAKE_API SaveTicket save_beside(std::unique_ptr<SessionEngine> engine, IoLanesCore& lanes,
+                                Tokens tokens, ChunkOptions chunks, std::stop_token stop);
+}  // namespace detail
+
+/// As save() above, beside the next work, by a Saver of the lanes with default options: extract,
+/// digests and writes are made on its threads, the last chunks first. An engine that declares
+/// insert_on_caller is asked on the calling thread, and all is extracted when the call returns.
+/// `tokens` are copied.
 ///
 ///     cake::SaveTicket saved = cake::save(engine, lanes, prompt, chunks);
 ///     ...                                                        // decode, say
@@ -120,11 +139,12 @@ class CAKE_API SaveTicket {
 /// Errors:  in the report: as save() above, and out_of_memory when no load could ever bring a chunk
 ///          back through the lanes' staging memory. None is thrown but std::bad_alloc, when there is
 ///          no memory for the ticket
+/// Thread:  Safe for concurrent use
 template <KvMemory M, StorageBackend S>
 SaveTicket save(M& memory, IoLanes<S>& lanes, Tokens tokens, ChunkOptions chunks,
                 std::stop_token stop) {
-  return SaveTicket(std::make_unique<detail::SessionEngineOf<M>>(memory), lanes.core(), tokens,
-                    std::move(chunks), std::move(stop));
+  return detail::save_beside(std::make_unique<detail::SessionEngineOf<M>>(memory), lanes.core(),
+                             tokens, std::move(chunks), std::move(stop));
 }
 
 }  // namespace cake::inline CAKE_ABI

@@ -39,8 +39,8 @@ void write_tables(std::byte* object, const ChunkGeometry& geometry, std::uint32_
 
 }  // namespace
 
-ChunkWriter::ChunkWriter(const KvLayout& layout, std::uint32_t chunk_tokens)
-    : geometry_(layout, chunk_tokens), object_(geometry_.object_bytes()) {
+ChunkWriter::ChunkWriter(const KvLayout& layout, std::uint32_t chunk_tokens, StagingMemory* memory)
+    : geometry_(layout, chunk_tokens), object_(geometry_.object_bytes(), memory) {
   std::memset(object_.data(), 0, object_.size());
 }
 

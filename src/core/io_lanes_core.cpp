@@ -25,10 +25,12 @@
 #include "cake/detail/lane_storage.hpp"
 #include "cake/detail/parked_read.hpp"
 #include "cake/detail/process.hpp"
+#include "cake/detail/saver_core.hpp"
 #include "cake/detail/staging_pool.hpp"
 #include "cake/detail/tier_lookup.hpp"
 #include "cake/engine.hpp"
 #include "cake/io_lanes.hpp"
+#include "cake/saver.hpp"
 #include "cake/staging.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
@@ -152,6 +154,11 @@ struct IoLanesCore::Inside final : LaneHost {
   std::uint64_t staging_budget() const noexcept override { return pool.budget(); }
   DeviceStaging* landing_device() const noexcept override { return device; }
   Status usable() const override { return made_here.check("an IoLanes"); }
+  bool reading() const noexcept override {
+    return std::any_of(lanes.begin(), lanes.end(), [](const Lane& lane) {
+      return lane.busy.load(std::memory_order_relaxed) != 0;
+    });
+  }
 
   std::vector<LinkEstimate> rates() const override { return options.calibration->tiers(); }
   Calibration& calibration() noexcept override { return *options.calibration; }
@@ -602,6 +609,8 @@ struct IoLanesCore::Inside final : LaneHost {
   bool stop = false;
   std::vector<std::thread> threads;
   TierLookup lookups;  // ends first
+  std::mutex saver_made;
+  std::optional<SaverCore> saver;
 };
 
 IoLanesCore::IoLanesCore(std::unique_ptr<LaneStorage> storage, const LaneOptions& options)
@@ -610,6 +619,7 @@ IoLanesCore::~IoLanesCore() {
   if (inside_->made_here.in_child()) {
     abandon(std::move(inside_));
   } else {
+    inside_->saver.reset();  // its writes end first
     inside_->end();
   }
 }
@@ -633,5 +643,10 @@ std::size_t IoLanesCore::quarantined() const {
 }
 LaneHost& IoLanesCore::host() const { return *inside_; }
 LaneStorage& IoLanesCore::storage() const { return *inside_->storage; }
+SaverCore& IoLanesCore::saver() {
+  const std::lock_guard lock(inside_->saver_made);
+  if (!inside_->saver) inside_->saver.emplace(nullptr, this, SaverOptions());
+  return *inside_->saver;
+}
 
 }  // namespace cake::inline CAKE_ABI::detail

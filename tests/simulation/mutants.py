@@ -520,4 +520,28 @@ MUTANTS = [
     ("a calibration of another storage is taken", [
         ("  if (tiers_.size() == n) return {};\n", "  if (tiers_.size() + n != 0) return {};\n")],
      "calibration_test.cpp", "a calibration of another storage is refused by name"),
+    ("a saver takes as much memory as it likes", [
+        ("    return used_ == kept_bytes_ || used_ - kept_bytes_ + bytes <= limit_;\n",
+         "    return bytes != 0;\n")],
+     "saver_test.cpp", "a saver takes no more memory than it may, however slow the store is"),
+    ("a saver drops the chunks that save the most", [
+        ("      ++lowest->first;\n",
+         "      --lowest->last;\n")],
+     "saver_test.cpp", "above its backlog a saver drops the chunks that lie lowest in their prompts"),
+    ("KV counts as extracted while a chunk still is being", [
+        ("    job->extracting = false;\n    ++job->taken;\n",
+         "    job->extracting = false;\n    ++job->taken;\n    job->note_extracted();\n")],
+     "saver_test.cpp", "an engine's KV is not needed any more when all is extracted, though nothing is written"),
+    ("writes do not wait for reads", [
+        ("  while (lanes->reading() && std::chrono",
+         "  while (!lanes->reading() && std::chrono")],
+     "saver_test.cpp", "writes of a saver wait for reads of the lanes, as long as they are allowed to"),
+    ("a saver asks a store that refuses everything for ever", [
+        ("    const bool given_up = job->tally.given_up();\n    ++writing;\n",
+         "    const bool given_up = false;\n    ++writing;\n"),
+        ("    return job.stop_requested() || job.tally.given_up() || memory",
+         "    return job.stop_requested() || memory"),
+        ("    if (job->stop_requested() || job->tally.given_up()) {\n",
+         "    if (job->stop_requested()) {\n")],
+     "saver_test.cpp", "a saver gives up a store that takes nothing, and goes on with the next save"),
 ]

@@ -25,7 +25,8 @@ namespace cake::inline CAKE_ABI {
 ///          std::bad_alloc
 class CAKE_API ChunkWriter {
  public:
-  ChunkWriter(const KvLayout& layout, std::uint32_t chunk_tokens);
+  /// The object lies in `memory`, which outlives the writer; null: in plain host memory.
+  ChunkWriter(const KvLayout& layout, std::uint32_t chunk_tokens, StagingMemory* memory = nullptr);
 
   const ChunkGeometry& geometry() const { return geometry_; }
   /// Where the KV of all layers goes. Stays the same from chunk to chunk.

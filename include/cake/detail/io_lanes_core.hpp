@@ -23,6 +23,7 @@ struct LaneOptions;
 namespace detail {
 
 class LaneHost;
+class SaverCore;
 
 /// As IoLanes says.
 class CAKE_API IoLanesCore {
@@ -43,6 +44,8 @@ class CAKE_API IoLanesCore {
   std::size_t quarantined() const;
   LaneHost& host() const;
   LaneStorage& storage() const;
+  /// With default options; made by the first call. In a child process one without threads.
+  SaverCore& saver();
 
  private:
   struct Inside;

@@ -59,6 +59,8 @@ class LaneHost {
   /// Where landed bytes lie; null: on the host.
   virtual DeviceStaging* landing_device() const noexcept = 0;
   virtual Status usable() const = 0;
+  /// Some lane reads for somebody.
+  virtual bool reading() const noexcept = 0;
   virtual std::vector<LinkEstimate> rates() const = 0;
   /// What a session has measured goes there, and the next one starts from it.
   virtual Calibration& calibration() noexcept = 0;
