@@ -2,6 +2,7 @@
 // Copyright 2026 the cake authors
 //
 // Several tiers behind one prompt: what is wrong with one leaves the others.
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
@@ -29,7 +30,7 @@ struct HangingStorage {
   std::mutex mutex;
   std::condition_variable freed;
   bool hangs = false;
-  int lookups = 0;
+  std::atomic<int> lookups = 0;
   void let_go() {
     std::lock_guard lock(mutex);
     hangs = false;
