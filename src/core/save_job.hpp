@@ -67,16 +67,21 @@ class SaveJob {
         usable = fits_staging(engine_->layout(), options_.chunk_tokens,
                               engine_->abilities.whole_chunks, lanes->staging_budget());
       }
-      if (!usable) {
-        report = save_refused(usable.error(), tokens_, options_);
-        return usable;
-      }
+      if (!usable) return usable;
     }
     auto status = work.prepare(report);
     if (!status || work.chunks().empty()) return status;
     tally.reserve(work.chunks().size());
     object_bytes = ChunkGeometry(work.layout(), options_.chunk_tokens).object_bytes();
     return {};
+  }
+
+  void nothing_saved(const Error& why) noexcept {
+    tally.note(why);
+    report.present = 0;
+    if (options_.chunk_tokens != 0) {
+      report.failed = static_cast<std::uint32_t>(tokens_.size() / options_.chunk_tokens);
+    }
   }
 
   // Progress, for the ticket.

@@ -25,8 +25,14 @@ Error lost_chunks(std::size_t written, std::uint32_t there) {
 
 Status SaveWork::prepare(SaveReport& report) {
   auto status = guarded(Errc::io, "save", [&] { return prepare_keys(); });
-  if (!status || keys_.empty()) return status;
-  return guarded(Errc::io, "save", [&] { return ask_store(report); });
+  if (status && !keys_.empty()) {
+    status = guarded(Errc::io, "save", [&] { return ask_store(report); });
+  }
+  if (!status && chunks_.chunk_tokens != 0) {
+    report.present = 0;
+    report.failed = static_cast<std::uint32_t>(tokens_.size() / chunks_.chunk_tokens);
+  }
+  return status;
 }
 
 Status SaveWork::prepare_keys() {
@@ -43,10 +49,7 @@ Status SaveWork::prepare_keys() {
 
 Status SaveWork::ask_store(SaveReport& report) {
   const auto stored = guarded(Errc::io, "save: lookup", [&] { return storage_.lookup_all(keys_); });
-  if (!stored) {
-    report.failed = static_cast<std::uint32_t>(keys_.size());
-    return stored.error();
-  }
+  if (!stored) return stored.error();
   const ChunkGeometry geometry(layout_, chunks_.chunk_tokens);
   for (std::uint32_t c = 0; c < keys_.size(); ++c) {
     const StoredChunk there = c < stored->size() ? (*stored)[c] : StoredChunk{};

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cake/chunk/writer.hpp"
+#include "cake/detail/guarded.hpp"
 #include "cake/detail/lane_storage.hpp"
 #include "cake/detail/session_engine.hpp"
 #include "cake/identity.hpp"
@@ -34,8 +35,7 @@ class SaveWork {
   SaveWork(SessionEngine& engine, LaneStorage& storage, Tokens tokens, const ChunkOptions& chunks)
       : engine_(engine), storage_(storage), tokens_(tokens), chunks_(chunks) {}
 
-  /// Asks the store. Counts in the report what is there, and, when the store does not answer, what
-  /// is lost.
+  /// Asks the store. Counts in the report what is there; where that fails, all as lost.
   ///
   /// Errors:  those of engine and store, however they are told
   Status prepare(SaveReport& report);
@@ -85,8 +85,9 @@ class SaveTally {
 
   explicit SaveTally(SaveReport& report) : report_(report) {}
 
-  void note(const Error& error) {
-    if (report_.status) report_.status = error;
+  /// With as much of its text as there is memory for.
+  void note(const Error& error) noexcept {
+    if (report_.status) report_.status = error_of(error.code, error.native, error.context);
   }
   void lost(std::uint32_t chunks) { report_.failed += chunks; }
   /// What extract() gave. Whether it is to be written.

@@ -102,7 +102,7 @@ struct SaverCore::Inside {
     lock.unlock();
     const Status prepared = guarded(Errc::device, "save", [&] { return job->prepare(host); });
     lock.lock();
-    if (!prepared) job->tally.note(prepared.error());
+    if (!prepared) job->nothing_saved(prepared.error());
     job->phase = SaveJob::Phase::open;
     job->last = prepared ? job->work.chunks().size() : 0;
     job->total = static_cast<std::uint32_t>(job->last);
@@ -208,7 +208,8 @@ struct SaverCore::Inside {
     Result<std::uint64_t> bytes = error_of(Errc::io, 0, "save: the store was given up");
     if (!given_up) {
       let_reads_go_first(host, options.wait_for_reads);
-      bytes = job->work.write(*object.front().writer, what, got);
+      bytes = guarded(Errc::io, "save: write",
+                      [&] { return job->work.write(*object.front().writer, what, got); });
     }
     lock.lock();
     --writing;
@@ -232,9 +233,9 @@ struct SaverCore::Inside {
   bool check(Job job, Lock& lock) noexcept {
     job->phase = SaveJob::Phase::checking;
     lock.unlock();
-    if (const Status readable = job->work.check(job->tally.all(), job->report); !readable) {
-      job->tally.note(readable.error());
-    }
+    const Status readable =
+        guarded(Errc::io, "save", [&] { return job->work.check(job->tally.all(), job->report); });
+    if (!readable) job->tally.note(readable.error());
     lock.lock();
     std::erase(jobs, job);
     job->note_done();

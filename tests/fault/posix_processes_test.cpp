@@ -6,8 +6,12 @@
 #include <random>
 #include <thread>
 
+#include "cake/loader.hpp"
+#include "cake/saver.hpp"
+#include "cake/scheduler/baselines.hpp"
 #include "catch.hpp"
 #include "tests/storage/posix_helpers.hpp"
+#include "toy_engine.hpp"
 
 namespace {
 
@@ -87,6 +91,47 @@ TEST_CASE("after kill -9 in the middle of saving, 200 times, only whole chunks a
   INFO("whole chunks found: " << saved_in_all << ", runs cut short: " << cut_short
                               << ", leftovers: " << leftovers);
   CHECK(saved_in_all > 0);
+  CHECK(cut_short > 0);
+}
+
+TEST_CASE("after kill -9 while a saver works, 200 times, only whole chunks are served") {
+  constexpr std::uint32_t kTokens = 40 * 32;
+  const auto prompt = testing::toy_prompt(kTokens);
+  testing::ToyEngine right(kTokens);
+  REQUIRE(right.prefill(prompt, {0, kTokens}));
+  std::mt19937 random(20261129);
+  std::size_t stored = 0, cut_short = 0;
+  for (int round = 0; round < 200; ++round) {
+    const Directory directory;
+    int pipe[2];
+    REQUIRE(::pipe(pipe) == 0);
+    const pid_t child = sample::start_child([&] {
+      PosixStorage store({.directory = directory.path(), .threads = 1});
+      Saver saver(store, {.threads = 3, .memory_bytes = 1});
+      if (::write(pipe[1], "x", 1) != 1) return;
+      for (int again = 0; again < 1000; ++again) {
+        saver.save(right, prompt, {.chunk_tokens = 32, .salt = again == 0 ? "" : "more"}).wait();
+      }
+    });
+    char byte = 0;
+    REQUIRE(::read(pipe[0], &byte, 1) == 1);
+    std::this_thread::sleep_for(std::chrono::microseconds(random() % 12000));
+    ::kill(child, SIGKILL);
+    REQUIRE(sample::join_child(child) == 128 + SIGKILL);
+    ::close(pipe[0]);
+    ::close(pipe[1]);
+    PosixStorage store({.directory = directory.path(), .threads = 1});
+    testing::ToyEngine fresh(kTokens);
+    Loader loader(fresh, store, {.chunks = {.chunk_tokens = 32}}, LoadOnlyScheduler());
+    const PrefillReport report = loader.prefill(prompt);
+    REQUIRE(report.status);
+    REQUIRE(report.failed_loads == 0);
+    REQUIRE(fresh.kv() == right.kv());
+    stored += report.tokens_loaded / 32;
+    cut_short += report.tokens_loaded < kTokens;
+  }
+  INFO("chunks found: " << stored << ", runs cut short: " << cut_short);
+  CHECK(stored > 0);
   CHECK(cut_short > 0);
 }
 
