@@ -7,6 +7,7 @@
 #include <concepts>
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "cake/chunk/reader.hpp"
 #include "cake/detail/guarded.hpp"
@@ -16,14 +17,16 @@
 
 namespace cake::inline CAKE_ABI::detail {
 
-/// Parses the tables if they are not known, and checks every byte of the slice.
+/// Parses the tables if they are not known, and checks every byte of the slice, unless the store has
+/// done so: `seal` as of BorrowedBytes.
 ///
 /// Needs:   `bytes` lies in `device`, or on the host when that is null
 /// Errors:  as parse_chunk() and verify_slice(); device; out_of_memory
 CAKE_API Result<KvView> verify_landed(ConstBytes bytes, LayerRange layers,
                                       std::uint64_t object_size, const ChunkIdentity& expected,
                                       DeviceStaging* device,
-                                      std::shared_ptr<const ChunkTables>& tables);
+                                      std::shared_ptr<const ChunkTables>& tables,
+                                      std::optional<std::uint32_t> seal = std::nullopt);
 
 /// What to report of bytes that failed verify_landed() with `why`. Bytes that the store reads
 /// differently on another path (`stored_bytes_differ`) are a fault of the path; the object is whole.

@@ -256,9 +256,9 @@ class SessionState final : public LaneClient, public GateSource {
     return engine_traits<M>::abilities.insert_on_caller;
   }
 
-  void landed(const ReadTicket& read, MutableBytes bytes) noexcept override {
+  void landed(const ReadTicket& read, const Landed& landed) noexcept override {
     const Result<Taken> taken =
-        guarded(Errc::io, "a chunk that was read", [&] { return take(read, bytes); });
+        guarded(Errc::io, "a chunk that was read", [&] { return take(read, landed); });
     if (!taken) failed(read, taken.error());
     if (!taken || !taken->inserts) return release(read.id);
     if constexpr (engine_traits<M>::abilities.insert_on_caller) {
@@ -421,7 +421,7 @@ class SessionState final : public LaneClient, public GateSource {
   }
 
   /// Verifies what a read brought. It is then to be inserted, by the lane or by the driving thread.
-  Result<Taken> take(const ReadTicket& read, MutableBytes bytes) {
+  Result<Taken> take(const ReadTicket& read, const Landed& landed) {
     Taken taken;
     const std::uint32_t chunk = read.slice.chunk;
     const LayerRange layers = read.slice.layers;
@@ -432,15 +432,18 @@ class SessionState final : public LaneClient, public GateSource {
       const auto known = parsed_.find(chunk);
       if (layers.begin > 0 && known != parsed_.end()) tables = known->second;
     }
-    const Result<KvView> view = verify_landed(bytes, layers, lookup_.stored[chunk].size,
-                                              identity(chunk), lanes_.landing_device(), tables);
-    if (!view) return classify_failure(storage_, read.key, read.offset, bytes, view.error());
+    const Result<KvView> view =
+        verify_landed(landed.bytes, layers, lookup_.stored[chunk].size, identity(chunk),
+                      lanes_.landing_device(), tables, landed.seal);
+    if (!view) return classify_failure(storage_, read.key, read.offset, landed.bytes, view.error());
     taken.view = *view;
     const Change change(*this);
     if (layers.end < lookup_.spec.n_layers) parsed_[chunk] = tables;
     if constexpr (engine_traits<M>::abilities.insert_on_caller)
       pending_.reserve(pending_.size() + 1);
-    taken.inserts = core_.begin_insert(read.id, now());  // nothing from here on needs memory
+    constexpr bool at_once = !engine_traits<M>::abilities.insert_on_caller;
+    // Nothing from here on needs memory.
+    taken.inserts = core_.begin_insert(read.id, now(), landed.lent && at_once);
     if constexpr (engine_traits<M>::abilities.insert_on_caller) {
       if (taken.inserts) {
         pending_.push_back({read, taken.view});
