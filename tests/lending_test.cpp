@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -337,6 +337,40 @@ TEST_CASE("what is being inserted is neither evicted nor erased meanwhile") {
   eventually([&] { return stored.store.stats().in_use == 0; });
 }
 
+TEST_CASE("bytes that the driving thread is still to insert stay lent") {
+  Stored stored;
+  IoLanes lanes(stored.store, {.threads = 2});
+  using OnCaller = testing::ToyEngineT<true>;
+  OnCaller engine(kTokens);
+  engine.clear();
+  PrefillSession<OnCaller, HostStorage, LoadOnlyScheduler> session(
+      engine, lanes, {.chunk_tokens = kChunk}, {}, kPatient);
+  session.begin(stored.prompt);
+  eventually([&] { return stored.store.stats().loans >= 2; });
+  for (const ChunkKey& key : stored.keys) REQUIRE(stored.store.erase(key));
+  // Over all of the memory that is free now.
+  const AlignedBuffer other(1 << 20);
+  std::memset(other.data(), 0x5a, other.size());
+  for (std::uint8_t i = 0; i < 32; ++i) {
+    ChunkKey key;
+    key.bytes.fill(std::byte{i});
+    (void)stored.store.write(key, other.bytes());
+  }
+  for (Step step; (step = session.next(256)).kind != Step::Kind::finished;) {
+    if (step.kind == Step::Kind::wait) {
+      session.wait(step.until);
+    } else {
+      session.done(step, step.tokens.size(),
+                   engine.prefill(stored.prompt, step.tokens, session.gate(step)));
+    }
+  }
+  const PrefillReport report = session.finish();
+  CHECK(report.status);
+  CHECK(report.tokens_loaded >= kChunk);
+  CHECK(engine.kv() == stored.expected);
+  eventually([&] { return stored.store.stats().in_use == 0; });
+}
+
 namespace {
 
 /// Memory of a device whose addresses are those of the host.
@@ -402,7 +436,7 @@ TEST_CASE("lanes that land in device memory read instead of borrowing") {
   CHECK(storage.stats().loans == kChunks);
 }
 
-TEST_CASE("a lane that lends leaves all staging memory to a lane that reads") {
+TEST_CASE("a lane that reads has all staging memory beside one that lends") {
   Stored stored;
   MemoryStorage disk;
   for (std::uint32_t c = 0; c < kChunks; c += 2) {
@@ -411,10 +445,24 @@ TEST_CASE("a lane that lends leaves all staging memory to a lane that reads") {
     REQUIRE(disk.write(stored.keys[c], object.bytes()));
     REQUIRE(stored.store.erase(stored.keys[c]));
   }
-  TieredStorage both(stored.store, disk);
+  FaultyStorage held(disk);
+  held.on_every_read({.kind = fault::Kind::hang});
+  TieredStorage both(stored.store, held);
   ExactStaging staging(2 * stored.object_bytes);
   IoLanes lanes(both,
                 {.threads = 4, .staging_bytes = 2 * stored.object_bytes, .staging = &staging});
+  std::atomic<bool> two{false};
+  std::jthread releaser([&] {
+    for (int i = 0; i < 5'000 && !two; ++i) {
+      two = held.counts().hung == 2;
+      std::this_thread::sleep_for(1ms);
+    }
+    held.heal();
+    held.release();
+  });
+  CHECK(run(stored, lanes, LoadOnlyScheduler()).tokens_loaded == kChunk * kChunks);
+  releaser.join();
+  CHECK(two);
   for (int i = 0; i < 5; ++i) {
     CHECK(run(stored, lanes, LoadOnlyScheduler()).tokens_loaded == kChunk * kChunks);
     CHECK(run(stored, lanes, LayerByLayer()).tokens_loaded == kChunk * kChunks);
