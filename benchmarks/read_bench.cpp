@@ -1,28 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// The read path, whole and verified, beside what the medium gives to plain reads in the same run:
-// PosixStorage into pinned memory from a disk and from memory, GdsStorage into device memory.
+// The read path, whole and verified, beside what the medium gives to plain reads or plain copies in
+// the same run: HostStorage into pages, PosixStorage into staging memory from a disk and from memory,
+// GdsStorage into device memory.
+//
+//     read_bench [FOLDER-ON-A-DISK FOLDER-IN-MEMORY]     without folders HostStorage alone
+//
+// Host memory is page-locked and pages lie on the device where there is a GPU; else all is plain
+// memory. Each folder takes about 2.2 GB, and is removed at the end.
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <memory>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "cake/cuda/device_arena.hpp"
-#include "cake/cuda/pinned_staging.hpp"
-#include "cake/cuda/runtime.hpp"
 #include "cake/loader.hpp"
 #include "cake/scheduler/baselines.hpp"
 #include "cake/staging.hpp"
-#include "cake/storage/gds.hpp"
+#include "cake/storage/host.hpp"
 #include "cake/storage/posix.hpp"
+#ifdef CAKE_BENCH_CUDA
+#include "read_bench_gpu.hpp"
+#endif
 
 namespace {
 
@@ -31,11 +40,20 @@ using namespace cake;
 constexpr std::uint32_t kChunk = 256;
 constexpr std::uint32_t kChunks = 64;  // of 32 MiB
 
+/// Page-locked memory; null without a GPU.
+std::unique_ptr<StagingMemory> pinned(std::size_t keep_bytes) {
+#ifdef CAKE_BENCH_CUDA
+  if (cuda::usable()) return std::make_unique<cuda::PinnedStaging>(keep_bytes);
+#endif
+  (void)keep_bytes;
+  return nullptr;
+}
+
 /// Has the KV shape of Llama-3.1-8B, computes nothing and keeps nothing.
 struct Sink {
   static constexpr cake::EngineAbilities abilities{.staging_memory = true,
                                                    .inserts_from_device = true};
-  cuda::PinnedStaging staging{std::size_t{1} << 30};
+  std::unique_ptr<StagingMemory> staging = pinned(std::size_t{1} << 30);
   std::atomic<std::uint64_t> inserted{0};
   UniformKvLayout layout() const { return {32, 8, 128, DType::bf16, KvOrder::nhd}; }
   ModelFingerprint fingerprint() const { return {}; }
@@ -52,9 +70,43 @@ struct Sink {
     }
     return {};
   }
-  StagingMemory* staging_memory() { return &staging; }
+  StagingMemory* staging_memory() { return staging.get(); }
 };
 static_assert(ComputeBackend<Sink>);
+
+/// An engine whose pages are plain host memory: chunks go into the places of a few, by turns.
+struct HostPages {
+  static constexpr std::uint32_t kPlaces = 16;
+  HostPages() { std::memset(memory.data(), 1, memory.size()); }
+  UniformKvLayout layout() const { return Sink().layout(); }
+  ModelFingerprint fingerprint() const { return {}; }
+  Status prefill(Tokens, TokenRange) { return {}; }
+  Status insert(const Slice& slice, const KvView& from) {
+    const std::size_t run = layout().run_bytes(kChunk);
+    std::byte* const chunk = memory.data() + slice.chunk % kPlaces * chunk_bytes();
+    for (std::uint32_t l = slice.layers.begin; l < slice.layers.end; ++l) {
+      std::memcpy(chunk + 2 * l * run, from.k(l).data(), run);
+      std::memcpy(chunk + (2 * l + 1) * run, from.v(l).data(), run);
+    }
+    return {};
+  }
+  Status extract(const Slice&, const MutableKvView&) {
+    return Error{Errc::not_found, 0, "nothing is kept"};
+  }
+  static std::size_t chunk_bytes() {
+    return kChunk * UniformKvLayout(Sink().layout()).bytes_per_token();
+  }
+  AlignedBuffer memory{kPlaces * chunk_bytes()};
+};
+static_assert(ComputeBackend<HostPages>);
+
+/// The plain copy beside it.
+struct HostCopy {
+  void operator()(unsigned, std::uint32_t chunk, ConstBytes from) const {
+    std::memcpy(to + chunk % HostPages::kPlaces * from.size(), from.data(), from.size());
+  }
+  std::byte* to;
+};
 
 double median(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
@@ -98,45 +150,137 @@ double plain(const std::filesystem::path& folder, bool direct, unsigned threads)
   return median(rates);
 }
 
-/// GB/s of a prefill that loads everything; every byte is verified on the way.
+/// GB/s of one prefill that loads everything; every byte is verified on the way, or was by the store.
+template <class AnyLoader>
+double load_once(AnyLoader& loader, Tokens prompt) {
+  const PrefillReport report = loader.prefill(prompt);
+  report.status.value();
+  if (report.tokens_loaded != prompt.size() / kChunk * kChunk) {
+    throw Exception(
+        {Errc::corrupt, 0,
+         "not all was loaded: " +
+             (report.load_error ? std::string("late") : report.load_error.error().message())});
+  }
+  return static_cast<double>(report.bytes_read) / PrefillReport::seconds_of(report.ttft) * 1e-9;
+}
+
+template <class Engine, class Storage>
+Loader<Engine, Storage, LoadOnlyScheduler> loader_of(Engine& engine, Storage& storage,
+                                                     unsigned threads) {
+  LoaderOptions options;
+  options.lanes.threads = threads;
+  options.lanes.staging_bytes = std::uint64_t{512} << 20;
+  // Computing costs nothing here, and is to take nothing from the loads.
+  options.session.idle_timeout = std::chrono::minutes(1);
+  return Loader(engine, storage, options, LoadOnlyScheduler());
+}
+
+/// The median of three, after one that is not counted.
 template <class Storage>
 double loaded(Sink& sink, Storage& storage, Tokens prompt) {
-  LoaderOptions options;
-  options.lanes.threads = 8;
-  options.lanes.staging_bytes = std::uint64_t{512} << 20;
-  Loader loader(sink, storage, options, LoadOnlyScheduler());
+  auto loader = loader_of(sink, storage, 8);
   std::vector<double> rates;
   for (int round = 0; round < 4; ++round) {
-    const PrefillReport report = loader.prefill(prompt);
-    report.status.value();
-    if (report.tokens_loaded != kChunk * kChunks) throw Exception({Errc::corrupt, 0, "not loaded"});
-    if (round > 0) {
-      rates.push_back(static_cast<double>(report.bytes_read) /
-                      PrefillReport::seconds_of(report.ttft) * 1e-9);
-    }
+    const double rate = load_once(loader, prompt);
+    if (round > 0) rates.push_back(rate);
   }
   return median(rates);
 }
 
+/// GB/s of plain copies of all chunks out of the store's own memory, one after the other.
+template <class Copy>
+double copied(HostStorage& storage, std::span<const ChunkKey> keys, unsigned threads,
+              const Copy& copy) {
+  const std::size_t bytes = HostPages::chunk_bytes();
+  std::atomic<std::uint32_t> next{0};
+  std::vector<std::jthread> pool;
+  const auto begin = std::chrono::steady_clock::now();
+  for (unsigned t = 0; t < threads; ++t) {
+    pool.emplace_back([&, t] {
+      for (std::uint32_t i; (i = next++) < keys.size();) {
+        const BorrowedBytes loan = storage.borrow(0, keys[i], 0, bytes).value();
+        copy(t, i, loan.bytes());
+      }
+    });
+  }
+  pool.clear();
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+  return static_cast<double>(keys.size() * bytes) / took.count() * 1e-9;
+}
+
 void line(const char* what, double rate, double ceiling, const std::string& path) {
-  std::printf("%-34s %7.2f %9.2f %7.2f  %s\n", what, rate, ceiling, rate / ceiling, path.c_str());
+  std::printf("%-40s %7.2f %9.2f %7.2f  %s\n", what, rate, ceiling, rate / ceiling, path.c_str());
   std::fflush(stdout);
 }
 
-void run(const std::filesystem::path& disk, const std::filesystem::path& fast) {
-  Sink sink;
-  std::vector<TokenId> prompt(kChunk * kChunks + 1);
+constexpr unsigned kLanes[] = {1, 2, 4, 8};
+
+/// Medians of 5 by turns: loads from the store into the engine's pages, and copies by as many threads.
+template <class Engine, class MakeCopy>
+void ram_rows(const char* what, HostStorage& storage, Engine& engine, Tokens prompt,
+              const MakeCopy& make_copy) {
+  const ChunkKey root = root_key(engine.fingerprint(), engine.layout(), kChunk, {});
+  const auto keys = prefix_chain(root, prompt, kChunk);
+  for (const unsigned threads : kLanes) {
+    auto loader = loader_of(engine, storage, threads);
+    const auto copy = make_copy(threads);
+    std::vector<double> loads, copies;
+    for (int round = 0; round < 6; ++round) {
+      const double load = load_once(loader, prompt);
+      const double plain = copied(storage, keys, threads, copy);
+      if (round == 0) continue;
+      loads.push_back(load);
+      copies.push_back(plain);
+    }
+    line((std::string(what) + ", " + std::to_string(threads) + " threads").c_str(), median(loads),
+         median(copies), "beside plain copies");
+  }
+}
+
+/// 1 GiB of chunks in host memory.
+void run_ram(Sink& sink, Tokens prompt) {
+  const auto memory = pinned(0);
+  HostStorage storage({.capacity_bytes = std::uint64_t{1200} << 20, .memory = memory.get()});
+  if (!storage.problem()) std::printf("%s\n", storage.problem().error().message().c_str());
+  const auto begin = std::chrono::steady_clock::now();
+  save(sink, storage, prompt).status.value();
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+  std::printf("RAM tier: saved, generation of the KV included, in %.2f s\n", took.count());
+#ifdef CAKE_BENCH_CUDA
+  if (memory != nullptr) {
+    for (const std::uint32_t page : {16u, 64u}) {
+      benchmarks::DevicePages pages(page);
+      const std::string what = "RAM tier, device pages of " + std::to_string(page);
+      ram_rows(what.c_str(), storage, pages, prompt,
+               [&](unsigned threads) { return benchmarks::DeviceCopy(pages, threads); });
+    }
+    return;
+  }
+#endif
+  HostPages pages;
+  ram_rows("RAM tier, plain pages", storage, pages, prompt,
+           [&](unsigned) { return HostCopy{pages.memory.data()}; });
+}
+
+std::vector<TokenId> prompt_of(std::uint32_t chunks) {
+  std::vector<TokenId> prompt(kChunk * chunks + 1);
   for (std::size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<TokenId>(i);
-  std::printf("GB/s, chunks of 32 MiB%*s  loaded   plain   ratio\n", 12, "");
+  return prompt;
+}
+
+void run_folders(Sink& sink, const std::filesystem::path& disk, const std::filesystem::path& fast) {
+  const std::vector<TokenId> prompt = prompt_of(kChunks);
   for (const bool on_disk : {true, false}) {
     const auto& folder = on_disk ? disk : fast;
     PosixStorage storage({.directory = folder, .threads = on_disk ? 8u : 16u});
     Loader(sink, storage, LoaderOptions{}, ComputeOnlyScheduler()).save(prompt).status.value();
     const double rate = loaded(sink, storage, prompt);
-    line(on_disk ? "POSIX, disk, pinned memory" : "POSIX, memory, pinned memory", rate,
+    line(on_disk ? "POSIX, disk" : "POSIX, memory", rate,
          plain(folder, storage.direct(), on_disk ? 8 : 16),
          storage.direct() ? "O_DIRECT" : "buffered");
   }
+#ifdef CAKE_BENCH_CUDA
+  if (sink.staging == nullptr) return;
   cuda::DeviceArena arena(std::size_t{512} << 20);
   for (const bool force : {false, true}) {
     GdsStorage storage({.posix = {.directory = disk}, .force = force}, &arena);
@@ -144,30 +288,29 @@ void run(const std::filesystem::path& disk, const std::filesystem::path& fast) {
     line(force ? "GDS forced, disk, device memory" : "GDS, disk", rate, plain(disk, true, 8),
          storage.path());
   }
+#endif
 }
 
 }  // namespace
 
-/// read_bench DISK FAST: two folders, about 2.2 GB each, removed at the end.
 int main(int argc, char** argv) {
-  if (argc != 3) {
-    std::fprintf(stderr, "usage: read_bench FOLDER-ON-A-DISK FOLDER-IN-MEMORY\n");
+  if (argc != 1 && argc != 3) {
+    std::fprintf(stderr, "usage: read_bench [FOLDER-ON-A-DISK FOLDER-IN-MEMORY]\n");
     return 2;
   }
-  if (const Status gpu = cuda::usable(); !gpu) {
-    std::printf("read_bench: %s\n", gpu.error().message().c_str());
-    return 77;
-  }
-  const std::filesystem::path disk = std::filesystem::path(argv[1]) / "cake-read";
-  const std::filesystem::path fast = std::filesystem::path(argv[2]) / "cake-read";
+  std::vector<std::filesystem::path> folders;
+  for (int i = 1; i < argc; ++i) folders.push_back(std::filesystem::path(argv[i]) / "cake-read");
   int result = 0;
   try {
-    run(disk, fast);
+    Sink sink;
+    std::printf("%s; GB/s, chunks of 32 MiB\n%*sloaded   plain   ratio\n",
+                sink.staging != nullptr ? "page-locked memory" : "no GPU: plain memory", 43, "");
+    run_ram(sink, prompt_of(32));
+    if (!folders.empty()) run_folders(sink, folders[0], folders[1]);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "read_bench: %s\n", e.what());
     result = 1;
   }
-  std::filesystem::remove_all(disk);
-  std::filesystem::remove_all(fast);
+  for (const auto& folder : folders) std::filesystem::remove_all(folder);
   return result;
 }

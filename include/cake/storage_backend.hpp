@@ -8,7 +8,10 @@
 
 #include <concepts>
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "cake/detail/abilities.hpp"
@@ -19,6 +22,42 @@
 #include "cake/types.hpp"
 
 namespace cake::inline CAKE_ABI {
+
+/// Bytes of a stored object where they lie, lent by the store. Until this object ends they stay where
+/// they are and as they are, whatever is written, evicted or erased meanwhile. Movable; empty once
+/// it was moved from.
+///
+/// Needs:   the store outlives it
+/// Thread:  may end on any thread
+class BorrowedBytes {
+ public:
+  BorrowedBytes() = default;
+  /// `loan`: the loan ends with it. `seal`: see seal().
+  BorrowedBytes(ConstBytes bytes, std::shared_ptr<const void> loan,
+                std::optional<std::uint32_t> seal = std::nullopt)
+      : bytes_(bytes), seal_(seal), loan_(std::move(loan)) {}
+  BorrowedBytes(BorrowedBytes&& other) noexcept
+      : bytes_(std::exchange(other.bytes_, {})),
+        seal_(std::exchange(other.seal_, std::nullopt)),
+        loan_(std::move(other.loan_)) {}
+  BorrowedBytes& operator=(BorrowedBytes&& other) noexcept {
+    bytes_ = std::exchange(other.bytes_, {});
+    seal_ = std::exchange(other.seal_, std::nullopt);
+    loan_ = std::move(other.loan_);
+    return *this;
+  }
+
+  ConstBytes bytes() const { return bytes_; }
+  /// What verify_object() (chunk/reader.hpp) returned for the object whose bytes these are, which
+  /// has not changed since. None: nobody verified it, or it is to be verified again.
+  std::optional<std::uint32_t> seal() const { return seal_; }
+  bool verified() const { return seal_.has_value(); }
+
+ private:
+  ConstBytes bytes_;
+  std::optional<std::uint32_t> seal_;
+  std::shared_ptr<const void> loan_;
+};
 
 /// What a store can do beyond the four members that every store has. All of it is optional, and all
 /// of it is here: a store declares what it has,
@@ -53,6 +92,11 @@ struct StorageAbilities {
   /// Result<bool> write_new(ChunkKey, ConstBytes): as write(), blocking, and whether this call made
   /// the object visible; false: one was there.
   bool write_new = false;
+  /// Result<BorrowedBytes> borrow(std::uint32_t tier, ChunkKey, std::uint64_t offset, std::uint64_t
+  /// size): these bytes of an object where they lie, in host memory, instead of a copy; errors as of
+  /// read(). A store with tiers() also has bool lends(std::uint32_t tier): whether this one lends.
+  /// What a tier lends is not read any more, but by lanes that land in device memory.
+  bool borrow = false;
 };
 
 template <class S>
@@ -163,6 +207,24 @@ struct storage_calls {
       return false;
     }
   }
+  /// Whether borrow() works for this tier; else false.
+  static bool lends([[maybe_unused]] S& storage, [[maybe_unused]] std::uint32_t tier) {
+    constexpr StorageAbilities can = storage_traits<S>::abilities;
+    if constexpr (can.borrow && can.tiers) {
+      return storage.lends(tier);
+    } else {
+      return can.borrow;
+    }
+  }
+  /// Else unsupported.
+  static Result<BorrowedBytes> borrow(S& storage, std::uint32_t tier, const ChunkKey& key,
+                                      std::uint64_t offset, std::uint64_t size) {
+    if constexpr (storage_traits<S>::abilities.borrow) {
+      return storage.borrow(tier, key, offset, size);
+    } else {
+      return Error{Errc::unsupported, 0, "borrow: this storage does not lend its bytes"};
+    }
+  }
   /// Writes, and tells whether this call made the object visible. A store that does not say counts
   /// as having done so.
   static Result<bool> write_and_tell(S& storage, const ChunkKey& key, ConstBytes bytes) {
@@ -207,6 +269,14 @@ template <class S>
 concept HasWriteNew = requires(S& s, const ChunkKey& key, ConstBytes bytes) {
   { s.write_new(key, bytes) } -> std::same_as<Result<bool>>;
 };
+template <class S>
+concept HasBorrow = requires(S& s, std::uint32_t tier, const ChunkKey& key, std::uint64_t bytes) {
+  { s.borrow(tier, key, bytes, bytes) } -> std::same_as<Result<BorrowedBytes>>;
+};
+template <class S>
+concept HasLends = requires(S& s, std::uint32_t tier) {
+  { s.lends(tier) } -> std::same_as<bool>;
+};
 
 /// Stops the compiler where a store's members and its abilities contradict each other.
 template <class S>
@@ -236,15 +306,25 @@ constexpr bool storage_abilities_hold() {
   static_assert(!can.write_new || HasWriteNew<S>,
                 "cake: the ability write_new asks for: "
                 "cake::Result<bool> write_new(const cake::ChunkKey&, cake::ConstBytes)");
+  static_assert(!can.borrow || HasBorrow<S>,
+                "cake: the ability borrow asks for: cake::Result<cake::BorrowedBytes> "
+                "borrow(std::uint32_t tier, const cake::ChunkKey&, std::uint64_t offset, "
+                "std::uint64_t size)");
+  static_assert(!can.borrow || !can.tiers || HasLends<S>,
+                "cake: the abilities borrow and tiers together ask for: "
+                "bool lends(std::uint32_t tier)");
   static_assert((can.tiers || !requires { &S::tiers; }) &&
                     (can.lookup_problem || !requires { &S::lookup_problem; }) &&
                     (can.lookup_tier || !requires { &S::lookup_tier; }) &&
                     (can.erase_tier || !requires { &S::erase_tier; }) &&
                     (can.device_staging || !requires { &S::device_staging; }) &&
                     (can.stored_bytes_differ || !requires { &S::stored_bytes_differ; }) &&
-                    (can.write_new || !requires { &S::write_new; }),
+                    (can.write_new || !requires { &S::write_new; }) &&
+                    (can.borrow || !requires { &S::borrow; }) &&
+                    (can.borrow || !requires { &S::lends; }),
                 "cake: a store with tiers(), lookup_problem(), lookup_tier(), erase_tier(), "
-                "device_staging(), stored_bytes_differ() or write_new() has to declare it: "
+                "device_staging(), stored_bytes_differ(), write_new(), borrow() or lends() has to "
+                "declare it: "
                 "static constexpr cake::StorageAbilities abilities{.tiers = true}");
   static_assert(
       !requires { S::lookup_never_blocks; },

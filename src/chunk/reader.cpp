@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "cake/chunk/digest.hpp"
+#include "sealed_copy.hpp"
 #include "src/core/try.hpp"
 #include "wire.hpp"
 
@@ -188,7 +189,110 @@ Status digest_on_device(const PlacedSlice& slice, const ChunkGeometry& geometry,
   return {};
 }
 
+/// Whether this header can be of an object of this size, and its tables lie where they must: before
+/// the payload, one behind the other.
+Status check_ranges(const wire::Header& header, std::uint64_t object_bytes, const ChunkKey& key) {
+  if (header.key != key.bytes) return mismatch("the object is stored under a wrong key");
+  if (header.object_bytes != object_bytes) return corrupt("the object is truncated or has grown");
+  const std::uint64_t most = object_bytes - sizeof(wire::Footer);
+  if (header.payload_begin < sizeof header || header.payload_begin > most ||
+      header.payload_begin % ChunkGeometry::kPage != 0 ||
+      header.payload_bytes != most - header.payload_begin) {
+    return corrupt("the header's payload range is wrong");
+  }
+  if (header.extents_offset != sizeof header ||
+      header.digests_offset !=
+          header.extents_offset + sizeof(wire::Extent) * std::uint64_t{header.n_extents} ||
+      header.tokens_offset != header.digests_offset + 4 * std::uint64_t{header.n_digests} ||
+      header.tables_end != header.tokens_offset + 4 * std::uint64_t{header.token_count} ||
+      header.tables_end > header.payload_begin) {
+    return corrupt("the header's table ranges are wrong");
+  }
+  return {};
+}
+
+/// Where a whole object's bytes come from, and where they are checked: in place, or in the copy that
+/// is made on the way.
+class ObjectBytes {
+ public:
+  ObjectBytes(ConstBytes object, std::byte* to) : object_(object), to_(to) {}
+  /// These bytes, where they are to be checked.
+  ConstBytes take(std::uint64_t begin, std::uint64_t bytes) const {
+    if (to_ == nullptr) return object_.subspan(begin, bytes);
+    std::memcpy(to_ + begin, object_.data() + begin, bytes);
+    return {to_ + begin, bytes};
+  }
+  std::uint64_t size() const { return object_.size(); }
+
+ private:
+  ConstBytes object_;
+  std::byte* to_;
+};
+
+/// Every block of the payload by the tables in `head`: the extents follow each other from the
+/// payload's begin to its end, those of layers that are not held are empty.
+Status check_blocks(const ObjectBytes& object, const wire::Header& header, ConstBytes head) {
+  const std::uint64_t end = header.payload_begin + header.payload_bytes;
+  std::uint64_t at = header.payload_begin;
+  std::uint32_t digest = 0;
+  for (std::uint32_t e = 0; e < header.n_extents && at < end; ++e) {
+    const auto extent =
+        load<wire::Extent>(head, header.extents_offset + sizeof(wire::Extent) * std::uint64_t{e});
+    if (extent.offset != at || extent.stored_bytes == 0 || extent.stored_bytes > end - at) {
+      return corrupt("an extent is not where it belongs");
+    }
+    const std::uint64_t last = at + detail::align_up(extent.stored_bytes);
+    if (last > end) return corrupt("an extent has a wrong size or shape");
+    for (; at < last; at += std::min<std::uint64_t>(kDigestBlock, last - at), ++digest) {
+      if (digest == header.n_digests) return corrupt("the tables have too few digests");
+      const ConstBytes block = object.take(at, std::min<std::uint64_t>(kDigestBlock, last - at));
+      const std::uint64_t place = header.digests_offset + std::uint64_t{4} * digest;
+      if (crc32c(block) != load<std::uint32_t>(head, place)) return corrupt(kDamagedBlock);
+    }
+  }
+  if (at != end) return corrupt("the tables do not describe the whole payload");
+  return {};
+}
+
+Result<std::uint32_t> seal_of(const ObjectBytes& object, const ChunkKey& key) {
+  if (object.size() < sizeof(wire::Header) + sizeof(wire::Footer)) {
+    return corrupt("the object is shorter than a header and a footer");
+  }
+  const auto header = load_header(object.take(0, sizeof(wire::Header)));
+  if (!header) return header.error();
+  CAKE_TRY(check_ranges(*header, object.size(), key));
+  const std::uint64_t tables_bytes = header->payload_begin - sizeof(wire::Header);
+  const ConstBytes tables = object.take(sizeof(wire::Header), tables_bytes);
+  if (header->tables_crc != crc32c(tables)) return corrupt("the tables are damaged");
+  const ConstBytes head(tables.data() - sizeof(wire::Header), header->payload_begin);
+  CAKE_TRY(check_blocks(object, *header, head));
+  const ConstBytes page = object.take(object.size() - sizeof(wire::Footer), sizeof(wire::Footer));
+  CAKE_TRY(check_footer(page, key, header->object_bytes, header->crc));
+  return header->crc;
+}
+
+bool begins_with(ConstBytes bytes, std::uint64_t offset, const std::array<std::uint8_t, 8>& magic) {
+  return bytes.size() - std::min<std::uint64_t>(offset, bytes.size()) >= magic.size() &&
+         std::memcmp(bytes.data() + offset, magic.data(), magic.size()) == 0;
+}
+
 }  // namespace
+
+Result<std::uint32_t> verify_object(ConstBytes object, const ChunkKey& key) {
+  return seal_of({object, nullptr}, key);
+}
+
+Result<std::optional<std::uint32_t>> detail::sealed_copy(ConstBytes object, const ChunkKey& key,
+                                                         std::byte* to) {
+  const std::uint64_t foot = object.size() - std::min(object.size(), sizeof(wire::Footer));
+  if (begins_with(object, 0, wire::kHeaderMagic) || begins_with(object, foot, wire::kFooterMagic)) {
+    const auto seal = seal_of({object, to}, key);
+    if (seal) return std::optional(*seal);
+    if (seal.error().code != Errc::unsupported) return seal.error();
+  }
+  std::memcpy(to, object.data(), object.size());
+  return std::optional<std::uint32_t>();
+}
 
 Result<ChunkTables> parse_chunk(ConstBytes head, std::uint64_t object_size,
                                 const ChunkIdentity& expected) {
@@ -270,6 +374,14 @@ Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expe
     status = check_footer(page, expected.key, geometry.object_bytes(), tables.header_crc_);
     if (!status) return status.error();
   }
+  return slice->view;
+}
+
+Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expected,
+                            LayerRange layers, ConstBytes bytes, std::uint32_t seal) {
+  if (seal != tables.header_crc_) return verify_slice(tables, expected, layers, bytes);
+  const auto slice = place_slice(tables.geometry_, tables.held_, expected, layers, bytes);
+  if (!slice) return slice.error();
   return slice->view;
 }
 

@@ -53,6 +53,7 @@ struct IoLanesCore::Inside final : LaneHost {
     std::uint64_t quarantined_bytes = 0;  // by reads of this lane
     std::uint64_t used_bytes = 0;         // lent to this lane or set aside for it, those included
     unsigned threads = 0;                 // that there are
+    bool lends = false;                   // its tier lends bytes: its reads take no staging memory
     std::atomic<unsigned> busy{0};
   };
   /// What a lane was told when it asked a session for a read and got none.
@@ -76,12 +77,13 @@ struct IoLanesCore::Inside final : LaneHost {
     std::unique_ptr<Parked> parked;  // a read that has not ended
     bool kept = false;               // the client keeps the buffer
   };
-  /// Bytes that a client keeps.
+  /// Bytes that a client keeps, of the lanes or of the store.
   struct Lent {
     const LaneClient* client = nullptr;
     std::uint64_t read = 0;
     LaneId lane = 0;
     AlignedBuffer buffer;
+    BorrowedBytes loan;
   };
 
   Inside(std::unique_ptr<LaneStorage> storage_in, const LaneOptions& options_in)
@@ -102,6 +104,9 @@ struct IoLanesCore::Inside final : LaneHost {
     for (LaneId l = 0; l < n; ++l) {
       lanes.emplace_back();
       lanes.back().active.reserve(threads_per_lane());
+      // Bytes that are to land in device memory are read there.
+      lanes.back().lends = device == nullptr && storage->lends(l);
+      readers += lanes.back().lends ? 0 : 1;
     }
     reserve_room(n_threads);
     threads.reserve(n_threads);
@@ -224,6 +229,7 @@ struct IoLanesCore::Inside final : LaneHost {
     const auto stuck = [](const Active& a) { return a.reading && !a.client->wanted(a.read); };
     if (!std::all_of(lane.active.begin(), lane.active.end(), stuck)) return false;
     if (lane.active.size() >= lane.threads) return true;
+    if (lane.lends) return false;
     // All other memory comes back soon; what abandoned reads hold does not.
     const auto held_by = [&](const Lane& l) {
       std::uint64_t held = l.quarantined_bytes;
@@ -233,8 +239,8 @@ struct IoLanesCore::Inside final : LaneHost {
     std::uint64_t held = 0;
     for (const Lane& l : lanes) held += held_by(l);
     const std::uint64_t own = held_by(lane);
-    const std::uint64_t share = pool.budget() / lanes.size();
-    if (lanes.size() > 1 && own != 0 && share - std::min(share, own) < bytes) return true;
+    const std::uint64_t share = share_of_lane();
+    if (readers > 1 && own != 0 && share - std::min(share, own) < bytes) return true;
     return held != 0 && pool.budget() - held < bytes;
   }
 
@@ -244,6 +250,12 @@ struct IoLanesCore::Inside final : LaneHost {
       return l.client == &client && l.read == read;
     });
     if (found == lent.end()) return;
+    if (found->buffer.size() == 0) {
+      const BorrowedBytes loan = std::move(found->loan);
+      lent.erase(found);
+      lock.unlock();  // the end of a loan is the store's
+      return;
+    }
     lanes[found->lane].used_bytes -= pool.cost(found->buffer.size());
     AlignedBuffer unused = pool.take_back(std::move(found->buffer));
     lent.erase(found);
@@ -351,16 +363,21 @@ struct IoLanesCore::Inside final : LaneHost {
     Refusal refusal{session.changes, false, freed_memory};
     std::optional<ReadTicket> read;
     if (value_or([&] { return reserve_room(threads.capacity()); }, false)) {
+      const std::uint64_t largest = session.client->largest_read();
       const std::uint64_t most =
-          std::min(room_for(lane), StagingPool::cost(session.client->largest_read()));
+          lane.lends ? 0 : std::min(room_for(lane), StagingPool::cost(largest));
       const bool others_ask = asking != 0;
       lane.used_bytes += most;
       set_aside += most;
       ++asking;
       session.asked = true;
       lock.unlock();
-      read = value_or([&] { return session.client->next_read(id, most, refusal.for_memory); },
-                      std::optional<ReadTicket>());
+      read = value_or(
+          [&] {
+            const std::uint64_t room = lane.lends ? largest : most;
+            return session.client->next_read(id, room, refusal.for_memory);
+          },
+          std::optional<ReadTicket>());
       lock.lock();
       session.asked = false;
       --asking;
@@ -390,6 +407,11 @@ struct IoLanesCore::Inside final : LaneHost {
     Lane& lane = lanes[id];
     job.client = client;
     job.read = read;
+    if (lane.lends) {
+      lane.active.push_back({client, read.id, 0, true});
+      lane.busy.fetch_add(1, std::memory_order_relaxed);
+      return;
+    }
     job.buffer = pool.lend(read.bytes, pool.room() - std::min(pool.room(), set_aside), dropped);
     // Of an arena nobody else should take what was just seen to be free.
     if (device != nullptr) allocate(job);
@@ -417,19 +439,21 @@ struct IoLanesCore::Inside final : LaneHost {
     std::uint64_t room = pool.room();
     if (device != nullptr) room = std::min<std::uint64_t>(room, device->largest_gap());
     room -= std::min(room, set_aside);
-    if (lane.used_bytes == 0 || lanes.size() == 1) return room;
+    if (lane.used_bytes == 0 || readers == 1) return room;
     if (lane.quarantined_bytes != 0) return std::min(room, share_left(lane));
-    const std::uint64_t share = pool.budget() / lanes.size();
+    const std::uint64_t share = share_of_lane();
     for (const Lane& other : lanes) {
-      if (&other == &lane || other.quarantined_bytes != 0) continue;
+      if (&other == &lane || other.lends || other.quarantined_bytes != 0) continue;
       const std::uint64_t left = share / 2 - std::min(share / 2, other.used_bytes);
       room -= std::min(room, left);
     }
     return room;
   }
 
+  /// Of staging memory, for each lane that reads into it. There is at least one.
+  std::uint64_t share_of_lane() const { return pool.budget() / readers; }
   std::uint64_t share_left(const Lane& lane) const {
-    const std::uint64_t share = pool.budget() / lanes.size();
+    const std::uint64_t share = share_of_lane();
     return share - std::min(share, lane.used_bytes);
   }
 
@@ -471,6 +495,10 @@ struct IoLanesCore::Inside final : LaneHost {
 
   /// False: there was no memory for it just now.
   bool serve(LaneId id, Job& job, StagingPool::Dropped& dropped) noexcept {
+    if (lanes[id].lends) {
+      borrow(id, job);
+      return true;
+    }
     if (job.buffer.size() == 0 && device == nullptr) allocate(job);
     if (job.buffer.size() == 0) {
       bool others = false;
@@ -517,8 +545,24 @@ struct IoLanesCore::Inside final : LaneHost {
     }
     note_end(id, job);
     if (!status) return job.client->failed(job.read, status.error());
-    if (job.client->keeps_bytes()) keep_lent(id, job);
-    job.client->landed(job.read, out);
+    if (job.client->keeps_bytes()) keep_lent(id, job, {});
+    job.client->landed(job.read, {out});
+  }
+
+  /// Hands over bytes where they lie in the store, for as long as the client uses them.
+  void borrow(LaneId id, Job& job) noexcept {
+    const ReadTicket& read = job.read;
+    Result<BorrowedBytes> loan = guarded(Errc::io, "loan of a chunk's bytes", [&] {
+      return storage->borrow(id, read.key, read.offset, read.bytes);
+    });
+    note_end(id, job);
+    if (!loan) return job.client->failed(read, loan.error());
+    const Landed landed{loan->bytes(), true, loan->seal()};
+    if (landed.bytes.size() != read.bytes) {
+      return job.client->failed(read, error_of(Errc::io, 0, "the storage lent other bytes"));
+    }
+    if (job.client->keeps_bytes()) keep_lent(id, job, std::move(*loan));
+    job.client->landed(read, landed);
   }
 
   void note_end(LaneId id, const Job& job) {
@@ -528,9 +572,9 @@ struct IoLanesCore::Inside final : LaneHost {
     }
   }
 
-  void keep_lent(LaneId id, Job& job) {
+  void keep_lent(LaneId id, Job& job, BorrowedBytes loan) {
     std::lock_guard lock(mutex);
-    lent.push_back({job.client.get(), job.read.id, id, std::move(job.buffer)});
+    lent.push_back({job.client.get(), job.read.id, id, std::move(job.buffer), std::move(loan)});
     job.kept = true;
   }
 
@@ -552,7 +596,7 @@ struct IoLanesCore::Inside final : LaneHost {
       lane.used_bytes -= pool.cost(job.buffer.size());
       unused = pool.take_back(std::move(job.buffer));
       announce_memory();
-    } else if (!job.kept) {  // there was no memory for it
+    } else if (!job.kept && !lane.lends) {  // there was no memory for it
       lane.used_bytes -= pool.cost(job.read.bytes);
       pool.cancel(job.read.bytes);
       announce_memory();
@@ -596,6 +640,7 @@ struct IoLanesCore::Inside final : LaneHost {
   StagingPool pool;
   std::condition_variable memory_back;  // of the pool
   std::deque<Lane> lanes;
+  std::size_t readers = 0;  // lanes whose reads take staging memory
   std::vector<std::shared_ptr<Attached>> clients;
   std::vector<std::unique_ptr<Parked>> quarantine;
   std::vector<Lent> lent;

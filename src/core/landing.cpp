@@ -27,13 +27,15 @@ Result<ChunkTables> parse_landed(ConstBytes bytes, std::uint64_t object_size,
 
 Result<KvView> verify_landed(ConstBytes bytes, LayerRange layers, std::uint64_t object_size,
                              const ChunkIdentity& expected, DeviceStaging* device,
-                             std::shared_ptr<const ChunkTables>& tables) {
+                             std::shared_ptr<const ChunkTables>& tables,
+                             std::optional<std::uint32_t> seal) {
   try {
     if (!tables) {
       auto fresh = parse_landed(bytes, object_size, expected, device);
       if (!fresh) return fresh.error();
       tables = std::make_shared<const ChunkTables>(std::move(*fresh));
     }
+    if (device == nullptr && seal) return verify_slice(*tables, expected, layers, bytes, *seal);
     return device == nullptr ? verify_slice(*tables, expected, layers, bytes)
                              : verify_slice(*tables, expected, layers, bytes, *device);
   } catch (const std::bad_alloc&) {

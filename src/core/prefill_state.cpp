@@ -139,18 +139,20 @@ ReadTicket PrefillState::claim(const LoadRequest& load, LaneId lane, Time now) {
   return ticket;
 }
 
-bool PrefillState::begin_insert(std::uint64_t id, Time now) {
+bool PrefillState::begin_insert(std::uint64_t id, Time now, bool lent) {
   const ReadEntry* entry = reads_.find(id);
   if (entry == nullptr) return false;
   const Slice& slice = entry->ticket.slice;
-  chunks_.lane(entry->ticket.lane).landed(id, true, now);
+  LinkEstimator& lane = chunks_.lane(entry->ticket.lane);
+  if (!lent) lane.landed(id, true, now);
   changed();
   if (entry->phase != ReadPhase::reading || status_ != Errc::ok) {
+    if (lent) lane.landed(id, false, now);  // nothing was moved
     reads_.end(id);
     return false;
   }
   log_.read_landed(*entry, now);
-  reads_.begin_insert(id);
+  reads_.begin_insert(id, lent);
   ++inserting_;
   if (slice.layers.begin == 0) chunks_.set_parsed(slice.chunk);
   chunks_.begin_insert(slice.chunk);
@@ -163,7 +165,12 @@ void PrefillState::inserted(std::uint64_t id, bool ok, Time now) {
   const ReadEntry entry = *found;
   const std::uint32_t chunk = entry.ticket.slice.chunk;
   log_.read_inserted(entry, ok ? Errc::ok : Errc::device, now);
-  chunks_.lane(entry.ticket.lane).inserted(now - log_.landed_at(entry));
+  LinkEstimator& lane = chunks_.lane(entry.ticket.lane);
+  if (entry.lent) {
+    lane.landed(id, ok, now);
+  } else {
+    lane.inserted(now - log_.landed_at(entry));
+  }
   reads_.end(id);
   --inserting_;
   chunks_.end_insert(chunk);

@@ -205,9 +205,9 @@ void SessionState::failed(const ReadTicket& read, const Error& why) noexcept {
   announce();
 }
 
-void SessionState::landed(const ReadTicket& read, MutableBytes bytes) noexcept {
+void SessionState::landed(const ReadTicket& read, const Landed& landed) noexcept {
   const Result<Taken> taken =
-      guarded(Errc::io, "a chunk that was read", [&] { return take(read, bytes); });
+      guarded(Errc::io, "a chunk that was read", [&] { return take(read, landed); });
   if (!taken) failed(read, taken.error());
   if (!taken || !taken->inserts) return release(read.id);
   if (can_.insert_on_caller) {
@@ -293,7 +293,7 @@ ChunkIdentity SessionState::identity(std::uint32_t chunk) const {
           lookup_.geometry};
 }
 
-Result<SessionState::Taken> SessionState::take(const ReadTicket& read, MutableBytes bytes) {
+Result<SessionState::Taken> SessionState::take(const ReadTicket& read, const Landed& landed) {
   Taken taken;
   const std::uint32_t chunk = read.slice.chunk;
   const LayerRange layers = read.slice.layers;
@@ -304,14 +304,16 @@ Result<SessionState::Taken> SessionState::take(const ReadTicket& read, MutableBy
     const auto known = parsed_.find(chunk);
     if (layers.begin > 0 && known != parsed_.end()) tables = known->second;
   }
-  const Result<KvView> view = verify_landed(bytes, layers, lookup_.stored[chunk].size,
-                                            identity(chunk), lanes_.landing_device(), tables);
-  if (!view) return why_not(read, bytes, view.error());
+  const Result<KvView> view =
+      verify_landed(landed.bytes, layers, lookup_.stored[chunk].size, identity(chunk),
+                    lanes_.landing_device(), tables, landed.seal);
+  if (!view) return why_not(read, landed.bytes, view.error());
   taken.view = *view;
   const Change change(*this);
   if (layers.end < lookup_.spec.n_layers) parsed_[chunk] = tables;
   if (can_.insert_on_caller) pending_.reserve(pending_.size() + 1);
-  taken.inserts = core_.begin_insert(read.id, now());  // nothing from here on needs memory
+  // Nothing from here on needs memory.
+  taken.inserts = core_.begin_insert(read.id, now(), landed.lent && !can_.insert_on_caller);
   if (can_.insert_on_caller && taken.inserts) {
     pending_.push_back({read, taken.view});
     pending_bytes_ += read.bytes;

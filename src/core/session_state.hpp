@@ -82,7 +82,7 @@ class SessionState final : public LaneClient, public GateSource {
   void failed(const ReadTicket& read, const Error& why) noexcept override;
   bool keeps_bytes() const noexcept override { return can_.insert_on_caller; }
 
-  void landed(const ReadTicket& read, MutableBytes bytes) noexcept override;
+  void landed(const ReadTicket& read, const Landed& landed) noexcept override;
 
   // ---- the engine's side ----
 
@@ -169,7 +169,7 @@ class SessionState final : public LaneClient, public GateSource {
   ChunkIdentity identity(std::uint32_t chunk) const;
 
   /// Verifies what a read brought. It is then to be inserted, by the lane or by the driving thread.
-  Result<Taken> take(const ReadTicket& read, MutableBytes bytes);
+  Result<Taken> take(const ReadTicket& read, const Landed& landed);
 
   /// What to report of bytes that failed verification with `why`. Bytes that the store reads
   /// differently on another path are a fault of the path; the object is whole.

@@ -241,4 +241,41 @@ TEST_CASE("an object tells what it is without anything expected of it") {
   CHECK_FALSE(peek_chunk(ConstBytes(damaged).first(4096)));
 }
 
+TEST_CASE("a whole object is verified by its own tables, and damage anywhere is found") {
+  auto chunk = sample::make(4, {3, 3, 20, DType::f32, KvOrder::nhd}, 511);
+  const ChunkKey key = chunk.identity.key;
+  const auto seal = verify_object(chunk.bytes(), key);
+  REQUIRE(seal);
+  for (std::size_t at = 0; at < chunk.object.size(); at += at < 20000 ? 7 : 4093) {
+    chunk.object[at] ^= std::byte{64};
+    INFO("byte " << at);
+    CHECK(verify_object(chunk.bytes(), key).error().code == Errc::corrupt);
+    chunk.object[at] ^= std::byte{64};
+  }
+  for (const std::size_t size : {0, 1, 4095, 4096, 8191, 8192, 12288}) {
+    const Exact cut(chunk.bytes().first(size));
+    CHECK(verify_object(cut.bytes(), key).error().code == Errc::corrupt);
+  }
+  CHECK(verify_object(chunk.bytes(), chunk.identity.parent).error().code == Errc::mismatch);
+  CHECK(*verify_object(chunk.bytes(), key) == *seal);
+  CHECK(*verify_object(sample::make(5).bytes(), sample::make(5).identity.key) != *seal);
+}
+
+TEST_CASE("bytes of a verified object are taken by its seal, and by no other") {
+  auto chunk = sample::make(6);
+  const auto tables = parse_chunk(chunk.head(), chunk.object.size(), chunk.identity).value();
+  const std::uint32_t seal = verify_object(chunk.bytes(), chunk.identity.key).value();
+  const ByteRange range = chunk.geometry().read_range({1, 2});
+  const auto slice = [&] { return chunk.bytes().subspan(range.begin, range.size()); };
+  const auto view = verify_slice(tables, chunk.identity, {1, 2}, slice(), seal);
+  REQUIRE(view);
+  CHECK(view->k(1).data() == slice().data());
+  chunk.object[range.begin] ^= std::byte{1};
+  CHECK(verify_slice(tables, chunk.identity, {1, 2}, slice(), seal));  // nothing is digested
+  CHECK(verify_slice(tables, chunk.identity, {1, 2}, slice(), seal + 1).error().code ==
+        Errc::corrupt);
+  CHECK(verify_slice(tables, chunk.identity, {1, 3}, slice(), seal).error().code ==
+        Errc::invalid_argument);
+}
+
 }  // namespace

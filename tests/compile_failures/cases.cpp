@@ -162,6 +162,30 @@ struct Store {
   // case write_new_wrong: the ability write_new asks for
   static constexpr cake::StorageAbilities abilities{.write_new = true};
   Status write_new(const ChunkKey&, ConstBytes) { return {}; }
+#elif defined(CASE_borrow_undeclared)
+  // case borrow_undeclared: has to declare it
+  Result<cake::BorrowedBytes> borrow(std::uint32_t, const ChunkKey&, std::uint64_t, std::uint64_t) {
+    return cake::BorrowedBytes();
+  }
+#elif defined(CASE_borrow_missing)
+  // case borrow_missing: the ability borrow asks for
+  static constexpr cake::StorageAbilities abilities{.borrow = true};
+#elif defined(CASE_borrow_wrong)
+  // case borrow_wrong: the ability borrow asks for
+  static constexpr cake::StorageAbilities abilities{.borrow = true};
+  Result<ConstBytes> borrow(std::uint32_t, const ChunkKey&, std::uint64_t, std::uint64_t) {
+    return ConstBytes();
+  }
+#elif defined(CASE_lends_missing)
+  // case lends_missing: the abilities borrow and tiers together ask for
+  static constexpr cake::StorageAbilities abilities{.tiers = true, .borrow = true};
+  std::uint32_t tiers() { return 2; }
+  Result<cake::BorrowedBytes> borrow(std::uint32_t, const ChunkKey&, std::uint64_t, std::uint64_t) {
+    return cake::BorrowedBytes();
+  }
+#elif defined(CASE_lends_alone)
+  // case lends_alone: has to declare it
+  bool lends(std::uint32_t) { return true; }
 #endif
 
 #if defined(CASE_lookup_missing)

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "cake/engine.hpp"
+#include "cake/staging.hpp"
 #include "cake/storage_backend.hpp"
 
 namespace cake::inline CAKE_ABI::fault {
@@ -183,6 +184,31 @@ class FaultyStorage {
       pending->finish(carry_out(fault, tier, key, offset, out));
     }
     return FaultyCompletion(std::move(pending));
+  }
+
+  bool lends(std::uint32_t tier) requires(abilities.borrow&& abilities.tiers) {
+    return inner_->lends(tier);
+  }
+  /// A loan to which a fault is done is one of a copy, which nobody has verified. One that hangs
+  /// blocks its caller until release().
+  Result<BorrowedBytes> borrow(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
+                               std::uint64_t size) requires(abilities.borrow) {
+    const Fault fault = next_fault(key);
+    if (fault.kind == Kind::none) return inner_->borrow(tier, key, offset, size);
+    const auto copy = std::make_shared<const AlignedBuffer>(size);
+    Status status;
+    if (fault.kind == Kind::hang) {
+      auto pending = std::make_shared<parts::Pending>();
+      {
+        const std::lock_guard lock(mutex_);
+        hung_.push_back({pending, tier, key, offset, copy->bytes()});
+      }
+      status = FaultyCompletion(std::move(pending)).wait();
+    } else {
+      status = carry_out(fault, tier, key, offset, copy->bytes());
+    }
+    if (!status) return status.error();
+    return BorrowedBytes(copy->bytes(), copy);
   }
 
   Status write(const ChunkKey& key, ConstBytes bytes) {

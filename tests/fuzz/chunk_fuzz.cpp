@@ -7,6 +7,7 @@
 // Input: one byte of mode, then what the head of an object shall be. Mode bit 0: digests are made
 // right first, so that the checks behind them are reached. Bit 1: the input is xored over a good
 // head, so that most of it is right.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -24,6 +25,22 @@ void require(bool holds, const char* what) {
   if (holds) return;
   std::fprintf(stderr, "broken: %s\n", what);
   std::abort();
+}
+
+/// The head with the rest of the good object behind it. Where its own tables say that it is whole, and
+/// they are the expected ones, every slice of it is good: the seal of an object stands for that.
+void verify_whole(ConstBytes head, const sample::Chunk& good, bool parsed) {
+  const std::size_t size =
+      head.size() + (good.object.size() - std::min(good.object.size(), head.size()));
+  const std::unique_ptr<std::byte[]> memory(new std::byte[size]);
+  if (!head.empty()) std::memcpy(memory.get(), head.data(), head.size());
+  if (size > head.size()) {
+    std::memcpy(memory.get() + head.size(), good.object.data() + head.size(), size - head.size());
+  }
+  const std::span object(memory.get(), size);
+  if (size >= 2 * sizeof(wire::Footer)) sample::reseal_footer(object);
+  const auto seal = verify_object(object, good.identity.key);
+  if (seal && parsed) require(sample::check(object, good.identity).has_value(), "a seal of damage");
 }
 
 }  // namespace
@@ -53,6 +70,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     require(head_size >= 4096, "a summary of less than a header");
   }
   const auto tables = parse_chunk(bytes, good.object.size(), good.identity);
+  verify_whole(bytes, good, tables.has_value());
   if (!tables) return 0;
   require(tables->parsed(), "success without tables");
   require(tables->geometry() == geometry, "a geometry that was not expected");

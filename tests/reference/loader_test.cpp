@@ -10,12 +10,17 @@
 #include <string>
 
 #include "cake/scheduler/baselines.hpp"
+#include "cake/storage/host.hpp"
 #include "cake/storage/memory.hpp"
+#include "cake/storage/posix.hpp"
+#include "cake/storage/tiered.hpp"
 #include "cake/testing/check_engine.hpp"
 #include "catch.hpp"
+#include "storage/helpers.hpp"
 #include "tiny_engine.hpp"
 
 using namespace tiny;
+namespace sample = cake::sample;
 
 namespace {
 
@@ -24,11 +29,11 @@ constexpr cake::SessionOptions kPatient{.max_step_tokens = 128,
 
 /// Saves a prompt with one engine and loads it with another; true when KV and logits are equal, bit
 /// for bit.
-bool round_trip(const std::shared_ptr<const Weights>& weights, const CpuOptions& options,
-                std::uint32_t chunk, std::uint32_t n_tokens) {
+template <class Storage>
+bool round_trip(Storage& storage, const std::shared_ptr<const Weights>& weights,
+                const CpuOptions& options, std::uint32_t chunk, std::uint32_t n_tokens) {
   const auto prompt = prompt_of(n_tokens);
   const std::uint32_t prefix = std::min(n_tokens - 1, n_tokens / chunk * chunk);
-  cake::MemoryStorage storage;
   CpuBackend first(weights, options);
   cake::Loader saver(first, storage, {.chunks = {.chunk_tokens = chunk}, .session = kPatient},
                      cake::ComputeOnlyScheduler());
@@ -42,6 +47,12 @@ bool round_trip(const std::shared_ptr<const Weights>& weights, const CpuOptions&
   Buffer loaded(second.layout(), {0, {0, prefix}, {0, second.layout().n_layers}});
   return first.extract(saved.slice, saved.view()) && second.extract(loaded.slice, loaded.view()) &&
          same(saved, loaded);
+}
+
+bool round_trip(const std::shared_ptr<const Weights>& weights, const CpuOptions& options,
+                std::uint32_t chunk, std::uint32_t n_tokens) {
+  cake::MemoryStorage storage;
+  return round_trip(storage, weights, options, chunk, n_tokens);
 }
 
 }  // namespace
@@ -67,6 +78,39 @@ TEST_CASE("KV that was loaded is KV that was saved, for every dtype, order, chun
                        {.threads = 1, .kv_dtype = DType::bf16, .page_tokens = 1 + chunk % 64},
                        chunk, 2 * chunk + 5));
   }
+}
+
+TEST_CASE("KV that is inserted from where a host store keeps it is KV that was saved") {
+  const auto weights = load({.context = 1100});
+  for (const bool verify_on_read : {false, true}) {
+    for (const KvOrder order : {KvOrder::nhd, KvOrder::hnd}) {
+      for (const std::uint32_t page : {7u, 64u}) {
+        CAPTURE(verify_on_read, to_string(order), page);
+        const CpuOptions options{.threads = 1, .kv_order = order, .page_tokens = page};
+        cake::HostStorage alone(
+            {.capacity_bytes = std::uint64_t{64} << 20, .verify_on_read = verify_on_read});
+        REQUIRE(round_trip(alone, weights, options, 64, 700));
+        CHECK(alone.stats().loans != 0);
+        CHECK(alone.stats().reads == 0);
+      }
+    }
+  }
+}
+
+TEST_CASE("a host store in front of a disk lends what it has, and the disk reads the rest") {
+  const auto weights = load({.context = 1100});
+  const sample::Directory directory;
+  cake::PosixStorage disk({.directory = directory.path() / "kv"});
+  cake::HostStorage host({.capacity_bytes = std::uint64_t{64} << 20});
+  cake::TieredStorage both(host, disk);  // writes go to the disk
+  const CpuOptions options{.threads = 1, .page_tokens = 16};
+  REQUIRE(round_trip(host, weights, options, 64, 300));
+  REQUIRE(host.stats().objects == 4);
+  const std::uint64_t loans = host.stats().loans;
+  REQUIRE(round_trip(both, weights, options, 64, 700));
+  CHECK(host.stats().objects == 4);
+  CHECK(disk.stats().reads >= 6);  // what the disk alone has
+  CHECK(host.stats().loans - loans + disk.stats().reads == 10);
 }
 
 TEST_CASE("every schedule gives the same next token, and KV within rounding") {

@@ -229,9 +229,9 @@ MUTANTS = [
      "detail/planner/search_test.cpp", "compute and loads meet where both end at once"),
     ("a read that compute took over is inserted all the same", [
         ("  if (entry->phase != ReadPhase::reading || status_ != Errc::ok) {\n"
-         "    reads_.end(id);",
+         "    if (lent)",
          "  if (status_ != Errc::ok) {\n"
-         "    reads_.end(id);")],
+         "    if (lent)")],
      "simulation/exhaustive_test.cpp",
      "up to six chunks are right for every pattern of holes and every order of events"),
     # ---- link estimator ----
@@ -301,7 +301,7 @@ MUTANTS = [
          "    return false;")],
      "io_lanes_test.cpp", "a lane whose memory is held by abandoned reads is down, and comes back with them"),
     ("a dead tier takes all memory", [
-        ("    if (lane.used_bytes == 0 || lanes.size() == 1) return room;\n",
+        ("    if (lane.used_bytes == 0 || readers == 1) return room;\n",
          "    return room;\n")],
      "io_lanes_test.cpp", "a dead tier keeps neither memory nor threads of another"),
     ("a read that throws gives its buffer back at once", [
@@ -317,6 +317,83 @@ MUTANTS = [
          "      session.asked = false;\n",
          "      session.asked = false;\n")],
      "io_lanes_test.cpp", "a scheduler that thinks for long holds up no other session"),
+    # ---- loans ----
+    ("a loan ends when its read is handed over, not when its bytes are inserted", [
+        ("    const Landed landed{loan->bytes(), true, loan->seal()};\n",
+         "    const Landed landed{loan->bytes(), true, loan->seal()};\n"
+         "    *loan = BorrowedBytes();\n"),
+        ("    if (landed.bytes.size() != read.bytes) {\n",
+         "    if (false) {\n")],
+     "lending_test.cpp", "what is being inserted is neither evicted nor erased meanwhile"),
+    ("bytes that a client keeps are given back to the store at once", [
+        ("    if (job.client->keeps_bytes()) keep_lent(id, job, std::move(*loan));\n",
+         "    if (job.client->keeps_bytes()) keep_lent(id, job, {});\n")],
+     "lending_test.cpp", "bytes that the driving thread is still to insert stay lent"),
+    ("a loan that a client keeps never ends", [
+        ("      const BorrowedBytes loan = std::move(found->loan);\n"
+         "      lent.erase(found);\n",
+         "")],
+     "lending_test.cpp", "inserts go straight from the store's own memory, and reads take no staging memory"),
+    ("a lane that lends takes staging memory from the others", [
+        ("      if (&other == &lane || other.lends || other.quarantined_bytes != 0) continue;",
+         "      if (&other == &lane || other.quarantined_bytes != 0) continue;"),
+        ("      readers += lanes.back().lends ? 0 : 1;\n",
+         "      readers += 1;\n")],
+     "lending_test.cpp", "a lane that reads has all staging memory beside one that lends"),
+    ("lanes that land in device memory borrow from the host", [
+        ("      lanes.back().lends = device == nullptr && storage->lends(l);\n",
+         "      lanes.back().lends = storage->lends(l);\n")],
+     "lending_test.cpp", "lanes that land in device memory read instead of borrowing"),
+    ("bytes that nobody verified are taken for verified", [
+        ("    if (device == nullptr && seal) return verify_slice(*tables, expected, layers, bytes, *seal);\n",
+         "    if (device == nullptr) return verify_slice(*tables, expected, layers, bytes, tables->seal());\n"),
+        ("  std::uint32_t held() const { return held_; }\n",
+         "  std::uint32_t held() const { return held_; }\n"
+         "  std::uint32_t seal() const { return header_crc_; }\n")],
+     "lending_test.cpp", "a chunk that the store does not lend is computed"),
+    ("any seal will do", [
+        ("  if (seal != tables.header_crc_) return verify_slice(tables, expected, layers, bytes);\n",
+         "  static_cast<void>(seal);\n")],
+     "lending_test.cpp", "a seal is no proof for bytes of an object that the tables are not of"),
+    ("a loan counts as landed before its bytes are moved", [
+        ("  if (!lent) lane.landed(id, true, now);\n",
+         "  lane.landed(id, true, now);\n")],
+     "lending_test.cpp", "the rate of a tier that lends is that of its inserts"),
+    # ---- host storage ----
+    ("an object that is lent is evicted", [
+        ("        if (in_use(it->second)) {  // that is a use, too\n",
+         "        if (false) {\n")],
+     "storage/host_test.cpp", "an object that is lent stays, and the writer evicts another one"),
+    ("a neighbour that is lent is evicted", [
+        ("        if (it == objects_.end() || in_use(it->second)) continue;\n",
+         "        if (it == objects_.end()) continue;\n")],
+     "storage/host_test.cpp", "objects of many sizes leave room for one that needs a long gap"),
+    ("nothing is verified on the way in", [
+        ("    auto seal = sealed_copy(bytes, key, object->data);\n",
+         "    std::memcpy(object->data, bytes.data(), bytes.size());\n"
+         "    Result<std::optional<std::uint32_t>> seal = std::optional<std::uint32_t>();\n"
+         "    if (const auto summary = peek_chunk(bytes)) seal = std::optional<std::uint32_t>(1);\n")],
+     "storage/host_test.cpp", "a chunk object that is damaged anywhere is refused, and leaves nothing behind"),
+    ("an object's blocks are not digested on the way in", [
+        ("      if (crc32c(block) != load<std::uint32_t>(head, place)) return corrupt(kDamagedBlock);\n",
+         "      static_cast<void>(place);\n")],
+     "storage/host_test.cpp", "a chunk object that is damaged anywhere is refused, and leaves nothing behind"),
+    ("an object is stored under another one's key", [
+        ("  if (header.key != key.bytes) return mismatch(\"the object is stored under a wrong key\");\n",
+         "  static_cast<void>(key);\n")],
+     "storage/host_test.cpp", "a chunk object that is damaged anywhere is refused, and leaves nothing behind"),
+    ("a loan is no use of its object", [
+        ("    touch(key, *it->second);\n",
+         "")],
+     "storage/host_test.cpp", "a read and a loan are uses, a lookup is none"),
+    ("the tail of a prompt goes first", [
+        ("    object->position = summary ? summary->token_begin : 0;\n",
+         "    object->position = summary ? ~summary->token_begin : 0;\n")],
+     "storage/host_test.cpp", "the oldest class of age goes first, and within it the front of chains"),
+    ("pinned memory that is refused is asked for again and again", [
+        ("    if (memory != nullptr && problem_) {\n",
+         "    if (memory != nullptr) {\n")],
+     "storage/host_test.cpp", "where pinned memory ends the rest is plain, and an operator can see that"),
     # ---- session ----
     ("a scheduler thinks about a load under the lock that reads need", [
         ("    const auto answer = core_.ask(question);  // without the lock, which others need\n",

@@ -33,9 +33,10 @@ PURE = ["core/chunk_table.cpp", "core/planner/forecast.cpp", "core/planner/sched
         "core/scheduler/meet_in_the_middle.cpp", "core/session_core.cpp", "core/identity.cpp", "core/guarded.cpp", "core/lookup.cpp",
         "core/result.cpp", "chunk/format.cpp"]
 LIBRARY = [*PURE, "core/calibration.cpp", "core/io_lanes_core.cpp", "core/landing.cpp", "core/last_prompt.cpp",
-           "core/save.cpp",
-           "core/save_ticket.cpp", "core/save_work.cpp", "core/saver_core.cpp", "core/session_run.cpp", "core/session_state.cpp", "core/tier_lookup.cpp", "chunk/digest.cpp", "chunk/reader.cpp", "chunk/writer.cpp",
-           "storage/memory.cpp"]
+           "core/save.cpp", "core/save_ticket.cpp", "core/save_work.cpp", "core/saver_core.cpp",
+           "core/session_run.cpp", "core/session_state.cpp", "core/tier_lookup.cpp", "chunk/digest.cpp",
+           "chunk/reader.cpp", "chunk/writer.cpp", "storage/host/host.cpp", "storage/host/memory.cpp",
+           "storage/memory.cpp", "storage/posix/index.cpp"]
 SIMULATE = "simulation/simulate.cpp"
 # A mutant that takes this many times as long as the code without it, and these seconds more, hangs.
 TIMES = 10

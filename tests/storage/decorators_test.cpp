@@ -7,11 +7,13 @@
 
 #include "cake/detail/arena.hpp"
 #include "cake/storage/gds.hpp"
+#include "cake/storage/host.hpp"
 #include "cake/storage/memory.hpp"
 #include "cake/storage/posix.hpp"
 #include "cake/storage/throttled.hpp"
 #include "cake/storage/tiered.hpp"
 #include "cake/storage_backend.hpp"
+#include "cake/testing/check_storage.hpp"
 #include "catch.hpp"
 #include "helpers.hpp"
 
@@ -29,7 +31,8 @@ constexpr bool same(const StorageAbilities& a, const StorageAbilities& b) {
   return a.tiers == b.tiers && a.lookup_never_blocks == b.lookup_never_blocks &&
          a.lookup_problem == b.lookup_problem && a.lookup_tier == b.lookup_tier &&
          a.erase_tier == b.erase_tier && a.device_staging == b.device_staging &&
-         a.stored_bytes_differ == b.stored_bytes_differ && a.write_new == b.write_new;
+         a.stored_bytes_differ == b.stored_bytes_differ && a.write_new == b.write_new &&
+         a.borrow == b.borrow;
 }
 
 // A link in front of a store changes nothing of what that can do.
@@ -38,6 +41,12 @@ static_assert(same(kCan<Slow<PosixStorage>>, kCan<PosixStorage>));
 static_assert(same(kCan<Slow<MemoryStorage>>, kCan<MemoryStorage>));
 static_assert(same(kCan<Slow<Slow<TieredStorage<MemoryStorage, GdsStorage>>>>,
                    kCan<TieredStorage<MemoryStorage, GdsStorage>>));
+static_assert(same(kCan<Slow<HostStorage>>, kCan<HostStorage>));
+static_assert(same(kCan<Slow<TieredStorage<HostStorage, PosixStorage>>>,
+                   kCan<TieredStorage<HostStorage, PosixStorage>>));
+static_assert(kCan<HostStorage>.borrow &&
+              kCan<TieredStorage<Slow<HostStorage>, PosixStorage>>.borrow);
+static_assert(!kCan<TieredStorage<MemoryStorage, PosixStorage>>.borrow);
 static_assert(kCan<GdsStorage>.device_staging && kCan<GdsStorage>.stored_bytes_differ);
 // Tiers together can what one of them, or what each of them can.
 static_assert(kCan<TieredStorage<MemoryStorage, Slow<GdsStorage>>>.device_staging);
@@ -323,6 +332,65 @@ TEST_CASE("a decorated store says whether a write was the first, and why a looku
   Throwing plain(memory);  // does not say
   CHECK(storage_traits<Throwing>::write_and_tell(plain, sample::key_of(1), bytes.bytes()).value());
   CHECK(storage_traits<Throwing>::write_and_tell(plain, sample::key_of(1), bytes.bytes()).value());
+}
+
+TEST_CASE("what wraps a store that lends lends, too, and keeps the contract of lending") {
+  HostStorage host({.capacity_bytes = 1 << 20}), second({.capacity_bytes = 1 << 20});
+  MemoryStorage memory;
+  Slow<HostStorage> slow(host, LinkOptions{});
+  CHECK(testing::check(slow) == testing::Failures{});
+  TieredStorage store(memory, slow);  // writes go to the last one
+  CHECK(testing::check(store) == testing::Failures{});
+  CHECK_FALSE(store.lends(0));
+  CHECK(store.lends(1));
+  CHECK_FALSE(store.lends(2));
+  TieredStorage outer(second, store);
+  Slow<decltype(outer)> all(outer, LinkOptions{});
+  CHECK(all.lends(0));
+  CHECK_FALSE(all.lends(1));
+  CHECK(all.lends(2));
+  const auto bytes = sample::content(1, 8192);
+  const ChunkKey key = sample::key_of(1);
+  REQUIRE(host.write(key, bytes.bytes()));
+  REQUIRE(memory.write(key, bytes.bytes()));
+  const auto direct = host.borrow(0, key, 4096, 4096);
+  const auto loan = all.borrow(2, key, 4096, 4096);
+  REQUIRE(loan);
+  CHECK(loan->bytes().data() == direct->bytes().data());  // the very same bytes
+  CHECK(all.borrow(0, key, 0, 4096).error().code == Errc::not_found);
+  CHECK(all.borrow(1, key, 0, 4096).error().code == Errc::unsupported);
+  CHECK(all.borrow(3, key, 0, 4096).error().code == Errc::invalid_argument);
+}
+
+TEST_CASE("a loan behind a link comes when the link has carried its bytes") {
+  HostStorage host({.capacity_bytes = 1 << 20});
+  const auto bytes = sample::content(1, 8192);
+  REQUIRE(host.write(sample::key_of(1), bytes.bytes()));
+  using Clock = std::chrono::steady_clock;
+  constexpr auto kLatency = std::chrono::milliseconds(20);
+  ThrottledStorage slow(host, LinkOptions{.latency = kLatency});
+  const auto begin = Clock::now();
+  CHECK(slow.borrow(0, sample::key_of(1), 0, 8192));
+  CHECK(slow.borrow(0, sample::key_of(2), 0, 8192).error().code == Errc::not_found);
+  CHECK(Clock::now() - begin >= 2 * kLatency);  // never earlier; later is no fault
+}
+
+TEST_CASE("a store that throws out of borrow() is a tier that fails, and no more") {
+  struct Thrower : HostStorage {
+    using HostStorage::HostStorage;
+    Result<BorrowedBytes> borrow(std::uint32_t, const ChunkKey&, std::uint64_t, std::uint64_t) {
+      throw Strange{};
+    }
+  };
+  Thrower bad({.capacity_bytes = 1 << 20});
+  HostStorage good({.capacity_bytes = 1 << 20});
+  const auto bytes = sample::content(1, 8192);
+  REQUIRE(good.write(sample::key_of(1), bytes.bytes()));
+  TieredStorage store(bad, good);
+  CHECK(store.borrow(0, sample::key_of(1), 0, 8192).error().code == Errc::io);
+  CHECK(store.borrow(1, sample::key_of(1), 0, 8192));
+  ThrottledStorage slow(bad, LinkOptions{});
+  CHECK(slow.borrow(0, sample::key_of(1), 0, 8192).error().code == Errc::io);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include "cake/scheduler/baselines.hpp"
 #include "cake/scheduler/meet_in_the_middle.hpp"
+#include "cake/storage/host.hpp"
 #include "cake/storage/memory.hpp"
 #include "cake/storage/throttled.hpp"
 #include "cake/storage/tiered.hpp"
@@ -100,6 +101,10 @@ TEST_CASE("a store's description is the same behind a link, and counts its tiers
   CHECK(said(describe(both), "lookup_tier") == "yes: tiers are asked at once");
   CHECK(said(describe(one), "lookup_tier") == "no: one lookup for all tiers");
   CHECK(said(describe(both), "device_staging") == "no: reads into host memory");
+  CHECK(said(describe(both), "borrow") == "no: bytes are copied out of it");
+  HostStorage host({.capacity_bytes = 4096});
+  TieredStorage lending(one, host);
+  CHECK(said(describe(lending), "borrow") == "yes: reads take no staging memory; tier 1");
 }
 
 TEST_CASE("a scheduler's description says what its reports will have") {

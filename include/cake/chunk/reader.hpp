@@ -11,6 +11,7 @@
 #include "cake/chunk/format.hpp"
 #include "cake/engine.hpp"
 #include "cake/export.hpp"
+#include "cake/identity.hpp"
 #include "cake/result.hpp"
 #include "cake/staging.hpp"
 
@@ -32,6 +33,8 @@ class ChunkTables {
                                      ConstBytes);
   friend Result<KvView> verify_slice(const ChunkTables&, const ChunkIdentity&, LayerRange,
                                      ConstBytes, DeviceStaging&);
+  friend Result<KvView> verify_slice(const ChunkTables&, const ChunkIdentity&, LayerRange,
+                                     ConstBytes, std::uint32_t);
   ChunkGeometry geometry_;
   std::vector<std::uint32_t> digests_;  // of all extents, block by block
   std::uint32_t header_crc_ = 0;
@@ -65,6 +68,21 @@ CAKE_API Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdent
 /// Errors:  as above, and device
 CAKE_API Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expected,
                                      LayerRange layers, ConstBytes bytes, DeviceStaging& device);
+
+/// The same for bytes that a store lends out of an object which it has verified. `seal`: what
+/// verify_object() returned for that object. Where the tables are that object's, too, nothing is
+/// digested again; else all is, as above.
+CAKE_API Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expected,
+                                     LayerRange layers, ConstBytes bytes, std::uint32_t seal);
+
+/// Checks a whole object by its own tables, for stores, which know no model: header, tables, every
+/// block and the footer are undamaged and belong to each other, and the object is that of `key`.
+/// Returns its seal, the CRC of its header. The header holds the CRC of the tables, and these the
+/// digests, so objects of one seal have the same content. Whether it is the object that a prompt
+/// needs is parse_chunk()'s to say.
+///
+/// Errors:  corrupt; mismatch: the object of another key; unsupported: as parse_chunk()
+CAKE_API Result<std::uint32_t> verify_object(ConstBytes object, const ChunkKey& key);
 
 /// Fields of an object's header.
 struct ChunkSummary {

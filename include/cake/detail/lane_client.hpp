@@ -24,11 +24,18 @@
 
 namespace cake::inline CAKE_ABI::detail {
 
+/// What a good read brought.
+struct Landed {
+  ConstBytes bytes;
+  bool lent = false;  // they lie in the store: whoever inserts them moves them, not the lane
+  std::optional<std::uint32_t> seal = std::nullopt;  // as of BorrowedBytes
+};
+
 /// A session as the lanes see it. The lanes share its ownership while they ask it or read for it.
 class LaneClient {
  public:
   virtual ~LaneClient() = default;
-  /// What one read takes at most, in bytes of staging memory; never changes.
+  /// What one read takes at most, in bytes; never changes.
   virtual std::uint64_t largest_read() const noexcept = 0;
   /// Claims the next read for a lane that has room for `max_bytes`; `short_of_room` when there
   /// would be one for more bytes. None: the session wakes the lanes when there may be one.
@@ -39,7 +46,7 @@ class LaneClient {
   virtual bool wanted(std::uint64_t read) noexcept = 0;
   /// Takes the bytes of a good read. They are the lane's again when it returns, or, where
   /// keeps_bytes(), when it calls LaneHost::give_back().
-  virtual void landed(const ReadTicket& read, MutableBytes bytes) noexcept = 0;
+  virtual void landed(const ReadTicket& read, const Landed& landed) noexcept = 0;
   virtual bool keeps_bytes() const noexcept = 0;
   virtual void failed(const ReadTicket& read, const Error& error) noexcept = 0;
   /// There was no memory for the read; it may be claimed again.

@@ -47,6 +47,11 @@ class LaneStorage {
   virtual Status read(LaneId tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out,
                       std::unique_ptr<Parked>& parked) = 0;
 
+  /// Whether this tier lends its bytes in place.
+  virtual bool lends(LaneId tier) = 0;
+  virtual Result<BorrowedBytes> borrow(LaneId tier, const ChunkKey& key, std::uint64_t offset,
+                                       std::uint64_t size) = 0;
+
   const StorageAbilities abilities;
 };
 
@@ -92,6 +97,11 @@ class LaneStorageOf final : public LaneStorage {
       parked = std::move(read);
       return {};
     }
+  }
+  bool lends(LaneId tier) override { return Traits::lends(storage_, tier); }
+  Result<BorrowedBytes> borrow(LaneId tier, const ChunkKey& key, std::uint64_t offset,
+                               std::uint64_t size) override {
+    return Traits::borrow(storage_, tier, key, offset, size);
   }
 
  private:

@@ -77,8 +77,9 @@ class CAKE_API PrefillState {
   /// Claims the slice for a lane. Needs may_load(); nothing is claimed when it throws.
   ReadTicket claim(const LoadRequest& load, LaneId lane, Time now);
   /// The read is there and its bytes are verified: may they be inserted? False: the claim was lost,
-  /// drop them.
-  bool begin_insert(std::uint64_t id, Time now);
+  /// drop them. Bytes that the store lends are moved by the insert alone: then its end counts as the
+  /// landing, so that the rate of the lane is that of the inserts.
+  bool begin_insert(std::uint64_t id, Time now, bool lent = false);
   void inserted(std::uint64_t id, bool ok, Time now);
   /// The read failed, or its bytes are not what was asked for. Also how a lane reports the end of a
   /// read that it had to abandon. False: nobody wanted it any more, so it is no failure.

@@ -40,6 +40,7 @@ struct ReadEntry {
   ReadTicket ticket;
   std::size_t report = 0;  // index of its report
   ReadPhase phase = ReadPhase::free;
+  bool lent = false;  // what is being inserted lies in the store
 
   bool holds_claim() const { return phase == ReadPhase::reading || phase == ReadPhase::inserting; }
 };
@@ -83,7 +84,12 @@ class ReadTable {
     return earliest;
   }
 
-  void begin_insert(std::uint64_t id) { set(id, ReadPhase::inserting); }
+  void begin_insert(std::uint64_t id, bool lent) {
+    set(id, ReadPhase::inserting);
+    for (ReadEntry& entry : reads_) {
+      if (entry.phase == ReadPhase::inserting && entry.ticket.id == id) entry.lent = lent;
+    }
+  }
   /// Its lane has answered, or its bytes are in.
   void end(std::uint64_t id) { set(id, ReadPhase::free); }
   /// Nobody waits for it any more.

@@ -54,7 +54,9 @@ class CAKE_API SessionCore {
   void done(std::uint64_t id, std::uint32_t tokens, Errc code, Time now) {
     state_.done(id, tokens, code, now);
   }
-  bool begin_insert(std::uint64_t id, Time now) { return state_.begin_insert(id, now); }
+  bool begin_insert(std::uint64_t id, Time now, bool lent = false) {
+    return state_.begin_insert(id, now, lent);
+  }
   void inserted(std::uint64_t id, bool ok, Time now) { state_.inserted(id, ok, now); }
   bool failed(std::uint64_t id, Errc code, Time now) { return state_.failed(id, code, now); }
   bool wanted(std::uint64_t id) const { return state_.wanted(id); }

@@ -112,7 +112,7 @@ class ThrottledCompletion {
   Clock::time_point due_;
 };
 
-/// Wraps a store; every tier gets its own link. Reads are slowed down, writes only if
+/// Wraps a store; every tier gets its own link. Reads and loans are slowed down, writes only if
 /// throttle_writes() names a link for them. lookup, erase and the optional members of the store
 /// pass through. An exception of the store becomes an error of the call.
 ///
@@ -217,6 +217,18 @@ class ThrottledStorage {
     }
   }
   Status lookup_problem() requires(abilities.lookup_problem) { return inner_->lookup_problem(); }
+  bool lends(std::uint32_t tier) requires(abilities.borrow&& abilities.tiers) {
+    return inner_->lends(tier);
+  }
+  /// Lends when the link would have carried the bytes.
+  Result<BorrowedBytes> borrow(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
+                               std::uint64_t size) requires(abilities.borrow) {
+    const auto due = reserve(tier, size);
+    auto loan = detail::guarded(Errc::io, "borrow from a store",
+                                [&] { return inner_->borrow(tier, key, offset, size); });
+    std::this_thread::sleep_until(due);
+    return loan;
+  }
 
  private:
   struct Link {

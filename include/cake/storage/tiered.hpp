@@ -104,7 +104,8 @@ requires(sizeof...(S) > 0) class TieredStorage {
       .erase_tier = true,
       .device_staging = (storage_traits<S>::abilities.device_staging || ...),
       .stored_bytes_differ = (storage_traits<S>::abilities.stored_bytes_differ || ...),
-      .write_new = (storage_traits<S>::abilities.write_new && ...)};
+      .write_new = (storage_traits<S>::abilities.write_new && ...),
+      .borrow = (storage_traits<S>::abilities.borrow || ...)};
 
   /// Errors:  throws Exception(invalid_argument) when there are more than kMaxTiers tiers
   explicit TieredStorage(S&... stores) : stores_(&stores...) {
@@ -229,6 +230,30 @@ requires(sizeof...(S) > 0) class TieredStorage {
       return Status(Error{Errc::invalid_argument, 0,
                           "a call names a storage tier that the TieredStorage does not have"});
     return std::move(*result);
+  }
+
+  /// A tier lends if its store does.
+  bool lends(std::uint32_t tier) requires(abilities.borrow) {
+    bool result = false;
+    each([&](std::size_t i, auto& store) {
+      if (tier < first_[i] || tier >= first_[i + 1]) return;
+      result = traits(store).lends(store, tier - first_[i]);
+    });
+    return result;
+  }
+  Result<BorrowedBytes> borrow(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
+                               std::uint64_t size) requires(abilities.borrow) {
+    Result<BorrowedBytes> result =
+        Error{Errc::invalid_argument, 0,
+              "a call names a storage tier that the TieredStorage does not have"};
+    each([&](std::size_t i, auto& store) {
+      if (tier < first_[i] || tier >= first_[i + 1]) return;
+      result = contained("borrow from a store", [&] {
+        return traits(store).borrow(store, tier - first_[i], key, offset, size);
+      });
+      if (result) note_reader(result->bytes().data(), i);
+    });
+    return result;
   }
 
   Write write(const ChunkKey& key, ConstBytes bytes) {

@@ -24,6 +24,94 @@
 #include "cake/staging.hpp"
 #include "cake/storage_backend.hpp"
 
+namespace cake::inline CAKE_ABI::detail::kit {
+
+/// Threads borrow from the object of `seed` and from others that they write and erase meanwhile. How
+/// many loans were of wrong bytes.
+template <StorageBackend S>
+int wrong_loans(S& storage, std::uint32_t tier, std::uint64_t seed, ConstBytes object) {
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> threads;
+  const auto borrow = [&](std::uint64_t from) {
+    return storage_traits<S>::borrow(storage, tier, key(from), 0, object.size());
+  };
+  for (std::uint64_t t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      const AlignedBuffer mine(object.size());
+      for (std::uint64_t i = 0; i < 16; ++i) {
+        const std::uint64_t own = seed + 100 + 100 * t + i;
+        fill(mine.bytes(), own);
+        (void)await_completion(storage.write(key(own), mine.bytes()));
+        const auto other = borrow(own);
+        if (other && !same(other->bytes(), mine.bytes())) ++wrong;
+        const auto again = borrow(seed);
+        if (again && !same(again->bytes(), object)) ++wrong;
+        (void)storage.erase(key(own));
+        if (other && !same(other->bytes(), mine.bytes())) ++wrong;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  return wrong;
+}
+
+/// What a store lends is what it reads, and stays so whatever happens to the object meanwhile.
+///
+/// Needs:   `seed` names keys that are not stored; they are not afterwards
+template <StorageBackend S>
+void check_lending(S& storage, std::uint64_t seed, testing::Failures& failures) {
+  using Traits = storage_traits<S>;
+  constexpr std::size_t kSize = 5 * kIoAlignment;
+  const auto expect = [&](bool good, const char* what) {
+    if (!good) failures.push_back(std::string("storage: borrow: ") + what);
+  };
+  const ChunkKey object_key = key(seed);
+  const AlignedBuffer object(kSize);
+  fill(object.bytes(), seed);
+  if (!await_completion(storage.write(object_key, object.bytes()))) return;  // failed before
+  const auto found = storage.lookup(std::span(&object_key, 1));
+  if (!found || found->size() != 1) return;
+  std::uint32_t tier = 0;
+  const std::uint32_t n_tiers = Traits::tiers(storage);
+  const auto lends = [&](std::uint32_t t) {
+    return ((*found)[0].tiers >> t & 1) != 0 && Traits::lends(storage, t);
+  };
+  while (tier < n_tiers && !lends(tier)) ++tier;
+  if (tier == n_tiers) {  // the tier that is written to does not lend
+    (void)storage.erase(object_key);
+    return;
+  }
+  const auto borrow = [&](const ChunkKey& from, std::uint64_t offset, std::uint64_t size) {
+    ChunkKey passing = from;  // a backend copies the keys that it keeps
+    Result<BorrowedBytes> loan = Traits::borrow(storage, tier, passing, offset, size);
+    passing = {};
+    return loan;
+  };
+  expect(!borrow(key(seed + 1), 0, kSize), "an absent key fails");
+  expect(!borrow(object_key, 4 * kIoAlignment, 2 * kIoAlignment), "bytes beyond the end fail");
+  expect(!borrow(object_key, std::uint64_t{1} << 62, kIoAlignment),
+         "an offset beyond the end fails");
+  const auto part = borrow(object_key, kIoAlignment, 2 * kIoAlignment);
+  expect(part && same(part->bytes(), object.bytes().subspan(kIoAlignment, 2 * kIoAlignment)),
+         "a part is lent from its offset");
+  auto whole = borrow(object_key, 0, kSize);
+  const auto unchanged = [&] { return whole && same(whole->bytes(), object.bytes()); };
+  expect(unchanged(), "what is lent is what was written");
+
+  const int wrong = wrong_loans(storage, tier, seed, object.bytes());
+  expect(wrong == 0 && unchanged(), "what is lent stays while others write, borrow and erase");
+  expect(storage.erase(object_key).has_value() && !borrow(object_key, 0, kSize),
+         "an erased object is not lent any more");
+  fill(object.bytes(), seed + 1);
+  (void)await_completion(storage.write(object_key, object.bytes()));
+  fill(object.bytes(), seed);
+  expect(unchanged(), "what was lent stays after its object was erased and written anew");
+  whole = BorrowedBytes();
+  expect(storage.erase(object_key).has_value(), "an object can be erased when its loans are over");
+}
+
+}  // namespace cake::inline CAKE_ABI::detail::kit
+
 namespace cake::inline CAKE_ABI::testing {
 
 /// Tries a store: leaves nothing behind in it. `seed` chooses the keys.
@@ -121,6 +209,9 @@ Failures check(S& storage, std::uint64_t seed = 1) {
   expect(storage.erase(first).has_value(), "erasing what is not there is no error");
   (void)storage.erase(second);
   for (std::uint64_t i = 0; i < 1000; ++i) (void)storage.erase(detail::kit::key(seed + 1000 + i));
+  if constexpr (storage_traits<S>::abilities.borrow) {
+    detail::kit::check_lending(storage, seed + 3000, failures);
+  }
   return failures;
 }
 

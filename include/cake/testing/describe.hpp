@@ -86,6 +86,12 @@ std::string describe_storage(S& storage) {
   d.line("stored_bytes_differ", can.stored_bytes_differ, "yes",
          "no: wrong bytes are the object's fault");
   d.line("write_new", can.write_new, "yes", "no: each write counts as the first");
+  std::string lending;
+  for (std::uint32_t t = 0; t < Traits::tiers(storage); ++t) {
+    if (Traits::lends(storage, t)) lending += (lending.empty() ? "" : ", ") + std::to_string(t);
+  }
+  d.line("borrow", !lending.empty(), "yes: reads take no staging memory; tier " + lending,
+         "no: bytes are copied out of it");
   return d.text();
 }
 
@@ -101,8 +107,8 @@ std::string describe_scheduler() {
 
 namespace cake::inline CAKE_ABI::testing {
 
-/// One line for each thing that was recognised, or was not. Calls layout() of an engine, tiers() and
-/// device_staging() of a store, nothing of a scheduler.
+/// One line for each thing that was recognised, or was not. Calls layout() of an engine, tiers(),
+/// device_staging() and lends() of a store, nothing of a scheduler.
 template <class X>
 requires(KvMemory<X> || StorageBackend<X> || Scheduler<X>) std::string describe(X& x) {
   if constexpr (KvMemory<X>) {

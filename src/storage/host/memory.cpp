@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "src/storage/host/memory.hpp"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <iterator>
+#include <new>
+#include <string>
+#include <utility>
+
+namespace cake::inline CAKE_ABI::detail {
+namespace {
+
+/// Plain memory, in large pages where the system has them.
+AlignedBuffer plain_memory(std::uint64_t bytes, std::uint64_t capacity) {
+  try {
+    AlignedBuffer memory(bytes);
+    (void)::madvise(memory.data(), bytes, MADV_HUGEPAGE);
+    return memory;
+  } catch (const std::bad_alloc&) {
+    throw Exception({Errc::out_of_memory, 0,
+                     "HostStorage: there is no host memory for a capacity of " +
+                         std::to_string(capacity) + " bytes; lower capacity_bytes"});
+  }
+}
+
+}  // namespace
+
+HostMemory::HostMemory(std::uint64_t capacity_bytes, std::uint64_t arena_bytes,
+                       StagingMemory* memory)
+    : capacity_(capacity_bytes / kIoAlignment * kIoAlignment) {
+  arena_bytes =
+      std::clamp<std::uint64_t>(arena_bytes / kIoAlignment * kIoAlignment, kIoAlignment, capacity_);
+  largest_ = arena_bytes;
+  for (std::uint64_t left = capacity_; left != 0;) {
+    const std::uint64_t bytes = std::min(left, arena_bytes);
+    left -= bytes;
+    if (memory != nullptr && problem_) {
+      try {
+        arenas_.emplace_back(AlignedBuffer(bytes, memory));
+        continue;
+      } catch (const std::bad_alloc&) {
+        problem_ = Error{
+            Errc::out_of_memory, 0,
+            "HostStorage: " + std::to_string(bytes + left) + " of " + std::to_string(capacity_) +
+                " bytes are plain memory, since HostOptions::memory has no more; loads from them "
+                "are slower. Lower capacity_bytes, or raise the limit of locked memory"};
+      }
+    }
+    arenas_.emplace_back(plain_memory(bytes, capacity_));
+    plain_ += memory != nullptr ? bytes : 0;
+  }
+}
+
+std::byte* HostMemory::take(std::uint64_t bytes, const ChunkKey& key) {
+  bytes = align_up(bytes);
+  const std::lock_guard lock(mutex_);
+  for (Arena& arena : arenas_) {
+    if (arena.memory.size() - arena.used < bytes || arena.map.largest_gap() < bytes) continue;
+    std::byte* const data = arena.map.take(bytes);
+    try {
+      arena.taken.emplace(data, key);
+    } catch (...) {
+      arena.map.give_back(data, bytes);
+      throw;
+    }
+    arena.used += bytes;
+    return data;
+  }
+  return nullptr;
+}
+
+void HostMemory::give_back(std::byte* data, std::uint64_t bytes) noexcept {
+  bytes = align_up(bytes);
+  const std::lock_guard lock(mutex_);
+  Arena& arena = arena_of(data);
+  arena.taken.erase(data);
+  arena.map.give_back(data, bytes);
+  arena.used -= bytes;
+}
+
+HostMemory::Neighbours HostMemory::neighbours(const std::byte* place) const {
+  const std::lock_guard lock(mutex_);
+  const auto& taken = const_cast<HostMemory*>(this)->arena_of(place).taken;
+  Neighbours found;
+  const auto behind = taken.lower_bound(place);
+  if (behind != taken.end()) found.behind = behind->second;
+  if (behind != taken.begin()) found.before = std::prev(behind)->second;
+  return found;
+}
+
+HostMemory::Arena& HostMemory::arena_of(const std::byte* place) {
+  return *std::find_if(arenas_.begin(), arenas_.end(), [&](const Arena& arena) {
+    return std::uintptr_t(place) - std::uintptr_t(arena.memory.data()) < arena.memory.size();
+  });
+}
+
+std::uint64_t HostMemory::used() const {
+  const std::lock_guard lock(mutex_);
+  std::uint64_t sum = 0;
+  for (const Arena& arena : arenas_) sum += arena.used;
+  return sum;
+}
+
+}  // namespace cake::inline CAKE_ABI::detail

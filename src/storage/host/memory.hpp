@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// The memory of a HostStorage: a few arenas, and which object lies where in them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <mutex>
+#include <optional>
+
+#include "cake/detail/arena.hpp"
+#include "cake/identity.hpp"
+#include "cake/result.hpp"
+#include "cake/staging.hpp"
+
+namespace cake::inline CAKE_ABI::detail {
+
+/// Allocated once, by the constructor: never more than the capacity, never again.
+///
+/// Thread:  Safe for concurrent use
+class HostMemory {
+ public:
+  /// `memory` is asked until it refuses; what is missing then is plain memory.
+  ///
+  /// Errors:  throws Exception(out_of_memory) when there is no plain memory
+  HostMemory(std::uint64_t capacity_bytes, std::uint64_t arena_bytes, StagingMemory* memory);
+
+  /// Null: there is no such gap.
+  ///
+  /// Errors:  throws std::bad_alloc when there is no memory to note it
+  std::byte* take(std::uint64_t bytes, const ChunkKey& key);
+  /// Needs:   as many bytes as were taken
+  void give_back(std::byte* data, std::uint64_t bytes) noexcept;
+
+  /// The keys of what lies before and behind this place in its arena.
+  struct Neighbours {
+    std::optional<ChunkKey> before;
+    std::optional<ChunkKey> behind;
+  };
+  Neighbours neighbours(const std::byte* place) const;
+
+  /// The largest object that could ever have room.
+  std::uint64_t largest_object() const { return largest_; }
+  std::uint64_t capacity() const { return capacity_; }
+  std::uint64_t plain_bytes() const { return plain_; }
+  /// Of the memory that refused.
+  const Status& problem() const { return problem_; }
+  std::uint64_t used() const;
+
+ private:
+  struct Arena {
+    explicit Arena(AlignedBuffer memory_in) : memory(std::move(memory_in)), map(memory.bytes()) {}
+    AlignedBuffer memory;
+    ArenaMap map;
+    std::uint64_t used = 0;
+    std::map<const std::byte*, ChunkKey> taken;
+  };
+  Arena& arena_of(const std::byte* place);
+
+  std::uint64_t capacity_ = 0;
+  std::uint64_t plain_ = 0;
+  std::uint64_t largest_ = 0;
+  Status problem_;
+  mutable std::mutex mutex_;  // guards the arenas
+  std::deque<Arena> arenas_;
+};
+
+}  // namespace cake::inline CAKE_ABI::detail
