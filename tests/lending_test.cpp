@@ -99,7 +99,7 @@ PrefillReport run(const Stored& stored, IoLanes<S>& lanes, Sch scheduler,
                   const SessionOptions& options = kPatient) {
   ToyEngine engine(kTokens);
   const PrefillReport report = run_on(engine, stored, lanes, std::move(scheduler), options);
-  CHECK(engine.kv() == stored.expected);
+  CHECK((engine.kv() == stored.expected));
   return report;
 }
 
@@ -135,7 +135,7 @@ void check_sources(Stored& stored) {
     Watching<OnCaller> engine(kTokens);
     const PrefillReport report = run_on(engine, stored, lanes, scheduler);
     CHECK(report.tokens_loaded == kChunk * kChunks);
-    CHECK(engine.kv() == stored.expected);
+    CHECK((engine.kv() == stored.expected));
     CHECK_FALSE(engine.foreign_insert);
     CHECK(engine.sources.size() == 3 * kChunks);
     for (const auto& [chunk, from] : engine.sources) {
@@ -173,13 +173,13 @@ TEST_CASE("what the store has verified is not verified again, unless it says so"
   if (again) {
     CHECK(report.chunks[5].load_error == Errc::corrupt);
     CHECK(report.chunks[5].source == Source::computed);
-    CHECK(engine.kv() == stored.expected);
+    CHECK((engine.kv() == stored.expected));
     CHECK(stored.store.stats().objects == kChunks - 1);  // gone, for the next save
     stored.save_missing();
     CHECK(run(stored, lanes, LayerByLayer()).tokens_loaded == kChunk * kChunks);
   } else {
     CHECK(report.tokens_loaded == kChunk * kChunks);
-    CHECK(engine.kv() != stored.expected);
+    CHECK((engine.kv() != stored.expected));
   }
 }
 
@@ -334,7 +334,7 @@ TEST_CASE("what is being inserted is neither evicted nor erased meanwhile") {
   };
   IoLanes lanes(stored.store, {.threads = 2});
   const PrefillReport report = run_on(engine, stored, lanes, LoadOnlyScheduler());
-  CHECK(engine.kv() == stored.expected);
+  CHECK((engine.kv() == stored.expected));
   CHECK(report.tokens_loaded >= kChunk);
   CHECK(stored.store.stats().evicted > 0);
   eventually([&] { return stored.store.stats().in_use == 0; });
@@ -370,7 +370,7 @@ TEST_CASE("bytes that the driving thread is still to insert stay lent") {
   const PrefillReport report = session.finish();
   CHECK(report.status);
   CHECK(report.tokens_loaded >= kChunk);
-  CHECK(engine.kv() == stored.expected);
+  CHECK((engine.kv() == stored.expected));
   eventually([&] { return stored.store.stats().in_use == 0; });
 }
 
@@ -430,7 +430,7 @@ TEST_CASE("lanes that land in device memory read instead of borrowing") {
     REQUIRE(lanes.device() != nullptr);
     FromDevice engine(kTokens);
     CHECK(run_on(engine, stored, lanes, LoadOnlyScheduler()).tokens_loaded == kChunk * kChunks);
-    CHECK(engine.kv() == stored.expected);
+    CHECK((engine.kv() == stored.expected));
     CHECK(storage.stats().loans == 0);
     CHECK(storage.stats().reads == kChunks);
   }

@@ -365,8 +365,8 @@ MUTANTS = [
          "        if (false) {\n")],
      "storage/host_test.cpp", "an object that is lent stays, and the writer evicts another one"),
     ("a neighbour that is lent is evicted", [
-        ("        if (it == objects_.end() || in_use(it->second)) continue;\n",
-         "        if (it == objects_.end()) continue;\n")],
+        ("      if (it == objects_.end() || in_use(it->second)) continue;\n",
+         "      if (it == objects_.end()) continue;\n")],
      "storage/host_test.cpp", "objects of many sizes leave room for one that needs a long gap"),
     ("nothing is verified on the way in", [
         ("    auto seal = sealed_copy(bytes, key, object->data);\n",

@@ -25,6 +25,9 @@ namespace {
 
 constexpr std::size_t kMostCandidates = 256;  // of one class of age, to choose from
 constexpr std::size_t kMostLooked = 1024;     // objects that one write looks at
+// Few and large, and all of them at the start: one H100 machine took 60 ms to map a GiB, and 75 ms to
+// register it with the device (benchmarks/NOTES.md). That is 4 ms for a chunk of 32 MiB, about as long
+// as copying and verifying it.
 constexpr std::uint64_t kLeastArena = std::uint64_t{4} << 30;
 constexpr std::uint64_t kMostArenas = 16;
 
@@ -54,6 +57,28 @@ struct HostObject {
   std::uint32_t position = 0;  // of the first token; 0 for what is no chunk, so that it goes first
   std::int64_t used = 0;       // seconds
 };
+
+/// The first ones to go, the first of them first.
+std::vector<ObjectIndex::Entry> first_to_go(const ObjectIndex& index, std::int64_t now) {
+  auto oldest = index.oldest(now, kMostCandidates);
+  std::sort(oldest.begin(), oldest.end(), [](const auto& a, const auto& b) {
+    return std::tie(a.object.position, a.object.used, a.key) <
+           std::tie(b.object.position, b.object.used, b.key);
+  });
+  return oldest;
+}
+
+/// Errors:  throws Exception(invalid_argument) without a capacity
+std::uint64_t arena_bytes(const HostOptions& options) {
+  if (options.capacity_bytes < kIoAlignment) {
+    throw Exception(
+        {Errc::invalid_argument, 0,
+         "HostStorage: HostOptions::capacity_bytes is " + std::to_string(options.capacity_bytes) +
+             "; set it to the bytes of host memory that the objects may take, at least 4096"});
+  }
+  if (options.arena_bytes != 0) return options.arena_bytes;
+  return std::max(kLeastArena, options.capacity_bytes / kMostArenas);
+}
 
 }  // namespace
 
@@ -153,17 +178,6 @@ class HostEngine {
  private:
   using Objects = std::unordered_map<ChunkKey, std::shared_ptr<HostObject>>;
 
-  static std::uint64_t arena_bytes(const HostOptions& options) {
-    if (options.capacity_bytes < kIoAlignment) {
-      throw Exception(
-          {Errc::invalid_argument, 0,
-           "HostStorage: HostOptions::capacity_bytes is " + std::to_string(options.capacity_bytes) +
-               "; set it to the bytes of host memory that the objects may take, at least 4096"});
-    }
-    if (options.arena_bytes != 0) return options.arena_bytes;
-    return std::max(kLeastArena, options.capacity_bytes / kMostArenas);
-  }
-
   static KnownObject known(const HostObject& object) {
     return {object.bytes, object.used, object.position, true};
   }
@@ -245,51 +259,58 @@ class HostEngine {
     std::size_t looked = 0;
     std::uint64_t freed = 0;
     while (looked < kMostLooked && index_.size() != 0) {
-      for (const ObjectIndex::Entry& candidate : candidates()) {
+      for (const ObjectIndex::Entry& candidate : first_to_go(index_, clock_())) {
         if (looked++ == kMostLooked) return nullptr;
         const auto it = objects_.find(candidate.key);
         if (in_use(it->second)) {  // that is a use, too
           touch(candidate.key, *it->second);
           continue;
         }
-        const std::byte* const place = it->second->data;
-        freed += align_up(it->second->bytes);
-        evict(it);
-        if (std::byte* const data = memory_->take(bytes, key)) return data;
-        // Enough has gone, but not side by side.
-        if (freed >= 2 * align_up(bytes)) return take_around(place, key, bytes, looked);
+        std::byte* data = nullptr;
+        if (freed >= 2 * align_up(bytes)) {  // enough has gone, but not side by side
+          data = take_around(it, key, bytes, looked);
+        } else {
+          freed += align_up(it->second->bytes);
+          evict(it);
+          data = memory_->take(bytes, key);
+        }
+        if (data != nullptr) return data;
       }
     }
     return nullptr;
   }
 
-  /// The first ones to go, the first of them first.
-  std::vector<ObjectIndex::Entry> candidates() const {
-    auto oldest = index_.oldest(clock_(), kMostCandidates);
-    std::sort(oldest.begin(), oldest.end(), [](const auto& a, const auto& b) {
-      return std::tie(a.object.position, a.object.used, a.key) <
-             std::tie(b.object.position, b.object.used, b.key);
-    });
-    return oldest;
-  }
-
-  /// Evicts what lies around a place that is free, the longer unused one of both sides first.
-  std::byte* take_around(const std::byte* place, const ChunkKey& key, std::uint64_t bytes,
-                         std::size_t looked) {
-    for (; looked < kMostLooked; ++looked) {
-      const auto [before, behind] = memory_->neighbours(place);
-      auto next = objects_.end();
-      for (const auto& neighbour : {before, behind}) {
-        if (!neighbour) continue;
-        const auto it = objects_.find(*neighbour);
-        if (it == objects_.end() || in_use(it->second)) continue;
-        if (next == objects_.end() || it->second->used < next->second->used) next = it;
-      }
-      if (next == objects_.end()) return nullptr;
-      evict(next);
-      if (std::byte* const data = memory_->take(bytes, key)) return data;
+  /// Evicts an object and what lies around it, the longer unused one of both sides first. Nothing
+  /// where that leads to no gap of the size.
+  std::byte* take_around(Objects::iterator first, const ChunkKey& key, std::uint64_t bytes,
+                         std::size_t& looked) {
+    std::vector<Objects::iterator> going{first};
+    const std::byte* begin = first->second->data;
+    const std::byte* end = begin + align_up(first->second->bytes);
+    for (;; ++looked) {
+      const HostMemory::Space space = memory_->space_around(begin, end);
+      begin = space.begin;
+      end = space.end;
+      if (static_cast<std::uint64_t>(end - begin) >= align_up(bytes)) break;
+      const auto next = longer_unused(space);
+      if (next == objects_.end() || looked >= kMostLooked) return nullptr;
+      going.push_back(next);
+      begin = std::min<const std::byte*>(begin, next->second->data);
+      end = std::max<const std::byte*>(end, next->second->data + align_up(next->second->bytes));
     }
-    return nullptr;
+    for (const auto& object : going) evict(object);
+    return memory_->take(bytes, key);
+  }
+  /// Of the two neighbours of a space; end(): neither may go.
+  Objects::iterator longer_unused(const HostMemory::Space& space) {
+    auto longer = objects_.end();
+    for (const auto& neighbour : {space.before, space.behind}) {
+      if (!neighbour) continue;
+      const auto it = objects_.find(*neighbour);
+      if (it == objects_.end() || in_use(it->second)) continue;
+      if (longer == objects_.end() || it->second->used < longer->second->used) longer = it;
+    }
+    return longer;
   }
 
   const bool verify_on_read_;

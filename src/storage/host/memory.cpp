@@ -61,7 +61,7 @@ std::byte* HostMemory::take(std::uint64_t bytes, const ChunkKey& key) {
     if (arena.memory.size() - arena.used < bytes || arena.map.largest_gap() < bytes) continue;
     std::byte* const data = arena.map.take(bytes);
     try {
-      arena.taken.emplace(data, key);
+      arena.taken.emplace(data, Taken{bytes, key});
     } catch (...) {
       arena.map.give_back(data, bytes);
       throw;
@@ -75,26 +75,28 @@ std::byte* HostMemory::take(std::uint64_t bytes, const ChunkKey& key) {
 void HostMemory::give_back(std::byte* data, std::uint64_t bytes) noexcept {
   bytes = align_up(bytes);
   const std::lock_guard lock(mutex_);
-  Arena& arena = arena_of(data);
+  Arena& arena = arena_of(arenas_, data);
   arena.taken.erase(data);
   arena.map.give_back(data, bytes);
   arena.used -= bytes;
 }
 
-HostMemory::Neighbours HostMemory::neighbours(const std::byte* place) const {
+HostMemory::Space HostMemory::space_around(const std::byte* begin, const std::byte* end) const {
   const std::lock_guard lock(mutex_);
-  const auto& taken = const_cast<HostMemory*>(this)->arena_of(place).taken;
-  Neighbours found;
-  const auto behind = taken.lower_bound(place);
-  if (behind != taken.end()) found.behind = behind->second;
-  if (behind != taken.begin()) found.before = std::prev(behind)->second;
-  return found;
-}
-
-HostMemory::Arena& HostMemory::arena_of(const std::byte* place) {
-  return *std::find_if(arenas_.begin(), arenas_.end(), [&](const Arena& arena) {
-    return std::uintptr_t(place) - std::uintptr_t(arena.memory.data()) < arena.memory.size();
-  });
+  const Arena& arena = arena_of(arenas_, begin);
+  Space space{arena.memory.data(), arena.memory.data() + arena.memory.size(), {}, {}};
+  const auto behind = arena.taken.lower_bound(end);
+  if (behind != arena.taken.end()) {
+    space.end = behind->first;
+    space.behind = behind->second.key;
+  }
+  const auto first = arena.taken.lower_bound(begin);
+  if (first != arena.taken.begin()) {
+    const auto before = std::prev(first);
+    space.begin = before->first + before->second.bytes;
+    space.before = before->second.key;
+  }
+  return space;
 }
 
 std::uint64_t HostMemory::used() const {

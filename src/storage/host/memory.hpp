@@ -4,12 +4,14 @@
 // The memory of a HostStorage: a few arenas, and which object lies where in them.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <map>
 #include <mutex>
 #include <optional>
+#include <utility>
 
 #include "cake/detail/arena.hpp"
 #include "cake/identity.hpp"
@@ -35,12 +37,15 @@ class HostMemory {
   /// Needs:   as many bytes as were taken
   void give_back(std::byte* data, std::uint64_t bytes) noexcept;
 
-  /// The keys of what lies before and behind this place in its arena.
-  struct Neighbours {
+  /// The space that there would be if [begin, end) of one arena were free, and the keys of what ends
+  /// it on both sides.
+  struct Space {
+    const std::byte* begin = nullptr;
+    const std::byte* end = nullptr;
     std::optional<ChunkKey> before;
     std::optional<ChunkKey> behind;
   };
-  Neighbours neighbours(const std::byte* place) const;
+  Space space_around(const std::byte* begin, const std::byte* end) const;
 
   /// The largest object that could ever have room.
   std::uint64_t largest_object() const { return largest_; }
@@ -51,14 +56,23 @@ class HostMemory {
   std::uint64_t used() const;
 
  private:
+  struct Taken {
+    std::uint64_t bytes = 0;
+    ChunkKey key;
+  };
   struct Arena {
     explicit Arena(AlignedBuffer memory_in) : memory(std::move(memory_in)), map(memory.bytes()) {}
     AlignedBuffer memory;
     ArenaMap map;
     std::uint64_t used = 0;
-    std::map<const std::byte*, ChunkKey> taken;
+    std::map<const std::byte*, Taken> taken;
   };
-  Arena& arena_of(const std::byte* place);
+  template <class Arenas>
+  static auto& arena_of(Arenas& arenas, const std::byte* place) {
+    return *std::find_if(arenas.begin(), arenas.end(), [&](const Arena& arena) {
+      return std::uintptr_t(place) - std::uintptr_t(arena.memory.data()) < arena.memory.size();
+    });
+  }
 
   std::uint64_t capacity_ = 0;
   std::uint64_t plain_ = 0;
