@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(128)
   }
   wait(&barrier, 0);
   for (int i = static_cast<int>(threadIdx.x); i < 128 * 64; i += 128) {
-    const std::uint32_t place = panel_place<128>(i / 64, i % 64 / 8) / 2;
+    const std::uint32_t place = panel_place(i / 64, i % 64 / 8, 0) / 2;
     out[i] = buffer[place + static_cast<std::uint32_t>(i % 8)];
   }
 }
@@ -38,7 +38,7 @@ __device__ void to_panels(unsigned char* to, const void* from) {
   for (int i = static_cast<int>(threadIdx.x); i < kRows * kDim / 8; i += 128) {
     const int row = i / (kDim / 8);
     const int piece = i % (kDim / 8);
-    *reinterpret_cast<uint4*>(to + panel_place<kRows>(row, piece)) =
+    *reinterpret_cast<uint4*>(to + panel_place(row, piece, kRows * kPanelRowBytes)) =
         static_cast<const uint4*>(from)[i];
   }
 }

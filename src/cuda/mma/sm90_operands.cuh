@@ -19,10 +19,11 @@ namespace cake::inline CAKE_ABI::cuda::device {
 inline constexpr int kPanelColumns = 64;
 inline constexpr std::uint32_t kPanelRowBytes = 128;
 
-/// Where 16-byte piece `piece` (of all columns) of a row lies in a tile of kRows rows.
-template <int kRows>
-__device__ inline std::uint32_t panel_place(int row, int piece) {
-  return static_cast<std::uint32_t>(piece / 8 * kRows + row) * kPanelRowBytes +
+/// Where 16-byte piece `piece` (of all columns) of a row lies, with `panel_bytes` from one panel to
+/// the next.
+__device__ inline std::uint32_t panel_place(int row, int piece, std::uint32_t panel_bytes) {
+  return static_cast<std::uint32_t>(piece / 8) * panel_bytes +
+         static_cast<std::uint32_t>(row) * kPanelRowBytes +
          static_cast<std::uint32_t>(((piece ^ row) & 7) << 4);
 }
 

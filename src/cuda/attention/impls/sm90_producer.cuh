@@ -184,7 +184,8 @@ class Sm90Producer {
 #pragma unroll kUnroll
     for (int row = tid / kPieces; row < kRows; row += kRowsAtOnce) {
       const Row found = find(row);
-      copy_async(to + panel_place<kRows>(row, piece), found.from + piece * 8, found.there);
+      copy_async(to + panel_place(row, piece, kRows * kPanelRowBytes), found.from + piece * 8,
+                 found.there);
     }
     commit_copies();
   }
