@@ -307,6 +307,7 @@ TEST_CASE("a captured graph serves every prefix length") {
       const std::size_t bytes = std::size_t{100} * spec.n_heads * spec.dim * 2;
       for (const std::int32_t n : {100, 128, 513, 1000, 64}) {
         REQUIRE(cudaMemcpy(keys.data(), &n, sizeof n, cudaMemcpyDefault) == cudaSuccess);
+        REQUIRE(cudaDeviceSynchronize() == cudaSuccess);  // the copy may still be on its way
         std::vector<std::uint16_t> direct(bytes / 2);
         std::vector<std::uint16_t> replayed(bytes / 2);
         REQUIRE(cuda::attention(args, stream.get()));
