@@ -86,6 +86,7 @@ double measure(const Problem& p) {
   must(cudaMemcpy(table_device.data(), table.data(), table_device.size(), cudaMemcpyDefault));
   const DeviceBuffer keys_device(4);
   must(cudaMemcpy(keys_device.data(), &keys, 4, cudaMemcpyDefault));
+  must(cudaDeviceSynchronize());  // the stream below does not wait for copies
 
   AttentionArgs args;
   args.shape = {p.heads, p.kv_heads, p.dim, DType::bf16, 1, p.queries, p.queries, 0};

@@ -128,6 +128,23 @@ TEST_CASE("keys are split only where few query tiles leave the device idle") {
   CHECK(plan_attention(shape(0), kHopper).num_splits == 1);
 }
 
+TEST_CASE("keys are split where the last wave of whole tiles would leave most of the device idle") {
+  const AttentionPlan tall = plan_attention(shape(2048, 64), kHopper);
+  CHECK(tall.rows_of_tile == 192);
+  CHECK(tall.num_splits == 3);  // 344 tiles are 2.6 waves
+  CHECK(tall.split_from_keys == kKeysWorthSplitting);
+  AttentionShape few = shape(1408);
+  few.n_heads = 16;
+  few.n_kv_heads = 16;
+  CHECK(plan_attention(few, kHopper).num_splits == 3);  // 176 tiles are 1.3
+  CHECK(plan_attention(few, kHopper).split_from_keys == kKeysWorthSplitting);
+  CHECK(plan_attention(few, kAmpere).num_splits == 1);
+  CHECK(plan_attention(shape(8192, 64), kHopper).num_splits == 1);  // 10.4, whose last are short
+  CHECK(plan_attention(shape(128), kHopper).split_from_keys == 0);
+  few.num_splits = 2;
+  CHECK(plan_attention(few, kHopper).split_from_keys == 0);
+}
+
 TEST_CASE("a batch fills the device as more queries do") {
   AttentionShape batch = shape(128);
   batch.n_sequences = 4;

@@ -27,8 +27,24 @@ __global__ void __launch_bounds__(128)
   }
   wait(&barrier, 0);
   for (int i = static_cast<int>(threadIdx.x); i < 128 * 64; i += 128) {
-    const std::uint32_t place = panel_place<128>(i / 64, i % 64 / 8) / 2;
+    const std::uint32_t place = panel_place(i / 64, i % 64 / 8, 128 * kPanelRowBytes) / 2;
     out[i] = buffer[place + static_cast<std::uint32_t>(i % 8)];
+  }
+}
+
+/// Threads copy 16 bytes each, even ones not; the barrier says when all are there.
+__global__ void __launch_bounds__(256) gathered(const uint4* from, uint4* out) {
+  __shared__ uint4 buffer[128];
+  __shared__ std::uint64_t full;
+  if (threadIdx.x == 0) init_barrier(&full, 128);
+  if (threadIdx.x < 128) buffer[threadIdx.x] = make_uint4(1, 1, 1, 1);
+  __syncthreads();
+  if (threadIdx.x < 128) {
+    copy_async(shared_address(&buffer[threadIdx.x]), from + threadIdx.x, threadIdx.x % 2 == 1);
+    arrive_after_copies(&full);
+  } else {
+    wait(&full, 0);
+    out[threadIdx.x - 128] = buffer[threadIdx.x - 128];
   }
 }
 
@@ -38,12 +54,12 @@ __device__ void to_panels(unsigned char* to, const void* from) {
   for (int i = static_cast<int>(threadIdx.x); i < kRows * kDim / 8; i += 128) {
     const int row = i / (kDim / 8);
     const int piece = i % (kDim / 8);
-    *reinterpret_cast<uint4*>(to + panel_place<kRows>(row, piece)) =
+    *reinterpret_cast<uint4*>(to + panel_place(row, piece, kRows * kPanelRowBytes)) =
         static_cast<const uint4*>(from)[i];
   }
 }
 
-template <class T, int kDim>
+template <class T, int kDim, bool kInRegisters>
 __global__ void __launch_bounds__(128)
     products(const void* q, const void* k, const void* v, float* scores_out, float* out_out) {
   extern __shared__ __align__(1024) unsigned char shared[];
@@ -55,8 +71,15 @@ __global__ void __launch_bounds__(128)
   fence_async_proxy();
   __syncthreads();
   float scores[64];
-  fence_products();
-  issue_scores<T, kDim, 64>(scores, shared_address(shared), shared_address(k_at));
+  if constexpr (kInRegisters) {
+    std::uint32_t queries[kDim / 16][4];
+    load_queries<kDim, 64>(queries, shared_address(shared));
+    fence_products();
+    issue_scores<T, kDim>(scores, queries, shared_address(k_at));
+  } else {
+    fence_products();
+    issue_scores<T, kDim, 64>(scores, shared_address(shared), shared_address(k_at));
+  }
   wait_products_but<0>();
   pin(scores);
   float out[kDim / 2] = {};
@@ -79,14 +102,14 @@ __global__ void __launch_bounds__(128)
   }
 }
 
-template <class T, int kDim>
+template <class T, int kDim, bool kInRegisters>
 cudaError_t launch_products(const void* q, const void* k, const void* v, float* scores,
                             float* out) {
   constexpr int kShared = (64 + 128 + 128) * kDim * 2;
-  const cudaError_t code =
-      cudaFuncSetAttribute(products<T, kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
+  const cudaError_t code = cudaFuncSetAttribute(
+      products<T, kDim, kInRegisters>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
   if (code != cudaSuccess) return code;
-  products<T, kDim><<<1, 128, kShared>>>(q, k, v, scores, out);
+  products<T, kDim, kInRegisters><<<1, 128, kShared>>>(q, k, v, scores, out);
   return cudaGetLastError();
 }
 
@@ -147,14 +170,26 @@ cudaError_t run_box(const CUtensorMap& map, const int (&at)[4], std::uint16_t* o
   return cudaGetLastError();
 }
 
-cudaError_t run_products(bool bf16, int dim, const void* q, const void* k, const void* v,
-                         float* scores, float* out) {
+cudaError_t run_gathered(const void* from, void* out) {
+  gathered<<<1, 256>>>(static_cast<const uint4*>(from), static_cast<uint4*>(out));
+  return cudaGetLastError();
+}
+
+template <class T>
+cudaError_t run_products_of(int dim, bool in_registers, const void* q, const void* k, const void* v,
+                            float* scores, float* out) {
   if (dim == 64) {
-    return bf16 ? launch_products<__nv_bfloat16, 64>(q, k, v, scores, out)
-                : launch_products<__half, 64>(q, k, v, scores, out);
+    return in_registers ? launch_products<T, 64, true>(q, k, v, scores, out)
+                        : launch_products<T, 64, false>(q, k, v, scores, out);
   }
-  return bf16 ? launch_products<__nv_bfloat16, 128>(q, k, v, scores, out)
-              : launch_products<__half, 128>(q, k, v, scores, out);
+  return in_registers ? launch_products<T, 128, true>(q, k, v, scores, out)
+                      : launch_products<T, 128, false>(q, k, v, scores, out);
+}
+
+cudaError_t run_products(bool bf16, int dim, bool in_registers, const void* q, const void* k,
+                         const void* v, float* scores, float* out) {
+  return bf16 ? run_products_of<__nv_bfloat16>(dim, in_registers, q, k, v, scores, out)
+              : run_products_of<__half>(dim, in_registers, q, k, v, scores, out);
 }
 
 cudaError_t run_ring(int count, int* out) {

@@ -118,40 +118,56 @@ TEST_CASE("rows of a box beyond the tensor are zero") {
   CHECK(same);
 }
 
+TEST_CASE("a barrier counts threads whose copies are there") {
+  CAKE_NEEDS_HOPPER();
+  std::vector<std::uint32_t> numbers(128 * 4);
+  for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<std::uint32_t>(i) + 7;
+  const auto from = to_device(numbers);
+  const cuda::DeviceBuffer out(128 * 16);
+  REQUIRE(run_gathered(from.data(), out.data()) == cudaSuccess);
+  const auto got = to_host<std::uint32_t>(out);
+  bool same = true;
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    same = same && got[i] == (i / 4 % 2 == 1 ? numbers[i] : 0);
+  }
+  CHECK(same);
+}
+
 TEST_CASE("products of a warpgroup agree with fp64") {
   CAKE_NEEDS_HOPPER();
-  for (const bool bf16 : {true, false}) {
-    for (const int dim : {64, 128}) {
-      INFO((bf16 ? "bf16, " : "f16, ") << dim);
-      const auto n = static_cast<std::size_t>(dim);
-      const auto q = encoded(normal_floats(64 * n, 1), bf16);
-      const auto k = encoded(normal_floats(128 * n, 2, 0.1), bf16);
-      const auto v = encoded(normal_floats(128 * n, 3), bf16);
-      const cuda::DeviceBuffer scores_device(64 * 128 * 4);
-      const cuda::DeviceBuffer out_device(64 * n * 4);
-      const auto q_device = to_device(q);
-      const auto k_device = to_device(k);
-      const auto v_device = to_device(v);
-      REQUIRE(run_products(bf16, dim, q_device.data(), k_device.data(), v_device.data(),
-                           scores_device.as<float>(), out_device.as<float>()) == cudaSuccess);
-      const auto scores = to_host<float>(scores_device);
-      const auto out = to_host<float>(out_device);
-      std::vector<double> wanted(64 * 128);
-      for (std::size_t i = 0; i < wanted.size(); ++i) {
-        for (std::size_t d = 0; d < n; ++d) {
-          wanted[i] += decoded(q[i / 128 * n + d], bf16) * decoded(k[i % 128 * n + d], bf16);
-        }
+  for (const int turn : {0, 1, 2, 3, 4, 5, 6, 7}) {
+    const bool bf16 = turn % 2 == 0;
+    const int dim = turn / 2 % 2 == 0 ? 64 : 128;
+    const bool in_registers = turn / 4 == 1;
+    INFO((bf16 ? "bf16, " : "f16, ") << dim << (in_registers ? ", q in registers" : ""));
+    const auto n = static_cast<std::size_t>(dim);
+    const auto q = encoded(normal_floats(64 * n, 1), bf16);
+    const auto k = encoded(normal_floats(128 * n, 2, 0.1), bf16);
+    const auto v = encoded(normal_floats(128 * n, 3), bf16);
+    const cuda::DeviceBuffer scores_device(64 * 128 * 4);
+    const cuda::DeviceBuffer out_device(64 * n * 4);
+    const auto q_device = to_device(q);
+    const auto k_device = to_device(k);
+    const auto v_device = to_device(v);
+    REQUIRE(run_products(bf16, dim, in_registers, q_device.data(), k_device.data(), v_device.data(),
+                         scores_device.as<float>(), out_device.as<float>()) == cudaSuccess);
+    const auto scores = to_host<float>(scores_device);
+    const auto out = to_host<float>(out_device);
+    std::vector<double> wanted(64 * 128);
+    for (std::size_t i = 0; i < wanted.size(); ++i) {
+      for (std::size_t d = 0; d < n; ++d) {
+        wanted[i] += decoded(q[i / 128 * n + d], bf16) * decoded(k[i % 128 * n + d], bf16);
       }
-      CHECK(worst_relative(scores, wanted, 1.0) < 1e-5);
-      const auto weights = encoded(scores, bf16);
-      std::vector<double> product(64 * n);
-      for (std::size_t i = 0; i < product.size(); ++i) {
-        for (std::size_t j = 0; j < 128; ++j) {
-          product[i] += decoded(weights[i / n * 128 + j], bf16) * decoded(v[j * n + i % n], bf16);
-        }
-      }
-      CHECK(worst_relative(out, product, 1.0) < 1e-5);
     }
+    CHECK(worst_relative(scores, wanted, 1.0) < 1e-5);
+    const auto weights = encoded(scores, bf16);
+    std::vector<double> product(64 * n);
+    for (std::size_t i = 0; i < product.size(); ++i) {
+      for (std::size_t j = 0; j < 128; ++j) {
+        product[i] += decoded(weights[i / n * 128 + j], bf16) * decoded(v[j * n + i % n], bf16);
+      }
+    }
+    CHECK(worst_relative(out, product, 1.0) < 1e-5);
   }
 }
 

@@ -76,6 +76,10 @@ TEST_CASE("SwiGLU within its products agrees with fp64 around the edges of tiles
     check_swiglu(rows, 128, 64);
     check_swiglu(rows, 384, 576);
   }
+  for (const std::uint32_t rows : {1u, 64u, 65u, 128u, 129u, 257u}) {
+    check_swiglu(rows, 896, 64);  // a multiple of 112 as well
+    check_swiglu(rows, 1792, 576);
+  }
   check_swiglu(513, 256, 4096);
   check_swiglu(2100, 384, 128);  // more than one group of rows
 }
@@ -131,6 +135,14 @@ TEST_CASE("SwiGLU within its products refuses shapes of no whole tiles by name")
   CHECK(status.error().context.find("192") != std::string::npos);
 }
 
+TEST_CASE("SwiGLU within its products takes tiles of the width that is done sooner") {
+  using reference::cuda_impl::swiglu_tile_columns;
+  CHECK(swiglu_tile_columns(512, 14336, 132) == 112);   // 4 rounds of either
+  CHECK(swiglu_tile_columns(128, 14336, 132) == 112);   // one
+  CHECK(swiglu_tile_columns(2048, 14336, 132) == 128);  // 14 of 128 are as long as 16 of 112
+  CHECK(swiglu_tile_columns(512, 13312, 132) == 128);   // no whole tiles of 112
+}
+
 TEST_CASE("SwiGLU is taken within its products where tiles fill the multiprocessors") {
   using reference::cuda_impl::swiglu_product_suits;
   CHECK(swiglu_product_suits(2048, 14336, 132));
@@ -142,7 +154,8 @@ TEST_CASE("SwiGLU is taken within its products where tiles fill the multiprocess
   CHECK_FALSE(swiglu_product_suits(64, 14336, 132));
   CHECK_FALSE(swiglu_product_suits(128, 1536, 132));  // 12 tiles
   CHECK_FALSE(swiglu_product_suits(1, 14336, 132));
-  CHECK_FALSE(swiglu_product_suits(512, 14336, 132));  // 3.4 rounds of tiles take 4
+  CHECK(swiglu_product_suits(512, 14336, 132));        // 3.9 rounds of narrow tiles take 4
+  CHECK_FALSE(swiglu_product_suits(512, 13312, 132));  // 3.2 of wide ones take 4; none narrow
   CHECK_FALSE(swiglu_product_suits(2048, 1536, 132));  // 1.5 take 2
   CHECK_FALSE(swiglu_product_suits(2048, 14336, 0));
   CHECK_FALSE(swiglu_product_suits(0, 14336, 132));

@@ -95,7 +95,7 @@ Status check(const AttentionArgs& a) {
   return {};
 }
 
-AttentionParams params_of(const AttentionArgs& a, std::uint32_t num_splits) {
+AttentionParams params_of(const AttentionArgs& a, const AttentionPlan& plan) {
   const AttentionShape& s = a.shape;
   AttentionParams p{};
   p.q = a.q;
@@ -105,7 +105,8 @@ AttentionParams params_of(const AttentionArgs& a, std::uint32_t num_splits) {
   p.softmax_lse = a.softmax_lse;
   p.partial_out = static_cast<float*>(a.workspace);
   if (p.partial_out != nullptr) {
-    p.partial_lse = p.partial_out + std::size_t{num_splits} * s.n_queries * s.n_heads * s.head_dim;
+    p.partial_lse =
+        p.partial_out + std::size_t{plan.num_splits} * s.n_queries * s.n_heads * s.head_dim;
   }
   p.q_token_stride = a.q_token_stride;
   p.q_head_stride = a.q_head_stride;
@@ -131,7 +132,8 @@ AttentionParams params_of(const AttentionArgs& a, std::uint32_t num_splits) {
   p.max_seqlen_q = s.max_seqlen_q;
   p.n_sequences = s.n_sequences;
   p.head_dim = s.head_dim;
-  p.num_splits = num_splits;
+  p.num_splits = plan.num_splits;
+  p.split_from_keys = plan.split_from_keys;
   p.softmax_scale =
       a.softmax_scale != 0 ? a.softmax_scale : 1.0f / std::sqrt(static_cast<float>(s.head_dim));
   p.scale_log2 = p.softmax_scale * 1.44269504f;
@@ -171,7 +173,7 @@ Status attention_by(AttentionKernel kernel, const AttentionArgs& args, cudaStrea
     return refused("workspace of " + std::to_string(args.workspace_bytes) + " bytes; it takes " +
                    std::to_string(needed));
   }
-  const AttentionParams params = params_of(args, plan.num_splits);
+  AttentionParams params = params_of(args, plan);
   const DType dtype = args.shape.dtype;
   if (few) {
     return to_status(launch_attention_decode(params, few, dtype, stream),
@@ -183,6 +185,7 @@ Status attention_by(AttentionKernel kernel, const AttentionArgs& args, cudaStrea
       code = launch_sm90_attention(params, dtype, plan.rows_of_tile, device->processors, stream);
       break;
     default:
+      params.split_from_keys = 0;  // it splits all sequences
       code = dtype == DType::bf16 ? launch_attention_bf16(params, stream)
                                   : launch_attention_f16(params, stream);
   }
@@ -199,8 +202,9 @@ Status attention_reference(const AttentionArgs& args, cudaStream_t stream) {
     return Error{Errc::unsupported, 0, "attention_reference: head_dim of 1 to 256"};
   }
   if (args.shape.n_queries == 0) return {};
-  return to_status(launch_attention_reference(params_of(args, 1), args.shape.dtype, stream),
-                   "attention_reference");
+  return to_status(
+      launch_attention_reference(params_of(args, AttentionPlan()), args.shape.dtype, stream),
+      "attention_reference");
 }
 
 }  // namespace cake::inline CAKE_ABI::cuda

@@ -13,12 +13,25 @@ namespace {
 
 constexpr int kWarps = 8;
 
+/// Whether the keys of this query's sequence were not split.
+__device__ bool whole(const AttentionParams& p, std::int64_t query) {
+  if (p.split_from_keys == 0) return false;
+  int sequence = 0;
+  if (p.cu_seqlens_q != nullptr) {
+    while (query >= p.cu_seqlens_q[sequence + 1]) ++sequence;
+  }
+  return p.seqlens_k[sequence] < static_cast<int>(p.split_from_keys);
+}
+
 template <class T, int kDim>
 __global__ void __launch_bounds__(kWarps * 32) combine(const __grid_constant__ AttentionParams p) {
   constexpr int kPerLane = kDim / 32;
   const std::int64_t at = std::int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
   const std::int64_t all = std::int64_t{p.n_queries} * p.n_heads;
   if (at >= all) return;
+  const std::int64_t query = at / p.n_heads;
+  const std::int64_t head = at % p.n_heads;
+  if (whole(p, query)) return;
   const int lane = static_cast<int>(threadIdx.x & 31);
   float peak = -INFINITY;
   for (std::uint32_t s = 0; s < p.num_splits; ++s) peak = fmaxf(peak, p.partial_lse[s * all + at]);
@@ -34,8 +47,6 @@ __global__ void __launch_bounds__(kWarps * 32) combine(const __grid_constant__ A
     for (int i = 0; i < kPerLane; ++i) out[i] += weight * from[i];
   }
   const float inverse = sum > 0 ? 1.0f / sum : 0.0f;
-  const std::int64_t query = at / p.n_heads;
-  const std::int64_t head = at % p.n_heads;
   auto* const to =
       reinterpret_cast<std::uint32_t*>(static_cast<T*>(p.out) + query * p.out_token_stride +
                                        head * p.out_head_stride + lane * kPerLane);

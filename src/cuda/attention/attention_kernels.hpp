@@ -46,8 +46,9 @@ struct AttentionParams {
   std::uint32_t n_heads, n_kv_heads, group;
   std::uint32_t n_queries, max_seqlen_q, n_sequences, head_dim;
   std::uint32_t num_splits;
-  float softmax_scale;  // of the scores,
-  float scale_log2;     // and the same in powers of two
+  std::uint32_t split_from_keys;  // sequences of fewer keys have only split 0, which writes out
+  float softmax_scale;            // of the scores,
+  float scale_log2;               // and the same in powers of two
 };
 
 /// Query rows of one block: (query, head of a group) pairs that share their keys.

@@ -13,6 +13,9 @@
 namespace cake::inline CAKE_ABI::cuda {
 
 inline constexpr std::uint32_t kMaxAttentionSplits = 32;
+/// From so many keys on, a wave of tiles that is nearly empty costs more than putting splits
+/// together.
+inline constexpr std::uint32_t kKeysWorthSplitting = 16384;
 
 struct AttentionDevice {
   std::uint32_t processors = 0;  // multiprocessors
@@ -23,6 +26,7 @@ struct AttentionPlan {
   AttentionKernel kernel = AttentionKernel::mma;
   std::uint32_t rows_of_tile = kAttentionRows;
   std::uint32_t num_splits = 1;
+  std::uint32_t split_from_keys = 0;  // sequences of fewer keys stay whole
 };
 
 /// Needs:   a shape that attention() accepts, and at least one multiprocessor

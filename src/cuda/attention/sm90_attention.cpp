@@ -99,12 +99,8 @@ Sm90Boxes sm90_boxes(const AttentionParams& p, DType dtype, std::uint32_t rows_o
 cudaError_t launch_sm90_attention(const AttentionParams& params, DType dtype,
                                   std::uint32_t rows_of_tile, std::uint32_t processors,
                                   cudaStream_t stream) {
-  Sm90Boxes boxes = sm90_boxes(params, dtype, rows_of_tile);
-  if (boxes.key_rows == 0 && rows_of_tile != kAttentionRows) {
-    rows_of_tile = kAttentionRows;
-    boxes = sm90_boxes(params, dtype, rows_of_tile);
-  }
-  return launch_sm90_kernel(params, boxes, dtype, rows_of_tile, processors, stream);
+  return launch_sm90_kernel(params, sm90_boxes(params, dtype, rows_of_tile), dtype, rows_of_tile,
+                            processors, stream);
 }
 
 }  // namespace cake::inline CAKE_ABI::cuda

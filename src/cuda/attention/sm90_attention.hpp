@@ -29,8 +29,7 @@ std::uint32_t sm90_box_rows(std::uint32_t page_tokens);
 /// Describes what can be described; the rest is gathered row by row. Reads no device memory.
 Sm90Boxes sm90_boxes(const AttentionParams& params, DType dtype, std::uint32_t rows_of_tile);
 
-/// Enqueues the instantiation for these boxes and rows of a tile: 128, or 192 where head_dim is 64
-/// and keys have boxes.
+/// Enqueues the instantiation for these boxes and rows of a tile: 128, or 192 where head_dim is 64.
 cudaError_t launch_sm90_kernel(const AttentionParams& params, const Sm90Boxes& boxes, DType dtype,
                                std::uint32_t rows_of_tile, std::uint32_t processors,
                                cudaStream_t stream);

@@ -19,10 +19,11 @@ namespace cake::inline CAKE_ABI::cuda::device {
 inline constexpr int kPanelColumns = 64;
 inline constexpr std::uint32_t kPanelRowBytes = 128;
 
-/// Where 16-byte piece `piece` (of all columns) of a row lies in a tile of kRows rows.
-template <int kRows>
-__device__ inline std::uint32_t panel_place(int row, int piece) {
-  return static_cast<std::uint32_t>(piece / 8 * kRows + row) * kPanelRowBytes +
+/// Where 16-byte piece `piece` (of all columns) of a row lies, with `panel_bytes` from one panel to
+/// the next.
+__device__ inline std::uint32_t panel_place(int row, int piece, std::uint32_t panel_bytes) {
+  return static_cast<std::uint32_t>(piece / 8) * panel_bytes +
+         static_cast<std::uint32_t>(row) * kPanelRowBytes +
          static_cast<std::uint32_t>(((piece ^ row) & 7) << 4);
 }
 
@@ -47,12 +48,35 @@ __device__ inline void issue_scores(float (&scores)[64], std::uint32_t q, std::u
   commit_products();
 }
 
+/// 64 rows of Q from `q` on, of a tile of kQueryRows, for issue_scores() below.
+template <int kDim, int kQueryRows>
+__device__ inline void load_queries(std::uint32_t (&queries)[kDim / 16][4], std::uint32_t q) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int row = static_cast<int>(threadIdx.x) / 32 % 4 * 16 + lane % 16;
+#pragma unroll
+  for (int d = 0; d < kDim / 16; ++d) {
+    load_matrices(queries[d], q + panel_place(row, d * 2 + lane / 16, kQueryRows * kPanelRowBytes));
+  }
+}
+
+/// The same scores, of rows of Q in registers.
+template <class T, int kDim>
+__device__ inline void issue_scores(float (&scores)[64],
+                                    const std::uint32_t (&queries)[kDim / 16][4], std::uint32_t k) {
+  const std::uint32_t b = describe(k, 0);
+#pragma unroll
+  for (int d = 0; d < kDim / 16; ++d) {
+    const std::uint32_t along = d % 4 * 32 + d / 4 * 128 * kPanelRowBytes;
+    product_mixed<T>(scores, queries[d], b + (along >> 4), d != 0);
+  }
+  commit_products();
+}
+
 /// out += weights V for 64 rows and 128 keys, which is issued and not waited for.
 template <class T, int kDim>
 __device__ inline void issue_output(float (&out)[kDim / 2], const std::uint32_t (&weights)[8][4],
                                     std::uint32_t v) {
-  constexpr std::uint32_t kKeys = 128;
-  const std::uint32_t b = describe(v, kKeys * kPanelRowBytes);
+  const std::uint32_t b = describe(v, 128 * kPanelRowBytes);
 #pragma unroll
   for (int n = 0; n < 8; ++n) {  // 16 keys
     product_registers<T>(out, weights[n], b + (n * 16 * kPanelRowBytes >> 4));

@@ -31,6 +31,12 @@ __device__ inline void arrive_expecting(std::uint64_t* barrier, std::uint32_t by
                                        bytes);
 }
 
+/// Arrives for this thread once all its copies by copy_async() so far are there.
+__device__ inline void arrive_after_copies(std::uint64_t* barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(barrier))
+               : "memory");
+}
+
 /// Returns when the phase of this parity is over. The loop is inside of the assembly: around
 /// libcu++'s instruction the compiler takes it for one that lanes leave at different times, and
 /// uses no uniform registers from there on.

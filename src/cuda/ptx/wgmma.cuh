@@ -70,6 +70,14 @@ __device__ inline void pin(float (&registers)[kCount]) {
     "wgmma.mma_async.sync.aligned.m64n128k16.f32." name "." name \
     " {" CAKE_NUMBERS_64 "}, {%64, %65, %66, %67}, db, 1, 1, 1, 1; }" \
     : CAKE_NAMES_64(c) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b))
+// c = a b, or c += a b: a is in registers and b [column][depth] in shared memory.
+#define CAKE_PRODUCT_MIXED(name) \
+  asm volatile("{ .reg .pred p; .reg .b64 db; setp.ne.b32 p, %69, 0; " \
+    "mov.b64 db, {%68, " CAKE_UPPER "}; " \
+    "wgmma.mma_async.sync.aligned.m64n128k16.f32." name "." name " {" CAKE_NUMBERS_64 "}, " \
+    "{%64, %65, %66, %67}, db, p, 1, 1, 0; }" \
+    : CAKE_NAMES_64(c) \
+    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(add))
 // clang-format on
 
 /// c = a b where `add` is 0, c += a b otherwise: a is [row][depth] and b [column][depth], both in
@@ -85,6 +93,21 @@ template <>
 __device__ inline void product_shared<__half>(float (&c)[64], std::uint32_t a, std::uint32_t b,
                                               int add) {
   CAKE_PRODUCT_SHARED("f16");
+}
+
+/// The same, with a in registers: 16 columns of its rows as load_matrices() brings them.
+template <class T>
+__device__ inline void product_mixed(float (&c)[64], const std::uint32_t (&a)[4], std::uint32_t b,
+                                     int add);
+template <>
+__device__ inline void product_mixed<__nv_bfloat16>(float (&c)[64], const std::uint32_t (&a)[4],
+                                                    std::uint32_t b, int add) {
+  CAKE_PRODUCT_MIXED("bf16");
+}
+template <>
+__device__ inline void product_mixed<__half>(float (&c)[64], const std::uint32_t (&a)[4],
+                                             std::uint32_t b, int add) {
+  CAKE_PRODUCT_MIXED("f16");
 }
 
 /// c += a b: a in registers (as the sums lie, rounded and packed in pairs), b [depth][column] in
@@ -118,6 +141,7 @@ __device__ inline void product_registers<__half>(float (&c)[64], const std::uint
 
 #undef CAKE_UPPER
 #undef CAKE_PRODUCT_SHARED
+#undef CAKE_PRODUCT_MIXED
 #undef CAKE_PRODUCT_REGISTERS_64
 #undef CAKE_PRODUCT_REGISTERS_128
 #undef CAKE_NAMES_64

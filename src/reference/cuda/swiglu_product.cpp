@@ -37,14 +37,16 @@ Status swiglu_product(const SwigluProduct& p, cudaStream_t stream) {
   const auto processors = sm90_processors();
   if (!processors) return processors.error();
   if (p.rows == 0) return {};
+  const std::uint32_t columns = swiglu_tile_columns(p.rows, p.n_ff, *processors);
   const auto in = cuda::map_of_matrix(p.in, p.rows, p.n_embd, 128);
   if (!in) return in.error();
-  const auto weight = cuda::map_of_matrix(p.weight, std::uint64_t{2} * p.n_ff, p.n_embd, 128);
+  const auto weight = cuda::map_of_matrix(p.weight, std::uint64_t{2} * p.n_ff, p.n_embd, columns);
   if (!weight) return weight.error();
   const auto out = cuda::map_of_matrix(p.out, p.rows, p.n_ff, 64);
   if (!out) return out.error();
-  return cuda::to_status(launch_swiglu_product({*in, *weight, *out}, p, *processors, stream),
-                         "SwiGLU within products");
+  return cuda::to_status(
+      launch_swiglu_product({*in, *weight, *out}, p, columns, *processors, stream),
+      "SwiGLU within products");
 }
 
 }  // namespace cake::inline CAKE_ABI::reference::cuda_impl

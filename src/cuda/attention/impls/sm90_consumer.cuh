@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cmath>
+#include <type_traits>
 
 #include "cake/version.hpp"
 #include "sm90_tile.cuh"
@@ -12,20 +13,52 @@
 
 namespace cake::inline CAKE_ABI::cuda::device {
 
-/// Softmax of rows that come a block of scores at a time, in powers of two. With kRaisesSeldom the
-/// maximum is only raised when it grew by more than 2^8, which leaves sums and weights well inside
-/// their ranges.
+/// Softmax of rows that come a block of scores at a time, in powers of two. The maximum is only
+/// raised when it grew by more than 2^8, which leaves sums and weights well inside their ranges.
 ///
 /// A thread has parts of two rows, which it shares with the three lanes beside it.
-template <bool kRaisesSeldom>
+template <bool kComparesIntegers>
 struct OnlineSoftmax {
   float peak[2] = {-INFINITY, -INFINITY};
   float sum[2] = {0, 0};  // of this thread's columns
   float shrink[2];        // what is summed up already has to be multiplied with,
-  bool raised = true;     // unless this is false
+  bool raised;            // unless this is false
 
   __device__ __forceinline__ void weigh(float (&scores)[64], float scale_log2) {
-    if constexpr (kRaisesSeldom) raised = false;
+    raised = false;
+    float tops[2];
+    if constexpr (kComparesIntegers) {
+      largest_positive(tops, scores);
+      if (__any_sync(0xffffffffu, fminf(tops[0], tops[1]) < 0)) largest(tops, scores);
+    } else {
+      largest(tops, scores);
+    }
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const bool grown = (tops[h] - peak[h]) * scale_log2 > 8.0f;  // false for -inf - -inf
+      const float top = grown ? tops[h] : peak[h];
+      raised = raised || grown;
+      const float base = top == -INFINITY ? 0.0f : top * scale_log2;
+      shrink[h] = grown ? power_of_two(fmaf(peak[h], scale_log2, -base)) : 1.0f;
+      peak[h] = top;
+      float even = 0;
+      float odd = 0;
+#pragma unroll
+      for (int j = 0; j < 16; ++j) {
+        float& low = scores[4 * j + 2 * h];
+        float& high = scores[4 * j + 2 * h + 1];
+        low = power_of_two(fmaf(low, scale_log2, -base));
+        high = power_of_two(fmaf(high, scale_log2, -base));
+        even += low;
+        odd += high;
+      }
+      sum[h] = fmaf(sum[h], shrink[h], even + odd);
+    }
+  }
+
+ private:
+  /// The largest score of each row, and its maximum so far.
+  __device__ __forceinline__ void largest(float (&tops)[2], const float (&scores)[64]) const {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       float even = fmaxf(scores[2 * h], peak[h]);
@@ -37,27 +70,30 @@ struct OnlineSoftmax {
       }
       float top = fmaxf(even, odd);
       top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
-      top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
-      bool grown = true;
-      if constexpr (kRaisesSeldom) {
-        grown = (top - peak[h]) * scale_log2 > 8.0f;  // false for -inf - -inf
-        top = grown ? top : peak[h];
-        raised = raised || grown;
-      }
-      const float base = top == -INFINITY ? 0.0f : top * scale_log2;
-      shrink[h] = grown ? power_of_two(fmaf(peak[h], scale_log2, -base)) : 1.0f;
-      peak[h] = top;
-      even = odd = 0;
+      tops[h] = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
+    }
+  }
+
+  /// The same where it is positive, something negative where it is not. Positive numbers compare as
+  /// their bits do as integers, negative ones are below them; and of integers the device has a
+  /// maximum of three, which takes half as many instructions.
+  __device__ __forceinline__ void largest_positive(float (&tops)[2],
+                                                   const float (&scores)[64]) const {
 #pragma unroll
-      for (int j = 0; j < 16; ++j) {
-        float& low = scores[4 * j + 2 * h];
-        float& high = scores[4 * j + 2 * h + 1];
-        low = power_of_two(fmaf(low, scale_log2, -base));
-        high = power_of_two(fmaf(high, scale_log2, -base));
-        even += low;
-        odd += high;
+    for (int h = 0; h < 2; ++h) {
+      const auto bits = [&](int i) { return __float_as_int(scores[i / 2 * 4 + 2 * h + i % 2]); };
+      int even = __vimax3_s32(__float_as_int(peak[h]), bits(0), bits(1));
+      int odd = __vimax3_s32(bits(2), bits(3), bits(4));
+#pragma unroll
+      for (int i = 5; i < 29; i += 4) {
+        even = __vimax3_s32(even, bits(i), bits(i + 1));
+        odd = __vimax3_s32(odd, bits(i + 2), bits(i + 3));
       }
-      sum[h] = fmaf(sum[h], shrink[h], even + odd);
+      even = __vimax3_s32(even, bits(29), bits(30));
+      int top = __vimax3_s32(even, odd, bits(31));
+      top = max(top, __shfl_xor_sync(0xffffffffu, top, 1));
+      top = max(top, __shfl_xor_sync(0xffffffffu, top, 2));
+      tops[h] = __int_as_float(top);
     }
   }
 };
@@ -77,12 +113,16 @@ class Sm90Consumer {
       Softmax softmax;
       if (w_.begin < w_.end) attend(out, softmax);
       finish(out, softmax);
+      if (w_.begin < w_.end) release_queries();
     }
   }
 
  private:
   using SideRing = Ring<Tile::kStages>;
-  using Softmax = OnlineSoftmax<Tile::kRaisesSeldom>;
+  using Softmax = OnlineSoftmax<Tile::kComparesIntegers>;
+  /// 64 rows of queries: in registers, or where they lie in shared memory.
+  using Queries = std::conditional_t<Tile::kQueriesInRegisters, std::uint32_t[Tile::kDim / 16][4],
+                                     std::uint32_t>;
 
   __device__ __forceinline__ void attend(float (&out)[Tile::kDim / 2], Softmax& softmax) {
     float scores[64];
@@ -97,9 +137,15 @@ class Sm90Consumer {
                             static_cast<std::uint32_t>(queries_.stage()) * Tile::kQueryBytes +
                             static_cast<std::uint32_t>(me_ * 64) * kPanelRowBytes;
     wait(&barriers_.q_full[queries_.stage()], queries_.parity());
-    wait(&barriers_.k_full[keys_.stage()], keys_.parity());
+    wait_side(&barriers_.k_full[keys_.stage()], keys_.parity());
+    Queries queries;
+    if constexpr (Tile::kQueriesInRegisters) {
+      load_queries<Tile::kDim, Tile::kRows>(queries, q);
+    } else {
+      queries = q;
+    }
     fence_products();
-    issue_scores<T, Tile::kDim, Tile::kRows>(scores, q, side(Tile::kKeysAt, keys_));
+    issue(scores, queries, key_side());
     wait_products_but<0>();
     pin(scores);
     release(barriers_.k_empty, keys_);
@@ -109,14 +155,13 @@ class Sm90Consumer {
 
     int block = w_.end - 2;
     for (; block >= w_.begin && block * Tile::kKeys + Tile::kKeys - 1 > all_seen; --block) {
-      step<true>(out, scores, weights, softmax, q, block);
+      step<true>(out, scores, weights, softmax, queries, block);
     }
-    for (; block >= w_.begin; --block) step<false>(out, scores, weights, softmax, q, block);
+    for (; block >= w_.begin; --block) step<false>(out, scores, weights, softmax, queries, block);
 
-    release(barriers_.q_empty, queries_);
-    wait(&barriers_.v_full[values_.stage()], values_.parity());
+    wait_side(&barriers_.v_full[values_.stage()], values_.parity());
     fence_products();
-    issue_output<T, Tile::kDim>(out, weights, side(Tile::kValuesAt, values_));
+    issue_output<T, Tile::kDim>(out, weights, value_side());
     wait_products_but<0>();
     pin(out);
     release(barriers_.v_empty, values_);
@@ -126,14 +171,14 @@ class Sm90Consumer {
   template <bool kMasked>
   __device__ __forceinline__ void step(float (&out)[Tile::kDim / 2], float (&scores)[64],
                                        std::uint32_t (&weights)[8][4], Softmax& softmax,
-                                       std::uint32_t q, int block) {
-    wait(&barriers_.k_full[keys_.stage()], keys_.parity());
+                                       const Queries& queries, int block) {
+    wait_side(&barriers_.k_full[keys_.stage()], keys_.parity());
     sync_named(kTurnBarrier + me_, 256);
     fence_products();
-    issue_scores<T, Tile::kDim, Tile::kRows>(scores, q, side(Tile::kKeysAt, keys_));
-    wait(&barriers_.v_full[values_.stage()], values_.parity());
+    issue(scores, queries, key_side());
+    wait_side(&barriers_.v_full[values_.stage()], values_.parity());
     fence_products();
-    issue_output<T, Tile::kDim>(out, weights, side(Tile::kValuesAt, values_));
+    issue_output<T, Tile::kDim>(out, weights, value_side());
     arrive_named(kTurnBarrier + (me_ + 1) % Tile::kConsumers, 256);
     wait_products_but<1>();
     pin(scores);
@@ -144,9 +189,18 @@ class Sm90Consumer {
     pin(out);
     release(barriers_.v_empty, values_);
     pack_weights(weights, scores);
-    if (!Tile::kRaisesSeldom || __any_sync(0xffffffffu, softmax.raised)) {
+    if (__any_sync(0xffffffffu, softmax.raised)) {
 #pragma unroll
       for (int i = 0; i < Tile::kDim / 2; ++i) out[i] *= softmax.shrink[i / 2 % 2];
+    }
+  }
+
+  __device__ __forceinline__ static void issue(float (&scores)[64], const Queries& queries,
+                                               std::uint32_t keys) {
+    if constexpr (Tile::kQueriesInRegisters) {
+      issue_scores<T, Tile::kDim>(scores, queries, keys);
+    } else {
+      issue_scores<T, Tile::kDim, Tile::kRows>(scores, queries, keys);
     }
   }
 
@@ -164,8 +218,13 @@ class Sm90Consumer {
     for (int i = 0; i < 32; ++i) weights[i / 4][i % 4] = pack<T>(scores[2 * i], scores[2 * i + 1]);
   }
 
-  __device__ std::uint32_t side(std::uint32_t at, const SideRing& ring) const {
-    return base_ + at + static_cast<std::uint32_t>(ring.stage()) * Tile::kSideBytes;
+  __device__ std::uint32_t key_side() const { return base_ + Tile::keys_at(keys_.stage()); }
+  __device__ std::uint32_t value_side() const { return base_ + Tile::values_at(values_.stage()); }
+
+  /// What other threads gathered was written by ordinary means.
+  __device__ __forceinline__ void wait_side(std::uint64_t* full, std::uint32_t parity) const {
+    wait(full, parity);
+    if constexpr (Tile::kByRows) fence_async_proxy();
   }
 
   /// This warpgroup no longer needs the buffer.
@@ -173,6 +232,14 @@ class Sm90Consumer {
   __device__ __forceinline__ void release(std::uint64_t* empty, Ring<kStages>& ring) const {
     if (threadIdx.x % 128 == 0) arrive(&empty[ring.stage()]);
     ++ring.count;
+  }
+
+  /// A warp's queries, in whose place its output was put together.
+  __device__ __forceinline__ void release_queries() {
+    fence_async_proxy();
+    __syncwarp();
+    if (lane_ == 0) arrive(&barriers_.q_empty[queries_.stage()]);
+    ++queries_.count;
   }
 
   // ---- the end of a tile: divide by the sum, and out ----
@@ -192,12 +259,13 @@ class Sm90Consumer {
       const int packed = w_.row0 + me_ * 64 + local;
       const int query = w_.first_query + packed / group;
       const int head = w_.head * group + packed % group;
-      if (p_.num_splits > 1) {
+      if (!w_.whole) {
         if (packed < w_.rows) keep_part(out, h, inverse, softmax_lse, query, head);
         continue;
       }
 #pragma unroll
       for (int j = 0; j < Tile::kDim / 8; ++j) {
+        if (w_.begin == w_.end) break;
         *reinterpret_cast<std::uint32_t*>(staged(local, j) + (lane & 3) * 4) =
             pack<T>(out[4 * j + 2 * h] * inverse, out[4 * j + 2 * h + 1] * inverse);
       }
@@ -205,7 +273,7 @@ class Sm90Consumer {
         p_.softmax_lse[static_cast<std::int64_t>(head) * p_.n_queries + query] = softmax_lse;
       }
     }
-    if (p_.num_splits > 1) return;
+    if (!w_.whole) return;
     __syncwarp();
     write_rows();
   }
@@ -228,8 +296,8 @@ class Sm90Consumer {
   /// Where piece `piece` of an output row of this warpgroup waits; a warp touches only its own
   /// rows.
   __device__ __forceinline__ unsigned char* staged(int row, int piece) const {
-    return shared_ + Tile::kOutAt + me_ * 64 * Tile::kDim * 2 + row * Tile::kDim * 2 +
-           ((piece ^ (row & 7)) << 4);
+    return shared_ + queries_.stage() * Tile::kQueryBytes +
+           panel_place(me_ * 64 + row, piece, Tile::kRows * kPanelRowBytes);
   }
 
   __device__ __forceinline__ void write_rows() const {
@@ -246,7 +314,9 @@ class Sm90Consumer {
       const int query = packed / group;
       T* const to = static_cast<T*>(p_.out) + (w_.first_query + query) * p_.out_token_stride +
                     (w_.head * group + packed - query * group) * p_.out_head_stride + piece * 8;
-      *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(staged(local, piece));
+      *reinterpret_cast<uint4*>(to) = w_.begin < w_.end
+                                          ? *reinterpret_cast<const uint4*>(staged(local, piece))
+                                          : make_uint4(0, 0, 0, 0);
     }
   }
 

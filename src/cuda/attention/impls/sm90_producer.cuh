@@ -10,6 +10,7 @@
 
 #include "cake/version.hpp"
 #include "sm90_tile.cuh"
+#include "src/cuda/ptx/mbarrier.cuh"
 #include "src/cuda/ptx/tma.cuh"
 #include "src/cuda/ptx/warpgroup.cuh"
 
@@ -19,9 +20,8 @@ template <class T, class Tile>
 class Sm90Producer {
  public:
   __device__ Sm90Producer(const AttentionParams& p, const Sm90Boxes& boxes,
-                          typename Tile::Barriers& barriers, std::uint32_t base,
-                          std::int64_t* offsets)
-      : p_(p), boxes_(boxes), barriers_(barriers), base_(base), offsets_(offsets) {}
+                          typename Tile::Barriers& barriers, std::uint32_t base)
+      : p_(p), boxes_(boxes), barriers_(barriers), base_(base) {}
 
   __device__ void run() {
     Sm90Schedule<Tile> schedule(p_);
@@ -40,7 +40,6 @@ class Sm90Producer {
         page = next;
       }
       load_values(w_.begin, page);
-      publish();
     }
   }
 
@@ -59,15 +58,15 @@ class Sm90Producer {
   }
 
   __device__ bool by_boxes(int block) const {
-    return !gathers_blocks() && (block + 1) * Tile::kKeys <= w_.keys;
+    return !Tile::kByRows && (block + 1) * Tile::kKeys <= w_.keys;
   }
-  __device__ bool gathers_blocks() const { return Tile::kGathersBlocks && boxes_.key_rows == 0; }
 
-  /// Where this thread's box of a block lies, if it has one.
+  /// Where this thread's box of a block lies, if it has one, or its row where there are no boxes.
   __device__ Page find(int block) const {
-    const int row = (lane_ * 4 + tid_ / 32) / Tile::kPanels * boxes_.key_rows;
-    const bool mine = block >= w_.begin && by_boxes(block) && row < Tile::kKeys;
-    return mine ? page_of(block * Tile::kKeys + row) : Page{};
+    if (block < w_.begin) return {};
+    if (!by_boxes(block)) return page_of(min(block * Tile::kKeys + my_row(), w_.keys - 1));
+    const int row = my_box() / Tile::kPanels * boxes_.key_rows;
+    return row < Tile::kKeys ? page_of(block * Tile::kKeys + row) : Page{};
   }
 
   /// The same, well before it is needed.
@@ -76,47 +75,47 @@ class Sm90Producer {
   // All warps wait for every buffer, so none of them asks for a phase that is far ahead.
   __device__ void load_keys(int block, Page page) {
     const int stage = keys_.stage();
-    const std::uint32_t to = base_ + Tile::kKeysAt + stage * Tile::kSideBytes;
-    if (by_boxes(block)) {
-      issue_boxes(to, boxes_.k, page, &barriers_.k_full[stage], &barriers_.k_empty[stage],
-                  keys_.parity() ^ 1);
-    } else {
-      note_rows(block);
-      wait(&barriers_.k_empty[stage], keys_.parity() ^ 1);
-      gather_side(to, static_cast<const T*>(p_.k), block);
-      publish_later(&barriers_.k_full[stage]);
-    }
+    load_side(base_ + Tile::keys_at(stage), boxes_.k, p_.k, block, page, &barriers_.k_full[stage],
+              &barriers_.k_empty[stage], keys_.parity() ^ 1);
     ++keys_.count;
   }
   __device__ void load_values(int block, Page page) {
     const int stage = values_.stage();
-    const std::uint32_t to = base_ + Tile::kValuesAt + stage * Tile::kSideBytes;
-    if (by_boxes(block)) {
-      issue_boxes(to, boxes_.v, page, &barriers_.v_full[stage], &barriers_.v_empty[stage],
-                  values_.parity() ^ 1);
-    } else {
-      wait(&barriers_.v_empty[stage], values_.parity() ^ 1);
-      gather_side(to, static_cast<const T*>(p_.v), block);
-      publish_later(&barriers_.v_full[stage]);
-    }
+    load_side(base_ + Tile::values_at(stage), boxes_.v, p_.v, block, page, &barriers_.v_full[stage],
+              &barriers_.v_empty[stage], values_.parity() ^ 1);
     ++values_.count;
+  }
+  __device__ __forceinline__ void load_side(std::uint32_t to, const CUtensorMap& map,
+                                            const void* pool, int block, Page page,
+                                            std::uint64_t* full, std::uint64_t* empty,
+                                            std::uint32_t parity) const {
+    wait(empty, parity);
+    if (by_boxes(block)) {
+      issue_boxes(to, map, page, full);
+      return;
+    }
+    gather_rows(to, static_cast<const T*>(pool), block, page);
+    if constexpr (Tile::kByRows) {
+      arrive_after_copies(full);
+    } else {
+      publish(full);
+    }
   }
 
   /// Box i is issued by warp i % 4, the bytes of all are announced by the first.
   __device__ __forceinline__ void issue_boxes(std::uint32_t to, const CUtensorMap& map, Page page,
-                                              std::uint64_t* full, std::uint64_t* empty,
-                                              std::uint32_t parity) const {
-    const int box = lane_ * 4 + tid_ / 32;
-    const int row = box / Tile::kPanels * boxes_.key_rows;  // of the block
-    const int panel = box % Tile::kPanels;
-    const bool mine = row < Tile::kKeys;
-    wait(empty, parity);
+                                              std::uint64_t* full) const {
+    const int row = my_box() / Tile::kPanels * boxes_.key_rows;  // of the block
     if (tid_ == 0) arrive_expecting(full, Tile::kSideBytes);
     __syncwarp();
-    if (!mine) return;
-    copy_box(to + static_cast<std::uint32_t>(panel * Tile::kKeys + row) * kPanelRowBytes, map, full,
-             CacheHint::evict_last, panel * kPanelColumns, page.row, w_.head, page.number);
+    if (row >= Tile::kKeys) return;
+    const int panel = my_box() % Tile::kPanels;
+    copy_box(to + static_cast<std::uint32_t>(panel) * Tile::kPanelBytes +
+                 static_cast<std::uint32_t>(row) * kPanelRowBytes,
+             map, full, CacheHint::evict_last, panel * kPanelColumns, page.row, w_.head,
+             page.number);
   }
+  __device__ int my_box() const { return lane_ * 4 + tid_ / 32; }
 
   __device__ void load_queries() {
     const int stage = queries_.stage();
@@ -124,8 +123,8 @@ class Sm90Producer {
     std::uint64_t* const empty = &barriers_.q_empty[stage];
     const std::uint32_t to = base_ + static_cast<std::uint32_t>(stage) * Tile::kQueryBytes;
     const int group = static_cast<int>(p_.group);
+    wait(empty, queries_.parity() ^ 1);
     if (boxes_.queries_by_box) {
-      wait(empty, queries_.parity() ^ 1);
       if (tid_ == 0) {
         arrive_expecting(full, Tile::kQueryBytes);
         for (int panel = 0; panel < Tile::kPanels; ++panel) {
@@ -136,94 +135,77 @@ class Sm90Producer {
       }
       __syncwarp();
     } else {
-      wait(empty, queries_.parity() ^ 1);
-      gather<Tile::kRows>(to, [&](int row) {
-        const int packed = min(w_.row0 + row, w_.rows - 1);
-        const int query = packed / group;
-        return Row{static_cast<const T*>(p_.q) + (w_.first_query + query) * p_.q_token_stride +
-                       (w_.head * group + packed - query * group) * p_.q_head_stride,
-                   w_.row0 + row < w_.rows};
-      });
-      publish_later(full);
+      gather_queries(to);
+      publish(full);
     }
     ++queries_.count;
   }
 
-  // ---- row by row ----
-  struct Row {
-    const T* from;
-    bool there;
-  };
+  // ---- row by row: a warp takes kRowsAtOnce rows with each instruction ----
+  static constexpr int kPieces = Tile::kDim / 8;
+  static constexpr int kRowsAtOnce = 32 / kPieces;
 
-  /// Notes where this block's rows of keys and values lie, one row by each thread. Where every
-  /// block is gathered, looks up the next one's pages meanwhile.
-  __device__ void note_rows(int block) {
-    const bool known = gathers_blocks() && block != w_.end - 1;
-    const Page page = known ? ahead_ : page_of(min(block * Tile::kKeys + tid_, w_.keys - 1));
-    offsets_[block % 2 * Tile::kKeys + tid_] =
+  /// The row of a block that this lane looks up for its warp.
+  __device__ int my_row() const {
+    return (lane_ / kRowsAtOnce * 4 + tid_ / 32) * kRowsAtOnce + lane_ % kRowsAtOnce;
+  }
+  /// Where this thread's piece of the warp's first rows goes; those of the next instruction are
+  /// 4 * kRowsAtOnce further, whole groups of eight rows.
+  __device__ std::uint32_t my_place() const {
+    return panel_place(tid_ / kPieces, tid_ % kPieces, Tile::kPanelBytes);
+  }
+
+  /// Rows beyond the sequence become zeros.
+  __device__ __forceinline__ void gather_rows(std::uint32_t to, const T* pool, int block,
+                                              Page page) const {
+    const std::int64_t mine =
         w_.head * p_.head_stride + page.number * p_.page_stride + page.row * p_.token_stride;
-    if (gathers_blocks() && block > w_.begin) {
-      ahead_ = page_of((block - 1) * Tile::kKeys + tid_);
-    }
-    sync_named(kProducerBarrier, 128);
-  }
-  __device__ void gather_side(std::uint32_t to, const T* pool, int block) const {
-    const std::int64_t* const offsets = offsets_ + block % 2 * Tile::kKeys;
-    const int there = w_.keys - block * Tile::kKeys;
-    gather<Tile::kKeys>(to, [&](int row) { return Row{pool + offsets[row], row < there}; });
-  }
-
-  /// Rows that are not there become zeros. All threads of the warpgroup take part.
-  template <int kRows, class Find>
-  __device__ void gather(std::uint32_t to, Find find) const {
-    constexpr int kPieces = Tile::kDim / 8;
-    constexpr int kRowsAtOnce = 128 / kPieces;
-    constexpr int kUnroll = Tile::kGathersBlocks ? 8 : 1;
     const int tid = opaque(tid_);
-    const int piece = tid % kPieces;
-#pragma unroll kUnroll
-    for (int row = tid / kPieces; row < kRows; row += kRowsAtOnce) {
-      const Row found = find(row);
-      copy_async(to + panel_place<kRows>(row, piece), found.from + piece * 8, found.there);
+    const T* const from = pool + tid % kPieces * 8;
+    const int there = w_.keys - block * Tile::kKeys - tid / kPieces;
+    to += my_place();
+#pragma unroll Tile::kGatherUnroll
+    for (int i = 0; i < Tile::kKeys / 4 / kRowsAtOnce; ++i) {
+      const std::int64_t offset =
+          __shfl_sync(0xffffffffu, mine, i * kRowsAtOnce + tid % 32 / kPieces);
+      copy_async(to + static_cast<std::uint32_t>(i) * 4 * kRowsAtOnce * kPanelRowBytes,
+                 from + offset, i * 4 * kRowsAtOnce < there);
     }
-    commit_copies();
   }
 
-  /// Tells consumers that what was gathered last is there, once it is. Where every block is
-  /// gathered that waits for the next one, which is then on its way meanwhile.
-  __device__ void publish_later(std::uint64_t* full) {
-    if (gathers_blocks()) {
-      if (unpublished_ != nullptr) publish_all_but<1>();
-      unpublished_ = full;
-    } else {
-      unpublished_ = full;
-      publish();
+  __device__ void gather_queries(std::uint32_t to) const {
+    const int group = static_cast<int>(p_.group);
+    const int tid = opaque(tid_);
+#pragma unroll 1
+    for (int row = tid / kPieces; row < Tile::kRows; row += 4 * kRowsAtOnce) {
+      const int packed = min(w_.row0 + row, w_.rows - 1);
+      const int query = packed / group;
+      const T* const from = static_cast<const T*>(p_.q) +
+                            (w_.first_query + query) * p_.q_token_stride +
+                            (w_.head * group + packed - query * group) * p_.q_head_stride;
+      copy_async(to + panel_place(row, tid % kPieces, Tile::kRows * kPanelRowBytes),
+                 from + tid % kPieces * 8, w_.row0 + row < w_.rows);
     }
   }
-  __device__ void publish() {
-    if (unpublished_ != nullptr) publish_all_but<0>();
-    unpublished_ = nullptr;
-  }
-  template <int kNewest>
-  __device__ void publish_all_but() const {
-    wait_copies_but<kNewest>();
+
+  /// Waits for what was gathered, and tells consumers that it is there.
+  __device__ void publish(std::uint64_t* full) const {
+    commit_copies();
+    wait_copies_but<0>();
     fence_async_proxy();
     sync_named(kProducerBarrier, 128);
-    if (tid_ == 0) arrive(unpublished_);
+    if (tid_ == 0) arrive(full);
   }
 
   const AttentionParams& p_;
   const Sm90Boxes& boxes_;
   typename Tile::Barriers& barriers_;
   const std::uint32_t base_;
-  std::int64_t* const offsets_;
   const int tid_ = static_cast<int>(threadIdx.x);
   const int lane_ = tid_ & 31;
   Sm90Work w_{};
   Ring<Tile::kQueryStages> queries_;
   SideRing keys_, values_;
-  std::uint64_t* unpublished_ = nullptr;
-  Page ahead_{};
 };
 
 }  // namespace cake::inline CAKE_ABI::cuda::device

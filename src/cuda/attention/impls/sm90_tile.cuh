@@ -25,54 +25,72 @@ struct Ring {
   __device__ std::uint32_t parity() const { return count / kStages & 1; }  // of the round
 };
 
-template <int kHeadDim, int kConsumerGroups>
+/// How keys and values come to shared memory.
+enum class KeysBy {
+  boxes,  // of the bulk copy engine
+  rows,   // one by one, where pages have no boxes
+};
+
+template <int kHeadDim, int kConsumerGroups, KeysBy kKeysBy>
 struct Sm90Tile {
   static constexpr int kDim = kHeadDim;
   static constexpr int kConsumers = kConsumerGroups;
+  static constexpr bool kByRows = kKeysBy == KeysBy::rows;
   static constexpr int kRows = 64 * kConsumers;
   static constexpr int kKeys = 128;
   static constexpr int kThreads = 128 * (kConsumers + 1);
   static constexpr int kPanels = kDim / kPanelColumns;
   static constexpr int kStages = kDim == 128 ? 2 : 4;  // of keys and of values
   static constexpr int kQueryStages = 2;
-  // 65,536 registers, in units of 8 for each thread of a warpgroup.
-  static constexpr int kProducerRegisters = kConsumers == 2 ? 56 : 32;
-  /// Takes pages that have no boxes: the producer of three consumers has no registers for that.
-  static constexpr bool kGathersBlocks = kConsumers == 2;
-  static constexpr bool kLooksAhead = kConsumers == 2;  // for pages, a block before they are needed
-  /// Multiplying the output takes longer than asking whether it has to be.
-  static constexpr bool kRaisesSeldom = kDim == 128;
-  static constexpr int kConsumerRegisters = kConsumers == 2 ? 224 : 160;
+  /// Scores are products of queries in registers, so that shared memory is read a fifth less.
+  static constexpr bool kQueriesInRegisters = kDim == 128 && !kByRows;
+  // What warpgroups have at the start and trade: 168 registers for each thread of three of them,
+  // 128 for each of four. A sum above that would wait forever.
+  static constexpr int kAllRegisters = kConsumers == 2 ? 3 * 168 : 4 * 128;
+  static constexpr int kConsumerRegisters = kConsumers == 3 ? 160 : kQueriesInRegisters ? 232 : 224;
+  static constexpr int kProducerRegisters = kAllRegisters - kConsumers * kConsumerRegisters;
+  /// Pages are looked up a block before they are needed.
+  static constexpr bool kLooksAhead = kConsumers == 2;
+  static constexpr int kGatherUnroll = kProducerRegisters >= 56 ? 8 : 2;
+  /// At head_dim 64 the instructions of the softmax are what takes time.
+  static constexpr bool kComparesIntegers = kDim == 64;
 
   static constexpr std::uint32_t kQueryBytes = kRows * kDim * 2;
   static constexpr std::uint32_t kSideBytes = kKeys * kDim * 2;  // of keys or values
+  static constexpr std::uint32_t kPanelBytes = kKeys * kPanelRowBytes;
   static constexpr std::uint32_t kKeysAt = kQueryStages * kQueryBytes;
   static constexpr std::uint32_t kValuesAt = kKeysAt + kStages * kSideBytes;
-  static constexpr std::uint32_t kOutAt = kValuesAt + kStages * kSideBytes;
-  static constexpr std::uint32_t kBarriersAt = kOutAt + kQueryBytes;
+  static constexpr std::uint32_t kBarriersAt = kValuesAt + kStages * kSideBytes;
+  __device__ static std::uint32_t keys_at(int stage) {
+    return kKeysAt + static_cast<std::uint32_t>(stage) * kSideBytes;
+  }
+  __device__ static std::uint32_t values_at(int stage) {
+    return kValuesAt + static_cast<std::uint32_t>(stage) * kSideBytes;
+  }
 
-  /// "full": the producer's one arrival, and the bytes; "empty": one of each consumer.
+  /// "full": the producer's one arrival, and the bytes, or one of each of its threads for rows that
+  /// they copied; "empty": one of each consumer, of queries one of each of its warps.
   struct Barriers {
     std::uint64_t q_full[kQueryStages], q_empty[kQueryStages];
     std::uint64_t k_full[kStages], k_empty[kStages];
     std::uint64_t v_full[kStages], v_empty[kStages];
 
     __device__ void init() {
+      constexpr std::uint32_t kFull = kByRows ? 128 : 1;
       for (int i = 0; i < kQueryStages; ++i) {
         init_barrier(&q_full[i], 1);
-        init_barrier(&q_empty[i], kConsumers);
+        init_barrier(&q_empty[i], 4 * kConsumers);
       }
       for (int i = 0; i < kStages; ++i) {
-        init_barrier(&k_full[i], 1);
+        init_barrier(&k_full[i], kFull);
         init_barrier(&k_empty[i], kConsumers);
-        init_barrier(&v_full[i], 1);
+        init_barrier(&v_full[i], kFull);
         init_barrier(&v_empty[i], kConsumers);
       }
       fence_barrier_init();
     }
   };
-  static constexpr std::uint32_t kOffsetsAt = kBarriersAt + 256;  // [2][kKeys], of gathered rows
-  static constexpr std::uint32_t kShared = kOffsetsAt + 2 * kKeys * sizeof(std::int64_t);
+  static constexpr std::uint32_t kShared = kBarriersAt + 256;
   static_assert(sizeof(Barriers) <= 256 && kShared <= 227 * 1024);
 };
 
@@ -83,6 +101,7 @@ inline constexpr int kTurnBarrier = 2;  // of the first consumer; the others' fo
 /// What a tile is in numbers of this launch.
 struct Sm90Work {
   int sequence, head, split;
+  bool whole;       // its keys are not split; splits but the first have no rows then
   int first_query;  // row of q that the sequence starts at
   int rows;         // of the sequence: queries times heads of a group
   int row0;         // of the tile
@@ -123,9 +142,11 @@ class Sm90Schedule {
     w.rows = queries * group;
     w.keys = uniform(p_.seqlens_k[w.sequence]);
     w.behind = w.keys - queries;
+    w.whole = p_.num_splits == 1 || w.keys < static_cast<int>(p_.split_from_keys);
+    if (w.whole && w.split > 0) w.rows = 0;
     const int last_seen = w.behind + (min(w.row0 + Tile::kRows, w.rows) - 1) / group;
     const int blocks = w.row0 >= w.rows || last_seen < 0 ? 0 : last_seen / Tile::kKeys + 1;
-    const int num_splits = static_cast<int>(p_.num_splits);
+    const int num_splits = w.whole ? 1 : static_cast<int>(p_.num_splits);
     const int share = (blocks + num_splits - 1) / num_splits;
     w.begin = min(blocks, w.split * share);
     w.end = min(blocks, w.begin + share);
