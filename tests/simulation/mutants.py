@@ -175,8 +175,12 @@ MUTANTS = [
          "      left.bytes = static_cast<float>(spec.read_bytes({0, needed}));")],
      "detail/planner/snapshot_test.cpp", "only layers of a chunk that were not asked for are still to be read"),
     ("the planner never looks again", [
-        ("  if (planned_ && now < next_search_) return;\n",
-         "  if (planned_) return;\n")]),
+        ("  if (now < next_search_) return true;\n",
+         "  return true;\n")]),
+    ("a suffix pass behind loads is not looked at where the last hole lies right below them", [
+        ("        if (overlap && meet + 1 == last_computed_) break;\n",
+         "")],
+     "detail/planner/search_test.cpp", "no candidate ends before the one that the search finds, wherever the holes are"),
     ("a step is always enqueued at once", [
         ("    if (const Time ask = when_needed(view, end); ask > now) return wait_until(ask);\n",
          "")],

@@ -34,21 +34,24 @@ bool is_left(const RunView& view, std::uint32_t chunk) {
          (chunk == view.front_chunk() && view.front() % view.spec().chunk_tokens != 0);
 }
 
-ChunkLeft chunk_left(const RunView& view, std::uint32_t chunk, const RunSnapshot& run) {
+/// `whole`: bytes of all layers.
+ChunkLeft chunk_left(const RunView& view, std::uint32_t chunk, const RunSnapshot& run,
+                     float whole) {
   const PrefillSpec& spec = view.spec();
   const ChunkState state = view.state(chunk);
   ChunkLeft left;
   left.chunk = chunk;
   left.computable = state != ChunkState::inserting;
   left.hole = view.unloadable(chunk) || state == ChunkState::computing;
-  left.all_bytes = static_cast<float>(spec.read_bytes({0, view.layers_needed(chunk)}));
+  const std::uint32_t needed = view.layers_needed(chunk);
+  left.all_bytes =
+      needed == spec.n_layers ? whole : static_cast<float>(spec.read_bytes({0, needed}));
   if (state == ChunkState::open) {
     left.bytes = left.all_bytes;
     left.tiers = static_cast<std::uint8_t>(spec.stored[chunk].tiers);
   } else if (!view.unloadable(chunk) &&
              (state == ChunkState::loading || state == ChunkState::inserting)) {
     const std::uint32_t issued = view.layers_issued(chunk);
-    const std::uint32_t needed = view.layers_needed(chunk);
     if (issued < needed) {
       left.bytes = static_cast<float>(spec.read_bytes({issued, needed}));
       left.tiers = static_cast<std::uint8_t>(spec.stored[chunk].tiers);
@@ -77,10 +80,11 @@ void take_chunks(const RunView& view, RunSnapshot& out) {
   out.chunks.clear();
   out.tier_sets.clear();
   out.chunks.reserve(out.end_chunk - std::min(out.end_chunk, view.front_chunk()));
+  const auto whole = static_cast<float>(view.spec().read_bytes({0, out.n_layers}));
   std::uint8_t last = 0;  // most chunks lie in the same tiers as the one before
   for (std::uint32_t c = view.front_chunk(); c < out.end_chunk; ++c) {
     if (!is_left(view, c)) continue;
-    const ChunkLeft left = chunk_left(view, c, out);
+    const ChunkLeft left = chunk_left(view, c, out, whole);
     out.chunks.push_back(left);
     if (left.tiers == 0 || left.tiers == last) continue;
     last = left.tiers;

@@ -122,6 +122,14 @@ double LinkEstimator::late(Time now) const {
   return std::max(1.0, age * rate_.bytes_per_second / static_cast<double>(bytes_in_flight_));
 }
 
+/// As ready_at(), once the oldest read should have landed.
+Time LinkEstimator::late_ready_at(double more_bytes, Time now) const {
+  const double slow = late(now);
+  const double ahead = slow > 1 ? static_cast<double>(bytes_in_flight_) : 0;
+  const Time base = slow > 1 ? now : std::max(link_free_, now);
+  return base + transfer((ahead + more_bytes) * slow) + rate_.latency + rate_.insert;
+}
+
 /// Takes the rate that the lane looks to have for a limit. A rate that was measured is not given
 /// up at once, but remembered until the next landing tells which of both is right.
 void LinkEstimator::limit(Time now) {
