@@ -228,8 +228,8 @@ MUTANTS = [
          "  if (tokens.empty()) return;")],
      "scheduler/compute_cost_test.cpp", "nonsense is not learned from"),
     ("the prefix is computed whole or loaded whole", [
-        ("    } else if (holders == 0 || computed) {",
-         "    } else if (holders == 0) {")],
+        ("owners[i] = chunks[i].computable ? kCompute : from_0[i];",
+         "owners[i] = !chunks[i].computable ? kCompute : from_0[i];")],
      "detail/planner/search_test.cpp", "compute and loads meet where both end at once"),
     ("a read that compute took over is inserted all the same", [
         ("  if (entry->phase != ReadPhase::reading || status_ != Errc::ok) {\n"

@@ -69,8 +69,10 @@ class Search {
  private:
   /// Seconds in which compute waits in this candidate.
   double compare(const Candidate& candidate) {
+    return note(candidate, forecast(run_, candidate, scratch_));
+  }
+  double note(const Candidate& candidate, const Forecast& found) {
     visits_ += n_;
-    const Forecast found = forecast(run_, candidate, scratch_);
     scratch_is_best_ = found.finish < best_.finish - margin_ * (best_.finish - run_.now);
     if (scratch_is_best_) {
       best_ = found;
@@ -94,7 +96,9 @@ class Search {
         search_.visits_ += search_.n_;
         return seen_[i].waits;
       }
-      const double waits = search_.compare(like_);
+      const double waits =
+          n_ == 0 ? search_.compare(like_)
+                  : search_.note(like_, forecast_again(search_.run_, like_, search_.scratch_));
       if (n_ < seen_.size()) seen_[n_++] = {same, waits};
       return waits;
     }
