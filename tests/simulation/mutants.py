@@ -245,6 +245,14 @@ MUTANTS = [
          "  {\n"
          "    learn(*flight, now);")],
      "scheduler/link_estimator_test.cpp", "a failed read says nothing about the rate"),
+    ("a read is charged with the time of a failed one", [
+        ("  if (!ok && flight == flights_.begin()) last_failed_ = now;\n",
+         "")],
+     "scheduler/link_estimator_test.cpp", "a read is not charged with the time of a failed one before it"),
+    ("a failed read resets how long older ones have been waited for", [
+        ("  if (!ok && flight == flights_.begin()) last_failed_ = now;\n",
+         "  if (!ok) last_failed_ = now;\n")],
+     "scheduler/link_estimator_test.cpp", "a read that fails before older ones says nothing about them"),
     ("a read that is given up in time tells a limit", [
         ("  if (slowdown(now) > 1) {\n"
          "    limit(now);\n"

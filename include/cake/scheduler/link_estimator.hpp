@@ -186,6 +186,7 @@ class CAKE_API LinkEstimator {
   double probe_bytes_ = 0;
   Time last_landing_{-1};
   Time last_given_up_{-1};
+  Time last_failed_{-1};  // a read that was the oldest one then
   Time last_insert_{-1};
   Time busy_since_{0};           // some read is in flight since then
   double first_took_ = 0;        // the first read of it: seconds,
