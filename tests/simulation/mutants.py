@@ -174,6 +174,15 @@ MUTANTS = [
         ("      left.bytes = static_cast<float>(spec.read_bytes({issued, needed}));",
          "      left.bytes = static_cast<float>(spec.read_bytes({0, needed}));")],
      "detail/planner/snapshot_test.cpp", "only layers of a chunk that were not asked for are still to be read"),
+    ("a lane is given reads that the session gives up before they end", [
+        ("    if (left.bytes > least) left.tiers = in_time(out, left.tiers, left.bytes);\n",
+         "    if (left.bytes > 1e300 * least) left.tiers = in_time(out, left.tiers, left.bytes);\n")],
+     "detail/planner/search_test.cpp", "a lane is given no read that it does not end before the session gives it up"),
+    ("a read is asked for that waits for another one until it is given up", [
+        ("  if (takes - link.rate().insert > view.spec().read_timeout && !link.in_flight().empty()) {",
+         "  if (takes > kNever && !link.in_flight().empty()) {")],
+     "scheduler/meet_in_the_middle_test.cpp",
+     "a read that would wait for another one until it is given up is asked for behind that one"),
     ("the planner never looks again", [
         ("  if (now < next_search_) return true;\n",
          "  return true;\n")]),

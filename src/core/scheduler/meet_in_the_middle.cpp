@@ -277,10 +277,15 @@ std::optional<LoadRequest> MeetInTheMiddleScheduler::next_load(const RunView& vi
   if (next.layers.empty()) next = idle_layers(view, lane, now);
   if (next.layers.empty()) return std::nullopt;
   const auto bytes = static_cast<double>(view.spec().read_bytes(next.layers));
-  const double expected = to_seconds(view.lane(lane).ready_at(bytes, now) - now);
+  const LinkEstimator& link = view.lane(lane);
+  const Time takes = link.ready_at(bytes, now) - now;
+  if (takes - link.rate().insert > view.spec().read_timeout && !link.in_flight().empty()) {
+    return std::nullopt;  // when those that it would wait for have ended
+  }
+  const double expected = to_seconds(takes);
   // A gated step may wait for what follows a first slice, and that has measured the lane.
   const std::uint32_t measured =
-      next.layers.begin != 0 ? LinkEstimate::kSure : view.lane(lane).rate().measured;
+      next.layers.begin != 0 ? LinkEstimate::kSure : link.rate().measured;
   const Slice slice{next.chunk, view.spec().object_range(next.chunk), next.layers};
   return LoadRequest{slice, read_deadline(now, options_.deadline_floor,
                                           options_.deadline_factor * expected, measured)};
