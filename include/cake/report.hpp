@@ -35,6 +35,7 @@ struct StepReport {
   Time ended{0};
   bool gated = false;
   bool voided = false;  // a load below it failed: issued again later
+  friend bool operator==(const StepReport&, const StepReport&) = default;
 };
 
 struct LoadReport {
@@ -45,6 +46,7 @@ struct LoadReport {
   Time landed{0};
   Time resident{0};
   Errc outcome = Errc::ok;  // superseded: compute took it over, or the run ended first
+  friend bool operator==(const LoadReport&, const LoadReport&) = default;
 };
 
 /// Units: tokens, bytes, nanoseconds since the run began. TTFT is the time from begin() to the end

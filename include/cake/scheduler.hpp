@@ -57,6 +57,8 @@ struct PrefillSpec {
   bool whole_chunks = false;
   std::uint32_t smallest_step = 1;
   std::uint32_t max_overlap_tokens = ~std::uint32_t{0};
+  /// SessionOptions::read_timeout: a read is given up after so long, whatever deadline it has.
+  Time read_timeout = kNever;
   /// KvLayerKind::reach() of each layer, the widest first, [n_layers]; empty: a step needs all
   /// layers of every chunk below it. Where it is not, layers in reads are counted as positions of
   /// KvLayout::stored_order().

@@ -234,7 +234,10 @@ RunningStep ChunkTable::end_step(std::uint64_t id, Time now) {
 }
 
 void ChunkTable::set_finished(TokenRange tokens, Time busy, bool gated) {
-  t_.finished = {t_.finished.sequence + 1, tokens, busy, gated};
+  ++t_.finished.sequence;
+  t_.finished.tokens = tokens;
+  t_.finished.busy = busy;
+  t_.finished.gated = gated;
 }
 
 void ChunkTable::release(TokenRange tokens) {

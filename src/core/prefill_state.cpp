@@ -20,7 +20,9 @@ SessionOptions bounded(SessionOptions options) {
 void PrefillState::begin(const PrefillSpec& spec, std::vector<StoredChunk> stored,
                          std::span<const LinkEstimate> priors) {
   *this = PrefillState(options_);
-  chunks_.begin(spec, std::move(stored), priors);
+  PrefillSpec limited = spec;
+  limited.read_timeout = std::min(spec.read_timeout, options_.read_timeout);
+  chunks_.begin(limited, std::move(stored), priors);
   log_.begin(view());
   if (!spec.reaches.empty()) grown_.reserve(2 * std::size_t{spec.end_chunk});
 }

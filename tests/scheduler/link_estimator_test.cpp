@@ -64,6 +64,60 @@ TEST_CASE("a failed read says nothing about the rate") {
   CHECK(lane.bytes_in_flight() == 0);
 }
 
+namespace {
+/// A lane that has shown 1e6 bytes per second behind 1 ms, with a large read and a small one on it since 0 ms.
+LinkEstimator with_large_and_small_read() {
+  LinkEstimator lane({1e6, 1ms, 0ms, 2, 0, false, LinkEstimate::kSure});
+  lane.issue(10, 1, 100'000, 0ms);
+  lane.issue(11, 2, 1000, 0ms);
+  return lane;
+}
+}  // namespace
+
+TEST_CASE("a read is not charged with the time of a failed one before it") {
+  for (const Time failed : {Time(0ms), Time(50ms), Time(101ms), Time(200ms)}) {
+    LinkEstimator lane = with_large_and_small_read();
+    lane.landed(10, false, failed);
+    lane.landed(11, true, std::max(Time(2ms), failed + 1ms));
+    CHECK(lane.rate().bytes_per_second == Approx(1e6).epsilon(1e-6));
+    CHECK(lane.rate().latency == 1ms);
+  }
+}
+
+TEST_CASE("a read that was served beside a failed one is not thought to have taken no time") {
+  LinkEstimator lane = with_large_and_small_read();
+  lane.landed(10, false, 101ms);
+  lane.landed(11, true, 101ms);
+  CHECK(lane.rate().bytes_per_second == Approx(1e6).epsilon(1e-6));
+}
+
+TEST_CASE("a read behind a failed one tells what both together cannot have taken") {
+  LinkEstimator slower = with_large_and_small_read();
+  slower.landed(10, false, 101ms);
+  slower.landed(11, true, 104ms);
+  CHECK(slower.rate().bytes_per_second < 0.98e6);
+  LinkEstimator faster({1e6, 0ms, 0ms, 2, 0, false, LinkEstimate::kSure});
+  faster.issue(1, 0, 1000, 0ms);
+  faster.issue(2, 1, 100'000, 0ms);
+  faster.landed(1, false, 1ms);
+  faster.landed(2, true, 20ms);
+  CHECK(faster.rate().bytes_per_second > 1.1e6);
+}
+
+TEST_CASE("a read stalls no longer than since the one before it failed") {
+  LinkEstimator lane = with_large_and_small_read();
+  lane.landed(10, false, 200ms);
+  CHECK(lane.seconds_per_byte(260ms) == Approx(60e-6));
+}
+
+TEST_CASE("a read that fails before older ones says nothing about them") {
+  LinkEstimator lane = with_large_and_small_read();
+  lane.landed(11, false, 90ms);
+  CHECK(lane.seconds_per_byte(260ms) == Approx(2.6e-6));
+  lane.landed(10, true, 101ms);
+  CHECK(lane.rate().bytes_per_second == Approx(1e6).epsilon(1e-6));
+}
+
 TEST_CASE("a guess is forgotten with the first read that lands") {
   for (const double guess : {1e3, 1e6, 1e9, 1e12}) {
     LinkEstimator lane({guess, 0ms, 0ms});

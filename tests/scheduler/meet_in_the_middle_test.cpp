@@ -61,6 +61,19 @@ TEST_CASE("no load is asked for that compute would reach first") {
   CHECK(run.step().tokens == TokenRange{0, 64});
 }
 
+TEST_CASE(
+    "a read that would wait for another one until it is given up is asked for behind that one") {
+  Prompt prompt("11111111");
+  prompt.spec.read_timeout = from_seconds(20e-3);
+  Run run(prompt, 16e-3);
+  const auto first = run.load();
+  REQUIRE(first);
+  const auto ticket = run.state->load(first->slice.chunk);
+  CHECK_FALSE(run.load());
+  run.state->land(ticket, from_seconds(16e-3));
+  CHECK(run.load(from_seconds(16e-3)));
+}
+
 TEST_CASE("a hole at the front is computed at once") {
   Run run(Prompt("0111"), 1e-4);
   CHECK(run.step().tokens == TokenRange{0, 16});

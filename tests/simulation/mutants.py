@@ -174,9 +174,22 @@ MUTANTS = [
         ("      left.bytes = static_cast<float>(spec.read_bytes({issued, needed}));",
          "      left.bytes = static_cast<float>(spec.read_bytes({0, needed}));")],
      "detail/planner/snapshot_test.cpp", "only layers of a chunk that were not asked for are still to be read"),
+    ("a lane is given reads that the session gives up before they end", [
+        ("    if (left.bytes > least) left.tiers = in_time(out, left.tiers, left.bytes);\n",
+         "    if (left.bytes > 1e300 * least) left.tiers = in_time(out, left.tiers, left.bytes);\n")],
+     "detail/planner/search_test.cpp", "a lane is given no read that it does not end before the session gives it up"),
+    ("a read is asked for that waits for another one until it is given up", [
+        ("  if (takes - link.rate().insert > view.spec().read_timeout && !link.in_flight().empty()) {",
+         "  if (takes > kNever && !link.in_flight().empty()) {")],
+     "scheduler/meet_in_the_middle_test.cpp",
+     "a read that would wait for another one until it is given up is asked for behind that one"),
     ("the planner never looks again", [
-        ("  if (planned_ && now < next_search_) return;\n",
-         "  if (planned_) return;\n")]),
+        ("  if (now < next_search_) return true;\n",
+         "  return true;\n")]),
+    ("a suffix pass behind loads is not looked at where the last hole lies right below them", [
+        ("        if (overlap && meet + 1 == last_computed_) break;\n",
+         "")],
+     "detail/planner/search_test.cpp", "no candidate ends before the one that the search finds, wherever the holes are"),
     ("a step is always enqueued at once", [
         ("    if (const Time ask = when_needed(view, end); ask > now) return wait_until(ask);\n",
          "")],
@@ -224,8 +237,8 @@ MUTANTS = [
          "  if (tokens.empty()) return;")],
      "scheduler/compute_cost_test.cpp", "nonsense is not learned from"),
     ("the prefix is computed whole or loaded whole", [
-        ("    } else if (holders == 0 || computed) {",
-         "    } else if (holders == 0) {")],
+        ("owners[i] = chunks[i].computable ? kCompute : from_0[i];",
+         "owners[i] = !chunks[i].computable ? kCompute : from_0[i];")],
      "detail/planner/search_test.cpp", "compute and loads meet where both end at once"),
     ("a read that compute took over is inserted all the same", [
         ("  if (entry->phase != ReadPhase::reading || status_ != Errc::ok) {\n"
@@ -241,6 +254,14 @@ MUTANTS = [
          "  {\n"
          "    learn(*flight, now);")],
      "scheduler/link_estimator_test.cpp", "a failed read says nothing about the rate"),
+    ("a read is charged with the time of a failed one", [
+        ("  if (!ok && flight == flights_.begin()) last_failed_ = now;\n",
+         "")],
+     "scheduler/link_estimator_test.cpp", "a read is not charged with the time of a failed one before it"),
+    ("a failed read resets how long older ones have been waited for", [
+        ("  if (!ok && flight == flights_.begin()) last_failed_ = now;\n",
+         "  if (!ok) last_failed_ = now;\n")],
+     "scheduler/link_estimator_test.cpp", "a read that fails before older ones says nothing about them"),
     ("a read that is given up in time tells a limit", [
         ("  if (slowdown(now) > 1) {\n"
          "    limit(now);\n"

@@ -119,8 +119,8 @@ class CAKE_API ComputeCostEstimator {
   void weigh(std::array<double, kPasses>& weight) const;
   Three solve(const std::array<double, kPasses>& weight, double smallest, std::uint32_t from) const;
   static Three solve_free(std::array<Three, 3> a, Three b, unsigned free);
-  double worst(const std::array<double, kPasses>& weight, const Three& theta, double smallest,
-               std::uint32_t from) const;
+  bool explains(const std::array<double, kPasses>& weight, const Three& theta, double smallest,
+                std::uint32_t from) const;
   void find_smallest(const std::array<double, kPasses>& weight, Three& theta,
                      double& smallest) const;
 
@@ -128,13 +128,13 @@ class CAKE_API ComputeCostEstimator {
   Three theta_{};   // relative to the scale
   Three belief_{};  // where the penalty pulls to
   double smallest_ = 1;
+  std::uint64_t version_ = 0;
   std::array<Seen, kPasses> seen_{};
   std::size_t n_ = 0;
   std::uint32_t age_ = 0;
   std::uint32_t handed_out_ = 0;  // age then
-  std::uint64_t version_ = 0;
-  std::uint32_t exact_ = 0;  // passes that told nothing new
-  std::uint32_t known_ = 0;  // bit set of size classes of which a pass was as expected
+  std::uint32_t exact_ = 0;       // passes that told nothing new
+  std::uint32_t known_ = 0;       // bit set of size classes of which a pass was as expected
   std::uint32_t odd_in_a_row_ = 0;
   double last_odd_ = 0;     // how far the last pass was off
   bool odd_known_ = false;  // the odd ones in a row are of known sizes

@@ -30,11 +30,14 @@ inline constexpr Time kLongestRead = std::chrono::minutes(10);
 /// rate which `measured` reads have shown. Before the first one nobody knows it, and a read may
 /// take 64 floors; each one that lands halves that. Compute takes over what it reaches meanwhile.
 constexpr Time read_deadline(Time now, Time floor, double allowed, std::uint32_t measured) {
-  constexpr double longest = to_seconds(kLongestRead);
-  floor = std::clamp(floor, Time{0}, kLongestRead);
-  Time most = floor + from_seconds(allowed > 0 ? std::min(allowed, longest) : 0);
+  constexpr Time none{0};
+  constexpr Time longest = kLongestRead;
+  constexpr double longest_s = to_seconds(kLongestRead);
+  floor = floor < none ? none : floor < longest ? floor : longest;
+  const double seconds = allowed > 0 ? (allowed < longest_s ? allowed : longest_s) : 0;
+  Time most = floor + Time(static_cast<Time::rep>(seconds * 1e9));
   if (measured < 6) most = std::max(most, floor * (64 >> measured));
-  return now + std::min(most, kLongestRead);
+  return now + (most < longest ? most : longest);
 }
 
 /// What is known of a lane, or guessed. LinkEstimator takes any values: a rate that is zero, negative
@@ -95,7 +98,7 @@ class CAKE_API LinkEstimator {
   };
 
   LinkEstimator() = default;
-  explicit LinkEstimator(const LinkEstimate& prior) : prior_(prior), rate_(prior.checked()) {}
+  explicit LinkEstimator(const LinkEstimate& prior) : rate_(prior.checked()), prior_(prior) {}
 
   /// As known now.
   const LinkEstimate& rate() const { return rate_; }
@@ -128,10 +131,8 @@ class CAKE_API LinkEstimator {
 
   /// When `more_bytes`, issued now, would be resident.
   Time ready_at(double more_bytes, Time now) const {
-    const double slow = slowdown(now);
-    const double ahead = slow > 1 ? static_cast<double>(bytes_in_flight_) : 0;
-    const Time base = slow > 1 ? now : std::max(link_free_, now);
-    return base + transfer((ahead + more_bytes) * slow) + rate_.latency + rate_.insert;
+    if (!on_time(now)) return late_ready_at(more_bytes, now);
+    return std::max(link_free_, now) + transfer(more_bytes) + rate_.latency + rate_.insert;
   }
 
   /// When the bytes on the link will be resident; `now` when there are none.
@@ -142,6 +143,9 @@ class CAKE_API LinkEstimator {
 
   /// Seconds per byte as things stand, for water filling over lanes.
   double seconds_per_byte(Time now) const { return slowdown(now) / rate_.bytes_per_second; }
+
+  /// 1 while the oldest read is on time; else how many times slower than its rate the lane looks.
+  double slowdown(Time now) const { return on_time(now) ? 1 : late(now); }
 
  private:
   /// Seventy years: some of it added up still fit.
@@ -155,11 +159,9 @@ class CAKE_API LinkEstimator {
 
   std::vector<Flight>::iterator find(std::uint64_t load);
   void remove(std::vector<Flight>::iterator flight, Time now);
-  /// 1 while the oldest read is on time; else how many times slower than its rate the lane looks.
-  double slowdown(Time now) const {
-    return flights_.empty() || now <= flights_.front().lands ? 1 : late(now);
-  }
+  bool on_time(Time now) const { return flights_.empty() || now <= flights_.front().lands; }
   double late(Time now) const;
+  Time late_ready_at(double more_bytes, Time now) const;
   void limit(Time now);
   void first_look(double bytes, double took);
   void learn(const Flight& flight, Time now);
@@ -168,19 +170,23 @@ class CAKE_API LinkEstimator {
   void learn_latency();
   void probe(const Flight& flight, Time now);
 
-  LinkEstimate prior_;
+  // What schedulers look at with every decision lies together.
   LinkEstimate rate_;
+  std::vector<Flight> flights_;  // in the order of issue
+  std::uint64_t bytes_in_flight_ = 0;
+  Time link_free_{0};
+  bool down_ = false;
+
+  LinkEstimate prior_;
   LinkEstimate before_;         // what was measured before reads were given up; 0 reads: nothing
   std::uint32_t landings_ = 0;  // of this session,
   std::uint32_t given_up_ = 0;  // and reads of it that were given up late
   std::uint32_t probed_ = 0;    // landings at this depth
   Time probe_began_{0};
   double probe_bytes_ = 0;
-  std::vector<Flight> flights_;  // in the order of issue
-  std::uint64_t bytes_in_flight_ = 0;
-  Time link_free_{0};
   Time last_landing_{-1};
   Time last_given_up_{-1};
+  Time last_failed_{-1};  // a read that was the oldest one then
   Time last_insert_{-1};
   Time busy_since_{0};           // some read is in flight since then
   double first_took_ = 0;        // the first read of it: seconds,
@@ -194,7 +200,6 @@ class CAKE_API LinkEstimator {
   double round_bytes_ = 0;
   double round_s_ = 0;
   std::uint32_t round_ = 0;  // landings in it
-  bool down_ = false;
 };
 
 }  // namespace cake::inline CAKE_ABI

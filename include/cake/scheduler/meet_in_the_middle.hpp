@@ -64,6 +64,7 @@ class CAKE_API MeetInTheMiddleScheduler {
  private:
   detail::PlanBasis basis() const { return {compute_, step_tokens_, not_starting_}; }
   void learn(const RunView& view);
+  bool holds(const RunView& view, Time now, bool idle) const;
   void refresh(const RunView& view, Time now, bool idle);
   void search(const RunView& view, Time now);
 
@@ -77,6 +78,7 @@ class CAKE_API MeetInTheMiddleScheduler {
   bool suffix_may_follow(const RunView& view);
 
   detail::ChunkLayers next_layers(const RunView& view, LaneId lane);
+  detail::ChunkLayers idle_layers(const RunView& view, LaneId lane, Time now);
   detail::ChunkLayers trial(const RunView& view, LaneId lane);
 
   MeetOptions options_;

@@ -13,24 +13,22 @@ namespace cake::inline CAKE_ABI::detail {
 
 namespace {
 
-/// Gives every chunk an owner by the candidate alone; of several lanes the first. True when some chunk could go
-/// to more than one lane.
-bool assign_by_candidate(const RunSnapshot& run, const Candidate& candidate,
-                         Assignment& assignment) {
+/// Gives every chunk an owner by the candidate without its meeting point; of several lanes the first.
+void assign_from_0(const RunSnapshot& run, const Candidate& candidate, Assignment& assignment) {
   const auto n = static_cast<std::uint32_t>(run.chunks.size());
   assignment.lands.resize(n);
   assignment.owner.resize(n);
+  assignment.owner_from_0.resize(n);
   const ChunkLeft* chunks = run.chunks.data();
   double* lands = assignment.lands.data();
-  std::uint8_t* owners = assignment.owner.data();
+  std::uint8_t* owners = assignment.owner_from_0.data();
   const LaneMask lanes = candidate.lanes;
-  const std::uint32_t meet = candidate.meet;
   bool choice = false;
   for (std::uint32_t i = 0; i < n; ++i) {
     const ChunkLeft& left = chunks[i];
     const LaneMask holders = left.tiers & lanes;
     const bool late = (left.on & ~candidate.waits_for) != 0;
-    const bool computed = (i < meet || late) && left.computable;
+    const bool computed = late && left.computable;
     std::uint8_t owner = 0;
     if (left.begun && left.bytes <= 0) {  // all of it has been requested
       owner = computed ? kCompute : kNobody;
@@ -43,36 +41,56 @@ bool assign_by_candidate(const RunSnapshot& run, const Candidate& candidate,
     lands[i] = left.coming;
     owners[i] = owner;
   }
-  return choice;
+  assignment.choice = choice;
+}
+
+/// Compute has all below the meeting point that nobody inserts into.
+void assign_below(const RunSnapshot& run, std::uint32_t meet, Assignment& assignment) {
+  const auto n = static_cast<std::uint32_t>(run.chunks.size());
+  const ChunkLeft* chunks = run.chunks.data();
+  const std::uint8_t* from_0 = assignment.owner_from_0.data();
+  std::uint8_t* owners = assignment.owner.data();
+  for (std::uint32_t i = 0; i < meet; ++i) owners[i] = chunks[i].computable ? kCompute : from_0[i];
+  std::copy(from_0 + meet, from_0 + n, owners + meet);
 }
 
 /// Each chunk goes to the lane that would be done with it first. Where chunks are asked in the order in which they
 /// are read, that is also when they land.
 void share_among_lanes(const RunSnapshot& run, const Candidate& candidate, Assignment& assignment) {
+  const std::uint32_t n_lanes = run.n_lanes;
   std::array<double, kMaxTiers> free{};
-  for (std::uint32_t l = 0; l < run.n_lanes; ++l) free[l] = run.lanes[l].free_at;
+  std::array<double, kMaxTiers> seconds_per_byte{};
+  for (std::uint32_t l = 0; l < n_lanes; ++l) {
+    free[l] = run.lanes[l].free_at;
+    seconds_per_byte[l] = run.lanes[l].seconds_per_byte;
+  }
+  const LaneMask lanes = candidate.lanes;
+  const ChunkLeft* chunks = run.chunks.data();
+  std::uint8_t* owners = assignment.owner.data();
+  double* lands = assignment.lands.data();
   const auto give = [&](std::uint32_t i) {
-    const ChunkLeft& left = run.chunks[i];
-    const LaneMask holders = left.tiers & candidate.lanes;
+    const ChunkLeft& left = chunks[i];
+    const LaneMask holders = left.tiers & lanes;
+    const auto bytes = static_cast<double>(left.bytes);
     double soonest = 1e18;
-    std::uint32_t owner = assignment.owner[i];
-    for (std::uint32_t l = 0; l < run.n_lanes; ++l) {
+    std::uint32_t owner = owners[i];
+    for (std::uint32_t l = 0; l < n_lanes; ++l) {
       if ((holders >> l & 1) == 0) continue;
-      const double done = free[l] + static_cast<double>(left.bytes) * run.lanes[l].seconds_per_byte;
+      const double done = free[l] + bytes * seconds_per_byte[l];
       if (done < soonest) {
         soonest = done;
         owner = l;
       }
     }
-    assignment.owner[i] = static_cast<std::uint8_t>(owner);
-    assignment.lands[i] = std::max(left.coming, soonest);
+    owners[i] = static_cast<std::uint8_t>(owner);
+    lands[i] = std::max(left.coming, soonest);
     free[owner] = soonest;
   };
   if (!candidate.scarce_first) return in_load_order(assignment, give);
   for_each_segment(assignment, [&](std::uint32_t begin, std::uint32_t end) {
     for (const std::uint8_t set : run.tier_sets) {
       for (std::uint32_t i = end; i-- > begin;) {
-        if (run.chunks[i].tiers == set && assignment.owner[i] < kNobody) give(i);
+        if (chunks[i].tiers == set && owners[i] < kNobody) give(i);
       }
     }
   });
@@ -113,9 +131,14 @@ void overlap_suffix(const RunSnapshot& run, const Assignment& assignment, Foreca
     std::uint32_t n = 0;
   };
   std::array<Lane, kMaxTiers> lanes{};
+  double start = best.compute_done;  // of the pass
   for (std::size_t i = 0; i < assignment.size(); ++i) {
     const std::uint8_t owner = assignment.owner[i];
-    if (owner >= kNobody || !comes_layered(i)) continue;
+    if (owner == kCompute) continue;
+    if (owner == kNobody || !comes_layered(i)) {  // must be there before the pass
+      start = std::max(start, assignment.lands[i]);
+      continue;
+    }
     const double seconds_per_byte = run.lanes[owner].seconds_per_byte;
     Lane& lane = lanes[owner];
     ++lane.n;
@@ -124,7 +147,6 @@ void overlap_suffix(const RunSnapshot& run, const Assignment& assignment, Foreca
     lane.left += static_cast<double>(run.chunks[i].bytes) * seconds_per_byte;
     if (!run.chunks[i].begun) lane.fresh += slice * seconds_per_byte;
   }
-  double start = best.compute_done;  // of the pass
   double last = best.loads_done;
   for (std::uint32_t l = 0; l < run.n_lanes; ++l) {
     const Lane& lane = lanes[l];
@@ -134,11 +156,6 @@ void overlap_suffix(const RunSnapshot& run, const Assignment& assignment, Foreca
     if (lane.n < kPlannerTuning.few_layered_chunks) {
       last = std::max(last, lane.end + run.lanes[l].latency);
     }
-  }
-  for (std::size_t i = 0; i < assignment.size(); ++i) {  // whole ones must be there before the pass
-    const std::uint8_t owner = assignment.owner[i];
-    if (owner == kCompute) continue;
-    if (owner == kNobody || !comes_layered(i)) start = std::max(start, assignment.lands[i]);
   }
   const double done = std::max(start + run.first_pass_s, last + run.first_pass_s / groups) +
                       run.split_suffix_s - run.first_pass_s;
@@ -164,19 +181,24 @@ Forecast follow_compute(const RunSnapshot& run, const Candidate& candidate,
                         const Assignment& assignment) {
   const ComputeCost cost = run.cost;
   const double chunk_tokens = run.chunk_tokens;
+  const double front = run.front;
+  const auto n = static_cast<std::uint32_t>(assignment.size());
+  const ChunkLeft* chunks = run.chunks.data();
+  const std::uint8_t* owners = assignment.owner.data();
+  const double* lands = assignment.lands.data();
   Forecast result;
   double t = run.compute_free_at;
   double below = 0;
   double begin = 0;
   double end = 0;  // of the run of chunks
   bool holes = false;
-  for (std::uint32_t i = 0; i < assignment.size(); ++i) {
-    if (assignment.owner[i] != kCompute) {
-      below = std::max(below, assignment.lands[i]);
+  for (std::uint32_t i = 0; i < n; ++i) {
+    if (owners[i] != kCompute) {
+      below = std::max(below, lands[i]);
       continue;
     }
-    const std::uint32_t chunk = run.chunks[i].chunk;
-    const double from = std::max<double>(run.front, chunk * chunk_tokens);
+    const std::uint32_t chunk = chunks[i].chunk;
+    const double from = std::max(front, chunk * chunk_tokens);
     if (from != end) {
       t += cost.passes(begin, end, run.step_tokens);
       result.waits += std::max(0.0, below - t);
@@ -204,9 +226,14 @@ Forecast follow_compute(const RunSnapshot& run, const Candidate& candidate,
 }  // namespace
 
 Forecast forecast(const RunSnapshot& run, const Candidate& candidate, Assignment& scratch) {
-  const bool choice = assign_by_candidate(run, candidate, scratch);
-  if (choice) share_among_lanes(run, candidate, scratch);
-  if (!choice || candidate.scarce_first) follow_lanes(run, scratch);
+  assign_from_0(run, candidate, scratch);
+  return forecast_again(run, candidate, scratch);
+}
+
+Forecast forecast_again(const RunSnapshot& run, const Candidate& candidate, Assignment& scratch) {
+  assign_below(run, candidate.meet, scratch);
+  if (scratch.choice) share_among_lanes(run, candidate, scratch);
+  if (!scratch.choice || candidate.scarce_first) follow_lanes(run, scratch);
   return follow_compute(run, candidate, scratch);
 }
 

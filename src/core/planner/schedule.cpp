@@ -3,20 +3,13 @@
 #include "cake/detail/planner/schedule.hpp"
 
 #include <algorithm>
-#include <cmath>
 
 #include "cake/detail/admission.hpp"
 #include "cake/detail/planner/tuning.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 
-namespace {
-
-bool differ(double a, double b, double share) { return std::abs(a - b) > share * b; }
-
-}  // namespace
-
-ChunkLayers LaneQueue::next_whole(const RunView& view, LaneId lane) {
+ChunkLayers LaneQueue::next_begun(const RunView& view, LaneId lane) {
   for (; at < whole.size(); ++at) {
     const LayerRange all = next_layers(view, lane, whole[at], view.layers_needed(whole[at]));
     if (!all.empty()) return {whole[at], all};
@@ -61,27 +54,6 @@ void Schedule::reset(const PrefillSpec& spec) {
   for (LaneQueue& queue : queues) queue.clear();
   meet_token = 0;
   visits = 0;
-}
-
-bool drift(const Schedule::Assumptions& assumed, const RunView& view, const PlanBasis& basis,
-           Time now, double share) {
-  if (view.lost_chunks() != assumed.lost_chunks ||
-      differ(basis.step_tokens, assumed.step_tokens, kPlannerTuning.replan_step_share)) {
-    return true;
-  }
-  const double left = std::max(0.0, assumed.finish - to_seconds(now));
-  for (LaneId l = 0; l < view.n_lanes(); ++l) {
-    const LinkEstimator& lane = view.lane(l);
-    const bool out = lane.down() || ((basis.without >> l & 1) != 0 && lane.in_flight().empty());
-    if (out != ((assumed.up >> l & 1) == 0)) return true;
-    if (differ(lane.seconds_per_byte(now), assumed.lanes[l].seconds_per_byte, share)) return true;
-    const double latency = to_seconds(lane.rate().latency + lane.rate().insert);
-    if (std::abs(latency - assumed.lanes[l].latency) > share * left) return true;
-  }
-  if (basis.compute.version() == assumed.cost_version) return false;
-  const std::uint32_t front = view.front();
-  const double to = front + basis.step_tokens;
-  return differ(basis.compute.current().pass(front, to), assumed.cost.pass(front, to), share);
 }
 
 }  // namespace cake::inline CAKE_ABI::detail

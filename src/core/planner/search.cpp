@@ -3,13 +3,45 @@
 #include "cake/detail/planner/search.hpp"
 
 #include <algorithm>
+#include <array>
 #include <bit>
+#include <cmath>
 
 #include "cake/detail/planner/tuning.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 
 namespace {
+
+/// When the last of what this lane reads will be resident, of what compute could have done by then; 0: none.
+double late_landing(const RunSnapshot& run, LaneId lane) {
+  double latest = 0;
+  double done = run.compute_free_at;
+  for (const ChunkLeft& left : run.chunks) {
+    if ((left.on >> lane & 1) == 0 || !left.computable) continue;
+    const double begin = static_cast<double>(left.chunk) * run.chunk_tokens;
+    done += run.cost.pass(begin, begin + run.chunk_tokens);
+    if (left.coming > done) latest = std::max(latest, left.coming);
+  }
+  return latest;
+}
+
+/// No candidate ends before this in which compute has so many tokens from the front on, so many chunks behind
+/// them, and the suffix: it waits for nothing, and what comes behind takes no pass of its own.
+double least_finish(const RunSnapshot& run, double tokens, double chunks) {
+  const ComputeCost& cost = run.cost;
+  const double end = run.front + tokens;
+  const double all = tokens + chunks * run.chunk_tokens + run.n_tokens - run.suffix_begin;
+  return run.compute_free_at + std::ceil(tokens / run.step_tokens) * cost.overhead +
+         cost.per_token * all +
+         cost.per_position * (end * end - static_cast<double>(run.front) * run.front);
+}
+
+/// Whether two of these lanes can read some chunk.
+bool have_choice(const RunSnapshot& run, LaneMask lanes) {
+  return std::any_of(run.tier_sets.begin(), run.tier_sets.end(),
+                     [&](std::uint8_t set) { return std::popcount(set & lanes) > 1; });
+}
 
 class Search {
  public:
@@ -26,7 +58,8 @@ class Search {
     if (any_begun_) compare({n_, 0, false});
     if (first_landing() < best_.finish) try_lanes();
     if (run_.n_lanes > 1) try_without_late_reads();
-    best_ = follow(candidate_);
+    visits_ += n_;
+    if (!scratch_is_best_) best_ = forecast(run_, candidate_, scratch_);
   }
 
   const Candidate& candidate() const { return candidate_; }
@@ -34,36 +67,86 @@ class Search {
   std::uint64_t visits() const { return visits_; }
 
  private:
-  Forecast follow(const Candidate& candidate) {
-    visits_ += n_;
-    return forecast(run_, candidate, scratch_);
+  /// Seconds in which compute waits in this candidate.
+  double compare(const Candidate& candidate) {
+    return note(candidate, forecast(run_, candidate, scratch_));
   }
-  Forecast compare(const Candidate& candidate) {
-    const Forecast found = follow(candidate);
-    if (found.finish < best_.finish - margin_ * (best_.finish - run_.now)) {
+  double note(const Candidate& candidate, const Forecast& found) {
+    visits_ += n_;
+    scratch_is_best_ = found.finish < best_.finish - margin_ * (best_.finish - run_.now);
+    if (scratch_is_best_) {
       best_ = found;
       candidate_ = candidate;
     }
-    return found;
+    return found.waits;
   }
+
+  /// Meeting points of candidates that are alike otherwise. Those between which all chunks are
+  /// compute's in any case are one, and are followed once.
+  class MeetPoints {
+   public:
+    MeetPoints(Search& search, const Candidate& like) : search_(search), like_(like) {
+      while (last_computed_ > 0 && !always_computed(last_computed_ - 1)) --last_computed_;
+    }
+    double compare(std::uint32_t meet) {
+      like_.meet = meet;
+      const std::uint32_t same = last_like(meet);
+      for (std::size_t i = 0; i < n_; ++i) {
+        if (seen_[i].meet != same) continue;
+        search_.visits_ += search_.n_;
+        return seen_[i].waits;
+      }
+      const double waits =
+          n_ == 0 ? search_.compare(like_)
+                  : search_.note(like_, forecast_again(search_.run_, like_, search_.scratch_));
+      if (n_ < seen_.size()) seen_[n_++] = {same, waits};
+      return waits;
+    }
+
+   private:
+    struct Seen {
+      std::uint32_t meet;
+      double waits;
+    };
+    bool always_computed(std::uint32_t i) const {
+      const ChunkLeft& left = search_.run_.chunks[i];
+      if (left.computable && (left.on & ~like_.waits_for) != 0) return true;
+      return (left.tiers & like_.lanes) == 0 && !(left.begun && left.bytes <= 0);
+    }
+    /// The suffix pass follows the loads only where no chunk behind the meeting point is computed.
+    std::uint32_t last_like(std::uint32_t meet) const {
+      const bool overlap = search_.run_.overlap_suffix;
+      while (meet < search_.n_ && always_computed(meet)) {
+        if (overlap && meet + 1 == last_computed_) break;
+        ++meet;
+      }
+      return meet;
+    }
+
+    Search& search_;
+    Candidate like_;
+    std::uint32_t last_computed_ = search_.n_;  // past the last chunk that is always compute's
+    std::size_t n_ = 0;
+    std::array<Seen, 32> seen_;  // more are not remembered
+  };
 
   /// Bisection by whether compute waits, then the neighbours of what it found.
   void try_meet_points(LaneMask lanes, bool scarce_first, LaneMask waits_for = ~LaneMask{0}) {
-    compare({0, lanes, scarce_first, waits_for});
-    if (any_begun_) compare({n_, lanes, scarce_first, waits_for});
+    MeetPoints points(*this, {0, lanes, scarce_first, waits_for});
+    points.compare(0);
+    if (any_begun_) points.compare(n_);
     std::uint32_t low = 0;
     std::uint32_t high = n_;
     while (high - low > 1 + n_ / kPlannerTuning.fine_search_chunks) {
       const std::uint32_t middle = (low + high) / 2;
-      const Forecast at = compare({middle, lanes, scarce_first, waits_for});
-      (at.waits > kPlannerTuning.no_wait_s ? low : high) = middle;
+      (points.compare(middle) > kPlannerTuning.no_wait_s ? low : high) = middle;
     }
     const std::uint32_t below = kPlannerTuning.neighbours_below;
     const std::uint32_t end = std::min(n_, low + kPlannerTuning.neighbours_above);
     for (std::uint32_t meet = low > below ? low - below : 1; meet < end; ++meet) {
-      if (meet != low && meet != high) compare({meet, lanes, scarce_first, waits_for});
+      if (meet != low && meet != high) points.compare(meet);
     }
-    if (passes_are_dear()) try_holes(lanes, scarce_first, waits_for);
+    if (passes_are_dear()) try_holes(points, lanes);
   }
 
   /// A pass more costs as much as the tokens of a chunk do.
@@ -73,17 +156,35 @@ class Search {
   }
 
   /// To compute all up to a hole may take fewer passes than to load what lies between two.
-  void try_holes(LaneMask lanes, bool scarce_first, LaneMask waits_for) {
+  void try_holes(MeetPoints& points, LaneMask lanes) {
+    const auto is_hole = [&](const ChunkLeft& left) {
+      return !left.begun && (left.tiers & lanes) == 0;
+    };
+    auto behind = std::count_if(run_.chunks.begin(), run_.chunks.end(), is_hole);
     std::uint32_t tried = 0;
     bool before = true;
+    double below = 0;  // tokens that compute has below the hole
     for (std::uint32_t i = 0; i < n_ && tried < kPlannerTuning.most_holes; ++i) {
-      const bool hole = !run_.chunks[i].begun && (run_.chunks[i].tiers & lanes) == 0;
+      const ChunkLeft& left = run_.chunks[i];
+      const bool hole = is_hole(left);
       if (hole && !before) {
-        compare({i, lanes, scarce_first, waits_for});
+        if (may_win(least_finish(run_, below, static_cast<double>(behind)))) {
+          points.compare(i);
+        } else {
+          visits_ += n_;
+        }
         ++tried;
       }
       before = hole;
+      behind -= hole;
+      const std::uint32_t begin = left.chunk * run_.chunk_tokens;
+      if (left.computable) below += begin + run_.chunk_tokens - std::max(run_.front, begin);
     }
+  }
+
+  bool may_win(double finish) const {
+    const double rounding = 1e-9 * finish;
+    return finish - rounding < best_.finish - margin_ * (best_.finish - run_.now);
   }
 
   /// No schedule that loads anything ends before this.
@@ -140,21 +241,11 @@ class Search {
     }
   }
   void try_set(LaneMask lanes, bool fine) {
+    const std::uint64_t before = visits_;
     try_meet_points(lanes, false);
-    if (fine) try_meet_points(lanes, true);
-  }
-
-  /// When the last of what this lane reads will be resident, of what compute could have done by then; 0: none.
-  double late_landing(LaneId lane) const {
-    double latest = 0;
-    double done = run_.compute_free_at;
-    for (const ChunkLeft& left : run_.chunks) {
-      if ((left.on >> lane & 1) == 0 || !left.computable) continue;
-      const double begin = static_cast<double>(left.chunk) * run_.chunk_tokens;
-      done += run_.cost.pass(begin, begin + run_.chunk_tokens);
-      if (left.coming > done) latest = std::max(latest, left.coming);
-    }
-    return latest;
+    if (!fine) return;
+    if (have_choice(run_, lanes)) return try_meet_points(lanes, true);
+    visits_ += visits_ - before;  // all would be as they were
   }
 
   /// What a lane is reading may be later than compute would be with it, where others bring the rest: the latest
@@ -166,7 +257,7 @@ class Search {
       LaneMask lane = 0;
       double latest = 0;
       for (LaneId l = 0; l < run_.n_lanes; ++l) {
-        const double at = (waits_for >> l & 1) != 0 ? late_landing(l) : 0;
+        const double at = (waits_for >> l & 1) != 0 ? late_landing(run_, l) : 0;
         if (at > latest) {
           latest = at;
           lane = 1u << l;
@@ -189,7 +280,8 @@ class Search {
   Candidate candidate_;
   double margin_ = 0;  // share of the time left that a candidate must save
   Forecast best_;
-  std::uint64_t visits_ = 0;
+  bool scratch_is_best_ = false;
+  std::uint64_t visits_ = 0;  // also of candidates that are like another one or cannot win
 };
 
 Schedule::Assumptions assumptions_of(const RunSnapshot& run, const Forecast& forecast) {

@@ -19,11 +19,21 @@ void take_lanes(const RunView& view, const PlanBasis& basis, Time now, RunSnapsh
     const LinkEstimator& lane = view.lane(l);
     const LinkEstimate& rate = lane.rate();
     out.lanes[l] = {to_seconds(lane.ready_at(0, now)), lane.seconds_per_byte(now),
-                    to_seconds(rate.latency + rate.insert)};
+                    to_seconds(rate.latency + rate.insert), 0};
+    const double most = to_seconds(view.spec().read_timeout) - to_seconds(rate.latency);
+    out.lanes[l].most_bytes = most / out.lanes[l].seconds_per_byte;
     if (lane.down() || (basis.without >> l & 1) != 0) continue;
     out.up |= 1u << l;
     out.slice_bytes = std::max(out.slice_bytes, worthwhile_slice_bytes(rate));
   }
+}
+
+/// Those of the lanes that end a read of so many bytes before the session gives it up.
+std::uint8_t in_time(const RunSnapshot& run, LaneMask lanes, double bytes) {
+  for (LaneId l = 0; l < run.n_lanes; ++l) {
+    if (bytes > run.lanes[l].most_bytes) lanes &= ~(LaneMask{1} << l);
+  }
+  return static_cast<std::uint8_t>(lanes);
 }
 
 /// Whether the chunk is neither resident nor wholly claimed by a step.
@@ -34,21 +44,24 @@ bool is_left(const RunView& view, std::uint32_t chunk) {
          (chunk == view.front_chunk() && view.front() % view.spec().chunk_tokens != 0);
 }
 
-ChunkLeft chunk_left(const RunView& view, std::uint32_t chunk, const RunSnapshot& run) {
+/// `whole`: bytes of all layers.
+ChunkLeft chunk_left(const RunView& view, std::uint32_t chunk, const RunSnapshot& run,
+                     float whole) {
   const PrefillSpec& spec = view.spec();
   const ChunkState state = view.state(chunk);
   ChunkLeft left;
   left.chunk = chunk;
   left.computable = state != ChunkState::inserting;
   left.hole = view.unloadable(chunk) || state == ChunkState::computing;
-  left.all_bytes = static_cast<float>(spec.read_bytes({0, view.layers_needed(chunk)}));
+  const std::uint32_t needed = view.layers_needed(chunk);
+  left.all_bytes =
+      needed == spec.n_layers ? whole : static_cast<float>(spec.read_bytes({0, needed}));
   if (state == ChunkState::open) {
     left.bytes = left.all_bytes;
     left.tiers = static_cast<std::uint8_t>(spec.stored[chunk].tiers);
   } else if (!view.unloadable(chunk) &&
              (state == ChunkState::loading || state == ChunkState::inserting)) {
     const std::uint32_t issued = view.layers_issued(chunk);
-    const std::uint32_t needed = view.layers_needed(chunk);
     if (issued < needed) {
       left.bytes = static_cast<float>(spec.read_bytes({issued, needed}));
       left.tiers = static_cast<std::uint8_t>(spec.stored[chunk].tiers);
@@ -77,10 +90,14 @@ void take_chunks(const RunView& view, RunSnapshot& out) {
   out.chunks.clear();
   out.tier_sets.clear();
   out.chunks.reserve(out.end_chunk - std::min(out.end_chunk, view.front_chunk()));
+  const auto whole = static_cast<float>(view.spec().read_bytes({0, out.n_layers}));
+  double least = 1e300;  // bytes of a read that every lane ends in time
+  for (LaneId l = 0; l < out.n_lanes; ++l) least = std::min(least, out.lanes[l].most_bytes);
   std::uint8_t last = 0;  // most chunks lie in the same tiers as the one before
   for (std::uint32_t c = view.front_chunk(); c < out.end_chunk; ++c) {
     if (!is_left(view, c)) continue;
-    const ChunkLeft left = chunk_left(view, c, out);
+    ChunkLeft left = chunk_left(view, c, out, whole);
+    if (left.bytes > least) left.tiers = in_time(out, left.tiers, left.bytes);
     out.chunks.push_back(left);
     if (left.tiers == 0 || left.tiers == last) continue;
     last = left.tiers;
@@ -135,9 +152,11 @@ double context_at(const RunView& view, const RunSnapshot& run, std::uint32_t chu
     for (LaneId l = 0; l < run.n_lanes; ++l) {
       const double done = free[l] + bytes * run.lanes[l].seconds_per_byte;
       if ((run.up >> l & 1) == 0 || !view.on_lane(c, l) || done >= soonest) continue;
+      if (bytes > run.lanes[l].most_bytes) continue;
       soonest = done;
       lane = l;
     }
+    if (soonest >= 1e18) return 1e18;
     free[lane] = soonest;
     at = std::max(at, soonest);
   }

@@ -82,7 +82,7 @@ bool ComputeCostEstimator::explained() {
   std::array<double, kPasses> weight{};
   weight.fill(1);
   const Three theta = solve(weight, smallest_, 0);
-  if (worst(weight, theta, smallest_, 0) > kOdd / 2) return false;
+  if (!explains(weight, theta, smallest_, 0)) return false;
   for (std::size_t j = 0; j < 3 && n_ < 5; ++j) {
     if (theta[j] < belief_[j] / 4 || theta[j] > belief_[j] + 1.5) return false;
   }
@@ -147,10 +147,10 @@ void ComputeCostEstimator::refit() {
   const Three all = solve(weight, smallest_, 0);
   double smallest = smallest_;
   Three best = all;
-  if (worst(weight, all, smallest_, 0) > kOdd / 2) {
+  if (!explains(weight, all, smallest_, 0)) {
     smallest = 1;
-    best = solve(weight, 1, 0);
-    if (worst(weight, best, 1, 0) > kOdd / 2) find_smallest(weight, best, smallest);
+    if (smallest_ > 1) best = solve(weight, 1, 0);
+    if (smallest_ <= 1 || !explains(weight, best, 1, 0)) find_smallest(weight, best, smallest);
   }
   theta_ = best;
   smallest_ = smallest;
@@ -206,6 +206,7 @@ ComputeCostEstimator::Three ComputeCostEstimator::solve(const std::array<double,
     if (z[0] < 0 || z[1] < 0 || z[2] < 0 || !(value < least)) continue;
     least = value;
     best = z;
+    if (free == 7) break;  // nothing is lower than the lowest point of all
   }
   for (std::size_t j = 0; j < 3; ++j) best[j] += floor[j];
   return best;
@@ -236,15 +237,16 @@ ComputeCostEstimator::Three ComputeCostEstimator::solve_free(std::array<Three, 3
   return z;
 }
 
-/// How far off a pass is at most that counts.
-double ComputeCostEstimator::worst(const std::array<double, kPasses>& weight, const Three& theta,
-                                   double smallest, std::uint32_t from) const {
-  double most = 0;
+/// No pass that counts is off by half as much as an odd one.
+bool ComputeCostEstimator::explains(const std::array<double, kPasses>& weight, const Three& theta,
+                                    double smallest, std::uint32_t from) const {
+  static const double most = std::exp(kOdd / 2);
   for (std::size_t i = 0; i < n_; ++i) {
     if (weight[i] <= 0 || size_class(seen_[i]) < from) continue;
-    most = std::max(most, std::abs(off(seen_[i], theta, smallest)));
+    const double expected = dot(feature(seen_[i], smallest), theta);
+    if (!(seen_[i].took <= most * expected && expected <= most * seen_[i].took)) return false;
   }
-  return most;
+  return true;
 }
 
 /// Small passes do not lie on a line with larger ones of several sizes.
@@ -258,7 +260,7 @@ void ComputeCostEstimator::find_smallest(const std::array<double, kPasses>& weig
     sizes &= sizes - 1;
     const auto from = static_cast<std::uint32_t>(std::countr_zero(sizes));
     const Three larger = solve(weight, 1, from);
-    if (worst(weight, larger, 1, from) > kOdd / 2) continue;
+    if (!explains(weight, larger, 1, from)) continue;
     double implied = kMostTokens;
     for (std::size_t i = 0; i < n_; ++i) {
       if (weight[i] <= 0 || size_class(seen_[i]) >= from) continue;

@@ -59,6 +59,7 @@ void LinkEstimator::landed(std::uint64_t load, bool ok, Time now) {
     learn(*flight, now);
     probe(*flight, now);
   }
+  if (!ok && flight == flights_.begin()) last_failed_ = now;
   remove(flight, now);
 }
 
@@ -118,8 +119,16 @@ double LinkEstimator::late(Time now) const {
   const Flight& oldest = flights_.front();
   const Time grace = oldest.lands - oldest.issued;
   if (now - oldest.lands <= grace / kLinkTuning.grace_divisor) return 1;
-  const double age = to_seconds(now - std::max(oldest.issued, last_landing_));
+  const double age = to_seconds(now - std::max({oldest.issued, last_landing_, last_failed_}));
   return std::max(1.0, age * rate_.bytes_per_second / static_cast<double>(bytes_in_flight_));
+}
+
+/// As ready_at(), once the oldest read should have landed.
+Time LinkEstimator::late_ready_at(double more_bytes, Time now) const {
+  const double slow = late(now);
+  const double ahead = slow > 1 ? static_cast<double>(bytes_in_flight_) : 0;
+  const Time base = slow > 1 ? now : std::max(link_free_, now);
+  return base + transfer((ahead + more_bytes) * slow) + rate_.latency + rate_.insert;
 }
 
 /// Takes the rate that the lane looks to have for a limit. A rate that was measured is not given
@@ -154,9 +163,14 @@ void LinkEstimator::first_look(double bytes, double took) {
 void LinkEstimator::learn(const Flight& flight, Time now) {
   // The read that found the lane empty waited for the latency as well; for any other one the lane
   // was at work since the last landing.
-  const bool first = last_landing_ <= busy_since_;
-  double took = to_seconds(now - std::max({last_landing_, busy_since_, last_given_up_}));
+  const bool first = last_landing_ <= busy_since_ && last_failed_ <= busy_since_;
+  const Time since = std::max({last_landing_, busy_since_, last_given_up_});
   const auto bytes = static_cast<double>(flight.bytes);
+  double took = to_seconds(now - since);
+  if (last_failed_ > since) {
+    // How long the lane was at the failed one, nobody knows: as long as fits what is known.
+    took = std::clamp(bytes / rate_.bytes_per_second, to_seconds(now - last_failed_), took);
+  }
   last_landing_ = now;
   ++landings_;
   if (first) {

@@ -95,6 +95,14 @@ void MeetInTheMiddleScheduler::begin(const PrefillSpec& spec) {
   waits_since_ = kNever;
 }
 
+/// Things are as the schedule assumes, or it was searched a moment ago.
+inline bool MeetInTheMiddleScheduler::holds(const RunView& view, Time now, bool idle) const {
+  if (!planned_) return false;
+  if (now < next_search_) return true;
+  const double share = idle ? kPlannerTuning.replan_share_idle : kPlannerTuning.replan_share;
+  return !detail::drift(schedule_.assumptions, view, basis(), now, share);
+}
+
 std::uint32_t MeetInTheMiddleScheduler::predicted_meet(const RunView& view, Time now) {
   refresh(view, now, false);
   return schedule_.meet_token;
@@ -254,32 +262,43 @@ bool MeetInTheMiddleScheduler::suffix_may_follow(const RunView& view) {
 
 // ---- loads ----
 
+inline ChunkLayers MeetInTheMiddleScheduler::next_layers(const RunView& view, LaneId lane) {
+  detail::LaneQueue& queue = schedule_.queues[lane];
+  const ChunkLayers whole = queue.next_whole(view, lane);
+  if (!whole.layers.empty() || queue.layered.empty()) return whole;
+  return queue.next_layered(view, lane, slice_layers(view, lane));
+}
+
 std::optional<LoadRequest> MeetInTheMiddleScheduler::next_load(const RunView& view, LaneId lane,
                                                                Time now) {
   if (view.open_chunks() == 0 && schedule_.queues[lane].empty()) return std::nullopt;
-  refresh(view, now, false);
+  if (!holds(view, now, false)) search(view, now);
   ChunkLayers next = next_layers(view, lane);
-  if (next.layers.empty() && idle_lane(view, lane)) {
-    refresh(view, now, true);
-    next = next_layers(view, lane);
-  }
-  if (next.layers.empty()) next = trial(view, lane);
+  if (next.layers.empty()) next = idle_layers(view, lane, now);
   if (next.layers.empty()) return std::nullopt;
   const auto bytes = static_cast<double>(view.spec().read_bytes(next.layers));
-  const double expected = to_seconds(view.lane(lane).ready_at(bytes, now) - now);
+  const LinkEstimator& link = view.lane(lane);
+  const Time takes = link.ready_at(bytes, now) - now;
+  if (takes - link.rate().insert > view.spec().read_timeout && !link.in_flight().empty()) {
+    return std::nullopt;  // when those that it would wait for have ended
+  }
+  const double expected = to_seconds(takes);
   // A gated step may wait for what follows a first slice, and that has measured the lane.
   const std::uint32_t measured =
-      next.layers.begin != 0 ? LinkEstimate::kSure : view.lane(lane).rate().measured;
+      next.layers.begin != 0 ? LinkEstimate::kSure : link.rate().measured;
   const Slice slice{next.chunk, view.spec().object_range(next.chunk), next.layers};
   return LoadRequest{slice, read_deadline(now, options_.deadline_floor,
                                           options_.deadline_factor * expected, measured)};
 }
 
-ChunkLayers MeetInTheMiddleScheduler::next_layers(const RunView& view, LaneId lane) {
-  detail::LaneQueue& queue = schedule_.queues[lane];
-  const ChunkLayers whole = queue.next_whole(view, lane);
-  if (!whole.layers.empty() || queue.layered.empty()) return whole;
-  return queue.next_layered(view, lane, slice_layers(view, lane));
+/// What the lane reads where the schedule has nothing for it.
+ChunkLayers MeetInTheMiddleScheduler::idle_layers(const RunView& view, LaneId lane, Time now) {
+  if (idle_lane(view, lane)) {
+    refresh(view, now, true);
+    const ChunkLayers next = next_layers(view, lane);
+    if (!next.layers.empty()) return next;
+  }
+  return trial(view, lane);
 }
 
 /// A lane that was never measured, or not for as many prompts as its rate rests on reads, may be better than
@@ -320,10 +339,7 @@ void MeetInTheMiddleScheduler::learn(const RunView& view) {
 
 /// Searches for the best schedule again when things are no longer as the last one assumed.
 void MeetInTheMiddleScheduler::refresh(const RunView& view, Time now, bool idle) {
-  if (planned_ && now < next_search_) return;
-  const double share = idle ? kPlannerTuning.replan_share_idle : kPlannerTuning.replan_share;
-  if (planned_ && !detail::drift(schedule_.assumptions, view, basis(), now, share)) return;
-  search(view, now);
+  if (!holds(view, now, idle)) search(view, now);
 }
 
 void MeetInTheMiddleScheduler::search(const RunView& view, Time now) {

@@ -9,6 +9,7 @@
 
 using namespace cake;
 using namespace cake::testing;
+using namespace std::chrono_literals;
 
 namespace {
 detail::Schedule best(const Prompt& prompt, bool gated = false, const ComputeCost& cost = kCost) {
@@ -62,6 +63,26 @@ TEST_CASE("a link that is too slow is not used at all") {
   CHECK(schedule.forecast.finish == Approx(72e-3));
   CHECK(schedule.owner == std::vector<std::uint8_t>(4, detail::kCompute));
   CHECK(schedule.queues[0].empty());
+}
+
+TEST_CASE("a lane is given no read that it does not end before the session gives it up") {
+  Prompt prompt = prompt_of("1111", {16e-3});
+  prompt.priors[0].latency = 1ms;
+  prompt.spec.read_timeout = 18ms;
+  CHECK_FALSE(best(prompt).queues[0].empty());
+  prompt.spec.read_timeout = 16ms;
+  const detail::Schedule schedule = best(prompt);
+  CHECK(schedule.owner == std::vector<std::uint8_t>(4, detail::kCompute));
+  CHECK(schedule.forecast.finish == Approx(72e-3));
+}
+
+TEST_CASE("a chunk is read by the lane that ends the read before the session gives it up") {
+  Prompt prompt = prompt_of("3333", {1e-3, 16e-3});
+  prompt.priors[0].latency = 20ms;
+  prompt.spec.read_timeout = 20ms;
+  const detail::Schedule schedule = best(prompt);
+  CHECK(schedule.queues[0].empty());
+  CHECK_FALSE(schedule.queues[1].empty());
 }
 
 TEST_CASE("a link that is much faster loads everything") {

@@ -29,14 +29,18 @@ inline constexpr std::uint8_t kNobody = 0xfe;  // is being inserted, or all of i
 
 /// Who gets each chunk left. Entry i belongs to RunSnapshot::chunks[i].
 struct Assignment {
-  std::vector<double> lands;        // seconds: all of it will be resident then
-  std::vector<std::uint8_t> owner;  // a lane, kCompute or kNobody
+  std::vector<double> lands;  // seconds: all of it will be resident then; not of what is compute's
+  std::vector<std::uint8_t> owner;         // a lane, kCompute or kNobody
+  std::vector<std::uint8_t> owner_from_0;  // of the same candidate with a meeting point of 0
+  bool choice = false;                     // some chunk could go to more than one lane then
 
   std::size_t size() const { return owner.size(); }
 };
 
 /// `scratch` then holds the assignment of this candidate; its memory is used again.
 Forecast forecast(const RunSnapshot& run, const Candidate& candidate, Assignment& scratch);
+/// The same for a candidate that differs from the one before by its meeting point alone.
+Forecast forecast_again(const RunSnapshot& run, const Candidate& candidate, Assignment& scratch);
 
 /// When its lane would begin to read chunk i. Unit: seconds.
 inline double read_begins(const RunSnapshot& run, const Assignment& assignment, std::size_t i) {

@@ -5,12 +5,15 @@
 // what it was assumed from. A value. Requires external synchronization.
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
 #include "cake/detail/planner/candidate.hpp"
 #include "cake/detail/planner/forecast.hpp"
+#include "cake/detail/planner/tuning.hpp"
 #include "cake/scheduler.hpp"
 #include "cake/scheduler/compute_cost.hpp"
 
@@ -36,12 +39,22 @@ struct LaneQueue {
     at = at_layer = 0;
   }
   /// What this lane may read next of the whole chunks. No layers: nothing can be read now.
-  ChunkLayers next_whole(const RunView& view, LaneId lane);
+  ChunkLayers next_whole(const RunView& view, LaneId lane) {
+    for (; at < whole.size(); ++at) {
+      const std::uint32_t chunk = whole[at];
+      const std::uint32_t needed = view.layers_needed(chunk);
+      if (view.state(chunk) == ChunkState::open) return {chunk, {0, needed}};
+      if (view.layers_issued(chunk) < needed) return next_begun(view, lane);
+    }
+    return {};
+  }
   /// The same of the others: the lowest layers that have not been requested, among the next few chunks; at most
   /// `layers` of one.
   ChunkLayers next_layered(const RunView& view, LaneId lane, std::uint32_t layers);
 
  private:
+  /// The same as next_whole(), where the next chunk is not open any more, and not all of it was requested.
+  ChunkLayers next_begun(const RunView& view, LaneId lane);
   /// Forgets the layered chunks when no layer of any can be asked for any more.
   void drop_requested(const RunView& view);
 };
@@ -74,9 +87,30 @@ struct Schedule {
   void reset(const PrefillSpec& spec);
 };
 
+inline bool differ(double a, double b, double share) { return std::abs(a - b) > share * b; }
+
 /// Whether things are no longer as a schedule assumed, by more than `share`. A chunk that was lost and a lane
 /// that went down or came up always count.
-bool drift(const Schedule::Assumptions& assumed, const RunView& view, const PlanBasis& basis,
-           Time now, double share);
+inline bool drift(const Schedule::Assumptions& assumed, const RunView& view, const PlanBasis& basis,
+                  Time now, double share) {
+  if (view.lost_chunks() != assumed.lost_chunks ||
+      differ(basis.step_tokens, assumed.step_tokens, kPlannerTuning.replan_step_share)) {
+    return true;
+  }
+  const double left = std::max(0.0, assumed.finish - to_seconds(now));
+  for (LaneId l = 0; l < view.n_lanes(); ++l) {
+    const LinkEstimator& lane = view.lane(l);
+    const bool out = lane.down() || ((basis.without >> l & 1) != 0 && lane.in_flight().empty());
+    if (out != ((assumed.up >> l & 1) == 0)) return true;
+    const double rate = lane.rate().bytes_per_second;
+    if (differ(lane.slowdown(now), assumed.lanes[l].seconds_per_byte * rate, share)) return true;
+    const double latency = to_seconds(lane.rate().latency + lane.rate().insert);
+    if (std::abs(latency - assumed.lanes[l].latency) > share * left) return true;
+  }
+  if (basis.compute.version() == assumed.cost_version) return false;
+  const std::uint32_t front = view.front();
+  const double to = front + basis.step_tokens;
+  return differ(basis.compute.current().pass(front, to), assumed.cost.pass(front, to), share);
+}
 
 }  // namespace cake::inline CAKE_ABI::detail

@@ -19,7 +19,8 @@ namespace cake::inline CAKE_ABI::detail {
 struct LaneSnapshot {
   double free_at = 0;  // a read of no bytes that is issued now would be resident then
   double seconds_per_byte = 0;
-  double latency = 0;  // of one read, from the call to resident KV, without its bytes
+  double latency = 0;     // of one read, from the call to resident KV, without its bytes
+  double most_bytes = 0;  // of a read that ends before the session gives it up
 };
 
 /// A chunk that is neither resident nor claimed by a step.
