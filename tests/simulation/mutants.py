@@ -145,15 +145,15 @@ MUTANTS = [
          "      if (owner[i] != kNobody) visit(i);")],
      "detail/planner/search_test.cpp", "a hole waits for the segment below it, which is loaded first"),
     ("the search for the meeting point goes the wrong way", [
-        ("(at.waits > kPlannerTuning.no_wait_s ? low : high) = middle;",
-         "(at.waits > kPlannerTuning.no_wait_s ? high : low) = middle;")]),
+        ("(points.compare(middle) > kPlannerTuning.no_wait_s ? low : high) = middle;",
+         "(points.compare(middle) > kPlannerTuning.no_wait_s ? high : low) = middle;")]),
     ("waits behind holes do not count when the meet point is searched", [
         ("      result.waits += std::max(0.0, below - t);\n"
          "      t = std::max(t, below);\n",
          "      t = std::max(t, below);\n")],
      "detail/planner/search_test.cpp", "no candidate ends before the one that the search finds, wherever the holes are"),
     ("passes that holes make dear are not looked at", [
-        ("    if (passes_are_dear()) try_holes(lanes, scarce_first, waits_for);\n", "")],
+        ("    if (passes_are_dear()) try_holes(points, lanes);\n", "")],
      "detail/planner/search_test.cpp", "no candidate ends before the one that the search finds, wherever the holes are"),
     ("reads on their way are always waited for", [
         ("    if (run_.n_lanes > 1) try_without_late_reads();\n", "")],
