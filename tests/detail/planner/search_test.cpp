@@ -76,15 +76,6 @@ TEST_CASE("a lane is given no read that it does not end before the session gives
   CHECK(schedule.forecast.finish == Approx(72e-3));
 }
 
-TEST_CASE("a chunk is read by the lane that ends the read before the session gives it up") {
-  Prompt prompt = prompt_of("3333", {1e-3, 16e-3});
-  prompt.priors[0].latency = 20ms;
-  prompt.spec.read_timeout = 20ms;
-  const detail::Schedule schedule = best(prompt);
-  CHECK(schedule.queues[0].empty());
-  CHECK_FALSE(schedule.queues[1].empty());
-}
-
 TEST_CASE("a link that is much faster loads everything") {
   const detail::Schedule schedule = best(prompt_of("1111", {1e-4}));
   CHECK(schedule.candidate.meet == 0);
