@@ -25,6 +25,7 @@
 #include "cake/save.hpp"
 #include "cake/saver.hpp"
 #include "cake/staging.hpp"
+#include "cake/storage/host.hpp"
 #include "cake/storage/memory.hpp"
 #include "cake/storage/posix.hpp"
 
@@ -35,6 +36,8 @@ using namespace cake;
 constexpr std::uint32_t kChunk = 256;
 constexpr std::uint32_t kChunks = 32;  // of 32 MiB
 constexpr int kRounds = 5;
+
+std::atomic<std::int64_t> saves{0};  // that began; also days, for a store that evicts the oldest
 
 /// Has the KV shape of Llama-3.1-8B; every token has KV of its own chunk.
 struct Source {
@@ -110,23 +113,26 @@ void measure(const std::string& what, const Fresh& fresh,
   std::vector<TokenId> prompt(kChunk * kChunks);
   for (std::size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<TokenId>(i);
   const double bytes = static_cast<double>(engine.kv.size()) * kChunks;
-  const ChunkOptions chunks{.chunk_tokens = kChunk};
+  const auto next = [&] {  // a save that finds nothing stored
+    return ChunkOptions{.chunk_tokens = kChunk, .salt = std::to_string(++saves)};
+  };
   const unsigned threads[] = {1, 4, 8};
   Rates blocking, ours[3], taken[3], theirs[3];
   for (int round = 0; round < kRounds; ++round) {
-    auto begin = std::chrono::steady_clock::now();
     {
-      auto store = fresh();
-      saved(save(engine, *store, Tokens(prompt), {.chunk_tokens = kChunk, .salt = "warm"}));
-      begin = std::chrono::steady_clock::now();
+      const auto store = fresh();
+      saved(save(engine, *store, Tokens(prompt), next()));  // the next one finds memory in place
+      const ChunkOptions chunks = next();
+      const auto begin = std::chrono::steady_clock::now();
       saved(save(engine, *store, prompt, chunks));
       blocking.add(bytes, begin);
     }
     for (int i = 0; i < 3; ++i) {
-      auto store = fresh();
+      const auto store = fresh();
       Saver saver(*store, {.threads = threads[i]});
-      saved(saver.save(engine, Tokens(prompt), {.chunk_tokens = kChunk, .salt = "warm"}).wait());
-      begin = std::chrono::steady_clock::now();
+      saved(saver.save(engine, prompt, next()).wait());
+      const ChunkOptions chunks = next();
+      auto begin = std::chrono::steady_clock::now();
       SaveTicket ticket = saver.save(engine, prompt, chunks);
       ticket.wait_extracted();
       taken[i].add(bytes, begin);
@@ -156,6 +162,12 @@ void run(const std::vector<std::filesystem::path>& folders) {
         copies[c] = std::make_unique<AlignedBuffer>(object.size());
         std::memcpy(copies[c]->data(), object.data(), object.size());
       });
+  // Full: each save evicts the one before. Plain copies go into memory that is there as well.
+  HostStorage host({.capacity_bytes = (object.size() + 8192) * (kChunks + 4),
+                    .clock = [] { return saves.load() * 86400; }});
+  measure(
+      "host memory, full", [&] { return &host; },
+      [&](std::uint32_t c) { std::memcpy(copies[c]->data(), object.data(), object.size()); });
   copies.clear();
   for (const auto& folder : folders) {
     const auto store = folder / "save_bench_store", plain = folder / "save_bench_plain";
