@@ -78,7 +78,7 @@ TEST_CASE("every scheduler gives the same KV") {
   const auto prompt = toy_prompt(777);
   const auto expected = expected_kv(prompt, 777);
   MemoryStorage storage;
-  ToyEngine engine(777, {.per_token = 5us});
+  ToyEngine engine(777, {.per_token = 50us});
   Loader saver(engine, storage, {.chunks = {.chunk_tokens = 32}});
   save(saver, prompt);
   ThrottledStorage slow(storage, LinkOptions{.bytes_per_second = 4e7});

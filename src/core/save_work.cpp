@@ -84,7 +84,7 @@ Status SaveWork::extract_layers(ChunkWriter& writer, std::uint32_t chunk,
     const std::uint32_t first = runs.layer_at(at++);
     LayerRange layers{first, first + 1};
     for (; at < positions.end && runs.layer_at(at) == layers.end; ++at) ++layers.end;
-    const Status status = guarded(Errc::device, "save: extract", [&] {
+    Status status = guarded(Errc::device, "save: extract", [&] {
       return engine_.extract(Slice{chunk, range_of(chunk), layers}, writer.payload());
     });
     if (!status) return status;

@@ -27,6 +27,14 @@ struct SessionRun::Inside {
   };
   static constexpr int kReportTries = 100;
 
+  Inside(SessionEngine& engine_in, IoLanesCore& lanes_in, const AnyScheduler& scheduler_in,
+         ChunkOptions chunks_in, const SessionOptions& options_in)
+      : engine(engine_in),
+        lanes(lanes_in),
+        scheduler(scheduler_in),
+        chunks(std::move(chunks_in)),
+        options(options_in) {}
+
   LaneHost& host() const { return lanes.host(); }
 
   SessionState& running(const char* member) const {
@@ -109,9 +117,9 @@ struct SessionRun::Inside {
   const AnyScheduler& scheduler;
   ChunkOptions chunks;
   SessionOptions options;
-  std::shared_ptr<SessionState> state = nullptr;
-  std::optional<std::stop_callback<Cancel>> stop = {};
-  LastPrompt last = {};
+  std::shared_ptr<SessionState> state;
+  std::optional<std::stop_callback<Cancel>> stop;
+  LastPrompt last;
 };
 
 SessionRun::SessionRun(SessionEngine& engine, IoLanesCore& lanes, const AnyScheduler& scheduler,
@@ -120,7 +128,7 @@ SessionRun::SessionRun(SessionEngine& engine, IoLanesCore& lanes, const AnySched
     throw Exception({Errc::invalid_argument, 0,
                      "the lanes read into device memory, which this engine does not insert from"});
   }
-  inside_.reset(new Inside{engine, lanes, scheduler, std::move(chunks), options});
+  inside_ = std::make_unique<Inside>(engine, lanes, scheduler, std::move(chunks), options);
 }
 
 SessionRun::~SessionRun() {

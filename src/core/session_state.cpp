@@ -328,7 +328,7 @@ Status SessionState::insert(const Slice& slice, const KvView& view) noexcept {
     const std::uint32_t first = runs.layer_at(at++);
     LayerRange layers{first, first + 1};
     for (; at < end && runs.layer_at(at) == layers.end; ++at) ++layers.end;
-    const Status status = guarded(Errc::device, "insert", [&] {
+    Status status = guarded(Errc::device, "insert", [&] {
       return engine_.insert({slice.chunk, slice.tokens, layers}, view);
     });
     if (!status) return status;
