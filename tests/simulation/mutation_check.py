@@ -129,7 +129,8 @@ class Check:
             # Catch splits names at commas.
             command = [program, case.replace(",", "\\,"), "--abort"]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace",
+                                  timeout=limit)
         except subprocess.TimeoutExpired:
             return "does not end"
         if "No test cases matched" in done.stdout:
