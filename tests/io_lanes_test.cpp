@@ -20,6 +20,7 @@
 #include "catch.hpp"
 #include "fault/faulty_storage.hpp"
 #include "fault/layer_by_layer.hpp"
+#include "stored_prompt.hpp"
 #include "toy_engine.hpp"
 
 using namespace cake;
@@ -27,51 +28,24 @@ using namespace std::chrono_literals;
 using fault::ExactStaging;
 using fault::FaultyStorage;
 using fault::LayerByLayer;
+using testing::drive;
+using testing::eventually;
+using testing::kChunk;
+using testing::kChunks;
+using testing::kPatient;
+using testing::kTokens;
 using testing::toy_prompt;
 using testing::ToyEngine;
 
 namespace {
 
-constexpr std::uint32_t kChunk = 64;
-constexpr std::uint32_t kChunks = 12;
-constexpr std::uint32_t kTokens = kChunk * kChunks + 20;
-constexpr SessionOptions kPatient{.idle_timeout = 10min, .lookup_timeout = 10min};
-
-/// A prompt, stored whole, and the KV that it must have.
-struct Stored {
-  Stored() : prompt(toy_prompt(kTokens)) {
-    REQUIRE(alone.prefill(prompt, {0, kTokens}));
-    expected = alone.kv();
-    save_missing();
-    keys = prefix_chain(root_key(alone.fingerprint(), alone.layout(), kChunk, {}), prompt, kChunk);
-    object_bytes = ChunkGeometry(alone.layout(), kChunk).object_bytes();
-  }
-  void save_missing() {
-    REQUIRE(save(alone, inner, prompt, {.chunk_tokens = kChunk}).status);
-    REQUIRE(inner.size() == kChunks);
-  }
-  std::vector<TokenId> prompt;
-  std::vector<std::byte> expected;
-  std::vector<ChunkKey> keys;
-  std::uint64_t object_bytes = 0;
-  MemoryStorage inner;
-  ToyEngine alone{kTokens};
-};
+using Stored = testing::StoredPrompt<MemoryStorage>;
 
 template <class E, class S, class Sch>
 PrefillReport run(PrefillSession<E, S, Sch>& session, E& engine, const Stored& stored) {
   engine.clear();
   session.begin(stored.prompt);
-  for (Step step; (step = session.next(256)).kind != Step::Kind::finished;) {
-    if (step.kind == Step::Kind::wait) {
-      session.wait(step.until);
-    } else {
-      session.done(step, step.tokens.size(),
-                   engine.prefill(stored.prompt, step.tokens, session.gate(step)));
-    }
-  }
-  PrefillReport report = session.finish();
-  CHECK(report.status.has_value());
+  const PrefillReport report = drive(session, engine, stored.prompt);
   CHECK(engine.kv() == stored.expected);
   return report;
 }
@@ -83,12 +57,6 @@ PrefillReport run(const Stored& stored, IoLanes<S>& lanes, Sch scheduler,
   PrefillSession<ToyEngine, S, Sch> session(engine, lanes, {.chunk_tokens = kChunk},
                                             std::move(scheduler), options);
   return run(session, engine, stored);
-}
-
-template <class F>
-void eventually(F&& holds) {
-  for (int i = 0; i < 60'000 && !holds(); ++i) std::this_thread::sleep_for(1ms);
-  CHECK(holds());
 }
 
 }  // namespace
@@ -184,7 +152,7 @@ TEST_CASE("whole chunks and layers are loaded through staging memory of exactly 
     ExactStaging memory(objects * stored.object_bytes);
     {
       IoLanes lanes(
-          stored.inner,
+          stored.store,
           {.threads = 4, .staging_bytes = objects * stored.object_bytes, .staging = &memory});
       for (int i = 0; i < 3; ++i) {
         CHECK(run(stored, lanes, LoadOnlyScheduler()).tokens_loaded == kChunk * kChunks);
@@ -224,21 +192,21 @@ TEST_CASE("a damaged byte in any layer of a chunk that comes in slices costs tha
   Stored stored;
   const ChunkGeometry geometry(ToyEngine(1).layout(), kChunk);
   for (const std::uint32_t layer : {0u, 1u, 2u}) {
-    SlowErase storage{stored.inner};
+    SlowErase storage{stored.store};
     const std::uint64_t at = geometry.extent(layer, 0).begin + 100;
     const ChunkKey damaged = stored.keys[5];
     IoLanes lanes(storage);
     // The n-th read of that chunk is of its n-th layer.
-    auto object = *stored.inner.get(damaged);
+    auto object = *stored.store.get(damaged);
     object[at] ^= std::byte{1};
-    stored.inner.replace(damaged, object);
+    stored.store.replace(damaged, object);
     CAPTURE(layer);
     const PrefillReport report = run(stored, lanes, LayerByLayer());
     CHECK(report.chunks[5].source == Source::computed);
     CHECK(report.chunks[5].load_error == Errc::corrupt);
     CHECK(report.failed_loads == 1);
     CHECK(report.tokens_loaded == kChunk * (kChunks - 1));
-    CHECK_FALSE(stored.inner.get(damaged));  // gone before the run could end
+    CHECK_FALSE(stored.store.get(damaged));  // gone before the run could end
     stored.save_missing();
     CHECK(run(stored, lanes, LayerByLayer()).tokens_loaded == kChunk * kChunks);
   }
@@ -249,11 +217,11 @@ namespace {
 /// Even chunks lie in tier 0, odd ones in tier 1, whose reads can be held up.
 class TwoTiers {
  public:
-  explicit TwoTiers(Stored& stored) : stored_(stored), slow(stored.inner) {}
+  explicit TwoTiers(Stored& stored) : stored_(stored), slow(stored.store) {}
   static constexpr StorageAbilities abilities{.tiers = true};
   std::uint32_t tiers() const { return 2; }
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
-    auto found = stored_.inner.lookup(keys);
+    auto found = stored_.store.lookup(keys);
     for (std::size_t i = 0; i < found->size(); ++i) {
       if ((*found)[i].stored()) (*found)[i].tiers = i % 2 == 0 ? 1 : 2;
     }
@@ -268,8 +236,8 @@ class TwoTiers {
     }
     return slow.read(0, key, offset, out);
   }
-  Status write(const ChunkKey& key, ConstBytes bytes) { return stored_.inner.write(key, bytes); }
-  Status erase(const ChunkKey& key) { return stored_.inner.erase(key); }
+  Status write(const ChunkKey& key, ConstBytes bytes) { return stored_.store.write(key, bytes); }
+  Status erase(const ChunkKey& key) { return stored_.store.erase(key); }
 
  private:
   Stored& stored_;
@@ -333,7 +301,7 @@ TEST_CASE("a dead tier keeps neither memory nor threads of another") {
 
 TEST_CASE("a lane whose memory is held by abandoned reads is down, and comes back with them") {
   Stored stored;
-  FaultyStorage storage(stored.inner);
+  FaultyStorage storage(stored.store);
   storage.on_every_read({.kind = fault::Kind::hang});
   IoLanes lanes(storage, {.threads = 4, .staging_bytes = 2 * stored.object_bytes});
   SessionOptions options = kPatient;
@@ -354,7 +322,7 @@ TEST_CASE("a lane whose memory is held by abandoned reads is down, and comes bac
 
 TEST_CASE("a session that does not come to insert leaves the lanes to the others") {
   Stored stored;
-  IoLanes lanes(stored.inner, {.threads = 2, .staging_bytes = 4 * stored.object_bytes});
+  IoLanes lanes(stored.store, {.threads = 2, .staging_bytes = 4 * stored.object_bytes});
   using OnCaller = testing::ToyEngineT<true>;
   OnCaller paused(kTokens);
   paused.clear();
@@ -381,7 +349,7 @@ TEST_CASE("a session that does not come to insert leaves the lanes to the others
 TEST_CASE("the end of the lanes waits for abandoned reads, and then gives their memory back") {
   Stored stored;
   ExactStaging memory(8 * stored.object_bytes);
-  FaultyStorage storage(stored.inner);
+  FaultyStorage storage(stored.store);
   storage.on_every_read({.kind = fault::Kind::hang});
   std::jthread releaser;
   {
@@ -452,7 +420,7 @@ class ScribblingStorage {
 
 TEST_CASE("a completion that throws keeps its buffer until its read has ended") {
   Stored stored;
-  ScribblingStorage storage(stored.inner);
+  ScribblingStorage storage(stored.store);
   IoLanes lanes(storage, {.threads = 2});
   for (int i = 0; i < 5; ++i) {
     storage.reads = 0;
@@ -460,7 +428,7 @@ TEST_CASE("a completion that throws keeps its buffer until its read has ended") 
     // One in three threw, and no other read found its bytes changed.
     CHECK(report.failed_loads == kChunks / 3);
     CHECK(report.tokens_loaded == kChunk * (kChunks - kChunks / 3));
-    CHECK(stored.inner.size() == kChunks);
+    CHECK(stored.store.size() == kChunks);
   }
 }
 
@@ -544,7 +512,7 @@ TEST_CASE("a scheduler that thinks for long holds up no other session") {
   CAPTURE(about_loads);
   Stored stored;
   Door door;
-  IoLanes lanes(stored.inner, {.threads = 4});
+  IoLanes lanes(stored.store, {.threads = 4});
   std::jthread other([&] {
     ToyEngine engine(kTokens);
     PrefillSession session(engine, lanes, {.chunk_tokens = kChunk}, ThinksLong(door, about_loads),
@@ -616,7 +584,7 @@ TEST_CASE("reads land and steps end while the scheduler of their session thinks"
   Stored stored;
   Door reads;
   Door thoughts;
-  BehindDoor storage{stored.inner, reads};
+  BehindDoor storage{stored.store, reads};
   IoLanes lanes(storage, {.threads = 4});
   CountsInserts engine(kTokens);
   engine.clear();
@@ -653,7 +621,7 @@ TEST_CASE("a session that no lane has a read for goes on at once") {
     }
   };
   Stored stored;
-  IoLanes lanes(stored.inner);
+  IoLanes lanes(stored.store);
   for (int i = 0; i < 10; ++i) {  // the session may come late, and need not be told
     CHECK(run(stored, lanes, Declines()).tokens_computed == kTokens);
   }
@@ -661,7 +629,7 @@ TEST_CASE("a session that no lane has a read for goes on at once") {
 
 TEST_CASE("lanes are woken when the end of a step gives them something to do") {
   Stored stored;
-  IoLanes lanes(stored.inner);
+  IoLanes lanes(stored.store);
   const PrefillReport report = run(stored, lanes, LoadsAfterStep());
   CHECK(report.tokens_loaded == kChunk * (kChunks - 1));
 }
@@ -677,7 +645,7 @@ TEST_CASE("the two ends meet in the middle behind real threads") {
     }
     Status write(const ChunkKey& key, ConstBytes bytes) { return inner.write(key, bytes); }
     Status erase(const ChunkKey& key) { return inner.erase(key); }
-  } storage{stored.inner};
+  } storage{stored.store};
   ToyEngine engine(kTokens, {.per_token = 300us});  // a chunk takes about as long
   const auto met = [](const PrefillReport& report) {
     return 0 < report.meet_token && report.meet_token < report.spec.prefix_end() &&

@@ -16,7 +16,6 @@
 #include "cake/chunk/digest.hpp"
 #include "cake/chunk/format.hpp"
 #include "cake/chunk/writer.hpp"
-#include "cake/detail/arena.hpp"
 #include "cake/detail/lane_client.hpp"
 #include "cake/loader.hpp"
 #include "cake/storage/host.hpp"
@@ -25,6 +24,8 @@
 #include "catch.hpp"
 #include "fault/faulty_storage.hpp"
 #include "fault/layer_by_layer.hpp"
+#include "host_device.hpp"
+#include "stored_prompt.hpp"
 #include "toy_engine.hpp"
 
 using namespace cake;
@@ -32,45 +33,29 @@ using namespace std::chrono_literals;
 using fault::ExactStaging;
 using fault::FaultyStorage;
 using fault::LayerByLayer;
+using testing::drive;
+using testing::eventually;
+using testing::kChunk;
+using testing::kChunks;
+using testing::kPatient;
+using testing::kTokens;
 using testing::toy_prompt;
 using testing::ToyEngine;
 
 namespace {
 
-constexpr std::uint32_t kChunk = 64;
-constexpr std::uint32_t kChunks = 12;
-constexpr std::uint32_t kTokens = kChunk * kChunks + 20;
-constexpr SessionOptions kPatient{.idle_timeout = 10min, .lookup_timeout = 10min};
-
-/// A prompt, stored whole in host memory, and the KV that it must have.
-struct Stored {
-  explicit Stored(HostOptions options = {})
-      : prompt(toy_prompt(kTokens)), store(with_room(options)) {
-    REQUIRE(alone.prefill(prompt, {0, kTokens}));
-    expected = alone.kv();
-    save_missing();
-    keys = prefix_chain(root_key(alone.fingerprint(), alone.layout(), kChunk, {}), prompt, kChunk);
-    object_bytes = ChunkGeometry(alone.layout(), kChunk).object_bytes();
-  }
+/// Stored in host memory.
+struct Stored : testing::StoredPrompt<HostStorage> {
+  explicit Stored(HostOptions options = {}) : StoredPrompt(with_room(std::move(options))) {}
   static HostOptions with_room(HostOptions options) {
     if (options.capacity_bytes == 0) options.capacity_bytes = 16 << 20;
     return options;
-  }
-  void save_missing() {
-    REQUIRE(save(alone, store, prompt, {.chunk_tokens = kChunk}).status);
-    REQUIRE(store.stats().objects == kChunks);
   }
   /// Where the store keeps a chunk; a test may damage it there.
   std::byte* at(std::uint32_t chunk) {
     const auto loan = store.borrow(0, keys[chunk], 0, object_bytes);
     return const_cast<std::byte*>(loan.value().bytes().data());
   }
-  std::vector<TokenId> prompt;
-  std::vector<std::byte> expected;
-  std::vector<ChunkKey> keys;
-  std::uint64_t object_bytes = 0;
-  HostStorage store;
-  ToyEngine alone{kTokens};
 };
 
 template <class E, class S, class Sch>
@@ -80,16 +65,7 @@ PrefillReport run_on(E& engine, const Stored& stored, IoLanes<S>& lanes, Sch sch
   PrefillSession<E, S, Sch> session(engine, lanes, {.chunk_tokens = kChunk}, std::move(scheduler),
                                     options);
   session.begin(stored.prompt);
-  for (Step step; (step = session.next(256)).kind != Step::Kind::finished;) {
-    if (step.kind == Step::Kind::wait) {
-      session.wait(step.until);
-    } else {
-      session.done(step, step.tokens.size(),
-                   engine.prefill(stored.prompt, step.tokens, session.gate(step)));
-    }
-  }
-  PrefillReport report = session.finish();
-  CHECK(report.status.has_value());
+  PrefillReport report = drive(session, engine, stored.prompt);
   CHECK(report.scheduler_faults == 0);
   return report;
 }
@@ -101,12 +77,6 @@ PrefillReport run(const Stored& stored, IoLanes<S>& lanes, Sch scheduler,
   const PrefillReport report = run_on(engine, stored, lanes, std::move(scheduler), options);
   CHECK((engine.kv() == stored.expected));
   return report;
-}
-
-template <class F>
-void eventually(F&& holds) {
-  for (int i = 0; i < 60'000 && !holds(); ++i) std::this_thread::sleep_for(1ms);
-  CHECK(holds());
 }
 
 /// Notes from where it inserts.
@@ -359,52 +329,13 @@ TEST_CASE("bytes that the driving thread is still to insert stay lent") {
     key.bytes.fill(std::byte{i});
     (void)stored.store.write(key, other.bytes());
   }
-  for (Step step; (step = session.next(256)).kind != Step::Kind::finished;) {
-    if (step.kind == Step::Kind::wait) {
-      session.wait(step.until);
-    } else {
-      session.done(step, step.tokens.size(),
-                   engine.prefill(stored.prompt, step.tokens, session.gate(step)));
-    }
-  }
-  const PrefillReport report = session.finish();
-  CHECK(report.status);
+  const PrefillReport report = drive(session, engine, stored.prompt);
   CHECK(report.tokens_loaded >= kChunk);
   CHECK((engine.kv() == stored.expected));
   eventually([&] { return stored.store.stats().in_use == 0; });
 }
 
 namespace {
-
-/// Memory of a device whose addresses are those of the host.
-struct HostDevice final : DeviceStaging {
-  AlignedBuffer memory{8 << 20};
-  detail::ArenaMap map{memory.bytes()};
-  std::byte* allocate(std::size_t bytes) override { return map.take(bytes); }
-  void release(std::byte* data, std::size_t bytes) noexcept override { map.give_back(data, bytes); }
-  std::span<std::byte> arena() const override { return memory.bytes(); }
-  std::size_t largest_gap() const override { return map.largest_gap(); }
-  Status use_on_this_thread() override { return {}; }
-  Status to_host(std::byte* host, const std::byte* device, std::size_t bytes) override {
-    std::memcpy(host, device, bytes);
-    return {};
-  }
-  Status from_host(std::byte* device, const std::byte* host, std::size_t bytes) override {
-    std::memcpy(device, host, bytes);
-    return {};
-  }
-  Status crc32c(const std::byte* device, std::size_t run_bytes, std::size_t runs,
-                std::size_t block_bytes, std::span<std::uint32_t> out) override {
-    std::size_t n = 0;
-    for (std::size_t r = 0; r < runs; ++r) {
-      for (std::size_t at = 0; at < run_bytes; at += block_bytes) {
-        out[n++] =
-            cake::crc32c({device + r * run_bytes + at, std::min(block_bytes, run_bytes - at)});
-      }
-    }
-    return {};
-  }
-};
 
 struct FromDevice : ToyEngine {
   using ToyEngine::ToyEngine;
@@ -416,7 +347,7 @@ struct WithDevice : HostStorage {
   static constexpr StorageAbilities abilities{
       .lookup_never_blocks = true, .device_staging = true, .write_new = true, .borrow = true};
   DeviceStaging* device_staging() { return &device; }
-  HostDevice device;
+  testing::HostDevice device;
 };
 
 }  // namespace

@@ -2,6 +2,8 @@
 // Copyright 2026 the cake authors
 //
 // Processes that share a store, and processes that are killed while they save.
+#include <unistd.h>
+
 #include <csignal>
 #include <random>
 #include <thread>
@@ -38,6 +40,26 @@ Errc load(PosixStorage& store, const sample::Chunk& chunk) {
   return code;
 }
 
+/// Runs `save` in a child and kills it up to 12 ms after it has called what it is given, so that the
+/// moment is one of saving.
+template <class Save>
+void kill_while(std::mt19937& random, const Save& save) {
+  int pipe[2];
+  REQUIRE(::pipe(pipe) == 0);
+  const pid_t child = sample::start_child([&] {
+    save([&] {
+      if (::write(pipe[1], "x", 1) != 1) ::_exit(1);
+    });
+  });
+  char byte = 0;
+  REQUIRE(::read(pipe[0], &byte, 1) == 1);
+  std::this_thread::sleep_for(std::chrono::microseconds(random() % 12000));
+  ::kill(child, SIGKILL);
+  REQUIRE(sample::join_child(child) == 128 + SIGKILL);
+  ::close(pipe[0]);
+  ::close(pipe[1]);
+}
+
 TEST_CASE("after kill -9 in the middle of saving, 200 times, only whole chunks are served") {
   const auto chunks = make_chunks(12, 256);
   std::mt19937 random(20261123);
@@ -45,25 +67,15 @@ TEST_CASE("after kill -9 in the middle of saving, 200 times, only whole chunks a
   for (int round = 0; round < 200; ++round) {
     const bool temporary_names = round % 2 == 1;
     const Directory directory;
-    // The child tells when it begins, so that the moment is one of saving.
-    int pipe[2];
-    REQUIRE(::pipe(pipe) == 0);
-    const pid_t child = sample::start_child([&] {
+    kill_while(random, [&](const auto& begins) {
       PosixStorage store(
           {.directory = directory.path(), .threads = 1, .force_temporary_names = temporary_names});
-      if (::write(pipe[1], "x", 1) != 1) return;
+      begins();
       for (int again = 0; again < 100; ++again) {
         for (const auto& chunk : chunks) store.write(chunk.identity.key, chunk.object).value();
         for (const auto& chunk : chunks) store.erase(chunk.identity.key).value();
       }
     });
-    char byte = 0;
-    REQUIRE(::read(pipe[0], &byte, 1) == 1);
-    std::this_thread::sleep_for(std::chrono::microseconds(random() % 12000));
-    ::kill(child, SIGKILL);
-    REQUIRE(sample::join_child(child) == 128 + SIGKILL);
-    ::close(pipe[0]);
-    ::close(pipe[1]);
 
     const std::size_t before = sample::count_files(directory.path());
     PosixStorage store({.directory = directory.path(), .threads = 1});
@@ -103,23 +115,14 @@ TEST_CASE("after kill -9 while a saver works, 200 times, only whole chunks are s
   std::size_t stored = 0, cut_short = 0;
   for (int round = 0; round < 200; ++round) {
     const Directory directory;
-    int pipe[2];
-    REQUIRE(::pipe(pipe) == 0);
-    const pid_t child = sample::start_child([&] {
+    kill_while(random, [&](const auto& begins) {
       PosixStorage store({.directory = directory.path(), .threads = 1});
       Saver saver(store, {.threads = 3, .memory_bytes = 1});
-      if (::write(pipe[1], "x", 1) != 1) return;
+      begins();
       for (int again = 0; again < 1000; ++again) {
         saver.save(right, prompt, {.chunk_tokens = 32, .salt = again == 0 ? "" : "more"}).wait();
       }
     });
-    char byte = 0;
-    REQUIRE(::read(pipe[0], &byte, 1) == 1);
-    std::this_thread::sleep_for(std::chrono::microseconds(random() % 12000));
-    ::kill(child, SIGKILL);
-    REQUIRE(sample::join_child(child) == 128 + SIGKILL);
-    ::close(pipe[0]);
-    ::close(pipe[1]);
     PosixStorage store({.directory = directory.path(), .threads = 1});
     testing::ToyEngine fresh(kTokens);
     Loader loader(fresh, store, {.chunks = {.chunk_tokens = 32}}, LoadOnlyScheduler());

@@ -72,11 +72,11 @@ class Check:
             raise CheckError(f"does not compile\n{done.stderr[:2000]}")
 
     def compile(self, tree, file, out):
-        """`file` with the headers of `tree`."""
+        """`file` with the headers of `tree`, which has include/ and src/."""
         tests = self.source / "tests"
         # Only the simulation computes for long; other tests are compiled longer than they run.
         runs_long = file.parent.name == "simulation" or tests not in file.parents
-        self.run_compiler(["-O1" if runs_long else "-O0", f"-I{tree}/include", f"-I{tests}",
+        self.run_compiler(["-O1" if runs_long else "-O0", f"-I{tree}/include", f"-I{tree}", f"-I{tests}",
                            f"-I{tests}/simulation", f"-I{tests}/detail/planner", f"-I{self.source}", "-c", file, "-o", out])
         return out
 
@@ -85,9 +85,11 @@ class Check:
         found = set()
         left = [path]
         while left:
-            text = self.files.get(self.source / left.pop(), "")
-            for name in re.findall(r'#include "(cake/[^"]*)"', text):
-                header = pathlib.Path("include", name)
+            includer = left.pop()
+            text = self.files.get(self.source / includer, "")
+            for name in re.findall(r'#include "([^"]*)"', text):
+                header = (pathlib.Path("include", name) if name.startswith("cake/") else
+                          pathlib.Path(name) if name.startswith("src/") else includer.parent / name)
                 if header not in found:
                     found.add(header)
                     left.append(header)
@@ -106,16 +108,14 @@ class Check:
     def build(self, tree, changed, test, out):
         """The program `test` (a source below tests/) with the headers of `tree`. `changed`: what
         differs from the tree as it is, as paths below `tree`."""
-        headers = {path for path in changed if path.parts[0] == "include"}
+        headers = {path for path in changed if path.suffix == ".hpp"}
         main = self.source / "tests" / test
         objects = [self.compile(tree, main, out.with_suffix(".o")) if headers
                    else self.unmutated(main)]
         for name in PURE if test == SIMULATE else LIBRARY:
             path = pathlib.Path("src", name)
-            if path in changed:
+            if path in changed or headers & self.headers_of(path):
                 objects.append(self.compile(tree, tree / path, out.with_suffix(f".{path.stem}.o")))
-            elif headers & self.headers_of(path):
-                objects.append(self.compile(tree, self.source / path, out.with_suffix(f".{path.stem}.o")))
             else:
                 objects.append(self.unmutated(self.source / path))
         libraries = ["-lcrypto"] if test == SIMULATE else [*self.catch, "-lcrypto", "-lisal", "-ldl"]
@@ -151,7 +151,7 @@ class Check:
                 raise CheckError(f"its text occurs {times} times in include/cake and src: {old!r}")
             path, text = found[0]
             changed[path] = changed.get(path, text).replace(old, new)
-        for top in ("include", "src/chunk"):
+        for top in ("include", "src"):
             shutil.copytree(self.source / top, tree / top)
         names = []
         for path, text in changed.items():

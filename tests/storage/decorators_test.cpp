@@ -5,7 +5,6 @@
 // reach further than that store.
 #include <new>
 
-#include "cake/detail/arena.hpp"
 #include "cake/storage/gds.hpp"
 #include "cake/storage/host.hpp"
 #include "cake/storage/memory.hpp"
@@ -16,6 +15,7 @@
 #include "cake/testing/check_storage.hpp"
 #include "catch.hpp"
 #include "helpers.hpp"
+#include "tests/host_device.hpp"
 
 namespace {
 
@@ -223,34 +223,9 @@ TEST_CASE("a store that answers for tiers that it does not have is not believed"
   CHECK(sample::look(store, sample::key_of(1)).tiers == 0b01);
 }
 
-/// Memory of a device whose addresses are those of the host, so that wrong turns can be counted.
-struct CountedDevice : DeviceStaging {
-  AlignedBuffer memory{1 << 20};
-  detail::ArenaMap map{memory.bytes()};
-  int copies = 0;
-  std::byte* allocate(std::size_t bytes) override { return map.take(bytes); }
-  void release(std::byte* data, std::size_t bytes) noexcept override { map.give_back(data, bytes); }
-  std::span<std::byte> arena() const override { return memory.bytes(); }
-  std::size_t largest_gap() const override { return map.largest_gap(); }
-  Status use_on_this_thread() override { return {}; }
-  Status to_host(std::byte* host, const std::byte* device, std::size_t bytes) override {
-    std::memcpy(host, device, bytes);
-    return {};
-  }
-  Status from_host(std::byte* device, const std::byte* host, std::size_t bytes) override {
-    ++copies;
-    std::memcpy(device, host, bytes);
-    return {};
-  }
-  Status crc32c(const std::byte*, std::size_t, std::size_t, std::size_t,
-                std::span<std::uint32_t>) override {
-    return {};
-  }
-};
-
 /// Memory that reads into a device, and can tell stored_bytes_differ bytes.
 struct DeviceStore : MemoryStorage {
-  CountedDevice* device = nullptr;
+  testing::HostDevice* device = nullptr;
   int asked = 0;
   bool answer = true;
   static constexpr StorageAbilities abilities{.lookup_never_blocks = true,
@@ -266,7 +241,7 @@ struct DeviceStore : MemoryStorage {
 static_assert(StorageBackend<DeviceStore>);
 
 TEST_CASE("device memory of one tier is read into from all, from the others by the host") {
-  CountedDevice device;
+  testing::HostDevice device;
   MemoryStorage host;
   DeviceStore direct;
   direct.device = &device;
@@ -300,7 +275,7 @@ TEST_CASE("device memory of one tier is read into from all, from the others by t
 
 TEST_CASE(
     "each of two tiers with a device of its own is asked for its own stored_bytes_differ bytes") {
-  CountedDevice device;
+  testing::HostDevice device;
   DeviceStore one, two;
   one.device = two.device = &device;
   const auto bytes = sample::content(1, 8192);
