@@ -101,7 +101,8 @@ void plan_a_million_tokens(benchmark::State& state) {
   const LinkEstimate prior[] = {{}};
   for (auto _ : state) {
     detail::PrefillLookup found =
-        detail::look_up({.tokens = prompt}, root, engine.layout(), storage, 1);
+        detail::plan_request({.tokens = prompt}, root, ChunkGeometry(engine.layout(), 256), 1);
+    found.take(storage.lookup(found.keys));
     detail::SessionCore core{detail::AnyScheduler(MeetInTheMiddleScheduler())};
     core.begin(found.spec, std::move(found.stored), prior);
     benchmark::DoNotOptimize(core.view().front());

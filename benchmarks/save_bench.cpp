@@ -5,7 +5,7 @@
 // save() and a Saver with 1, 4 and 8 threads, into memory and into folders. The engine's KV lies in
 // host memory; each chunk is extracted, digested and written.
 //
-//   save_bench [FOLDER...]     the least and the median of 5 rounds, GB/s
+//   save_bench [FOLDER...]     medians of 5 rounds, GB/s
 #include <fcntl.h>
 #include <unistd.h>
 

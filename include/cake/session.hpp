@@ -59,9 +59,10 @@ class PrefillSession {
 
   /// Looks the prompt up and starts the lanes. `tokens` is the whole prompt, which is copied.
   ///
-  /// Errors:  throws Exception: invalid_argument as look_up() does, or when a run has
-  ///          begun already; unsupported in a child process after fork(); else what layout() or fingerprint() of
-  ///          the engine threw. No run has then begun
+  /// Errors:  throws Exception: invalid_argument for an empty prompt, chunk or step size, for extra
+  ///          keys that prefix_chain() refuses, or when a run has begun already; unsupported in a
+  ///          child process after fork(); else what layout() or fingerprint() of the engine threw.
+  ///          No run has then begun
   void begin(Tokens tokens, const PrefillOptions& prompt = {}) { run_.begin(tokens, prompt); }
 
   /// What compute does next, at most `budget` tokens of it. With a budget of 0 the answer is a wait

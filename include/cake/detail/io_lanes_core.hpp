@@ -44,7 +44,8 @@ class CAKE_API IoLanesCore {
   std::size_t quarantined() const;
   LaneHost& host() const;
   LaneStorage& storage() const;
-  /// With default options; made by the first call. In a child process one without threads.
+  /// With default options; made by the first call. In a child process it refuses every save, as the
+  /// lanes are not usable there.
   SaverCore& saver();
 
  private:

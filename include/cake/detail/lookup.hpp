@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "cake/chunk/format.hpp"
-#include "cake/detail/guarded.hpp"
 #include "cake/export.hpp"
 #include "cake/identity.hpp"
 #include "cake/scheduler.hpp"
@@ -68,17 +67,5 @@ CAKE_API PrefillLookup plan_request(const PrefillRequest& request, const ChunkKe
 
 /// No chunk of the prompt can be loaded through so many bytes of staging memory.
 CAKE_API Error no_room(const PrefillLookup& lookup, std::uint64_t staging);
-
-/// As plan_request(), and asks the store for all chunks in one call, on this thread.
-template <StorageBackend S>
-PrefillLookup look_up(const PrefillRequest& request, const ChunkKey& root, const KvLayout& layout,
-                      S& storage, std::uint32_t n_lanes) {
-  PrefillLookup found =
-      plan_request(request, root, ChunkGeometry(layout, request.chunks.chunk_tokens), n_lanes);
-  if (!found.keys.empty()) {
-    found.take(detail::guarded(Errc::io, "lookup", [&] { return storage.lookup(found.keys); }));
-  }
-  return found;
-}
 
 }  // namespace cake::inline CAKE_ABI::detail
