@@ -386,9 +386,13 @@ MUTANTS = [
          "        if (false) {\n")],
      "storage/host_test.cpp", "an object that is lent stays, and the writer evicts another one"),
     ("a neighbour that is lent is evicted", [
-        ("      if (it == objects_.end() || in_use(it->second)) continue;\n",
-         "      if (it == objects_.end()) continue;\n")],
+        ("    return it == objects_.end() || in_use(it->second) ? objects_.end() : it;\n",
+         "    return it;\n")],
      "storage/host_test.cpp", "objects of many sizes leave room for one that needs a long gap"),
+    ("an object of the same key is taken for a neighbour", [
+        ("end_of(*before->second) == space.begin;", "before->second->data != space.begin;")],
+     "storage/host_test.cpp",
+     "an object that was erased while lent and written again is no neighbour of where it lay"),
     ("nothing is verified on the way in", [
         ("    auto seal = sealed_copy(bytes, key, object->data);\n",
          "    std::memcpy(object->data, bytes.data(), bytes.size());\n"

@@ -328,6 +328,32 @@ TEST_CASE("objects of many sizes leave room for one that needs a long gap") {
   CHECK(store.stats().evicted <= evicted + 26);
 }
 
+TEST_CASE(
+    "an object that was erased while lent and written again is no neighbour of where it lay") {
+  std::int64_t now = 1'000'000;
+  HostStorage store({.capacity_bytes = 12 * kPage, .clock = [&] { return now; }});
+  const auto page = [](std::uint64_t i) { return sample::content(i, kPage); };
+  for (std::uint64_t i = 0; i < 12; ++i) REQUIRE(store.write(sample::key_of(i), page(i).bytes()));
+  std::vector<BorrowedBytes> loans;
+  for (std::uint64_t i = 0; i < 12; i += 2) {
+    loans.push_back(store.borrow(0, sample::key_of(i), 0, kPage).value());
+  }
+  REQUIRE(store.erase(sample::key_of(2)));
+  ++now;
+  REQUIRE(store.write(sample::key_of(2), page(22).bytes()));  // where object 1 lay
+  for (const std::uint64_t i : {3, 2}) {                      // these two go last
+    ++now;
+    REQUIRE(sample::read_code(store, sample::key_of(i), kPage, 0, 0) == Errc::ok);
+  }
+  // All others that may go have gone, and between lent pages there is no room for two.
+  CHECK(store.write(sample::key_of(99), sample::content(99, 2 * kPage).bytes()).code() ==
+        Errc::out_of_memory);
+  CHECK(sample::look(store, sample::key_of(3)).stored());
+  CHECK(sample::look(store, sample::key_of(2)).stored());
+  CHECK(sample::equal(sample::fetch(store, sample::key_of(2), kPage, 0, nullptr, 0).bytes(),
+                      page(22).bytes()));
+}
+
 TEST_CASE("what is lent stays as it is while threads write, evict, erase and borrow") {
   constexpr std::uint64_t kKeys = 24;
   constexpr std::uint64_t kObject = 3 * kPage;

@@ -262,7 +262,8 @@ class HostEngine {
       for (const ObjectIndex::Entry& candidate : first_to_go(index_, clock_())) {
         if (looked++ == kMostLooked) return nullptr;
         const auto it = objects_.find(candidate.key);
-        if (in_use(it->second)) {  // that is a use, too
+        if (it == objects_.end()) continue;  // went as another one's neighbour
+        if (in_use(it->second)) {            // that is a use, too
           touch(candidate.key, *it->second);
           continue;
         }
@@ -286,7 +287,7 @@ class HostEngine {
                          std::size_t& looked) {
     std::vector<Objects::iterator> going{first};
     const std::byte* begin = first->second->data;
-    const std::byte* end = begin + align_up(first->second->bytes);
+    const std::byte* end = end_of(*first->second);
     for (;; ++looked) {
       const HostMemory::Space space = memory_->space_around(begin, end);
       begin = space.begin;
@@ -296,21 +297,31 @@ class HostEngine {
       if (next == objects_.end() || looked >= kMostLooked) return nullptr;
       going.push_back(next);
       begin = std::min<const std::byte*>(begin, next->second->data);
-      end = std::max<const std::byte*>(end, next->second->data + align_up(next->second->bytes));
+      end = std::max(end, end_of(*next->second));
     }
     for (const auto& object : going) evict(object);
     return memory_->take(bytes, key);
   }
   /// Of the two neighbours of a space; end(): neither may go.
   Objects::iterator longer_unused(const HostMemory::Space& space) {
-    auto longer = objects_.end();
-    for (const auto& neighbour : {space.before, space.behind}) {
-      if (!neighbour) continue;
-      const auto it = objects_.find(*neighbour);
-      if (it == objects_.end() || in_use(it->second)) continue;
-      if (longer == objects_.end() || it->second->used < longer->second->used) longer = it;
+    const auto before = unused(space.before);
+    const auto behind = unused(space.behind);
+    // What lies there may be an erased object that is lent, or one being written, whose key has
+    // another object by now.
+    const bool ends_it = before != objects_.end() && end_of(*before->second) == space.begin;
+    const bool begins_it = behind != objects_.end() && behind->second->data == space.end;
+    if (ends_it && begins_it) {
+      return behind->second->used < before->second->used ? behind : before;
     }
-    return longer;
+    return ends_it ? before : begins_it ? behind : objects_.end();
+  }
+  /// end(): there is none of the key, or it is in use.
+  Objects::iterator unused(const std::optional<ChunkKey>& key) {
+    const auto it = key ? objects_.find(*key) : objects_.end();
+    return it == objects_.end() || in_use(it->second) ? objects_.end() : it;
+  }
+  static const std::byte* end_of(const HostObject& object) {
+    return object.data + align_up(object.bytes);
   }
 
   const bool verify_on_read_;
