@@ -262,8 +262,9 @@ class HostEngine {
       for (const ObjectIndex::Entry& candidate : first_to_go(index_, clock_())) {
         if (looked++ == kMostLooked) return nullptr;
         const auto it = objects_.find(candidate.key);
-        if (it == objects_.end()) continue;  // went as another one's neighbour
-        if (in_use(it->second)) {            // that is a use, too
+        // It may have gone as another one's neighbour.
+        if (it == objects_.end()) continue;
+        if (in_use(it->second)) {  // that is a use, too
           touch(candidate.key, *it->second);
           continue;
         }
