@@ -58,6 +58,9 @@ struct HostObject {
   std::int64_t used = 0;       // seconds
 };
 
+/// Where its memory ends.
+const std::byte* end_of(const HostObject& object) { return object.data + align_up(object.bytes); }
+
 /// The first ones to go, the first of them first.
 std::vector<ObjectIndex::Entry> first_to_go(const ObjectIndex& index, std::int64_t now) {
   auto oldest = index.oldest(now, kMostCandidates);
@@ -320,9 +323,6 @@ class HostEngine {
   Objects::iterator unused(const std::optional<ChunkKey>& key) {
     const auto it = key ? objects_.find(*key) : objects_.end();
     return it == objects_.end() || in_use(it->second) ? objects_.end() : it;
-  }
-  static const std::byte* end_of(const HostObject& object) {
-    return object.data + align_up(object.bytes);
   }
 
   const bool verify_on_read_;
