@@ -85,9 +85,10 @@ class ReadTable {
   }
 
   void begin_insert(std::uint64_t id, bool lent) {
-    set(id, ReadPhase::inserting);
     for (ReadEntry& entry : reads_) {
-      if (entry.phase == ReadPhase::inserting && entry.ticket.id == id) entry.lent = lent;
+      if (entry.phase == ReadPhase::free || entry.ticket.id != id) continue;
+      entry.phase = ReadPhase::inserting;
+      entry.lent = lent;
     }
   }
   /// Its lane has answered, or its bytes are in.
