@@ -29,6 +29,7 @@ struct HookedCalls : detail::PosixCalls {
   std::function<Answer(std::size_t size, off_t offset)> on_write;
   std::function<Answer()> on_allocate, on_sync, on_link, on_rename, on_rename_over, on_lock;
   std::function<Answer(const char*name)> on_stat, on_unlink, on_make_directory;
+  std::function<std::unique_ptr<detail::Ring>()> on_ring;  // without it there are no rings
 
   int open_at(int directory, const char* name, int flags, mode_t mode) override {
     if (const auto a = on_open ? on_open(name, flags) : Answer()) return static_cast<int>(*a);
@@ -68,6 +69,10 @@ struct HookedCalls : detail::PosixCalls {
   int rename_over(int from, const char* old_name, int to, const char* name) override {
     if (const auto a = on_rename_over ? on_rename_over() : Answer()) return static_cast<int>(*a);
     return PosixCalls::rename_over(from, old_name, to, name);
+  }
+  std::unique_ptr<detail::Ring> make_ring(unsigned) override {
+    errno = ENOSYS;
+    return on_ring ? on_ring() : nullptr;
   }
   int lock(int file, int operation) override {
     if (const auto a = on_lock ? on_lock() : Answer()) return static_cast<int>(*a);

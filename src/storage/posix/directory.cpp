@@ -95,6 +95,11 @@ bool StoreDirectory::give_up_direct() {
   return true;
 }
 
+bool StoreDirectory::wants_rings() const {
+  return options_.engine == ReadEngine::io_uring ||
+         (options_.engine == ReadEngine::automatic && direct_);
+}
+
 bool StoreDirectory::trusted(const struct stat& info) const {
   if (options_.trust_directory) return true;
   const bool ours = info.st_uid == ::geteuid() || (read_only_ && info.st_uid == 0);
