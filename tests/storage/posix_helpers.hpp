@@ -14,9 +14,11 @@
 #include <cstdio>
 #include <functional>
 #include <optional>
+#include <vector>
 
 #include "cake/storage/posix.hpp"
 #include "helpers.hpp"
+#include "simulated_ring.hpp"
 #include "src/storage/posix/calls.hpp"
 
 namespace cake::inline CAKE_ABI::sample {
@@ -29,7 +31,8 @@ struct HookedCalls : detail::PosixCalls {
   std::function<Answer(std::size_t size, off_t offset)> on_write;
   std::function<Answer()> on_allocate, on_sync, on_link, on_rename, on_rename_over, on_lock;
   std::function<Answer(const char*name)> on_stat, on_unlink, on_make_directory;
-  std::function<std::unique_ptr<detail::Ring>()> on_ring;  // without it there are no rings
+  // Without it a ring reads by read_at, and so with the hook of reads.
+  std::function<std::unique_ptr<detail::Ring>(unsigned entries)> on_ring;
 
   int open_at(int directory, const char* name, int flags, mode_t mode) override {
     if (const auto a = on_open ? on_open(name, flags) : Answer()) return static_cast<int>(*a);
@@ -70,9 +73,9 @@ struct HookedCalls : detail::PosixCalls {
     if (const auto a = on_rename_over ? on_rename_over() : Answer()) return static_cast<int>(*a);
     return PosixCalls::rename_over(from, old_name, to, name);
   }
-  std::unique_ptr<detail::Ring> make_ring(unsigned) override {
-    errno = ENOSYS;
-    return on_ring ? on_ring() : nullptr;
+  std::unique_ptr<detail::Ring> make_ring(unsigned entries) override {
+    if (on_ring) return on_ring(entries);
+    return std::make_unique<SimulatedRing>(*this, entries);
   }
   int lock(int file, int operation) override {
     if (const auto a = on_lock ? on_lock() : Answer()) return static_cast<int>(*a);
@@ -119,6 +122,18 @@ inline std::string complaint(const PosixOptions& options) {
 inline HookedCalls::Answer fails(int number) {
   errno = number;
   return -1;
+}
+
+/// Both engines, for a test whose hooks see what either does.
+constexpr ReadEngine kEngines[] = {ReadEngine::threads, ReadEngine::io_uring};
+
+/// Both engines where this machine has io_uring; else threads, and the test is skipped for the other.
+inline std::vector<ReadEngine> engines_here() {
+  detail::PosixCalls calls;
+  const Status ring = detail::probe_ring_in_memory(calls);
+  if (ring) return {ReadEngine::threads, ReadEngine::io_uring};
+  std::printf("[no io_uring] skipped for io_uring: %s\n", ring.error().context.c_str());
+  return {ReadEngine::threads};
 }
 
 inline std::filesystem::path file_of(const std::filesystem::path& store, const ChunkKey& key) {

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <span>
@@ -105,7 +106,8 @@ requires(sizeof...(S) > 0) class TieredStorage {
       .device_staging = (storage_traits<S>::abilities.device_staging || ...),
       .stored_bytes_differ = (storage_traits<S>::abilities.stored_bytes_differ || ...),
       .write_new = (storage_traits<S>::abilities.write_new && ...),
-      .borrow = (storage_traits<S>::abilities.borrow || ...)};
+      .borrow = (storage_traits<S>::abilities.borrow || ...),
+      .read_pieces = (storage_traits<S>::abilities.read_pieces || ...)};
 
   /// Errors:  throws Exception(invalid_argument) when there are more than kMaxTiers tiers
   explicit TieredStorage(S&... stores) : stores_(&stores...) {
@@ -209,29 +211,12 @@ requires(sizeof...(S) > 0) class TieredStorage {
   }
 
   Read read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out) {
-    std::optional<Read> result;
-    each([&](std::size_t i, auto& store) {
-      if (tier < first_[i] || tier >= first_[i + 1]) return;
-      try {
-        DeviceStaging* const device = device_of_all();
-        const bool by_host = device != nullptr && !out.empty() && device->contains(out.data()) &&
-                             traits(store).device_staging(store) != device;
-        note_reader(out.data(), by_host ? kStores : i);
-        if (by_host) {
-          result.emplace(read_by_host(store, *device, tier - first_[i], key, offset, out));
-        } else {
-          result.emplace(store.read(tier - first_[i], key, offset, out));
-        }
-      } catch (...) {
-        result.emplace(Status(detail::caught(Errc::io, "read of a store")));
-      }
-    });
-    if (!result)
-      return Status(Error{Errc::invalid_argument, 0,
-                          "a call names a storage tier that the TieredStorage does not have"});
-    return std::move(*result);
+    return read_from(tier, key, offset, out, nullptr);
   }
-
+  Read read_pieces(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out,
+                   std::shared_ptr<PieceSink> sink) requires(abilities.read_pieces) {
+    return read_from(tier, key, offset, out, std::move(sink));
+  }
   /// A tier lends if its store does.
   bool lends(std::uint32_t tier) requires(abilities.borrow) {
     bool result = false;
@@ -395,6 +380,34 @@ requires(sizeof...(S) > 0) class TieredStorage {
       if (device == nullptr) device = traits(store).device_staging(store);
     });
     return device;
+  }
+
+  Read read_from(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out,
+                 std::shared_ptr<PieceSink> sink) {
+    std::optional<Read> result;
+    each([&](std::size_t i, auto& store) {
+      if (tier < first_[i] || tier >= first_[i + 1]) return;
+      try {
+        DeviceStaging* const device = device_of_all();
+        const bool by_host = device != nullptr && !out.empty() && device->contains(out.data()) &&
+                             traits(store).device_staging(store) != device;
+        const std::uint32_t own = tier - first_[i];
+        note_reader(out.data(), by_host ? kStores : i);
+        if (by_host) {
+          result.emplace(read_by_host(store, *device, own, key, offset, out));
+        } else if (sink) {
+          result.emplace(traits(store).read_pieces(store, own, key, offset, out, std::move(sink)));
+        } else {
+          result.emplace(store.read(own, key, offset, out));
+        }
+      } catch (...) {
+        result.emplace(Status(detail::caught(Errc::io, "read of a store")));
+      }
+    });
+    if (!result)
+      return Status(Error{Errc::invalid_argument, 0,
+                          "a call names a storage tier that the TieredStorage does not have"});
+    return std::move(*result);
   }
 
   template <class One>

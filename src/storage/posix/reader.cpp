@@ -35,6 +35,7 @@ void PendingRead::finish(Status outcome) {
 }
 
 void finish_operation(ReadOperation& operation, Status outcome) {
+  if (outcome) operation.read->arrived(operation.out);
   operation.read->finish(std::move(outcome));
 }
 

@@ -217,6 +217,10 @@ void RingPool::refill(Worker& me) {
 }
 
 void RingPool::place(Worker& me, ReadOperations& one) {
+  if (one.front().read->failed) {  // another part failed already, and nobody wants the rest
+    one.front().read->finish({});
+    return release(one.front());
+  }
   const auto free = std::find_if(me.places.begin(), me.places.end(),
                                  [](const Place& place) { return place.operation.empty(); });
   ReadOperation& operation = one.front();
@@ -285,14 +289,18 @@ void RingPool::arrived(Worker& me, const RingCompletion& over) {
   finish_operation(one.front(), std::move(outcome));
 }
 
+void RingPool::release(ReadOperation& operation) {
+  const std::lock_guard lock(mutex_);
+  --operation.file->in_rings;
+}
+
 void RingPool::free_place(Worker& me, std::size_t at, ReadOperations& to) {
   Place& place = me.places[at];
   --me.in_flight;
   if (place.stuck) --me.stuck;
   place.stuck = false;
   place.transfer = Transfer();
-  const std::lock_guard lock(mutex_);
-  --place.operation.front().file->in_rings;
+  release(place.operation.front());
   to.splice(to.end(), place.operation);
 }
 

@@ -74,6 +74,7 @@ class RingPool {
   void arrived(Worker& me, const RingCompletion& over);
   void mark_stuck(Worker& me);
   void free_place(Worker& me, std::size_t at, ReadOperations& to);
+  void release(ReadOperation& operation);
   void give_back(ReadOperations& operations);
   void give_up(Worker& me);
   ReadOperations::iterator next();
