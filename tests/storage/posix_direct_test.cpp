@@ -16,10 +16,14 @@ struct Fixture {
   Directory directory;
   std::shared_ptr<HookedCalls> calls = std::make_shared<HookedCalls>();
   AlignedBuffer bytes = sample::content(1, 16 * 4096);
+  ReadEngine engine = GENERATE(ReadEngine::threads, ReadEngine::automatic, ReadEngine::io_uring);
 
   PosixStorage open(DirectIo direct = DirectIo::automatic) {
-    return PosixStorage(
-        {.directory = directory.path(), .op_bytes = 4096, .direct = direct, .calls = calls});
+    return PosixStorage({.directory = directory.path(),
+                         .op_bytes = 4096,
+                         .direct = direct,
+                         .engine = engine,
+                         .calls = calls});
   }
   /// True when the object was written and read back whole.
   bool works(PosixStorage& store, std::uint64_t key) {

@@ -124,16 +124,20 @@ inline HookedCalls::Answer fails(int number) {
   return -1;
 }
 
-/// Both engines, for a test whose hooks see what either does.
-constexpr ReadEngine kEngines[] = {ReadEngine::threads, ReadEngine::io_uring};
-
-/// Both engines where this machine has io_uring; else threads, and the test is skipped for the other.
-inline std::vector<ReadEngine> engines_here() {
+/// False: this machine has no such engine, and the test is skipped by name for it.
+inline bool has(ReadEngine engine) {
+  if (engine != ReadEngine::io_uring) return true;
   detail::PosixCalls calls;
   const Status ring = detail::probe_ring_in_memory(calls);
-  if (ring) return {ReadEngine::threads, ReadEngine::io_uring};
-  std::printf("[no io_uring] skipped for io_uring: %s\n", ring.error().context.c_str());
-  return {ReadEngine::threads};
+  if (!ring) std::printf("[no io_uring] skipped for it: %s\n", ring.error().context.c_str());
+  return ring.has_value();
+}
+
+/// The engines that this machine has.
+inline std::vector<ReadEngine> engines_here() {
+  std::vector<ReadEngine> engines{ReadEngine::threads};
+  if (has(ReadEngine::io_uring)) engines.push_back(ReadEngine::io_uring);
+  return engines;
 }
 
 inline std::filesystem::path file_of(const std::filesystem::path& store, const ChunkKey& key) {
