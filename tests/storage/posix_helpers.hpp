@@ -31,6 +31,7 @@ struct HookedCalls : detail::PosixCalls {
   std::function<Answer(std::size_t size, off_t offset)> on_write;
   std::function<Answer()> on_allocate, on_sync, on_link, on_rename, on_rename_over, on_lock;
   std::function<Answer(const char*name)> on_stat, on_unlink, on_make_directory;
+  std::function<std::optional<detail::DirectAlignment>()> on_alignment;
   // Without it a ring reads by read_at, and so with the hook of reads.
   std::function<std::unique_ptr<detail::Ring>(unsigned entries)> on_ring;
 
@@ -72,6 +73,9 @@ struct HookedCalls : detail::PosixCalls {
   int rename_over(int from, const char* old_name, int to, const char* name) override {
     if (const auto a = on_rename_over ? on_rename_over() : Answer()) return static_cast<int>(*a);
     return PosixCalls::rename_over(from, old_name, to, name);
+  }
+  std::optional<detail::DirectAlignment> direct_alignment(int file) override {
+    return on_alignment ? on_alignment() : PosixCalls::direct_alignment(file);
   }
   std::unique_ptr<detail::Ring> make_ring(unsigned entries) override {
     if (on_ring) return on_ring(entries);

@@ -83,6 +83,8 @@ class StoreDirectory {
   bool direct() const { return direct_; }
   /// Remembers that the file system refused O_DIRECT. False: the options insist on it.
   bool give_up_direct();
+  /// Whether a direct read of whole pages suits this file. True where the system does not say.
+  bool takes_direct(int file) const;
   /// Reads may go through rings, as far as the options and O_DIRECT say.
   bool wants_rings() const;
   /// What the constructor found out about rings, if it wanted them.

@@ -294,7 +294,9 @@ void StoreDirectory::read_back(const ChunkKey& key, ConstBytes expected) {
   for (;;) {
     auto file = open_object(key, direct ? O_DIRECT : 0, info);
     int number = file ? 0 : file.error().native;
-    if (file) {
+    if (file && direct && !takes_direct(file->get())) {
+      number = EINVAL;
+    } else if (file) {
       errno = EIO;  // for a short read, which sets nothing
       ssize_t n;
       do {

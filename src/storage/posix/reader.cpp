@@ -44,7 +44,10 @@ Result<std::shared_ptr<OpenFile>> ReadPool::open(const ChunkKey& key) {
   struct stat info {};
   bool direct = store_.direct();
   auto fd = store_.open_object(key, direct ? O_DIRECT : 0, info);
-  if (!fd && direct && (fd.error().native == EINVAL || fd.error().native == EOPNOTSUPP)) {
+  const bool refused =
+      fd ? direct && !store_.takes_direct(fd->get())
+         : direct && (fd.error().native == EINVAL || fd.error().native == EOPNOTSUPP);
+  if (refused) {
     if (!store_.give_up_direct()) {
       return Error{Errc::unsupported, EINVAL, "the file system refuses O_DIRECT"};
     }
