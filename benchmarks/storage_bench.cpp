@@ -229,6 +229,40 @@ void posix_read_pieces_io_uring(benchmark::State& state) {
   posix_read(state, DirectIo::automatic, ReadEngine::io_uring, kPiece);
 }
 
+/// As lanes read: each piece is digested by the thread that read it.
+struct Digest final : PieceSink {
+  void arrived(ConstBytes piece) noexcept override {
+    auto* bytes = const_cast<unsigned char*>(reinterpret_cast<const unsigned char*>(piece.data()));
+    benchmark::DoNotOptimize(crc32_iscsi(bytes, static_cast<int>(piece.size()), 0));
+  }
+};
+void posix_read_digested(benchmark::State& state, ReadEngine engine) {
+  std::optional<Files> made;
+  try {
+    made.emplace(DirectIo::automatic, static_cast<unsigned>(state.range(0)), kPiece, engine);
+  } catch (const Exception& e) {
+    return state.SkipWithError(e.what());
+  }
+  Files& files = *made;
+  const auto digest = std::make_shared<Digest>();
+  for (auto _ : state) {
+    std::vector<PosixRead> reads;
+    for (std::size_t i = 0; i < kObjects; ++i) {
+      reads.push_back(files.store.read_pieces(0, key_of(i), 0, files.part(i), digest));
+    }
+    for (auto& read : reads) {
+      if (!read.wait()) state.SkipWithError("a read failed");
+    }
+  }
+  set_bytes(state, kObjects * files.sample.object.size());
+}
+void posix_read_digested_threads(benchmark::State& state) {
+  posix_read_digested(state, ReadEngine::threads);
+}
+void posix_read_digested_io_uring(benchmark::State& state) {
+  posix_read_digested(state, ReadEngine::io_uring);
+}
+
 void posix_write(benchmark::State& state) {
   Files files(DirectIo::automatic);
   for (auto _ : state) {
@@ -325,6 +359,8 @@ BENCHMARK(posix_read_direct_threads)->Args({8, 256})->Args({8, 4096})->Apply(rea
 BENCHMARK(posix_read_direct_io_uring)->Args({8, 256})->Args({8, 4096})->Apply(read_arguments);
 BENCHMARK(posix_read_pieces_threads)->Apply(read_arguments);
 BENCHMARK(posix_read_pieces_io_uring)->Apply(read_arguments);
+BENCHMARK(posix_read_digested_threads)->Apply(read_arguments);
+BENCHMARK(posix_read_digested_io_uring)->Apply(read_arguments);
 BENCHMARK(posix_read_buffered_threads)->Apply(read_arguments);
 BENCHMARK(posix_read_buffered_io_uring)->Apply(read_arguments);
 BENCHMARK(posix_write)->UseRealTime()->Unit(benchmark::kMillisecond);
