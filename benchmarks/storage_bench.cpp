@@ -17,6 +17,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <thread>
 
 #include "cake/chunk/reader.hpp"
@@ -118,9 +119,14 @@ ChunkKey key_of(std::size_t i) {
 
 /// Eight objects of 32 MiB in a directory, and one buffer for all of them.
 struct Files {
-  explicit Files(DirectIo direct, unsigned threads = 8, std::size_t op = std::size_t{1} << 20)
+  explicit Files(DirectIo direct, unsigned threads = 8, std::size_t op = std::size_t{1} << 20,
+                 ReadEngine engine = ReadEngine::automatic)
       : sample(32),
-        store({.directory = scratch(), .threads = threads, .op_bytes = op, .direct = direct}),
+        store({.directory = scratch(),
+               .threads = threads,
+               .op_bytes = op,
+               .direct = direct,
+               .engine = engine}),
         buffer(kObjects * sample.object.size()) {
     for (std::size_t i = 0; i < kObjects; ++i) store.write(key_of(i), sample.object).value();
     std::fill(buffer.bytes().begin(), buffer.bytes().end(), std::byte{0});
@@ -175,13 +181,74 @@ void plain_pread(benchmark::State& state) {
   set_bytes(state, kObjects * size);
 }
 
-void posix_read(benchmark::State& state, DirectIo direct) {
-  Files files(direct, static_cast<unsigned>(state.range(0)),
-              static_cast<std::size_t>(state.range(1)) << 10);
+/// Eight reads at once. `piece` > 0: as many reads of so many bytes, as lanes ask for them.
+void posix_read(benchmark::State& state, DirectIo direct, ReadEngine engine,
+                std::size_t piece = 0) {
+  std::optional<Files> made;
+  try {
+    made.emplace(direct, static_cast<unsigned>(state.range(0)),
+                 static_cast<std::size_t>(state.range(1)) << 10, engine);
+  } catch (const Exception& e) {
+    return state.SkipWithError(e.what());
+  }
+  Files& files = *made;
+  const std::size_t size = files.sample.object.size();
+  if (piece == 0) piece = size;
   for (auto _ : state) {
     std::vector<PosixRead> reads;
     for (std::size_t i = 0; i < kObjects; ++i) {
-      reads.push_back(files.store.read(0, key_of(i), 0, files.part(i)));
+      for (std::size_t at = 0; at < size; at += piece) {
+        const std::size_t n = std::min(piece, size - at);
+        reads.push_back(files.store.read(0, key_of(i), at, files.part(i).subspan(at, n)));
+      }
+    }
+    for (auto& read : reads) {
+      if (!read.wait()) state.SkipWithError("a read failed");
+    }
+  }
+  set_bytes(state, kObjects * size);
+  state.counters["direct"] = files.store.direct() ? 1 : 0;
+}
+constexpr std::size_t kPiece = std::size_t{1} << 20;
+void posix_read_direct_threads(benchmark::State& state) {
+  posix_read(state, DirectIo::automatic, ReadEngine::threads);
+}
+void posix_read_direct_io_uring(benchmark::State& state) {
+  posix_read(state, DirectIo::automatic, ReadEngine::io_uring);
+}
+void posix_read_buffered_threads(benchmark::State& state) {
+  posix_read(state, DirectIo::off, ReadEngine::threads);
+}
+void posix_read_buffered_io_uring(benchmark::State& state) {
+  posix_read(state, DirectIo::off, ReadEngine::io_uring);
+}
+void posix_read_pieces_threads(benchmark::State& state) {
+  posix_read(state, DirectIo::automatic, ReadEngine::threads, kPiece);
+}
+void posix_read_pieces_io_uring(benchmark::State& state) {
+  posix_read(state, DirectIo::automatic, ReadEngine::io_uring, kPiece);
+}
+
+/// As lanes read: each piece is digested by the thread that read it.
+struct Digest final : PieceSink {
+  void arrived(ConstBytes piece) noexcept override {
+    auto* bytes = const_cast<unsigned char*>(reinterpret_cast<const unsigned char*>(piece.data()));
+    benchmark::DoNotOptimize(crc32_iscsi(bytes, static_cast<int>(piece.size()), 0));
+  }
+};
+void posix_read_digested(benchmark::State& state, ReadEngine engine) {
+  std::optional<Files> made;
+  try {
+    made.emplace(DirectIo::automatic, static_cast<unsigned>(state.range(0)), kPiece, engine);
+  } catch (const Exception& e) {
+    return state.SkipWithError(e.what());
+  }
+  Files& files = *made;
+  const auto digest = std::make_shared<Digest>();
+  for (auto _ : state) {
+    std::vector<PosixRead> reads;
+    for (std::size_t i = 0; i < kObjects; ++i) {
+      reads.push_back(files.store.read_pieces(0, key_of(i), 0, files.part(i), digest));
     }
     for (auto& read : reads) {
       if (!read.wait()) state.SkipWithError("a read failed");
@@ -189,8 +256,12 @@ void posix_read(benchmark::State& state, DirectIo direct) {
   }
   set_bytes(state, kObjects * files.sample.object.size());
 }
-void posix_read_direct(benchmark::State& state) { posix_read(state, DirectIo::automatic); }
-void posix_read_buffered(benchmark::State& state) { posix_read(state, DirectIo::off); }
+void posix_read_digested_threads(benchmark::State& state) {
+  posix_read_digested(state, ReadEngine::threads);
+}
+void posix_read_digested_io_uring(benchmark::State& state) {
+  posix_read_digested(state, ReadEngine::io_uring);
+}
 
 void posix_write(benchmark::State& state) {
   Files files(DirectIo::automatic);
@@ -280,17 +351,18 @@ BENCHMARK(parse_and_verify)->Arg(1)->Arg(32)->Unit(benchmark::kMicrosecond);
 BENCHMARK(verify_layer_by_layer)->Arg(32)->Unit(benchmark::kMicrosecond);
 BENCHMARK(finish_chunk)->Arg(32)->Unit(benchmark::kMicrosecond);
 BENCHMARK(plain_pread)->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK(posix_read_direct)
-    ->ArgsProduct({{4, 8, 16}, {1024}})
-    ->ArgsProduct({{8}, {256, 4096}})
-    ->ArgNames({"threads", "op_kib"})
-    ->UseRealTime()
-    ->Unit(benchmark::kMillisecond);
-BENCHMARK(posix_read_buffered)
-    ->Args({8, 1024})
-    ->ArgNames({"threads", "op_kib"})
-    ->UseRealTime()
-    ->Unit(benchmark::kMillisecond);
+void read_arguments(benchmark::internal::Benchmark* row) {
+  row->ArgsProduct({{1, 4, 8, 16}, {1024}})->ArgNames({"threads", "op_kib"});
+  row->UseRealTime()->MeasureProcessCPUTime()->Unit(benchmark::kMillisecond);
+}
+BENCHMARK(posix_read_direct_threads)->Args({8, 256})->Args({8, 4096})->Apply(read_arguments);
+BENCHMARK(posix_read_direct_io_uring)->Args({8, 256})->Args({8, 4096})->Apply(read_arguments);
+BENCHMARK(posix_read_pieces_threads)->Apply(read_arguments);
+BENCHMARK(posix_read_pieces_io_uring)->Apply(read_arguments);
+BENCHMARK(posix_read_digested_threads)->Apply(read_arguments);
+BENCHMARK(posix_read_digested_io_uring)->Apply(read_arguments);
+BENCHMARK(posix_read_buffered_threads)->Apply(read_arguments);
+BENCHMARK(posix_read_buffered_io_uring)->Apply(read_arguments);
 BENCHMARK(posix_write)->UseRealTime()->Unit(benchmark::kMillisecond);
 BENCHMARK(write_at_capacity)
     ->Arg(20000)

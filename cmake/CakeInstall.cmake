@@ -65,8 +65,12 @@ function(cake_component target export pc)
 endfunction()
 
 cake_link_flags(dl ${CMAKE_DL_LIBS})
+set(needs "libcrypto >= 3, libisal")
+if(CAKE_HAVE_URING)
+  string(APPEND needs ", liburing")
+endif()
 cake_component(cake_core cakeTargets cake DESCRIPTION "${PROJECT_DESCRIPTION}"
-  PRIVATE_REQUIRES "libcrypto >= 3, libisal" CFLAGS -pthread LIBS -pthread PRIVATE_LIBS ${dl})
+  PRIVATE_REQUIRES "${needs}" CFLAGS -pthread LIBS -pthread PRIVATE_LIBS ${dl})
 if(CAKE_HAVE_REFERENCE)
   cake_link_flags(blas ${BLAS_LIBRARIES})
   cake_component(cake_reference cakeReferenceTargets cake-reference DESCRIPTION "The reference model of cake on the CPU"
@@ -99,7 +103,7 @@ configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/cakeConfig.cmake.in ${PR
 # While the version is 0.x, a new minor version may break what was there.
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/cakeConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/cakeConfig.cmake ${PROJECT_BINARY_DIR}/cakeConfigVersion.cmake
-  ${CMAKE_CURRENT_LIST_DIR}/FindIsal.cmake DESTINATION ${cake_package_dir})
+  ${CMAKE_CURRENT_LIST_DIR}/FindIsal.cmake ${CMAKE_CURRENT_LIST_DIR}/FindLiburing.cmake DESTINATION ${cake_package_dir})
 # Inside another project, CMAKE_INSTALL_DOCDIR is that project's.
 if(PROJECT_IS_TOP_LEVEL)
   set(cake_doc_dir ${CMAKE_INSTALL_DOCDIR})

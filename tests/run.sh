@@ -9,7 +9,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/examples/setup.sh"
 
-install_missing g++ cmake make ninja-build pkg-config libssl-dev libisal-dev libopenblas-dev libpcre2-dev catch2 \
+install_missing g++ cmake make ninja-build pkg-config libssl-dev libisal-dev liburing-dev libopenblas-dev libpcre2-dev catch2 \
   libbenchmark-dev python3
 if [ -z "${CAKE_TEST_MODEL:-}" ]; then
   fetch_model "CAKE_TEST_MODEL=FILE bash tests/run.sh"

@@ -51,9 +51,12 @@ int in_child(F&& f) {
 }
 
 TEST_CASE("in a child process a store is refused by name, and a new one works") {
+  const ReadEngine engine = GENERATE(ReadEngine::threads, ReadEngine::io_uring);
+  if (!sample::has(engine)) return;
   const Directory directory;
   std::optional<PosixStorage> store;
-  store.emplace(PosixOptions{.directory = directory.path(), .capacity_bytes = 1 << 20});
+  store.emplace(
+      PosixOptions{.directory = directory.path(), .engine = engine, .capacity_bytes = 1 << 20});
   const auto bytes = sample::content(1, 8192);
   REQUIRE(store->write(sample::key_of(1), bytes.bytes()));
   REQUIRE(sample::read_code(*store, sample::key_of(1), 8192) == Errc::ok);
@@ -91,6 +94,7 @@ TEST_CASE("in a child process a GDS store is refused by name, too") {
 }
 
 TEST_CASE("a child that is made while reads run can end them, the store and itself") {
+  const ReadEngine engine = GENERATE(ReadEngine::threads, ReadEngine::io_uring);
   const Directory directory;
   const auto calls = std::make_shared<sample::HookedCalls>();
   std::counting_semaphore<64> reached{0}, go{0};
@@ -102,7 +106,8 @@ TEST_CASE("a child that is made while reads run can end them, the store and itse
   const auto bytes = sample::content(1, 8192);
   for (std::uint64_t i = 0; i < 4; ++i) go.release();
   std::optional<PosixStorage> store;
-  store.emplace(PosixOptions{.directory = directory.path(), .threads = 2, .calls = calls});
+  store.emplace(
+      PosixOptions{.directory = directory.path(), .threads = 2, .engine = engine, .calls = calls});
   reached.acquire();  // the constructor's own
   REQUIRE(store->write(sample::key_of(1), bytes.bytes()));
   while (go.try_acquire()) {
@@ -123,11 +128,16 @@ TEST_CASE("a child that is made while reads run can end them, the store and itse
 }
 
 TEST_CASE("many forks under load neither hang nor crash, in parent and child") {
+  const ReadEngine engine = GENERATE(ReadEngine::threads, ReadEngine::io_uring);
+  if (!sample::has(engine)) return;
   const Directory directory;
   const auto bytes = sample::content(1, 65536);
   std::optional<PosixStorage> store;
-  store.emplace(PosixOptions{
-      .directory = directory.path(), .threads = 2, .op_bytes = 4096, .capacity_bytes = 8 * 65536});
+  store.emplace(PosixOptions{.directory = directory.path(),
+                             .threads = 2,
+                             .op_bytes = 4096,
+                             .engine = engine,
+                             .capacity_bytes = 8 * 65536});
   std::atomic<bool> stop{false};
   std::atomic<int> wrong{0};
   std::vector<std::thread> threads;

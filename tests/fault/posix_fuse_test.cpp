@@ -275,11 +275,14 @@ TEST_CASE("a mount that is full in the middle of an object keeps nothing of it")
 }
 
 TEST_CASE("on a mount where one file hangs, other files are read, found and written") {
+  const ReadEngine engine = GENERATE(ReadEngine::threads, ReadEngine::io_uring);
+  if (!sample::has(engine)) return;
   FaultyMount mount;
   CAKE_NEEDS_MOUNT(mount);
   const auto bytes = sample::content(1, kSize);
   std::optional<PosixStorage> store;
-  store.emplace(PosixOptions{.directory = mount.path(), .threads = 2, .op_bytes = 4096});
+  store.emplace(
+      PosixOptions{.directory = mount.path(), .threads = 2, .op_bytes = 4096, .engine = engine});
   for (std::uint64_t i = 0; i < 4; ++i) REQUIRE(store->write(sample::key_of(i), bytes.bytes()));
   auto& faults = mount.faults();
   std::strncpy(faults.only, sample::key_of(0).hex().c_str(), sizeof faults.only - 1);
@@ -304,9 +307,11 @@ TEST_CASE("on a mount where one file hangs, other files are read, found and writ
 }
 
 TEST_CASE("a mount whose server died is told, and used again once it is mounted again") {
+  const ReadEngine engine = GENERATE(ReadEngine::threads, ReadEngine::io_uring);
+  if (!sample::has(engine)) return;
   FaultyMount mount;
   CAKE_NEEDS_MOUNT(mount);
-  PosixStorage store({.directory = mount.path(), .threads = 2});
+  PosixStorage store({.directory = mount.path(), .threads = 2, .engine = engine});
   const auto bytes = sample::content(1, kSize);
   const ChunkKey key = sample::key_of(1);
   REQUIRE(store.write(key, bytes.bytes()));

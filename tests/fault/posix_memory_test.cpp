@@ -35,6 +35,8 @@ int fail_each(bool keep, Call&& call, After&& after) {
 }
 
 TEST_CASE("a read that runs out of memory at any point fails, and never hangs") {
+  const ReadEngine engine = GENERATE(ReadEngine::threads, ReadEngine::io_uring);
+  if (!sample::has(engine)) return;
   const Directory directory;
   const auto bytes = sample::content(1, 40 * 4096);
   const AlignedBuffer out(bytes.size());
@@ -43,7 +45,8 @@ TEST_CASE("a read that runs out of memory at any point fails, and never hangs") 
   for (const bool keep : {false, true}) {
     std::optional<PosixStorage> store;
     const auto open = [&] {
-      store.emplace(PosixOptions{.directory = directory.path(), .threads = 2, .op_bytes = 4096});
+      store.emplace(PosixOptions{
+          .directory = directory.path(), .threads = 2, .op_bytes = 4096, .engine = engine});
     };
     open();
     const int points = fail_each(

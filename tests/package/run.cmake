@@ -2,7 +2,7 @@
 #   SOURCE   cake's sources            BUILD   cake's build folder
 #   WORK     folder for all cases      GENERATOR, CXX, CXX_FLAGS, BUILD_TYPE, LAUNCHER, WERROR   as cake itself was built
 #   SHARED   whether the libraries in WORK/prefix are shared ones
-#   VERSION, REFERENCE, CUDA, REFERENCE_CUDA, PKG_CONFIG, CUDA_LIBRARY_DIR   what is there
+#   VERSION, URING, REFERENCE, CUDA, REFERENCE_CUDA, PKG_CONFIG, CUDA_LIBRARY_DIR   what is there
 cmake_policy(VERSION 3.25)
 set(prefix ${WORK}/prefix)
 set(here ${WORK}/${CASE})
@@ -160,7 +160,8 @@ elseif(CASE STREQUAL "texts")
   endforeach()
 elseif(CASE STREQUAL "without_dependencies")
   # Whoever uses a shared library needs nothing that is private to it.
-  configure(${SOURCE}/examples/consumer -DCMAKE_DISABLE_FIND_PACKAGE_OpenSSL=ON -DCMAKE_DISABLE_FIND_PACKAGE_Isal=ON)
+  configure(${SOURCE}/examples/consumer -DCMAKE_DISABLE_FIND_PACKAGE_OpenSSL=ON -DCMAKE_DISABLE_FIND_PACKAGE_Isal=ON
+    -DCMAKE_DISABLE_FIND_PACKAGE_Liburing=ON)
   build_and_run()
 elseif(CASE STREQUAL "new_version")
   # Another number in version.hpp is noticed by the next build.
@@ -340,10 +341,10 @@ elseif(CASE STREQUAL "pkg_config")
   foreach(static "" --static)
     execute_process(COMMAND ${PKG_CONFIG} --libs ${static} cake OUTPUT_VARIABLE libs COMMAND_ERROR_IS_FATAL ANY)
     if(SHARED AND NOT static)
-      if(libs MATCHES "-lcrypto|-lisal")
+      if(libs MATCHES "-lcrypto|-lisal|-luring")
         message(FATAL_ERROR "a user of the shared library links what is private to it: ${libs}")
       endif()
-    elseif(NOT libs MATCHES "-lcrypto" OR NOT libs MATCHES "-lisal")
+    elseif(NOT libs MATCHES "-lcrypto" OR NOT libs MATCHES "-lisal" OR (URING AND NOT libs MATCHES "-luring"))
       message(FATAL_ERROR "a user of the static library does not link what it needs: ${libs}")
     endif()
   endforeach()

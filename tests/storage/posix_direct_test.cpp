@@ -16,10 +16,14 @@ struct Fixture {
   Directory directory;
   std::shared_ptr<HookedCalls> calls = std::make_shared<HookedCalls>();
   AlignedBuffer bytes = sample::content(1, 16 * 4096);
+  ReadEngine engine = GENERATE(ReadEngine::threads, ReadEngine::automatic, ReadEngine::io_uring);
 
   PosixStorage open(DirectIo direct = DirectIo::automatic) {
-    return PosixStorage(
-        {.directory = directory.path(), .op_bytes = 4096, .direct = direct, .calls = calls});
+    return PosixStorage({.directory = directory.path(),
+                         .op_bytes = 4096,
+                         .direct = direct,
+                         .engine = engine,
+                         .calls = calls});
   }
   /// True when the object was written and read back whole.
   bool works(PosixStorage& store, std::uint64_t key) {
@@ -146,6 +150,38 @@ TEST_CASE("O_DIRECT refused at the first write although open took it means buffe
   CHECK(f.works(store, 1));
   CHECK_FALSE(store.direct());
   CHECK(refusing->refused == 1);
+}
+
+TEST_CASE("files whose direct reads need another alignment than a page are read buffered") {
+  Fixture f;
+  const detail::DirectAlignment good{512, 512}, page{4096, 4096};
+  const detail::DirectAlignment none{0, 0}, block{512, 8192}, memory{65536, 4096};
+  for (const auto& alignment : {none, block, memory}) {
+    f.calls->on_alignment = nullptr;
+    auto before = f.open();
+    if (!before.direct()) return;
+    REQUIRE(f.works(before, 1));
+    f.calls->on_alignment = [&] { return alignment; };
+    auto store = f.open();
+    CHECK_FALSE(store.direct());
+    CHECK(store.stats().direct_refusals == 1);
+    CHECK(f.works(store, 2));
+    CHECK(sample::says(sample::complaint({.directory = f.directory.path(),
+                                          .direct = DirectIo::on,
+                                          .engine = f.engine,
+                                          .calls = f.calls}),
+                       {"O_DIRECT", "DirectIo::automatic"}));
+    // A store that was opened before meets it with the next file.
+    CHECK(f.reads(before, 2));
+    CHECK_FALSE(before.direct());
+  }
+  for (const auto& alignment : {good, page}) {
+    f.calls->on_alignment = [&] { return alignment; };
+    auto store = f.open();
+    CHECK(store.direct());
+    CHECK(f.works(store, 1));
+    CHECK(store.stats().direct_refusals == 0);
+  }
 }
 
 }  // namespace

@@ -47,11 +47,14 @@ struct Fixture {
   Barrier barrier;
   std::shared_ptr<HookedCalls> calls = std::make_shared<HookedCalls>();
   AlignedBuffer bytes = sample::content(1, 64 * 4096);
-  PosixStorage store{{.directory = directory.path(),
-                      .threads = 4,
-                      .op_bytes = 4096,
-                      .direct = DirectIo::off,
-                      .calls = calls}};
+  PosixStorage store;
+  explicit Fixture(ReadEngine engine = ReadEngine::threads)
+      : store({.directory = directory.path(),
+               .threads = 4,
+               .op_bytes = 4096,
+               .direct = DirectIo::off,
+               .engine = engine,
+               .calls = calls}) {}
 
   bool reads(std::uint64_t key) {
     const AlignedBuffer out(bytes.size());
@@ -61,6 +64,9 @@ struct Fixture {
 };
 
 TEST_CASE("a file whose reads hang does not stop reads of other files") {
+  const ReadEngine engine = GENERATE(ReadEngine::threads, ReadEngine::io_uring);
+  // Each of the four threads reads one operation, or has four in its ring.
+  const int all = engine == ReadEngine::io_uring ? 16 : 4;
   Fixture f;
   for (std::uint64_t i = 0; i < 6; ++i) {
     REQUIRE(f.store.write(sample::key_of(i), f.bytes.bytes()));
@@ -86,9 +92,10 @@ TEST_CASE("a file whose reads hang does not stop reads of other files") {
                         .threads = 4,
                         .op_bytes = 4096,
                         .direct = DirectIo::off,
+                        .engine = engine,
                         .calls = calls});
     auto hung = store.read(0, sample::key_of(0), 0, late.bytes());
-    f.barrier.wait_until_held(4);  // all threads are in it
+    f.barrier.wait_until_held(all);  // there is nothing else in flight
     for (std::uint64_t i = 1; i < 6; ++i) {
       const AlignedBuffer out(f.bytes.size());
       auto read = store.read(0, sample::key_of(i), 0, out.bytes());
@@ -96,7 +103,9 @@ TEST_CASE("a file whose reads hang does not stop reads of other files") {
       CHECK(sample::equal(out.bytes(), f.bytes.bytes()));
     }
     CHECK_FALSE(hung.ready());
-    while (store.stats().stuck_reads < 4) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    while (store.stats().stuck_reads < static_cast<unsigned>(all)) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
     CHECK(sample::look(store, sample::key_of(0)).stored());
     f.barrier.open();
     CHECK(hung.wait());
@@ -105,7 +114,7 @@ TEST_CASE("a file whose reads hang does not stop reads of other files") {
 }
 
 TEST_CASE("files whose opening hangs do not stop reads of others") {
-  Fixture f;
+  Fixture f(GENERATE(ReadEngine::threads, ReadEngine::io_uring));
   for (std::uint64_t i = 0; i < 6; ++i) {
     REQUIRE(f.store.write(sample::key_of(i), f.bytes.bytes()));
   }

@@ -14,9 +14,11 @@
 #include <cstdio>
 #include <functional>
 #include <optional>
+#include <vector>
 
 #include "cake/storage/posix.hpp"
 #include "helpers.hpp"
+#include "simulated_ring.hpp"
 #include "src/storage/posix/calls.hpp"
 
 namespace cake::inline CAKE_ABI::sample {
@@ -29,6 +31,9 @@ struct HookedCalls : detail::PosixCalls {
   std::function<Answer(std::size_t size, off_t offset)> on_write;
   std::function<Answer()> on_allocate, on_sync, on_link, on_rename, on_rename_over, on_lock;
   std::function<Answer(const char*name)> on_stat, on_unlink, on_make_directory;
+  std::function<std::optional<detail::DirectAlignment>()> on_alignment;
+  // Without it a ring reads by read_at, and so with the hook of reads.
+  std::function<std::unique_ptr<detail::Ring>(unsigned entries)> on_ring;
 
   int open_at(int directory, const char* name, int flags, mode_t mode) override {
     if (const auto a = on_open ? on_open(name, flags) : Answer()) return static_cast<int>(*a);
@@ -68,6 +73,13 @@ struct HookedCalls : detail::PosixCalls {
   int rename_over(int from, const char* old_name, int to, const char* name) override {
     if (const auto a = on_rename_over ? on_rename_over() : Answer()) return static_cast<int>(*a);
     return PosixCalls::rename_over(from, old_name, to, name);
+  }
+  std::optional<detail::DirectAlignment> direct_alignment(int file) override {
+    return on_alignment ? on_alignment() : PosixCalls::direct_alignment(file);
+  }
+  std::unique_ptr<detail::Ring> make_ring(unsigned entries) override {
+    if (on_ring) return on_ring(entries);
+    return std::make_unique<SimulatedRing>(*this, entries);
   }
   int lock(int file, int operation) override {
     if (const auto a = on_lock ? on_lock() : Answer()) return static_cast<int>(*a);
@@ -114,6 +126,22 @@ inline std::string complaint(const PosixOptions& options) {
 inline HookedCalls::Answer fails(int number) {
   errno = number;
   return -1;
+}
+
+/// False: this machine has no such engine, and the test is skipped by name for it.
+inline bool has(ReadEngine engine) {
+  if (engine != ReadEngine::io_uring) return true;
+  detail::PosixCalls calls;
+  const Status ring = detail::probe_ring_in_memory(calls);
+  if (!ring) std::printf("[no io_uring] skipped for it: %s\n", ring.error().context.c_str());
+  return ring.has_value();
+}
+
+/// The engines that this machine has.
+inline std::vector<ReadEngine> engines_here() {
+  std::vector<ReadEngine> engines{ReadEngine::threads};
+  if (has(ReadEngine::io_uring)) engines.push_back(ReadEngine::io_uring);
+  return engines;
 }
 
 inline std::filesystem::path file_of(const std::filesystem::path& store, const ChunkKey& key) {

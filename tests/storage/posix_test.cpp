@@ -14,29 +14,37 @@ using namespace cake;
 using sample::Directory;
 
 TEST_CASE("a directory keeps the contract of a store, whichever way it reads and writes") {
-  for (const bool temporary_names : {false, true}) {
-    for (const DirectIo direct : {DirectIo::automatic, DirectIo::off}) {
-      for (const std::size_t op_bytes : {std::size_t{4096}, std::size_t{1} << 20}) {
-        const Directory directory;
-        PosixStorage store({.directory = directory.path(),
-                            .threads = 3,
-                            .op_bytes = op_bytes,
-                            .direct = direct,
-                            .durable = temporary_names,
-                            .force_temporary_names = temporary_names});
-        sample::check_contract(store);
-        CHECK(sample::count_files(directory.path()) == 0);
+  for (const ReadEngine engine : sample::engines_here()) {
+    for (const bool temporary_names : {false, true}) {
+      for (const DirectIo direct : {DirectIo::automatic, DirectIo::off}) {
+        for (const std::size_t op_bytes : {std::size_t{4096}, std::size_t{1} << 20}) {
+          const Directory directory;
+          PosixStorage store({.directory = directory.path(),
+                              .threads = 3,
+                              .op_bytes = op_bytes,
+                              .direct = direct,
+                              .engine = engine,
+                              .durable = temporary_names,
+                              .force_temporary_names = temporary_names});
+          sample::check_contract(store);
+          CHECK(sample::count_files(directory.path()) == 0);
+          CHECK(store.stats().engine == engine);
+        }
       }
     }
   }
 }
 
 TEST_CASE("a directory serves whole objects to many threads at once") {
-  for (const bool temporary_names : {false, true}) {
-    const Directory directory;
-    PosixStorage store({.directory = directory.path(), .force_temporary_names = temporary_names});
-    sample::check_concurrent(store, 400);
-    CHECK(sample::count_files(directory.path()) == 0);
+  for (const ReadEngine engine : sample::engines_here()) {
+    for (const bool temporary_names : {false, true}) {
+      const Directory directory;
+      PosixStorage store({.directory = directory.path(),
+                          .engine = engine,
+                          .force_temporary_names = temporary_names});
+      sample::check_concurrent(store, 400);
+      CHECK(sample::count_files(directory.path()) == 0);
+    }
   }
 }
 
@@ -58,8 +66,11 @@ TEST_CASE("a store is found again by the next one that opens its directory") {
 }
 
 TEST_CASE("a read is split into operations, and all of them are over when it is ready") {
+  const ReadEngine engine = GENERATE(ReadEngine::threads, ReadEngine::io_uring);
+  if (!sample::has(engine)) return;
   const Directory directory;
-  PosixStorage store({.directory = directory.path(), .threads = 4, .op_bytes = 8192});
+  PosixStorage store(
+      {.directory = directory.path(), .threads = 4, .op_bytes = 8192, .engine = engine});
   const auto bytes = sample::content(1, 25 * 4096);
   REQUIRE(store.write(sample::key_of(1), bytes.bytes()));
   CHECK(
@@ -73,8 +84,10 @@ TEST_CASE("a read is split into operations, and all of them are over when it is 
 }
 
 TEST_CASE("what is not a multiple of a page is refused by name") {
+  const ReadEngine engine = GENERATE(ReadEngine::threads, ReadEngine::io_uring);
+  if (!sample::has(engine)) return;
   const Directory directory;
-  PosixStorage store({.directory = directory.path()});
+  PosixStorage store({.directory = directory.path(), .engine = engine});
   const auto bytes = sample::content(1, 8192);
   CHECK(store.write(sample::key_of(1), bytes.bytes().first(4097)).code() == Errc::invalid_argument);
   REQUIRE(store.write(sample::key_of(1), bytes.bytes()));
@@ -98,8 +111,10 @@ TEST_CASE("bytes at any address can be written") {
 }
 
 TEST_CASE("a file truncated at any page is a miss") {
+  const ReadEngine engine = GENERATE(ReadEngine::threads, ReadEngine::io_uring);
+  if (!sample::has(engine)) return;
   const Directory directory;
-  PosixStorage store({.directory = directory.path()});
+  PosixStorage store({.directory = directory.path(), .engine = engine});
   const auto chunk = sample::make(1);
   const ChunkKey key = chunk.identity.key;
   const auto path = sample::file_of(directory.path(), key);
@@ -111,7 +126,7 @@ TEST_CASE("a file truncated at any page is a miss") {
     std::filesystem::resize_file(path, size);
     CHECK(sample::look(store, key).size == size);
     CHECK(sample::read_code(store, key, chunk.object.size()) == Errc::corrupt);
-    PosixStorage fresh({.directory = directory.path()});
+    PosixStorage fresh({.directory = directory.path(), .engine = engine});
     CHECK(sample::read_code(fresh, key, chunk.object.size()) == Errc::corrupt);
     if (size > 0) CHECK(sample::read_code(fresh, key, size) == Errc::ok);
   }
@@ -122,8 +137,10 @@ TEST_CASE("a file truncated at any page is a miss") {
 }
 
 TEST_CASE("links, pipes, directories and files that others may write are no objects") {
+  const ReadEngine engine = GENERATE(ReadEngine::threads, ReadEngine::io_uring);
+  if (!sample::has(engine)) return;
   const Directory directory, elsewhere;
-  PosixStorage store({.directory = directory.path()});
+  PosixStorage store({.directory = directory.path(), .engine = engine});
   const auto bytes = sample::content(1, 8192);
   const ChunkKey key = sample::key_of(1);
   const auto path = sample::file_of(directory.path(), key);
@@ -151,14 +168,14 @@ TEST_CASE("links, pipes, directories and files that others may write are no obje
   CHECK(sample::read_code(store, key, 8192) == Errc::ok);
   for (const mode_t mode : {mode_t{0620}, mode_t{0602}, mode_t{0666}}) {
     REQUIRE(::chmod(path.c_str(), mode) == 0);
-    PosixStorage fresh({.directory = directory.path()});
+    PosixStorage fresh({.directory = directory.path(), .engine = engine});
     CHECK_FALSE(sample::look(fresh, key).stored());
     CHECK(sample::read_code(fresh, key, 4096) == Errc::io);
   }
   REQUIRE(::chmod(path.c_str(), 0600) == 0);
   if (::geteuid() == 0) {
     REQUIRE(::chown(path.c_str(), 12345, 12345) == 0);
-    PosixStorage fresh({.directory = directory.path()});
+    PosixStorage fresh({.directory = directory.path(), .engine = engine});
     CHECK_FALSE(sample::look(fresh, key).stored());
     CHECK(sample::read_code(fresh, key, 4096) == Errc::io);
   }
@@ -228,8 +245,10 @@ TEST_CASE("what lookup would not serve does not keep its key from being stored")
 }
 
 TEST_CASE("a replaced file is read anew, an unlinked one is gone") {
+  const ReadEngine engine = GENERATE(ReadEngine::threads, ReadEngine::io_uring);
+  if (!sample::has(engine)) return;
   const Directory directory;
-  PosixStorage store({.directory = directory.path()});
+  PosixStorage store({.directory = directory.path(), .engine = engine});
   const auto first = sample::content(1, 8192), second = sample::content(2, 8192);
   const ChunkKey key = sample::key_of(1), other = sample::key_of(2);
   const auto path = sample::file_of(directory.path(), key);
@@ -262,9 +281,11 @@ struct Stopped {
 };
 
 TEST_CASE("a read that has begun ends well although its file was unlinked") {
+  const ReadEngine engine = GENERATE(ReadEngine::threads, ReadEngine::io_uring);
   const Directory directory;
   Stopped stopped;
-  PosixStorage store({.directory = directory.path(), .op_bytes = 4096, .calls = stopped.calls});
+  PosixStorage store(
+      {.directory = directory.path(), .op_bytes = 4096, .engine = engine, .calls = stopped.calls});
   const auto bytes = sample::content(1, 16 * 4096);
   REQUIRE(store.write(sample::key_of(1), bytes.bytes()));
   const AlignedBuffer out(bytes.size());
@@ -283,13 +304,16 @@ TEST_CASE("a read that has begun ends well although its file was unlinked") {
 }
 
 TEST_CASE("a store waits for reads that nobody waits for any more") {
+  const ReadEngine engine = GENERATE(ReadEngine::threads, ReadEngine::io_uring);
+  if (!sample::has(engine)) return;
   const Directory directory;
   const auto bytes = sample::content(1, 64 * 4096);
   const AlignedBuffer out(bytes.size());
   std::memset(out.data(), 0, out.size());
   std::vector<PosixRead> kept;
   {
-    PosixStorage store({.directory = directory.path(), .threads = 2, .op_bytes = 4096});
+    PosixStorage store(
+        {.directory = directory.path(), .threads = 2, .op_bytes = 4096, .engine = engine});
     REQUIRE(store.write(sample::key_of(1), bytes.bytes()));
     for (int i = 0; i < 4; ++i) {
       // Dropped at once: the read runs on into its own part of the buffer.
@@ -304,9 +328,11 @@ TEST_CASE("a store waits for reads that nobody waits for any more") {
 }
 
 TEST_CASE("reads that fail in the middle end with that failure, and only once all is over") {
+  const ReadEngine engine = GENERATE(ReadEngine::threads, ReadEngine::io_uring);
   const Directory directory;
   const auto calls = std::make_shared<sample::HookedCalls>();
-  PosixStorage store({.directory = directory.path(), .op_bytes = 4096, .calls = calls});
+  PosixStorage store(
+      {.directory = directory.path(), .op_bytes = 4096, .engine = engine, .calls = calls});
   const auto bytes = sample::content(1, 16 * 4096);
   REQUIRE(store.write(sample::key_of(1), bytes.bytes()));
   for (off_t bad = 0; bad < 16 * 4096; bad += 4096) {
@@ -322,11 +348,13 @@ TEST_CASE("reads that fail in the middle end with that failure, and only once al
 }
 
 TEST_CASE("interrupted and short reads are continued, with and without the page cache") {
+  const ReadEngine engine = GENERATE(ReadEngine::threads, ReadEngine::io_uring);
   for (const DirectIo direct : {DirectIo::automatic, DirectIo::off}) {
     for (const ssize_t shorter : {1, 511, 512, 4095, 4096, 6000}) {
       const Directory directory;
       const auto calls = std::make_shared<sample::HookedCalls>();
-      PosixStorage store({.directory = directory.path(), .direct = direct, .calls = calls});
+      PosixStorage store(
+          {.directory = directory.path(), .direct = direct, .engine = engine, .calls = calls});
       const auto bytes = sample::content(1, 16 * 4096);
       REQUIRE(store.write(sample::key_of(1), bytes.bytes()));
       std::atomic<int> n{0};
@@ -351,6 +379,7 @@ TEST_CASE("interrupted and short reads are continued, with and without the page 
 }
 
 TEST_CASE("with no file left to open, a store closes the ones it keeps and goes on") {
+  const ReadEngine engine = GENERATE(ReadEngine::threads, ReadEngine::io_uring);
   const Directory directory;
   const auto calls = std::make_shared<sample::HookedCalls>();
   std::atomic<bool> once{false};
@@ -358,7 +387,7 @@ TEST_CASE("with no file left to open, a store closes the ones it keeps and goes 
     const bool reading = std::string_view(path).ends_with(".ckv") && (flags & O_CREAT) == 0;
     return reading && once.exchange(false) ? sample::fails(EMFILE) : std::nullopt;
   };
-  PosixStorage store({.directory = directory.path(), .calls = calls});
+  PosixStorage store({.directory = directory.path(), .engine = engine, .calls = calls});
   const auto bytes = sample::content(1, 4096);
   REQUIRE(store.write(sample::key_of(1), bytes.bytes()));
   once = true;

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "cake/engine.hpp"
@@ -31,11 +32,21 @@ enum class DirectIo : std::uint8_t {
   off,
 };
 
+/// What carries out reads.
+enum class ReadEngine : std::uint8_t {
+  // io_uring where O_DIRECT is in use, this build has liburing, and a read of a file in the directory
+  // through it gives what pread gives; else threads. PosixStats::engine_reason says why.
+  automatic,
+  threads,   // pread
+  io_uring,  // or the constructor throws
+};
+
 struct PosixOptions {
   std::filesystem::path directory;  // created if it is missing; its parent must be there
-  unsigned threads = 8;             // reads in flight
-  std::size_t op_bytes = std::size_t{1} << 20;  // bytes of one pread; a multiple of 4 KiB
+  unsigned threads = 8;             // preads in flight; with io_uring each thread has four
+  std::size_t op_bytes = std::size_t{1} << 20;  // bytes of one operation; a multiple of 4 KiB
   DirectIo direct = DirectIo::automatic;
+  ReadEngine engine = ReadEngine::automatic;
   bool durable = false;                // objects survive a power cut once write() returned
   std::uint64_t capacity_bytes = 0;    // objects are evicted above it; 0: no limit
   bool force_temporary_names = false;  // publish as on file systems without O_TMPFILE
@@ -55,9 +66,9 @@ struct PosixStats {
   bool direct = false;                  // O_DIRECT is in use
   std::uint64_t direct_refusals = 0;    // times that the file system refused O_DIRECT
   std::uint64_t reads = 0;              // calls of read()
-  std::uint64_t read_ops = 0;           // preads
+  std::uint64_t read_ops = 0;           // reads of the system
   std::uint64_t read_bytes = 0;         // bytes that arrived
-  std::uint64_t short_reads = 0;        // preads that ended early and were continued
+  std::uint64_t short_reads = 0;        // those that ended early and were continued
   std::uint64_t opens = 0;              // files opened for reading
   std::uint64_t published = 0;          // objects that write() made visible
   std::uint64_t published_bytes = 0;    //
@@ -71,6 +82,11 @@ struct PosixStats {
   std::uint64_t eviction_failures = 0;  // objects that were to be evicted and could not be erased
   std::uint64_t reopened = 0;           // times that the directory was found to be another one
   std::uint64_t stuck_reads = 0;        // operations of reads that lasted over 0.25 s
+  ReadEngine engine = ReadEngine::threads;  // what carries out reads now
+  std::string engine_reason;                // why that one, and not the other
+  std::uint64_t ring_reads = 0;             // operations that io_uring carried out
+  std::uint64_t ring_refusals = 0;  // operations that it refused, and a thread carried out instead
+  std::uint64_t ring_retries = 0;   // times that it took nothing, and was asked again
 };
 
 /// A read that may still run. `out` stays valid until it is ready, also when this object is gone:

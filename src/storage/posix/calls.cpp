@@ -62,4 +62,17 @@ int PosixCalls::unlink_at(int directory, const char* name, int flags) {
 
 int PosixCalls::lock(int file, int operation) { return ::flock(file, operation); }
 
+std::unique_ptr<Ring> PosixCalls::make_ring(unsigned entries) { return open_ring(entries); }
+
+std::optional<DirectAlignment> PosixCalls::direct_alignment([[maybe_unused]] int file) {
+#ifdef STATX_DIOALIGN
+  struct statx info {};
+  if (::statx(file, "", AT_EMPTY_PATH, STATX_DIOALIGN, &info) == 0 &&
+      (info.stx_mask & STATX_DIOALIGN) != 0) {
+    return DirectAlignment{info.stx_dio_mem_align, info.stx_dio_offset_align};
+  }
+#endif
+  return std::nullopt;
+}
+
 }  // namespace cake::inline CAKE_ABI::detail

@@ -8,10 +8,19 @@
 #include <sys/types.h>
 
 #include <cstddef>
+#include <memory>
+#include <optional>
 
 #include "cake/version.hpp"
+#include "ring.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
+
+/// What statx(2) says of O_DIRECT. Units: bytes.
+struct DirectAlignment {
+  unsigned memory = 0;
+  unsigned offset = 0;
+};
 
 /// Each does what its name says and nothing else: no retry, no check. Results and errno as the
 /// system's.
@@ -39,6 +48,11 @@ class PosixCalls {
   virtual int unlink_at(int directory, const char* name, int flags);
   /// flock(2).
   virtual int lock(int file, int operation);
+  /// io_uring_setup(2), for the calling thread. Null: errno says why.
+  virtual std::unique_ptr<Ring> make_ring(unsigned entries);
+  /// To what offset, size and address of a direct read must be aligned, as statx(2) says; 0: the
+  /// file takes none. Empty: it does not say.
+  virtual std::optional<DirectAlignment> direct_alignment(int file);
 };
 
 }  // namespace cake::inline CAKE_ABI::detail

@@ -95,6 +95,17 @@ bool StoreDirectory::give_up_direct() {
   return true;
 }
 
+bool StoreDirectory::takes_direct(int file) const {
+  const auto alignment = calls().direct_alignment(file);
+  return !alignment || (alignment->offset != 0 && alignment->offset <= kIoAlignment &&
+                        alignment->memory <= kIoAlignment);
+}
+
+bool StoreDirectory::wants_rings() const {
+  return options_.engine == ReadEngine::io_uring ||
+         (options_.engine == ReadEngine::automatic && direct_);
+}
+
 bool StoreDirectory::trusted(const struct stat& info) const {
   if (options_.trust_directory) return true;
   const bool ours = info.st_uid == ::geteuid() || (read_only_ && info.st_uid == 0);

@@ -46,7 +46,7 @@ struct PosixCounters {
   std::atomic<std::uint64_t> direct_refusals{0}, reads{0}, read_ops{0}, read_bytes{0},
       short_reads{0}, opens{0}, published{0}, published_bytes{0}, already_stored{0}, leftovers{0},
       evicted{0}, evicted_bytes{0}, replaced{0}, lookup_problems{0}, eviction_failures{0},
-      reopened{0}, stuck_reads{0};
+      reopened{0}, stuck_reads{0}, ring_reads{0}, ring_refusals{0}, ring_retries{0};
 };
 
 /// What the parts of one PosixStorage share.
@@ -83,6 +83,12 @@ class StoreDirectory {
   bool direct() const { return direct_; }
   /// Remembers that the file system refused O_DIRECT. False: the options insist on it.
   bool give_up_direct();
+  /// Whether a direct read of whole pages suits this file. True where the system does not say.
+  bool takes_direct(int file) const;
+  /// Reads may go through rings, as far as the options and O_DIRECT say.
+  bool wants_rings() const;
+  /// What the constructor found out about rings, if it wanted them.
+  const Status& ring_status() const { return ring_status_; }
   bool unnamed_files() const { return unnamed_files_; }
   void give_up_unnamed_files() { unnamed_files_ = false; }
   /// Temporary files lie beside the object instead of in the root: names cannot move between
@@ -124,6 +130,7 @@ class StoreDirectory {
   Error open_failure(int number) const;
   std::string shown_alike(const Fd& root, const struct stat& info) const;
   void probe();
+  void probe_rings(int file, ConstBytes expected);
   void probe_publishing();
   void read_back(const ChunkKey& key, ConstBytes expected);
   [[noreturn]] void refuse_publishing(const Error& error) const;
@@ -139,6 +146,8 @@ class StoreDirectory {
   std::atomic<std::uint64_t> generation_{0};
   std::atomic<bool> read_only_{false};
   std::atomic<bool> direct_{false};
+  Status ring_status_;
+  bool rings_probed_ = false;
   std::atomic<bool> unnamed_files_{true};
   std::atomic<bool> temporaries_beside_{false};
   std::atomic<bool> openat2_{true};

@@ -59,9 +59,23 @@ StoreDirectory::StoreDirectory(PosixOptions options) : options_(std::move(option
   // and not in the middle of a prefill.
   const int high = ::fcntl(root_->get(), F_DUPFD_CLOEXEC, 511);
   if (high >= 0) ::close(high);
-  if (read_only_) return;
-  remove_leftovers(*this);
-  probe();
+  if (!read_only_) {
+    remove_leftovers(*this);
+    probe();
+  }
+  // Where nothing may be written there is no file of our own to read.
+  if (!rings_probed_) probe_rings(-1, {});
+}
+
+/// Reads `file` through a ring; -1: a file in memory.
+void StoreDirectory::probe_rings(int file, ConstBytes expected) {
+  if (!wants_rings()) return;
+  rings_probed_ = true;
+  ring_status_ = file < 0 ? probe_ring_in_memory(calls()) : probe_ring(calls(), file, expected);
+  if (!ring_status_ && options_.engine == ReadEngine::io_uring) {
+    const Error& error = ring_status_.error();
+    refuse(error.code, error.native, error.context);
+  }
 }
 
 void StoreDirectory::check_options() {
@@ -280,7 +294,9 @@ void StoreDirectory::read_back(const ChunkKey& key, ConstBytes expected) {
   for (;;) {
     auto file = open_object(key, direct ? O_DIRECT : 0, info);
     int number = file ? 0 : file.error().native;
-    if (file) {
+    if (file && direct && !takes_direct(file->get())) {
+      number = EINVAL;
+    } else if (file) {
       errno = EIO;  // for a short read, which sets nothing
       ssize_t n;
       do {
@@ -288,7 +304,10 @@ void StoreDirectory::read_back(const ChunkKey& key, ConstBytes expected) {
       } while (n < 0 && errno == EINTR);
       number = n == static_cast<ssize_t>(page.size()) ? 0 : errno;
     }
-    if (number == 0) break;
+    if (number == 0) {
+      probe_rings(file->get(), expected);
+      break;
+    }
     if (!direct || (number != EINVAL && number != EOPNOTSUPP)) {
       refuse(Errc::io, number, "a file in it cannot be written and read back");
     }

@@ -306,6 +306,11 @@ PosixStats PosixStorage::stats() const {
   stats.eviction_failures = from.eviction_failures;
   stats.reopened = from.reopened;
   stats.stuck_reads = from.stuck_reads;
+  stats.engine = engine_->pool.engine();
+  stats.engine_reason = engine_->pool.engine_reason();
+  stats.ring_reads = from.ring_reads;
+  stats.ring_refusals = from.ring_refusals;
+  stats.ring_retries = from.ring_retries;
   return stats;
 }
 

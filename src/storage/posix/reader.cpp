@@ -9,7 +9,8 @@
 #include <new>
 #include <system_error>
 
-#include "cake/staging.hpp"
+#include "ring_pool.hpp"
+#include "transfer.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 namespace {
@@ -18,13 +19,6 @@ namespace {
 constexpr std::chrono::milliseconds kStuck{250};
 // At most so many threads for each one of `threads`.
 constexpr std::size_t kMostStandIns = 8;
-
-// A read that is told to come later tries again so many times, a millisecond apart.
-constexpr int kMostLater = 1000;
-
-void clear_direct(OpenFile& file) {
-  ::fcntl(file.fd.get(), F_SETFL, ::fcntl(file.fd.get(), F_GETFL) & ~O_DIRECT);
-}
 
 }  // namespace
 
@@ -40,12 +34,20 @@ void PendingRead::finish(Status outcome) {
   }
 }
 
+void finish_operation(ReadOperation& operation, Status outcome) {
+  if (outcome) operation.read->arrived(operation.out);
+  operation.read->finish(std::move(outcome));
+}
+
 Result<std::shared_ptr<OpenFile>> ReadPool::open(const ChunkKey& key) {
   auto file = std::make_shared<OpenFile>();
   struct stat info {};
   bool direct = store_.direct();
   auto fd = store_.open_object(key, direct ? O_DIRECT : 0, info);
-  if (!fd && direct && (fd.error().native == EINVAL || fd.error().native == EOPNOTSUPP)) {
+  const bool refused =
+      fd ? direct && !store_.takes_direct(fd->get())
+         : direct && (fd.error().native == EINVAL || fd.error().native == EOPNOTSUPP);
+  if (refused) {
     if (!store_.give_up_direct()) {
       return Error{Errc::unsupported, EINVAL, "the file system refuses O_DIRECT"};
     }
@@ -58,10 +60,62 @@ Result<std::shared_ptr<OpenFile>> ReadPool::open(const ChunkKey& key) {
   file->fd = std::move(*fd);
   file->size = static_cast<std::uint64_t>(info.st_size);
   file->direct = direct;
+  // A ring answers EAGAIN for a file with this flag where a thread would wait.
+  if (rings_ != nullptr) ::fcntl(file->fd.get(), F_SETFL, direct ? O_DIRECT : 0);
   return file;
 }
 
+void ReadPool::open_rings() {
+  if (!store_.wants_rings()) return;
+  ring_status_ = store_.ring_status();
+  if (!ring_status_) return;  // insisting on them, the store would not have been opened
+  try {
+    rings_ = std::make_unique<RingPool>(store_, [this](Operations& back) { take_back(back); });
+  } catch (const Exception& e) {
+    if (store_.options().engine == ReadEngine::io_uring) {
+      throw Exception(
+          {e.error().code, e.error().native, store_.named() + ": " + e.error().context});
+    }
+    ring_status_ = e.error();
+  }
+}
+
+/// Through the page cache the kernel's own threads would copy; so only who insists on rings gets
+/// them for that.
+bool ReadPool::by_rings(const OpenFile& file) const {
+  return rings_ != nullptr && (file.direct || store_.options().engine == ReadEngine::io_uring);
+}
+
+/// Operations that no ring carries out are next, as they are the oldest.
+void ReadPool::take_back(Operations& operations) {
+  const std::lock_guard lock(mutex_);
+  queue_.splice(queue_.begin(), operations);
+  changed_.notify_all();
+}
+
+ReadEngine ReadPool::engine() const {
+  const bool direct = store_.direct() || store_.options().engine == ReadEngine::io_uring;
+  return rings_ != nullptr && direct ? ReadEngine::io_uring : ReadEngine::threads;
+}
+
+std::string ReadPool::engine_reason() const {
+  switch (store_.options().engine) {
+    case ReadEngine::threads:
+      return "ReadEngine::threads was asked for";
+    case ReadEngine::io_uring:
+      return "ReadEngine::io_uring was asked for";
+    case ReadEngine::automatic:
+      break;
+  }
+  if (!ring_status_) return ring_status_.error().context;
+  if (engine() == ReadEngine::threads) {
+    return "reads go through the page cache, where io_uring is no faster";
+  }
+  return "O_DIRECT is in use, and io_uring works here";
+}
+
 ReadPool::ReadPool(StoreDirectory& store) : store_(store) {
+  open_rings();
   const std::size_t wanted = store.options().threads;
   threads_.reserve(wanted * kMostStandIns);
   for (std::size_t i = 0; i < wanted; ++i) {
@@ -92,6 +146,11 @@ bool ReadPool::start_thread() {
 
 ReadPool::~ReadPool() {
   {
+    std::unique_lock lock(mutex_);
+    over_.wait(lock, [&] { return queue_.empty() && running_.empty(); });
+  }
+  rings_.reset();  // it may give operations back
+  {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
     changed_.notify_all();
@@ -106,6 +165,7 @@ void ReadPool::submit(std::shared_ptr<PendingRead> read) {
   Operations one;
   one.push_back({std::move(read), nullptr, 0, {}});
   const std::lock_guard lock(mutex_);
+  one.front().number = ++submitted_;
   queue_.splice(queue_.end(), one);
   changed_.notify_one();
 }
@@ -161,6 +221,7 @@ void ReadPool::end(Operations::iterator operation, std::unique_lock<std::mutex>&
   if (operation->file) --operation->file->running;
   if (operation->stuck) --stuck_;
   if (!queue_.empty()) changed_.notify_one();
+  if (queue_.empty() && running_.empty()) over_.notify_all();
   // The last user of a read or file frees it without the lock.
   lock.unlock();
   over.clear();
@@ -177,7 +238,7 @@ void ReadPool::watch() {
     }
     watched_.wait_for(lock, kStuck / 2);
     const auto limit = Clock::now() - kStuck;
-    for (Operation& operation : running_) {
+    for (ReadOperation& operation : running_) {
       if (operation.stuck || operation.begun > limit) continue;
       operation.stuck = true;
       ++stuck_;
@@ -192,15 +253,14 @@ void ReadPool::watch() {
   }
 }
 
-void ReadPool::run(Operation& operation) {
+void ReadPool::run(ReadOperation& operation) {
   try {
     if (!operation.file) {
       begin(operation);
     } else if (operation.read->failed) {
       operation.read->finish({});  // another part failed already, and nobody wants the rest
     } else {
-      operation.read->finish(
-          carry_out(*operation.read, *operation.file, operation.offset, operation.out));
+      finish_operation(operation, carry_out(*operation.file, operation.offset, operation.out));
     }
   } catch (...) {
     operation.read->finish(no_memory());
@@ -209,7 +269,7 @@ void ReadPool::run(Operation& operation) {
 
 /// Opens the file, queues all operations but the first, and carries out that one. When it throws,
 /// finish() of that one was not called, and the queued ones are queued for good.
-void ReadPool::begin(Operation& operation) {
+void ReadPool::begin(ReadOperation& operation) {
   PendingRead& read = *operation.read;
   auto file = files_.get(read.key, [&] { return open(read.key); });
   if (!file) return read.finish(file.error());
@@ -220,15 +280,21 @@ void ReadPool::begin(Operation& operation) {
   }
   if (size == 0) return read.finish({});
   const std::size_t step = store_.options().op_bytes;
+  const bool by_rings = this->by_rings(**file);
   Operations rest;
-  for (std::uint64_t at = step; at < size; at += step) {
+  for (std::uint64_t at = by_rings ? 0 : step; at < size; at += step) {
     rest.push_back({operation.read, *file, read.offset + at,
-                    read.out.subspan(at, std::min<std::size_t>(step, size - at))});
+                    read.out.subspan(at, std::min<std::size_t>(step, size - at)),
+                    operation.number});
   }
   // From here on to the queue nothing allocates memory: what is counted is queued.
   if (!rest.empty()) {
     const std::lock_guard lock(read.mutex);
-    read.operations += rest.size();
+    read.operations += rest.size() - (by_rings ? 1 : 0);
+  }
+  if (by_rings) {
+    if (!rings_->submit(rest)) take_back(rest);
+    return;
   }
   {
     const std::lock_guard lock(mutex_);
@@ -238,54 +304,22 @@ void ReadPool::begin(Operation& operation) {
     // Before later reads: the first one asked for is the first one wanted.
     queue_.splice(queue_.begin(), rest);
   }
-  read.finish(
-      carry_out(read, **file, read.offset, read.out.first(std::min<std::size_t>(step, size))));
+  const MutableBytes first = read.out.first(std::min<std::size_t>(step, size));
+  operation.out = first;
+  finish_operation(operation, carry_out(**file, read.offset, first));
 }
 
-Status ReadPool::carry_out(const PendingRead& read, OpenFile& file, std::uint64_t offset,
-                           MutableBytes out) {
-  std::size_t done = 0;
-  int later = 0;
-  while (done < out.size()) {
-    const std::size_t size = out.size() - done;
-    const bool direct = file.direct;
-    const ssize_t n = store_.calls().read_at(file.fd.get(), out.data() + done, size,
-                                             static_cast<off_t>(offset + done));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && errno == EAGAIN && later++ < kMostLater) {  // some mounts know O_NONBLOCK
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-      continue;
-    }
-    if (n < 0 && (errno == EINVAL || errno == EOPNOTSUPP) && direct) {
-      // Taken at open and refused at use. The flag follows the file's own state: whoever sees it
-      // down meets no refusal any more.
-      if (store_.options().direct == DirectIo::on) {
-        store_.give_up_direct();
-        return Error{Errc::unsupported, EINVAL, "the file system refuses O_DIRECT"};
-      }
-      clear_direct(file);
-      if (file.direct.exchange(false)) store_.give_up_direct();  // once for this file
-      continue;
-    }
-    if (n < 0) return system_error(errno, "cannot read a stored chunk");
-    if (n == 0) return Error{Errc::corrupt, 0, "a stored chunk ends before its size"};
-    ++store_.counters().read_ops;
-    const auto got = static_cast<std::size_t>(n);
-    if (got == size) {
-      done += got;
-    } else {
-      ++store_.counters().short_reads;
-      // Past the page cache a read must go on at a page.
-      const std::size_t whole = direct ? got / kIoAlignment * kIoAlignment : got;
-      if (whole == 0) {
-        clear_direct(file);
-        file.direct = false;
-      }
-      done += whole;
-    }
+Status ReadPool::carry_out(OpenFile& file, std::uint64_t offset, MutableBytes out) {
+  Transfer transfer(file, offset, out);
+  while (!out.empty()) {
+    transfer.ask();
+    const MutableBytes rest = transfer.rest();
+    const ssize_t n = store_.calls().read_at(file.fd.get(), rest.data(), rest.size(),
+                                             static_cast<off_t>(transfer.offset()));
+    const auto next = transfer.answered(store_, n < 0 ? -errno : n);
+    if (next == Transfer::Next::over) return transfer.outcome();
+    if (next == Transfer::Next::later) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
-  store_.counters().read_bytes += out.size();
-  read.arrived(out);
   return {};
 }
 
