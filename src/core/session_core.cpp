@@ -79,12 +79,24 @@ SessionCore::StepQuestion SessionCore::begin_step(std::uint32_t budget, bool may
   }
   state_.set_may_gate(may_gate);
   question.budget = budget;
-  if (!update()) {
-    question.answer = no_memory(now);
-    return question;
-  }
   question.answer.reset();
+  if (const StepAnswer answer = ask_at_once(question)) {
+    question.answer = end_step(question, answer, now);
+    if (question.answer) return question;
+  }
+  question.version = version();
+  if (!update()) question.answer = no_memory(now);
   return question;
+}
+
+SessionCore::StepAnswer SessionCore::ask_at_once(const StepQuestion& question) {
+  if (scheduler_failed_) return std::nullopt;
+  try {
+    return scheduler_->step_at_once(state_.view(), question.budget, question.now);
+  } catch (...) {
+    ++scheduler_faults_;
+    return std::nullopt;
+  }
 }
 
 std::optional<Step> SessionCore::end_step(const StepQuestion& question, const StepAnswer& answer,

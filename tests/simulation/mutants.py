@@ -191,7 +191,7 @@ MUTANTS = [
          "")],
      "detail/planner/search_test.cpp", "no candidate ends before the one that the search finds, wherever the holes are"),
     ("a step is always enqueued at once", [
-        ("    if (const Time ask = when_needed(view, end); ask > now) return wait_until(ask);\n",
+        ("  if (const Time ask = when_needed(view, end); ask > now) return wait_until(ask);\n",
          "")],
      "scheduler/meet_in_the_middle_test.cpp", "a step that loads may make needless is enqueued when the one before it is nearly done"),
     ("a gated pass begins before the first layers are there", [
@@ -646,4 +646,20 @@ MUTANTS = [
         ("    if (job->stop_requested() || job->tally.given_up()) {\n",
          "    if (job->stop_requested()) {\n")],
      "saver_test.cpp", "a saver gives up a store that takes nothing, and goes on with the next save"),
+    ("a step is said at once by a schedule that does not hold any more", [
+        ("  if (holds(view, now, false)) {\n", "  {\n")],
+     "scheduler/meet_in_the_middle_test.cpp",
+     "no step is said at once where the schedule does not hold, or has none"),
+    ("a step that is said at once is admitted by no rule", [
+        ("    question.answer = end_step(question, answer, now);\n",
+         "    question.answer = answer;\n")],
+     "detail/session_core_test.cpp",
+     "a scheduler that says the next step at once is not asked to think about it"),
+    ("a lane that found the turn taken is forgotten", [
+        ("      if (state_.compare_exchange_strong(was, was | kMissed)) return false;\n",
+         "      if (was != kFree) return false;\n")],
+     "turn_test.cpp", "whoever gives the turn back hears of those that found it taken"),
+    ("whoever waits for the turn is not woken", [
+        ("    if ((was & kWaited) != 0) state_.notify_all();\n", "")],
+     "turn_test.cpp", "one thread at a time has the turn, and each that waits gets it"),
 ]

@@ -101,6 +101,7 @@ class CAKE_API SessionCore {
   /// start before the KV below it is whole.
   Step next_step(std::uint32_t budget, bool may_gate, Time now);
 
+  /// Has the answer already where the scheduler gives it at once.
   StepQuestion begin_step(std::uint32_t budget, bool may_gate, Time now);
   /// None: the state has changed so that the answer does not hold any more. Begin again.
   std::optional<Step> end_step(const StepQuestion& question, const StepAnswer& answer, Time now);
@@ -127,6 +128,9 @@ class CAKE_API SessionCore {
   /// The tokens of a step as the engine wants them: no more than it takes behind a gate, and no
   /// fewer than cost the same, as far as only compute can fill them.
   TokenRange suited(const Step& step, std::uint32_t budget) const;
+
+  /// None: the scheduler has to think about it.
+  StepAnswer ask_at_once(const StepQuestion& question);
 
   static constexpr std::uint32_t kRestReserve = 64;
   static constexpr int kStaleAnswers = 8;
