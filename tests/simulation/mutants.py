@@ -662,4 +662,15 @@ MUTANTS = [
     ("whoever waits for the turn is not woken", [
         ("    if ((was & kWaited) != 0) state_.notify_all();\n", "")],
      "turn_test.cpp", "one thread at a time has the turn, and each that waits gets it"),
+    ("a read that fails delays those before it", [
+        ("  if (landed) next = flights_.begin();\n", "  next = flights_.begin();\n")],
+     "scheduler/link_estimator_test.cpp",
+     "a read that fails or is given up delays none before it, and those behind it come earlier"),
+    ("a read that lands out of turn delays nobody", [
+        ("  if (landed) next = flights_.begin();\n", "  if (landed && next == flights_.begin()) next = flights_.begin();\n")],
+     "scheduler/link_estimator_test.cpp", "a read that lands before older ones has held them up"),
+    ("reads wait for an oldest one that has failed", [
+        ("  const Time free_at = next == flights_.begin() ? now : std::prev(next)->lands;\n",
+         "  const Time free_at = next == flights_.begin() ? std::max(now, link_free_) : std::prev(next)->lands;\n")],
+     "scheduler/link_estimator_test.cpp", "the reads behind an oldest one that fails have the link from then on"),
 ]
