@@ -673,4 +673,12 @@ MUTANTS = [
         ("  const Time free_at = next == flights_.begin() ? now : std::prev(next)->lands;\n",
          "  const Time free_at = next == flights_.begin() ? std::max(now, link_free_) : std::prev(next)->lands;\n")],
      "scheduler/link_estimator_test.cpp", "the reads behind an oldest one that fails have the link from then on"),
+    ("a lane gets windows to read that would take it longer than a read may", [
+        ("    if (!ends_in_time(own, view.lane(l), now)) continue;\n", "")],
+     "simulation/layouts_test.cpp",
+     "no lane gets windows to read that would take it longer than a read may"),
+    ("windows are read behind reads that take too long", [
+        (" &&\n               !waits_too_long(slice, lane, now)) {\n", ") {\n")],
+     "simulation/layouts_test.cpp",
+     "windows that would be given up behind the reads in flight are read after those"),
 ]
