@@ -16,6 +16,9 @@ function(cake_library target name)
   endif()
   # CMake 3.25 knows no C++20 of nvcc 13, so the flag is given by hand.
   target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20>)
+  # Nobody puts another function in the place of an exported one. Without the flag g++ reckons with that wherever code
+  # is position independent: it then inlines no member of an exported class, and calls each through a table.
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANG_AND_ID:CXX,GNU,Clang>:-fno-semantic-interposition>)
   cake_warnings(${target})
 endfunction()
 

@@ -279,6 +279,10 @@ concept PredictsMeet = requires(S& s, const RunView& view, Time now) {
   { s.predicted_meet(view, now) } -> std::convertible_to<std::uint32_t>;
 };
 template <class S>
+concept AnswersAtOnce = requires(S& s, const RunView& view, std::uint32_t budget, Time now) {
+  { s.step_at_once(view, budget, now) } -> std::same_as<std::optional<Step>>;
+};
+template <class S>
 concept TellsComputeCost = requires(const S& s) {
   { s.compute_cost().per_token } -> std::convertible_to<double>;
   { s.compute_cost().per_position } -> std::convertible_to<double>;
@@ -291,6 +295,10 @@ constexpr bool scheduler_members_hold() {
       PredictsMeet<S> || !requires { &S::predicted_meet; },
       "cake: predicted_meet() of a scheduler has to be: "
       "std::uint32_t predicted_meet(const cake::RunView&, cake::Time now)");
+  static_assert(
+      AnswersAtOnce<S> || !requires { &S::step_at_once; },
+      "cake: step_at_once() of a scheduler has to be: std::optional<cake::Step> "
+      "step_at_once(const cake::RunView&, std::uint32_t budget, cake::Time now)");
   static_assert(
       TellsComputeCost<S> || !requires { &S::compute_cost; },
       "cake: compute_cost() of a scheduler has to be const, and what it returns has "
@@ -313,6 +321,12 @@ constexpr bool scheduler_members_hold() {
 ///     std::uint32_t predicted_meet(const RunView&, Time now);
 ///     // seconds of compute: per_token and per_position
 ///     const ComputeCost& compute_cost() const;
+///
+/// Optional, because the session copies what next_step() sees, which may take long, and holds no lock
+/// meanwhile: the same answer where it takes less than a microsecond, from the view as it is. None:
+/// next_step() is asked; it must then answer as if this had not been.
+///
+///     std::optional<Step> step_at_once(const RunView&, std::uint32_t budget, Time now);
 ///
 /// One that learns what passes cost may have two more, which the session calls before begin() and
 /// after the run: it is a copy that runs, and what it learns goes into the lanes' Calibration.

@@ -2,6 +2,7 @@
 // Copyright 2026 the cake authors
 #include "cake/detail/run_log.hpp"
 
+#include <algorithm>
 #include <string>
 
 namespace cake::inline CAKE_ABI::detail {
@@ -9,6 +10,7 @@ namespace cake::inline CAKE_ABI::detail {
 void RunLog::begin(const RunView& view) {
   *this = RunLog();
   spec_ = view.spec();
+  steps_.reserve(2 + spec_.n_tokens / std::max({1u, spec_.chunk_tokens, spec_.max_step_tokens}));
   chunks_.assign(spec_.end_chunk, {});
   for (std::uint32_t c = 0; c < spec_.end_chunk; ++c) {
     const bool there = spec_.chunk_range(c).end <= spec_.resident_tokens;

@@ -79,12 +79,24 @@ SessionCore::StepQuestion SessionCore::begin_step(std::uint32_t budget, bool may
   }
   state_.set_may_gate(may_gate);
   question.budget = budget;
-  if (!update()) {
-    question.answer = no_memory(now);
-    return question;
-  }
   question.answer.reset();
+  if (const StepAnswer answer = ask_at_once(question)) {
+    question.answer = end_step(question, answer, now);
+    if (question.answer) return question;
+  }
+  question.version = version();
+  if (!update()) question.answer = no_memory(now);
   return question;
+}
+
+SessionCore::StepAnswer SessionCore::ask_at_once(const StepQuestion& question) {
+  if (scheduler_failed_) return std::nullopt;
+  try {
+    return scheduler_->step_at_once(state_.view(), question.budget, question.now);
+  } catch (...) {
+    ++scheduler_faults_;
+    return std::nullopt;
+  }
 }
 
 std::optional<Step> SessionCore::end_step(const StepQuestion& question, const StepAnswer& answer,
@@ -242,13 +254,26 @@ std::optional<LoadRequest> SessionCore::next_rest(LaneId lane, Time now) {
     if (issued >= rest->end_layer || view.unloadable(rest->chunk) ||
         state == ChunkState::computing || state == ChunkState::resident) {
       rest = rest_.erase(rest);  // all asked for, or compute's
-    } else if (rest->lane == lane && may_load(view, {slice, rest->deadline}, lane)) {
+    } else if (rest->lane == lane && may_load(view, {slice, rest->deadline}, lane) &&
+               !waits_too_long(slice, lane, now)) {
       return LoadRequest{slice, rest->deadline};
     } else {
       ++rest;
     }
   }
   return std::nullopt;
+}
+
+bool SessionCore::waits_too_long(const Slice& slice, LaneId lane, Time now) const {
+  const LinkEstimator& link = view().lane(lane);
+  if (link.in_flight().empty()) return false;
+  const auto bytes = static_cast<double>(state_.spec().read_bytes(slice.layers));
+  return link.ready_at(bytes, now) - now - link.rate().insert > state_.spec().read_timeout;
+}
+
+bool SessionCore::ends_in_time(std::uint64_t bytes, const LinkEstimator& link, Time now) const {
+  const double takes = static_cast<double>(bytes) * link.seconds_per_byte(now);
+  return to_seconds(link.rate().latency) + takes <= to_seconds(state_.spec().read_timeout);
 }
 
 Time SessionCore::late_deadline(const LoadRequest& load, LaneId lane, Time now) const {
@@ -270,20 +295,25 @@ void SessionCore::take_grown(Time now) {
   const RunView view = state_.view();
   for (const std::uint32_t chunk : state_.grown()) {
     std::erase_if(rest_, [&](const Rest& r) { return r.chunk == chunk; });
-    if (rest_.size() < rest_.capacity()) {
-      rest_.push_back({soonest_lane(chunk, now), chunk, view.layers_needed(chunk), kNever});
+    const std::optional<LaneId> lane = soonest_lane(chunk, now);
+    if (lane && rest_.size() < rest_.capacity()) {
+      rest_.push_back({*lane, chunk, view.layers_needed(chunk), kNever});
     }
   }
   state_.forget_grown();
 }
 
-LaneId SessionCore::soonest_lane(std::uint32_t chunk, Time now) const {
+std::optional<LaneId> SessionCore::soonest_lane(std::uint32_t chunk, Time now) const {
   const RunView view = state_.view();
-  LaneId best = 0;
+  const std::uint64_t own = unissued(chunk, view.layers_needed(chunk));
+  std::optional<LaneId> best;
+  bool any_up = false;
   Time soonest = kNever;
   for (LaneId l = 0; l < view.n_lanes(); ++l) {
     if (!view.on_lane(chunk, l) || view.lane(l).down()) continue;
-    std::uint64_t bytes = unissued(chunk, view.layers_needed(chunk));
+    any_up = true;
+    if (!ends_in_time(own, view.lane(l), now)) continue;
+    std::uint64_t bytes = own;
     for (const Rest& rest : rest_) {
       if (rest.lane == l) bytes += unissued(rest.chunk, rest.end_layer);
     }
@@ -292,7 +322,7 @@ LaneId SessionCore::soonest_lane(std::uint32_t chunk, Time now) const {
     soonest = at;
     best = l;
   }
-  return best;
+  return any_up ? best : LaneId{0};
 }
 
 std::uint64_t SessionCore::unissued(std::uint32_t chunk, std::uint32_t end_layer) const {

@@ -31,7 +31,7 @@ void SessionState::begin(Tokens tokens, const ChunkOptions& chunks, const Prefil
                           .chunks = chunks,
                           .max_step_tokens = options_.max_step_tokens,
                           .may_gate = engine_.gates && options_.gated_steps},
-                         root_, ChunkGeometry(layout, chunks.chunk_tokens), lanes_.lane_count());
+                         root_, ChunkGeometry(layout, chunks.chunk_tokens), n_lanes_);
   PrefillSpec& spec = lookup_.spec;
   spec.whole_chunks = can_.whole_chunks;
   spec.smallest_step = can_.smallest_step;
@@ -61,13 +61,13 @@ void SessionState::begin(Tokens tokens, const ChunkOptions& chunks, const Prefil
 Step SessionState::next(std::uint32_t budget, bool may_gate) {
   drive();
   std::uint32_t down = 0;
-  for (LaneId l = 0; l < lanes_.lane_count(); ++l) {
+  for (LaneId l = 0; l < n_lanes_; ++l) {
     down |= std::uint32_t{lanes_.down(l, largest_read_)} << l;
   }
   insert_pending();
   Step step;
   {
-    const Turn turn(*this);
+    const Asking asking(*this);
     step = ask_for_step(budget, may_gate, down);
   }
   // A step that computes gives the lanes no new work; a step that waits for them may.
@@ -134,7 +134,7 @@ void SessionState::close() noexcept {
     }
   }
   lock.unlock();
-  const Turn turn(*this);
+  const Asking asking(*this);
 }
 
 PrefillReport SessionState::report() {
@@ -152,7 +152,7 @@ PrefillReport SessionState::report() {
 void SessionState::teach() {
   std::lock_guard lock(mutex_);
   Calibration& calibration = lanes_.calibration();
-  for (LaneId l = 0; l < lanes_.lane_count(); ++l) {
+  for (LaneId l = 0; l < n_lanes_; ++l) {
     calibration.learn(l, core_.view().lane(l), now());
   }
   if (const ComputeCostEstimator* compute = core_.measured_compute()) {
@@ -162,8 +162,8 @@ void SessionState::teach() {
 
 std::optional<ReadTicket> SessionState::next_read(LaneId lane, std::uint64_t max_bytes,
                                                   bool& short_of_room) {
-  const Turn turn(*this, std::try_to_lock);
-  if (!turn.taken()) return std::nullopt;  // whoever has it wakes the lanes when he is done
+  const Asking asking(*this, std::try_to_lock);
+  if (!asking.taken()) return std::nullopt;  // whoever has it wakes the lanes when he is done
   for (int i = 0; i < kAskAgain; ++i) {
     SessionCore::LoadQuestion question;
     {
@@ -260,7 +260,7 @@ Step SessionState::ask_for_step(std::uint32_t budget, bool may_gate, std::uint32
     SessionCore::StepQuestion question;
     {
       const Change change(*this);
-      for (LaneId l = 0; l < lanes_.lane_count(); ++l) {
+      for (LaneId l = 0; l < n_lanes_; ++l) {
         core_.set_lane_down(l, (down >> l & 1) != 0);
       }
       question = core_.begin_step(budget, may_gate, now());

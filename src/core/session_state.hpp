@@ -32,6 +32,7 @@
 #include "cake/detail/wanted_reads.hpp"
 #include "cake/engine.hpp"
 #include "cake/session_options.hpp"
+#include "src/core/turn.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 
@@ -42,6 +43,7 @@ class SessionState final : public LaneClient, public GateSource {
       : engine_(engine),
         can_(engine.abilities),
         lanes_(lanes),
+        n_lanes_(lanes.lane_count()),
         options_(bounded(options)),
         core_(std::move(scheduler), options) {}
 
@@ -54,7 +56,10 @@ class SessionState final : public LaneClient, public GateSource {
   const std::shared_ptr<const std::vector<TokenId>>& tokens() const { return tokens_; }
   const ModelFingerprint& fingerprint() const { return fingerprint_; }
   /// The calling thread is the one that makes the inserts of an engine that wants that.
-  void drive() { driver_ = std::this_thread::get_id(); }
+  void drive() {
+    const std::thread::id self = std::this_thread::get_id();
+    if (driver_.load(std::memory_order_relaxed) != self) driver_ = self;
+  }
 
   Step next(std::uint32_t budget, bool may_gate);
   void done(const Step& step, std::uint32_t tokens, const Status& status);
@@ -95,48 +100,28 @@ class SessionState final : public LaneClient, public GateSource {
   using Clock = std::chrono::steady_clock;
   static constexpr Time kWakePause = std::chrono::microseconds(100);
   static constexpr Time kStepPoll = std::chrono::milliseconds(20);
-  static constexpr int kTurnTries = 100;
   static constexpr int kAskAgain = 8;  // when things change faster than the scheduler answers
   static constexpr Time kGatePoll = std::chrono::milliseconds(50);
 
-  /// The right to ask the scheduler. A lane's thread that found it taken is woken at its end.
-  class Turn {
+  /// May ask the scheduler while it lives. A lane's thread that found another one alive is woken at
+  /// the end of that.
+  class Asking {
    public:
-    explicit Turn(SessionState& session)
-        : session_(session), lock_(session.turn_, std::defer_lock) {
-      if (!try_for_a_while()) lock_.lock();
+    explicit Asking(SessionState& session) : session_(session), taken_(true) {
+      session_.turn_.take();
     }
-    Turn(SessionState& session, std::try_to_lock_t)
-        : session_(session), lock_(session.turn_, std::defer_lock) {
-      if (try_for_a_while()) return;
-      session_.lane_missed_turn_ = true;
-      (void)lock_.try_lock();  // it may have ended before it could see that
+    Asking(SessionState& session, std::try_to_lock_t)
+        : session_(session), taken_(session.turn_.try_take()) {}
+    ~Asking() {
+      if (taken_ && session_.turn_.give()) session_.lanes_.wake(session_);
     }
-    ~Turn() {
-      if (!lock_.owns_lock()) return;
-      lock_.unlock();
-      if (session_.lane_missed_turn_.exchange(false)) session_.lanes_.wake(session_);
-    }
-    Turn(const Turn&) = delete;
-    Turn& operator=(const Turn&) = delete;
-    bool taken() const { return lock_.owns_lock(); }
+    Asking(const Asking&) = delete;
+    Asking& operator=(const Asking&) = delete;
+    bool taken() const { return taken_; }
 
    private:
-    /// A few microseconds: most answers take less than a thread takes to fall asleep and wake.
-    bool try_for_a_while() {
-      for (int i = 0; i < kTurnTries; ++i) {
-        if (lock_.try_lock()) return true;
-#if defined(__x86_64__)
-        __builtin_ia32_pause();
-#elif defined(__aarch64__)
-        asm volatile("yield");
-#endif
-      }
-      return false;
-    }
-
     SessionState& session_;
-    std::unique_lock<std::mutex> lock_;
+    const bool taken_;
   };
 
   /// The state may change while one of these lives.
@@ -188,6 +173,7 @@ class SessionState final : public LaneClient, public GateSource {
   SessionEngine& engine_;  // not after close()
   const EngineAbilities can_;
   LaneHost& lanes_;
+  const std::uint32_t n_lanes_;
   const SessionOptions options_;
   const Clock::time_point start_ = Clock::now();
   std::shared_ptr<const std::vector<TokenId>> tokens_;  // of the prompt
@@ -200,8 +186,7 @@ class SessionState final : public LaneClient, public GateSource {
   std::uint64_t seen_ = 0;  // version, by next()
   Time woken_{0};           // the lanes, by done()
   std::atomic<std::thread::id> driver_{std::this_thread::get_id()};
-  std::mutex turn_;
-  std::atomic<bool> lane_missed_turn_{false};
+  Turn turn_;
   WantedReads wanted_reads_;
   std::mutex mutex_;  // guards all below
   std::condition_variable changed_;

@@ -114,6 +114,55 @@ TEST_CASE("a step that is larger than its budget is cut") {
 
 namespace {
 
+/// Says at once what it wants, and what it was told of the run.
+struct SaysAtOnce : Waits {
+  explicit SaysAtOnce(std::uint32_t* asked_in) : asked(asked_in) {}
+  std::optional<Step> step_at_once(const RunView& view, std::uint32_t, Time) {
+    if (broken) throw 1;
+    if (view.front() >= end) return std::nullopt;
+    Step step;
+    step.kind = Step::Kind::compute;
+    step.tokens = {view.front(), view.spec().n_tokens};
+    return step;
+  }
+  Step next_step(const RunView& view, std::uint32_t budget, Time now) {
+    ++*asked;
+    return Waits::next_step(view, budget, now);
+  }
+  std::uint32_t* asked;
+  std::uint32_t end = 32;
+  bool broken = false;
+};
+
+}  // namespace
+
+TEST_CASE("a scheduler that says the next step at once is not asked to think about it") {
+  std::uint32_t asked = 0;
+  const Prompt prompt("1111");
+  detail::SessionCore core{detail::AnyScheduler(SaysAtOnce(&asked))};
+  core.begin(prompt.spec, prompt.stored, prompt.priors);
+  CHECK(core.next_step(16, true, Time{0}).tokens == TokenRange{0, 16});  // by the rules of any step
+  CHECK(core.next_step(16, true, Time{0}).tokens == TokenRange{16, 32});
+  CHECK(asked == 0);
+  core.done(1, 16, Errc::ok, Time(1));
+  CHECK(core.next_step(16, true, Time(1)).kind == Step::Kind::wait);
+  CHECK(asked == 1);
+}
+
+TEST_CASE("a scheduler that fails to say a step at once is asked all the same") {
+  std::uint32_t asked = 0;
+  const Prompt prompt("1111");
+  SaysAtOnce scheduler(&asked);
+  scheduler.broken = true;
+  detail::SessionCore core{detail::AnyScheduler(scheduler)};
+  core.begin(prompt.spec, prompt.stored, prompt.priors);
+  CHECK(core.next_step(16, true, Time{0}).kind == Step::Kind::wait);
+  CHECK(asked == 1);
+  CHECK(core.report(Time{0}).scheduler_faults == 1);
+}
+
+namespace {
+
 /// Orders what it was told to.
 struct Orders : Waits {
   Step step;

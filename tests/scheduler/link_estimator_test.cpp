@@ -118,6 +118,44 @@ TEST_CASE("a read that fails before older ones says nothing about them") {
   CHECK(lane.rate().bytes_per_second == Approx(1e6).epsilon(1e-6));
 }
 
+TEST_CASE(
+    "a read that fails or is given up delays none before it, and those behind it come earlier") {
+  for (const bool in_time : {false, true}) {
+    LinkEstimator lane({1e6, 1ms, 0ms});
+    lane.issue(1, 0, 10'000, 0ms);
+    lane.issue(2, 1, 2000, 0ms);
+    lane.issue(3, 2, 1000, 0ms);
+    if (in_time) {
+      lane.given_up(2, 5ms);
+    } else {
+      lane.landed(2, false, 5ms);
+    }
+    REQUIRE(lane.in_flight().size() == 2);
+    CHECK(lane.in_flight()[0].lands == 11ms);
+    CHECK(lane.in_flight()[1].lands == 12ms);
+    CHECK(lane.ready_at(1000, 5ms) == 13ms);
+    lane.landed(3, false, 6ms);
+    CHECK(lane.in_flight()[0].lands == 11ms);
+    CHECK(lane.ready_at(1000, 6ms) == 12ms);
+  }
+}
+
+TEST_CASE("the reads behind an oldest one that fails have the link from then on") {
+  LinkEstimator lane({1e6, 1ms, 0ms});
+  lane.issue(1, 0, 10'000, 0ms);
+  lane.issue(2, 1, 2000, 0ms);
+  lane.landed(1, false, 5ms);
+  CHECK(lane.in_flight()[0].lands == 7ms);
+}
+
+TEST_CASE("a read that lands before older ones has held them up") {
+  LinkEstimator lane({1e6, 1ms, 0ms, 2, 0, false, LinkEstimate::kSure});
+  lane.issue(1, 0, 10'000, 0ms);
+  lane.issue(2, 1, 2000, 0ms);
+  lane.landed(2, true, 3ms);
+  CHECK(to_seconds(lane.in_flight()[0].lands) == Approx(13e-3));
+}
+
 TEST_CASE("a guess is forgotten with the first read that lands") {
   for (const double guess : {1e3, 1e6, 1e9, 1e12}) {
     LinkEstimator lane({guess, 0ms, 0ms});

@@ -28,6 +28,9 @@ struct Run {
     return o;
   }
   Step step(Time now = Time{0}) { return scheduler.next_step(state->view(), 64, now); }
+  std::optional<Step> at_once(Time now = Time{0}) {
+    return scheduler.step_at_once(state->view(), 64, now);
+  }
   std::optional<LoadRequest> load(Time now = Time{0}) {
     return scheduler.next_load(state->view(), 0, now);
   }
@@ -104,6 +107,52 @@ TEST_CASE("a step that is needed in any case is enqueued at once behind another 
     CHECK(second.kind == Step::Kind::compute);
     CHECK(second.tokens.begin == first.tokens.end);
   }
+}
+
+TEST_CASE("a step that is said at once is the one that a scheduler which is asked for it gives") {
+  Run run(Prompt(std::string(32, '1')), 10.0);
+  CHECK_FALSE(run.at_once());  // there is no schedule yet
+  for (std::uint32_t front = 0; front < run.prompt.spec.n_tokens;) {
+    const std::uint32_t budget = front % 3 == 0 ? 64 : 48;
+    MeetInTheMiddleScheduler asked = run.scheduler;
+    const Step said = asked.next_step(run.state->view(), budget, Time{0});
+    const auto step = run.scheduler.step_at_once(run.state->view(), budget, Time{0});
+    CHECK(step.has_value() == (front != 0));
+    CHECK(step.value_or(said).tokens == said.tokens);
+    if (!step) run.scheduler = asked;
+    const Step ran = run.state->step(said.tokens.begin, said.tokens.end);
+    run.state->done(ran.id, ran.tokens.size(), Errc::ok, Time{0});
+    front = said.tokens.end;
+  }
+}
+
+TEST_CASE("no step is said at once where the schedule does not hold, or has none") {
+  Run late(Prompt(std::string(32, '1')), 10.0);
+  CHECK(late.step().kind == Step::Kind::compute);
+  CHECK(late.at_once());
+  const auto ticket = late.state->load(31);
+  late.state->failed(ticket.id, Errc::io, Time{0});
+  CHECK_FALSE(late.at_once(std::chrono::seconds(1)));  // things are not as they were assumed
+
+  Run idle(Prompt("1111"), 1e-3);
+  CHECK(idle.step().kind == Step::Kind::wait);
+  CHECK_FALSE(idle.at_once());
+}
+
+TEST_CASE("a step that cannot be said at once changes nothing") {
+  Run run(Prompt("11111111"), 1e-3);  // all is loaded
+  MeetInTheMiddleScheduler other = run.scheduler;
+  CHECK(run.step().kind == Step::Kind::wait);
+  CHECK(other.next_step(run.state->view(), 64, Time{0}).kind == Step::Kind::wait);
+  for (int i = 0; i < 50; ++i)
+    CHECK_FALSE(run.scheduler.step_at_once(run.state->view(), 16, Time{0}));
+  // Steps of 16 tokens would be another schedule.
+  const auto later = std::chrono::seconds(1);
+  const Step mine = run.scheduler.next_step(run.state->view(), 64, later);
+  const Step others = other.next_step(run.state->view(), 64, later);
+  CHECK(mine.kind == others.kind);
+  CHECK(mine.tokens == others.tokens);
+  CHECK(mine.until == others.until);
 }
 
 TEST_CASE("a load that does not come is taken over") {

@@ -165,6 +165,43 @@ TEST_CASE("windows that turn out to be needed come from the lane that brings the
   for (const LoadReport& load : result.report.loads) CHECK(load.lane == 1);
 }
 
+/// As above, with two lanes: reads that the session gave up after `timeout`, where the first lane has `share` of the
+/// rate of the other one, and both are known.
+std::vector<LoadReport> given_up(double share, Time timeout) {
+  Small small;
+  small.spec.faults.assign(10, SimulatedFault::none);
+  small.spec.faults[4] = SimulatedFault::corrupt;
+  small.spec.prefill.n_lanes = 2;
+  small.spec.session.read_timeout = timeout;
+  small.spec.links = {{{{Time{0}, share * 1e9}}}, {{{Time{0}, 1e9}}}};
+  small.spec.priors.clear();
+  for (const SimulatedLink& link : small.spec.links) {
+    small.spec.priors.push_back(
+        {link.trace[0].second, Time{0}, Time{0}, 2, 0, false, LinkEstimate::kSure});
+  }
+  for (StoredChunk& chunk : small.spec.stored) chunk.tiers = 3;
+  const SimulationResult result = simulate(small.spec, MeetInTheMiddleScheduler{});
+  CHECK(result.violation == "");
+  CHECK(result.report.chunks_extended != 0);
+  std::vector<LoadReport> reads;
+  for (const LoadReport& load : result.report.loads) {
+    if (load.outcome == Errc::timeout) reads.push_back(load);
+  }
+  return reads;
+}
+
+TEST_CASE("no lane gets windows to read that would take it longer than a read may") {
+  CHECK(given_up(0.2, Time(40'000)).empty());
+  CHECK(given_up(0.3, Time(30'000)).empty());
+  CHECK(given_up(0.4, Time(30'000)).empty());
+}
+
+TEST_CASE("windows that would be given up behind the reads in flight are read after those") {
+  CHECK(given_up(0.1, Time(50'000)).empty());
+  CHECK(given_up(0.2, Time(50'000)).empty());
+  CHECK(given_up(0.3, Time(40'000)).empty());
+}
+
 TEST_CASE("where loading takes longer all is computed, and nothing is read for it") {
   const PrefillReport report = Windows(40).run();
   CHECK(report.bytes_read == 0);

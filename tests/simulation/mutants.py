@@ -191,7 +191,7 @@ MUTANTS = [
          "")],
      "detail/planner/search_test.cpp", "no candidate ends before the one that the search finds, wherever the holes are"),
     ("a step is always enqueued at once", [
-        ("    if (const Time ask = when_needed(view, end); ask > now) return wait_until(ask);\n",
+        ("  if (const Time ask = when_needed(view, end); ask > now) return wait_until(ask);\n",
          "")],
      "scheduler/meet_in_the_middle_test.cpp", "a step that loads may make needless is enqueued when the one before it is nearly done"),
     ("a gated pass begins before the first layers are there", [
@@ -657,4 +657,39 @@ MUTANTS = [
         ("                      return block.digested.load(std::memory_order_acquire) &&\n",
          "                      return !block.digested.load(std::memory_order_acquire) ||\n")],
      "pieces_test.cpp", "a damaged byte is found, whoever digested it, and its chunk is computed"),
+    ("a step is said at once by a schedule that does not hold any more", [
+        ("  if (holds(view, now, false)) {\n", "  {\n")],
+     "scheduler/meet_in_the_middle_test.cpp",
+     "no step is said at once where the schedule does not hold, or has none"),
+    ("a step that is said at once is admitted by no rule", [
+        ("    question.answer = end_step(question, answer, now);\n",
+         "    question.answer = answer;\n")],
+     "detail/session_core_test.cpp",
+     "a scheduler that says the next step at once is not asked to think about it"),
+    ("a lane that found the turn taken is forgotten", [
+        ("      if (state_.compare_exchange_strong(was, was | kMissed)) return false;\n",
+         "      if (was != kFree) return false;\n")],
+     "turn_test.cpp", "whoever gives the turn back hears of those that found it taken"),
+    ("whoever waits for the turn is not woken", [
+        ("    if ((was & kWaited) != 0) state_.notify_all();\n", "")],
+     "turn_test.cpp", "one thread at a time has the turn, and each that waits gets it"),
+    ("a read that fails delays those before it", [
+        ("  if (landed) next = flights_.begin();\n", "  next = flights_.begin();\n")],
+     "scheduler/link_estimator_test.cpp",
+     "a read that fails or is given up delays none before it, and those behind it come earlier"),
+    ("a read that lands out of turn delays nobody", [
+        ("  if (landed) next = flights_.begin();\n", "  if (landed && next == flights_.begin()) next = flights_.begin();\n")],
+     "scheduler/link_estimator_test.cpp", "a read that lands before older ones has held them up"),
+    ("reads wait for an oldest one that has failed", [
+        ("  const Time free_at = next == flights_.begin() ? now : std::prev(next)->lands;\n",
+         "  const Time free_at = next == flights_.begin() ? std::max(now, link_free_) : std::prev(next)->lands;\n")],
+     "scheduler/link_estimator_test.cpp", "the reads behind an oldest one that fails have the link from then on"),
+    ("a lane gets windows to read that would take it longer than a read may", [
+        ("    if (!ends_in_time(own, view.lane(l), now)) continue;\n", "")],
+     "simulation/layouts_test.cpp",
+     "no lane gets windows to read that would take it longer than a read may"),
+    ("windows are read behind reads that take too long", [
+        (" &&\n               !waits_too_long(slice, lane, now)) {\n", ") {\n")],
+     "simulation/layouts_test.cpp",
+     "windows that would be given up behind the reads in flight are read after those"),
 ]

@@ -101,6 +101,7 @@ class CAKE_API SessionCore {
   /// start before the KV below it is whole.
   Step next_step(std::uint32_t budget, bool may_gate, Time now);
 
+  /// Has the answer already where the scheduler gives it at once.
   StepQuestion begin_step(std::uint32_t budget, bool may_gate, Time now);
   /// None: the state has changed so that the answer does not hold any more. Begin again.
   std::optional<Step> end_step(const StepQuestion& question, const StepAnswer& answer, Time now);
@@ -127,6 +128,9 @@ class CAKE_API SessionCore {
   /// The tokens of a step as the engine wants them: no more than it takes behind a gate, and no
   /// fewer than cost the same, as far as only compute can fill them.
   TokenRange suited(const Step& step, std::uint32_t budget) const;
+
+  /// None: the scheduler has to think about it.
+  StepAnswer ask_at_once(const StepQuestion& question);
 
   static constexpr std::uint32_t kRestReserve = 64;
   static constexpr int kStaleAnswers = 8;
@@ -156,8 +160,13 @@ class CAKE_API SessionCore {
   /// Layers that turned out to be needed are read without asking the scheduler, which may have done
   /// with their chunks: by the lane that brings them soonest, once per chunk.
   void take_grown(Time now);
-  /// Behind all that the lanes are still to read without being asked. Where none is up: any.
-  LaneId soonest_lane(std::uint32_t chunk, Time now) const;
+  /// Behind all that the lanes are still to read without being asked. None: each would take longer
+  /// than a read may, so that compute is to have the chunk. Where no lane is up: any.
+  std::optional<LaneId> soonest_lane(std::uint32_t chunk, Time now) const;
+  /// The session would not give up the read first, if the lane began with it now.
+  bool ends_in_time(std::uint64_t bytes, const LinkEstimator& link, Time now) const;
+  /// The read would be given up because of those in flight before it: it is for later.
+  bool waits_too_long(const Slice& slice, LaneId lane, Time now) const;
   std::uint64_t unissued(std::uint32_t chunk, std::uint32_t end_layer) const;
   /// Whether the step begins where the front lacks what it needs of the chunks below: that is loaded
   /// first, or computed.

@@ -33,6 +33,8 @@ class SessionScheduler {
 
   // What a scheduler may leave out:
 
+  /// Else none.
+  virtual std::optional<Step> step_at_once(const RunView& view, std::uint32_t budget, Time now) = 0;
   /// Else 0.
   virtual std::uint32_t predicted_meet(const RunView& view, Time now) = 0;
   /// The report's seconds of compute; else as they are.
@@ -61,6 +63,15 @@ class SessionSchedulerOf final : public SessionScheduler {
   }
   std::optional<LoadRequest> next_load(const RunView& view, LaneId lane, Time now) override {
     return scheduler_.next_load(view, lane, now);
+  }
+  std::optional<Step> step_at_once([[maybe_unused]] const RunView& view,
+                                   [[maybe_unused]] std::uint32_t budget,
+                                   [[maybe_unused]] Time now) override {
+    if constexpr (AnswersAtOnce<S>) {
+      return scheduler_.step_at_once(view, budget, now);
+    } else {
+      return std::nullopt;
+    }
   }
   std::uint32_t predicted_meet([[maybe_unused]] const RunView& view,
                                [[maybe_unused]] Time now) override {

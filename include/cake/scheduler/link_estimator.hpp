@@ -158,7 +158,7 @@ class CAKE_API LinkEstimator {
   Time transfer(std::uint64_t bytes) const { return transfer(static_cast<double>(bytes)); }
 
   std::vector<Flight>::iterator find(std::uint64_t load);
-  void remove(std::vector<Flight>::iterator flight, Time now);
+  void remove(std::vector<Flight>::iterator flight, bool landed, Time now);
   bool on_time(Time now) const { return flights_.empty() || now <= flights_.front().lands; }
   double late(Time now) const;
   Time late_ready_at(double more_bytes, Time now) const;

@@ -45,6 +45,8 @@ class CAKE_API MeetInTheMiddleScheduler {
 
   void begin(const PrefillSpec& spec);
   Step next_step(const RunView& view, std::uint32_t budget, Time now);
+  /// None where the schedule may have to be searched again, or gives compute nothing to do.
+  std::optional<Step> step_at_once(const RunView& view, std::uint32_t budget, Time now);
   std::optional<LoadRequest> next_load(const RunView& view, LaneId lane, Time now);
 
   const MeetOptions& options() const { return options_; }
@@ -68,6 +70,7 @@ class CAKE_API MeetInTheMiddleScheduler {
   void refresh(const RunView& view, Time now, bool idle);
   void search(const RunView& view, Time now);
 
+  Step ungated(const RunView& view, std::uint32_t budget, std::uint32_t end, Time now);
   bool other_front(const RunView& view) const;
   std::uint32_t end_of_step(const RunView& view, std::uint32_t limit, Time now);
   std::uint32_t reach(const RunView& view, std::uint32_t limit) const;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "cake/detail/planner/tuning.hpp"
 
@@ -60,7 +61,7 @@ void LinkEstimator::landed(std::uint64_t load, bool ok, Time now) {
     probe(*flight, now);
   }
   if (!ok && flight == flights_.begin()) last_failed_ = now;
-  remove(flight, now);
+  remove(flight, ok, now);
 }
 
 void LinkEstimator::given_up(std::uint64_t load, Time now) {
@@ -70,7 +71,7 @@ void LinkEstimator::given_up(std::uint64_t load, Time now) {
     limit(now);
     last_given_up_ = now;
   }
-  remove(flight, now);
+  remove(flight, false, now);
 }
 
 void LinkEstimator::inserted(Time took) {
@@ -103,14 +104,17 @@ std::vector<LinkEstimator::Flight>::iterator LinkEstimator::find(std::uint64_t l
                       [&](const Flight& f) { return f.load == load; });
 }
 
-void LinkEstimator::remove(std::vector<Flight>::iterator flight, Time now) {
+/// Those behind it come the earlier. Those before it wait for it only where it `landed`: then it was
+/// served first after all.
+void LinkEstimator::remove(std::vector<Flight>::iterator flight, bool landed, Time now) {
   bytes_in_flight_ -= flight->bytes;
-  flights_.erase(flight);
-  // Those left have the link to themselves from now on.
-  link_free_ = now - std::min(now, rate_.latency);
-  for (Flight& f : flights_) {
-    link_free_ = std::min(std::max(link_free_, f.issued) + transfer(f.bytes), kFar);
-    f.lands = link_free_ + rate_.latency;
+  auto next = flights_.erase(flight);
+  if (landed) next = flights_.begin();
+  const Time free_at = next == flights_.begin() ? now : std::prev(next)->lands;
+  link_free_ = free_at - std::min(free_at, rate_.latency);
+  for (; next != flights_.end(); ++next) {
+    link_free_ = std::min(std::max(link_free_, next->issued) + transfer(next->bytes), kFar);
+    next->lands = link_free_ + rate_.latency;
   }
 }
 

@@ -120,16 +120,7 @@ Step MeetInTheMiddleScheduler::next_step(const RunView& view, std::uint32_t budg
   if (planned_ && other_front(view)) planned_ = false;
   step_tokens_ += (budget - step_tokens_) / kPlannerTuning.step_average;
   const std::uint32_t end = end_of_step(view, limit, now);
-  if (end > front) {
-    waits_since_ = kNever;
-    if (const Time ask = when_needed(view, end); ask > now) return wait_until(ask);
-    if (view.context_from() != front) {
-      planned_ = false;  // other chunks are left from now on
-      const std::uint32_t begin = snapshot_.begin_from;
-      return compute(begin, std::min(end, begin + budget));
-    }
-    return compute(front, shorten(view, end));
-  }
+  if (end > front) return ungated(view, budget, end, now);
   if (view.may_gate() && schedule_.forecast.slice_layers != 0 && suffix_may_follow(view)) {
     const std::uint32_t suffix = spec.prefix_end();
     Step step = compute(suffix, suffix + std::min(budget, spec.n_tokens - suffix));
@@ -137,6 +128,37 @@ Step MeetInTheMiddleScheduler::next_step(const RunView& view, std::uint32_t budg
     return step;
   }
   return wait(now);
+}
+
+std::optional<Step> MeetInTheMiddleScheduler::step_at_once(const RunView& view,
+                                                           std::uint32_t budget, Time now) {
+  learn(view);
+  const PrefillSpec& spec = view.spec();
+  const std::uint32_t front = view.front();
+  budget = std::min({budget, spec.max_step_tokens, spec.n_tokens});
+  const std::uint32_t limit = front + std::min(budget, spec.n_tokens - front);
+  if (front >= spec.prefix_end()) return compute(front, limit);
+  if (!planned_ || other_front(view)) return std::nullopt;
+  const double before = step_tokens_;
+  step_tokens_ += (budget - step_tokens_) / kPlannerTuning.step_average;
+  if (holds(view, now, false)) {
+    const std::uint32_t end = reach(view, limit);
+    if (end > front) return ungated(view, budget, end, now);
+  }
+  step_tokens_ = before;
+  return std::nullopt;
+}
+
+/// Compute goes on at the front, up to `end`.
+Step MeetInTheMiddleScheduler::ungated(const RunView& view, std::uint32_t budget, std::uint32_t end,
+                                       Time now) {
+  waits_since_ = kNever;
+  if (const Time ask = when_needed(view, end); ask > now) return wait_until(ask);
+  const std::uint32_t front = view.front();
+  if (view.context_from() == front) return compute(front, shorten(view, end));
+  planned_ = false;  // other chunks are left from now on
+  const std::uint32_t begin = snapshot_.begin_from;
+  return compute(begin, std::min(end, begin + budget));
 }
 
 /// Layers have windows or states, and compute could not begin at the front, or not where it can now, when
