@@ -97,6 +97,10 @@ struct StorageAbilities {
   /// read(). A store with tiers() also has bool lends(std::uint32_t tier): whether this one lends.
   /// What a tier lends is not read any more, but by lanes that land in device memory.
   bool borrow = false;
+  /// void promote(std::uint32_t tier, ChunkKey, BorrowedBytes object): a lane has read this whole
+  /// object from the tier, and it was verified. The store may copy it into a faster tier, later: the
+  /// loan is staging memory, which the lanes wait for. Empty: there was none to spare. Returns at once.
+  bool promote = false;
 };
 
 template <class S>
@@ -225,6 +229,13 @@ struct storage_calls {
       return Error{Errc::unsupported, 0, "borrow: this storage does not lend its bytes"};
     }
   }
+  /// Offers a whole object that was read from the tier; else nothing.
+  static void promote([[maybe_unused]] S& storage, [[maybe_unused]] std::uint32_t tier,
+                      [[maybe_unused]] const ChunkKey& key, [[maybe_unused]] BorrowedBytes object) {
+    if constexpr (storage_traits<S>::abilities.promote) {
+      storage.promote(tier, key, std::move(object));
+    }
+  }
   /// Writes, and tells whether this call made the object visible. A store that does not say counts
   /// as having done so.
   static Result<bool> write_and_tell(S& storage, const ChunkKey& key, ConstBytes bytes) {
@@ -274,9 +285,27 @@ concept HasBorrow = requires(S& s, std::uint32_t tier, const ChunkKey& key, std:
   { s.borrow(tier, key, bytes, bytes) } -> std::same_as<Result<BorrowedBytes>>;
 };
 template <class S>
+concept HasPromote = requires(S& s, std::uint32_t tier, const ChunkKey& key, BorrowedBytes object) {
+  { s.promote(tier, key, std::move(object)) } -> std::same_as<void>;
+};
+template <class S>
 concept HasLends = requires(S& s, std::uint32_t tier) {
   { s.lends(tier) } -> std::same_as<bool>;
 };
+
+/// As storage_abilities_hold(), of promote().
+template <class S>
+constexpr bool promote_holds() {
+  constexpr StorageAbilities can = storage_traits<S>::abilities;
+  static_assert(!can.promote || HasPromote<S>,
+                "cake: the ability promote asks for: void "
+                "promote(std::uint32_t tier, const cake::ChunkKey&, cake::BorrowedBytes object)");
+  static_assert(
+      can.promote || !requires { &S::promote; },
+      "cake: a store with promote() has to declare it: "
+      "static constexpr cake::StorageAbilities abilities{.promote = true}");
+  return true;
+}
 
 /// Stops the compiler where a store's members and its abilities contradict each other.
 template <class S>
@@ -330,7 +359,7 @@ constexpr bool storage_abilities_hold() {
       !requires { S::lookup_never_blocks; },
       "cake: lookup_never_blocks is no member of a store, but of its abilities: "
       "static constexpr cake::StorageAbilities abilities{.lookup_never_blocks = true}");
-  return true;
+  return promote_holds<S>();
 }
 
 }  // namespace detail

@@ -236,6 +236,10 @@ class FaultyStorage {
                            ConstBytes bytes) requires(abilities.stored_bytes_differ) {
     return inner_->stored_bytes_differ(key, offset, bytes);
   }
+  void promote(std::uint32_t tier, const ChunkKey& key,
+               BorrowedBytes object) requires(abilities.promote) {
+    inner_->promote(tier, key, std::move(object));
+  }
 
  private:
   std::optional<Error> lookup_fault() {
