@@ -270,6 +270,50 @@ TEST_CASE("a loan that hangs costs its chunk and its thread, and no more") {
 
 namespace {
 
+/// A loan takes its time to end. Loans after the first one hang until release().
+struct SlowEnds {
+  static constexpr StorageAbilities abilities{.lookup_never_blocks = true, .borrow = true};
+  HostStorage& inner;
+  std::atomic<int> loans{0};
+  std::atomic<bool> released{false};
+  Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
+    return inner.lookup(keys);
+  }
+  Status read(std::uint32_t, const ChunkKey&, std::uint64_t, MutableBytes) {
+    return Error{Errc::unsupported, 0, "it only lends"};
+  }
+  Status write(const ChunkKey& key, ConstBytes bytes) { return inner.write(key, bytes); }
+  Status erase(const ChunkKey& key) { return inner.erase(key); }
+  Result<BorrowedBytes> borrow(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
+                               std::uint64_t size) {
+    const bool hangs = loans++ != 0;
+    while (hangs && !released) std::this_thread::sleep_for(1ms);
+    auto loan = inner.borrow(tier, key, offset, size);
+    if (!loan) return loan.error();
+    auto held = std::make_shared<BorrowedBytes>(std::move(*loan));
+    const ConstBytes bytes = held->bytes();
+    return BorrowedBytes(bytes, std::shared_ptr<const void>(bytes.data(), [held](const void*) {
+                           std::this_thread::sleep_for(30ms);
+                         }));
+  }
+};
+static_assert(StorageBackend<SlowEnds>);
+
+}  // namespace
+
+TEST_CASE("a read that is claimed while the engine waits for nothing ends at its deadline") {
+  Stored stored;
+  SlowEnds storage{stored.store};
+  IoLanes lanes(storage, {.threads = 1});
+  SessionOptions options = kPatient;
+  options.read_timeout = 50ms;
+  const PrefillReport report = run(stored, lanes, LoadOnlyScheduler(), options);
+  CHECK(report.tokens_loaded == kChunk);
+  storage.released = true;
+}
+
+namespace {
+
 /// Before each insert, and after it has read one half, somebody does everything to the store that
 /// could take the bytes away.
 struct Beset : ToyEngine {

@@ -59,6 +59,19 @@ class BorrowedBytes {
   std::shared_ptr<const void> loan_;
 };
 
+/// Told of the parts of a read as they arrive: whoever reads a part has it verified while it is in a
+/// cache near by.
+///
+/// Thread:  Safe for concurrent use
+class PieceSink {
+ public:
+  virtual ~PieceSink() = default;
+  /// This part of `out` has arrived, and stays as it is. Told at most once of each byte, in any
+  /// order, before the completion is ready; what is not told is verified afterwards. Takes as long
+  /// as the digest of these bytes.
+  virtual void arrived(ConstBytes piece) noexcept = 0;
+};
+
 /// What a store can do beyond the four members that every store has. All of it is optional, and all
 /// of it is here: a store declares what it has,
 ///
@@ -97,6 +110,11 @@ struct StorageAbilities {
   /// read(). A store with tiers() also has bool lends(std::uint32_t tier): whether this one lends.
   /// What a tier lends is not read any more, but by lanes that land in device memory.
   bool borrow = false;
+  /// read_pieces(std::uint32_t tier, ChunkKey, std::uint64_t offset, MutableBytes out,
+  /// std::shared_ptr<PieceSink>): as read(), with its completion, and tells the sink of each part of
+  /// `out`, some 256 KiB to 4 MiB, on the thread that has just read it. `out` is in host memory. The
+  /// store keeps the sink until the read has ended, also after it was abandoned.
+  bool read_pieces = false;
   /// void promote(std::uint32_t tier, ChunkKey, BorrowedBytes object): a lane has read this whole
   /// object from the tier, and it was verified. The store may copy it into a faster tier, later: the
   /// loan is staging memory, which the lanes wait for. Empty: there was none to spare. Returns at once.
@@ -229,6 +247,15 @@ struct storage_calls {
       return Error{Errc::unsupported, 0, "borrow: this storage does not lend its bytes"};
     }
   }
+  /// Reads and tells `sink` of the parts; else reads.
+  static auto read_pieces(S& storage, std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
+                          MutableBytes out, [[maybe_unused]] std::shared_ptr<PieceSink> sink) {
+    if constexpr (storage_traits<S>::abilities.read_pieces) {
+      return storage.read_pieces(tier, key, offset, out, std::move(sink));
+    } else {
+      return storage.read(tier, key, offset, out);
+    }
+  }
   /// Offers a whole object that was read from the tier; else nothing.
   static void promote([[maybe_unused]] S& storage, [[maybe_unused]] std::uint32_t tier,
                       [[maybe_unused]] const ChunkKey& key, [[maybe_unused]] BorrowedBytes object) {
@@ -283,6 +310,11 @@ concept HasWriteNew = requires(S& s, const ChunkKey& key, ConstBytes bytes) {
 template <class S>
 concept HasBorrow = requires(S& s, std::uint32_t tier, const ChunkKey& key, std::uint64_t bytes) {
   { s.borrow(tier, key, bytes, bytes) } -> std::same_as<Result<BorrowedBytes>>;
+};
+template <class S>
+concept HasReadPieces = requires(S& s, std::uint32_t tier, const ChunkKey& key, MutableBytes out,
+                                 std::shared_ptr<PieceSink> sink) {
+  { s.read_pieces(tier, key, 0, out, sink) } -> std::same_as<decltype(s.read(tier, key, 0, out))>;
 };
 template <class S>
 concept HasPromote = requires(S& s, std::uint32_t tier, const ChunkKey& key, BorrowedBytes object) {
@@ -342,6 +374,10 @@ constexpr bool storage_abilities_hold() {
   static_assert(!can.borrow || !can.tiers || HasLends<S>,
                 "cake: the abilities borrow and tiers together ask for: "
                 "bool lends(std::uint32_t tier)");
+  static_assert(!can.read_pieces || HasReadPieces<S>,
+                "cake: the ability read_pieces asks for a member that returns what read() returns: "
+                "read_pieces(std::uint32_t tier, const cake::ChunkKey&, std::uint64_t offset, "
+                "cake::MutableBytes out, std::shared_ptr<cake::PieceSink>)");
   static_assert((can.tiers || !requires { &S::tiers; }) &&
                     (can.lookup_problem || !requires { &S::lookup_problem; }) &&
                     (can.lookup_tier || !requires { &S::lookup_tier; }) &&
@@ -350,10 +386,11 @@ constexpr bool storage_abilities_hold() {
                     (can.stored_bytes_differ || !requires { &S::stored_bytes_differ; }) &&
                     (can.write_new || !requires { &S::write_new; }) &&
                     (can.borrow || !requires { &S::borrow; }) &&
-                    (can.borrow || !requires { &S::lends; }),
+                    (can.borrow || !requires { &S::lends; }) &&
+                    (can.read_pieces || !requires { &S::read_pieces; }),
                 "cake: a store with tiers(), lookup_problem(), lookup_tier(), erase_tier(), "
-                "device_staging(), stored_bytes_differ(), write_new(), borrow() or lends() has to "
-                "declare it: "
+                "device_staging(), stored_bytes_differ(), write_new(), borrow(), lends() or "
+                "read_pieces() has to declare it: "
                 "static constexpr cake::StorageAbilities abilities{.tiers = true}");
   static_assert(
       !requires { S::lookup_never_blocks; },

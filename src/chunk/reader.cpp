@@ -4,7 +4,10 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <cstdint>
 #include <cstring>
+#include <span>
 
 #include "cake/chunk/digest.hpp"
 #include "sealed_copy.hpp"
@@ -170,6 +173,14 @@ Result<PlacedSlice> place_slice(const ChunkGeometry& parsed, std::uint32_t held,
   slice.has_footer = layers.end == n_layers;
   slice.view = KvView(slice.extents, parsed.runs().layer_at(layers.begin), parsed.shared_runs());
   return slice;
+}
+
+/// With the last layer comes the footer.
+Status check_end(const PlacedSlice& slice, ConstBytes bytes, const ChunkIdentity& expected,
+                 std::uint32_t header_crc) {
+  if (!slice.has_footer) return {};
+  return check_footer(bytes.last(sizeof(wire::Footer)), expected.key,
+                      expected.geometry.object_bytes(), header_crc);
 }
 
 /// The digests of a slice's extents as `device` computes them: neighbours of one size in one call.
@@ -347,10 +358,91 @@ Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expe
     }
     run += padded;
   }
-  if (slice->has_footer) {
-    const ConstBytes page = bytes.last(sizeof(wire::Footer));
-    auto status = check_footer(page, expected.key, geometry.object_bytes(), tables.header_crc_);
-    if (!status) return status.error();
+  if (auto status = check_end(*slice, bytes, expected, tables.header_crc_); !status) {
+    return status.error();
+  }
+  return slice->view;
+}
+
+SliceDigests::SliceDigests(const ChunkGeometry& geometry, LayerRange layers, ConstBytes bytes)
+    : geometry_(geometry),
+      first_(geometry.runs().first_at(layers.begin)),
+      end_(geometry.runs().first_at(layers.end)),
+      extents_(bytes.data() + (layers.begin == 0 ? geometry.head_bytes() : 0)),
+      blocks_(geometry.first_digest(end_) - geometry.first_digest(first_)) {}
+
+void SliceDigests::arrived(ConstBytes part) noexcept {
+  const KvRuns& runs = geometry_.runs();
+  // Of the extents, in bytes from the first one's begin on.
+  const std::uint64_t origin = runs[first_].begin;
+  const auto base = reinterpret_cast<std::uintptr_t>(extents_);
+  const auto at = reinterpret_cast<std::uintptr_t>(part.data());
+  const std::uintptr_t past = at + part.size();
+  const std::uint64_t begin = at > base ? at - base : 0;
+  const std::uint64_t end =
+      past > base ? std::min<std::uint64_t>(past - base, runs[end_].begin - origin) : 0;
+  std::uint32_t extent = first_, beyond = end_;
+  while (extent < beyond) {  // the first one that ends behind `begin`
+    const std::uint32_t middle = extent + (beyond - extent) / 2;
+    if (runs.end(middle) - origin > begin) {
+      beyond = middle;
+    } else {
+      extent = middle + 1;
+    }
+  }
+  for (; extent < end_ && runs[extent].begin - origin < end; ++extent) {
+    arrived_in(extent, begin, end);
+  }
+}
+
+void SliceDigests::arrived_in(std::uint32_t extent, std::uint64_t begin,
+                              std::uint64_t end) noexcept {
+  const KvRuns& runs = geometry_.runs();
+  const std::uint64_t origin = runs[first_].begin;
+  const std::uint64_t extent_begin = runs[extent].begin - origin;
+  const std::uint64_t extent_end = runs.end(extent) - origin;
+  const std::uint64_t skipped =
+      begin > extent_begin ? (begin - extent_begin) / kDigestBlock : 0;  // blocks
+  Block* block =
+      blocks_.data() + skipped + geometry_.first_digest(extent) - geometry_.first_digest(first_);
+  for (std::uint64_t at = extent_begin + skipped * kDigestBlock; at < std::min(end, extent_end);
+       at += kDigestBlock, ++block) {
+    const std::uint64_t size = std::min<std::uint64_t>(kDigestBlock, extent_end - at);
+    const std::uint64_t came = std::min(end, at + size) - std::max(begin, at);
+    // Whoever completes the block sees what the others have brought of it.
+    const auto before = block->arrived.fetch_add(static_cast<std::uint32_t>(came));
+    if (before + came != size) continue;
+    block->digest.store(crc32c({extents_ + at, size}), std::memory_order_relaxed);
+    block->digested.store(true, std::memory_order_release);
+  }
+}
+
+bool SliceDigests::complete() const {
+  return std::all_of(blocks_.begin(), blocks_.end(), [](const Block& block) {
+    return block.digested.load(std::memory_order_acquire);
+  });
+}
+
+bool SliceDigests::equal(std::span<const std::uint32_t> digests) const {
+  return std::equal(digests.begin(), digests.end(), blocks_.begin(), blocks_.end(),
+                    [](std::uint32_t digest, const Block& block) {
+                      return block.digested.load(std::memory_order_acquire) &&
+                             block.digest.load(std::memory_order_relaxed) == digest;
+                    });
+}
+
+Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expected,
+                            LayerRange layers, ConstBytes bytes, const SliceDigests& arrived) {
+  const ChunkGeometry& geometry = tables.geometry_;
+  const auto slice = place_slice(geometry, tables.held_, expected, layers, bytes);
+  if (!slice) return slice.error();
+  const std::uint32_t first = geometry.first_digest(slice->begin);
+  const std::uint32_t last = geometry.first_digest(slice->end);
+  if (!arrived.equal(std::span(tables.digests_).subspan(first, last - first))) {
+    return verify_slice(tables, expected, layers, bytes);
+  }
+  if (auto status = check_end(*slice, bytes, expected, tables.header_crc_); !status) {
+    return status.error();
   }
   return slice->view;
 }

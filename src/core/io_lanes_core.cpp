@@ -526,9 +526,12 @@ struct IoLanesCore::Inside final : LaneHost {
   /// Makes the read and hands it over.
   void read(LaneId id, Job& job) noexcept {
     const MutableBytes out = job.buffer.bytes().first(job.read.bytes);
+    // Kept until the bytes are handed over: the store may have let go of it by then.
+    std::shared_ptr<DigestingSink> sink;
+    if (device == nullptr && storage->abilities.read_pieces) sink = job.client->sink(job.read, out);
     Status status;
     try {
-      status = storage->read(id, job.read.key, job.read.offset, out, job.parked);
+      status = storage->read(id, job.read.key, job.read.offset, out, sink, job.parked);
       if (job.parked) {
         while (!job.parked->wait_for(std::chrono::milliseconds(2))) {
           if (job.client->wanted(job.read.id)) continue;
@@ -546,7 +549,7 @@ struct IoLanesCore::Inside final : LaneHost {
     note_end(id, job);
     if (!status) return job.client->failed(job.read, status.error());
     if (job.client->keeps_bytes()) keep_lent(id, job, {});
-    job.client->landed(job.read, {out});
+    job.client->landed(job.read, {.bytes = out, .sink = sink.get()});
   }
 
   /// Hands over bytes where they lie in the store, for as long as the client uses them.
@@ -557,7 +560,7 @@ struct IoLanesCore::Inside final : LaneHost {
     });
     note_end(id, job);
     if (!loan) return job.client->failed(read, loan.error());
-    const Landed landed{loan->bytes(), true, loan->seal()};
+    const Landed landed{.bytes = loan->bytes(), .lent = true, .seal = loan->seal()};
     if (landed.bytes.size() != read.bytes) {
       return job.client->failed(read, error_of(Errc::io, 0, "the storage lent other bytes"));
     }

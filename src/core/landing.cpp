@@ -25,19 +25,22 @@ Result<ChunkTables> parse_landed(ConstBytes bytes, std::uint64_t object_size,
 
 }  // namespace
 
-Result<KvView> verify_landed(ConstBytes bytes, LayerRange layers, std::uint64_t object_size,
+Result<KvView> verify_landed(const Landed& landed, LayerRange layers, std::uint64_t object_size,
                              const ChunkIdentity& expected, DeviceStaging* device,
-                             std::shared_ptr<const ChunkTables>& tables,
-                             std::optional<std::uint32_t> seal) {
+                             std::shared_ptr<const ChunkTables>& tables) {
+  const ConstBytes bytes = landed.bytes;
   try {
     if (!tables) {
       auto fresh = parse_landed(bytes, object_size, expected, device);
       if (!fresh) return fresh.error();
       tables = std::make_shared<const ChunkTables>(std::move(*fresh));
     }
-    if (device == nullptr && seal) return verify_slice(*tables, expected, layers, bytes, *seal);
-    return device == nullptr ? verify_slice(*tables, expected, layers, bytes)
-                             : verify_slice(*tables, expected, layers, bytes, *device);
+    if (device != nullptr) return verify_slice(*tables, expected, layers, bytes, *device);
+    if (landed.seal) return verify_slice(*tables, expected, layers, bytes, *landed.seal);
+    if (landed.sink != nullptr) {
+      return verify_slice(*tables, expected, layers, bytes, landed.sink->digests);
+    }
+    return verify_slice(*tables, expected, layers, bytes);
   } catch (const std::bad_alloc&) {
     return Error{Errc::out_of_memory, 0, "parse the tables of a chunk: no memory"};
   }

@@ -99,7 +99,9 @@ void SessionState::wait(Time until) {
     const Time at = now();
     const Time end = std::min(until, core_.next_deadline());
     if (at >= end) break;
+    sleeps_until_ = end;
     pause(lock, end - at);
+    sleeps_until_ = Time{0};
   }
   lock.unlock();
   insert_pending();
@@ -176,6 +178,7 @@ std::optional<ReadTicket> SessionState::next_read(LaneId lane, std::uint64_t max
     auto ticket = core_.end_load(question, answer, max_bytes, now(), short_of_room);
     if (ticket) {
       ticket->key = lookup_.keys[ticket->slice.chunk];
+      if (core_.next_deadline() < sleeps_until_) changed_.notify_all();
       return ticket;
     }
     const bool changed = question.version != core_.version();
@@ -203,6 +206,12 @@ void SessionState::failed(const ReadTicket& read, const Error& why) noexcept {
     }
   }
   announce();
+}
+
+std::shared_ptr<DigestingSink> SessionState::sink(const ReadTicket& read, ConstBytes out) noexcept {
+  return value_or(
+      [&] { return std::make_shared<DigestingSink>(lookup_.geometry, read.slice.layers, out); },
+      std::shared_ptr<DigestingSink>());
 }
 
 void SessionState::landed(const ReadTicket& read, const Landed& landed) noexcept {
@@ -304,9 +313,8 @@ Result<SessionState::Taken> SessionState::take(const ReadTicket& read, const Lan
     const auto known = parsed_.find(chunk);
     if (layers.begin > 0 && known != parsed_.end()) tables = known->second;
   }
-  const Result<KvView> view =
-      verify_landed(landed.bytes, layers, lookup_.stored[chunk].size, identity(chunk),
-                    lanes_.landing_device(), tables, landed.seal);
+  const Result<KvView> view = verify_landed(landed, layers, lookup_.stored[chunk].size,
+                                            identity(chunk), lanes_.landing_device(), tables);
   if (!view) return why_not(read, landed.bytes, view.error());
   taken.view = *view;
   const Change change(*this);

@@ -82,6 +82,7 @@ class SessionState final : public LaneClient, public GateSource {
   void failed(const ReadTicket& read, const Error& why) noexcept override;
   bool keeps_bytes() const noexcept override { return can_.insert_on_caller; }
 
+  std::shared_ptr<DigestingSink> sink(const ReadTicket& read, ConstBytes out) noexcept override;
   void landed(const ReadTicket& read, const Landed& landed) noexcept override;
 
   // ---- the engine's side ----
@@ -211,6 +212,7 @@ class SessionState final : public LaneClient, public GateSource {
       parsed_;                    // of chunks that come in slices
   std::vector<Pending> pending_;  // oldest first
   std::uint64_t pending_bytes_ = 0;
+  Time sleeps_until_{0};       // the driving thread, unless something changes
   std::uint32_t in_gate_ = 0;  // threads
   bool closed_ = false;
   Status error_;       // of compute

@@ -2,7 +2,10 @@
 // Copyright 2026 the cake authors
 #include "cake/chunk/reader.hpp"
 
+#include <algorithm>
 #include <memory>
+#include <random>
+#include <vector>
 
 #include "catch.hpp"
 #include "sample.hpp"
@@ -276,6 +279,67 @@ TEST_CASE("bytes of a verified object are taken by its seal, and by no other") {
         Errc::corrupt);
   CHECK(verify_slice(tables, chunk.identity, {1, 3}, slice(), seal).error().code ==
         Errc::invalid_argument);
+}
+
+/// Tells of [begin, end) of these bytes in parts that `cuts` separate, in an order that `random` picks.
+void tell(SliceDigests& digests, ConstBytes bytes, std::vector<std::size_t> cuts,
+          std::mt19937_64& random) {
+  cuts.push_back(0);
+  cuts.push_back(bytes.size());
+  std::sort(cuts.begin(), cuts.end());
+  std::vector<ConstBytes> parts;
+  for (std::size_t i = 1; i < cuts.size(); ++i) {
+    parts.push_back(bytes.subspan(cuts[i - 1], cuts[i] - cuts[i - 1]));
+  }
+  std::shuffle(parts.begin(), parts.end(), random);
+  for (const ConstBytes part : parts) digests.arrived(part);
+}
+
+TEST_CASE("a slice is digested while its parts arrive, wherever they are cut") {
+  const UniformKvLayout layout{3, 3, 20, DType::f32, KvOrder::nhd};
+  const auto chunk = sample::make(9, layout, 511);
+  const ChunkGeometry& geometry = chunk.geometry();
+  const auto tables = parse_chunk(chunk.head(), chunk.object.size(), chunk.identity).value();
+  std::mt19937_64 random(3);
+  for (std::uint32_t begin = 0; begin < 3; ++begin) {
+    for (std::uint32_t end = begin + 1; end <= 3; ++end) {
+      const ByteRange range = geometry.read_range({begin, end});
+      Exact slice(chunk.bytes().subspan(range.begin, range.size()));
+      for (int round = 0; round < 30; ++round) {
+        std::vector<std::size_t> cuts(random() % 40);
+        for (auto& cut : cuts) cut = random() % slice.size;
+        SliceDigests digests(geometry, {begin, end}, slice.bytes());
+        tell(digests, slice.bytes(), cuts, random);
+        REQUIRE(digests.complete());
+        REQUIRE(verify_slice(tables, chunk.identity, {begin, end}, slice.bytes(), digests));
+        // One byte that is damaged when it is told of.
+        const std::size_t at = random() % slice.size;
+        slice.data[at] ^= std::byte{1};
+        SliceDigests damaged(geometry, {begin, end}, slice.bytes());
+        tell(damaged, slice.bytes(), cuts, random);
+        const std::uint64_t in_object = range.begin + at;
+        const bool head = in_object < geometry.head_bytes();  // parse_chunk() looks at that
+        REQUIRE(verify_slice(tables, chunk.identity, {begin, end}, slice.bytes(), damaged)
+                    .has_value() == head);
+        slice.data[at] ^= std::byte{1};
+      }
+    }
+  }
+}
+
+TEST_CASE("what nobody has told of is digested at the end") {
+  const auto chunk = sample::make(10);
+  const auto tables = parse_chunk(chunk.head(), chunk.object.size(), chunk.identity).value();
+  const Exact whole(chunk.bytes());
+  for (const std::size_t told : {std::size_t{0}, whole.size / 2, whole.size - 4196}) {
+    SliceDigests digests(chunk.geometry(), {0, 4}, whole.bytes());
+    digests.arrived(whole.bytes().first(told));
+    CHECK_FALSE(digests.complete());
+    CHECK(verify_slice(tables, chunk.identity, {0, 4}, whole.bytes(), digests));
+    whole.data[whole.size - 4097] ^= std::byte{1};
+    CHECK_FALSE(verify_slice(tables, chunk.identity, {0, 4}, whole.bytes(), digests));
+    whole.data[whole.size - 4097] ^= std::byte{1};
+  }
 }
 
 }  // namespace

@@ -176,6 +176,22 @@ struct Store {
   Result<ConstBytes> borrow(std::uint32_t, const ChunkKey&, std::uint64_t, std::uint64_t) {
     return ConstBytes();
   }
+#elif defined(CASE_read_pieces_missing)
+  // case read_pieces_missing: the ability read_pieces asks for
+  static constexpr cake::StorageAbilities abilities{.read_pieces = true};
+#elif defined(CASE_read_pieces_wrong)
+  // case read_pieces_wrong: the ability read_pieces asks for
+  static constexpr cake::StorageAbilities abilities{.read_pieces = true};
+  Result<bool> read_pieces(std::uint32_t, const ChunkKey&, std::uint64_t, cake::MutableBytes,
+                           std::shared_ptr<cake::PieceSink>) {
+    return true;
+  }
+#elif defined(CASE_read_pieces_undeclared)
+  // case read_pieces_undeclared: has to declare it
+  Status read_pieces(std::uint32_t, const ChunkKey&, std::uint64_t, cake::MutableBytes,
+                     std::shared_ptr<cake::PieceSink>) {
+    return {};
+  }
 #elif defined(CASE_lends_missing)
   // case lends_missing: the abilities borrow and tiers together ask for
   static constexpr cake::StorageAbilities abilities{.tiers = true, .borrow = true};

@@ -297,7 +297,7 @@ TEST_CASE("a slice in device memory is verified as one on the host is, on the GP
     if (i != 0) bytes[at] ^= std::byte{2};
     REQUIRE(arena.from_host(part.data(), bytes.data(), bytes.size()));
     std::shared_ptr<const ChunkTables> tables;
-    const auto view = detail::verify_landed(part.bytes(), {0, 4}, chunk.object.size(),
+    const auto view = detail::verify_landed({.bytes = part.bytes()}, {0, 4}, chunk.object.size(),
                                             chunk.identity, &arena, tables);
     CAPTURE(i, at);
     REQUIRE(view.has_value() == (i == 0));

@@ -159,9 +159,7 @@ class FaultyStorage {
   }
 
   static constexpr StorageAbilities abilities = storage_traits<S>::abilities;
-
   std::uint32_t tiers() requires(abilities.tiers) { return inner_->tiers(); }
-
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
     if (const auto error = lookup_fault()) return *error;
     return inner_->lookup(keys);
@@ -172,18 +170,15 @@ class FaultyStorage {
     return inner_->lookup_tier(tier, keys);
   }
   Status lookup_problem() requires(abilities.lookup_problem) { return inner_->lookup_problem(); }
-
   FaultyCompletion read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
                         MutableBytes out) {
-    auto pending = std::make_shared<parts::Pending>();
-    const Fault fault = next_fault(key);
-    if (fault.kind == Kind::hang) {
-      const std::lock_guard lock(mutex_);
-      hung_.push_back({pending, tier, key, offset, out});
-    } else {
-      pending->finish(carry_out(fault, tier, key, offset, out));
-    }
-    return FaultyCompletion(std::move(pending));
+    return begin(tier, key, offset, out, nullptr);
+  }
+  /// Tells of what came of the fault, in two parts, the second one first.
+  FaultyCompletion read_pieces(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
+                               MutableBytes out, std::shared_ptr<PieceSink> sink)  //
+      requires(abilities.read_pieces) {
+    return begin(tier, key, offset, out, std::move(sink));
   }
 
   bool lends(std::uint32_t tier) requires(abilities.borrow&& abilities.tiers) {
@@ -242,6 +237,24 @@ class FaultyStorage {
   }
 
  private:
+  FaultyCompletion begin(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
+                         MutableBytes out, std::shared_ptr<PieceSink> sink) {
+    auto pending = std::make_shared<parts::Pending>();
+    const Fault fault = next_fault(key);
+    if (fault.kind == Kind::hang) {
+      const std::lock_guard lock(mutex_);
+      hung_.push_back({pending, tier, key, offset, out});
+    } else {
+      const Status status = carry_out(fault, tier, key, offset, out);
+      if (status && sink) {
+        const std::size_t cut = out.size() / 3 + 1;
+        sink->arrived(out.subspan(cut));
+        sink->arrived(out.first(cut));
+      }
+      pending->finish(status);
+    }
+    return FaultyCompletion(std::move(pending));
+  }
   std::optional<Error> lookup_fault() {
     const std::lock_guard lock(mutex_);
     ++counts_.lookups;

@@ -340,8 +340,8 @@ MUTANTS = [
      "io_lanes_test.cpp", "a scheduler that thinks for long holds up no other session"),
     # ---- loans ----
     ("a loan ends when its read is handed over, not when its bytes are inserted", [
-        ("    const Landed landed{loan->bytes(), true, loan->seal()};\n",
-         "    const Landed landed{loan->bytes(), true, loan->seal()};\n"
+        ("    const Landed landed{.bytes = loan->bytes(), .lent = true, .seal = loan->seal()};\n",
+         "    const Landed landed{.bytes = loan->bytes(), .lent = true, .seal = loan->seal()};\n"
          "    *loan = BorrowedBytes();\n"),
         ("    if (landed.bytes.size() != read.bytes) {\n",
          "    if (false) {\n")],
@@ -366,8 +366,8 @@ MUTANTS = [
          "      lanes.back().lends = storage->lends(l);\n")],
      "lending_test.cpp", "lanes that land in device memory read instead of borrowing"),
     ("bytes that nobody verified are taken for verified", [
-        ("    if (device == nullptr && seal) return verify_slice(*tables, expected, layers, bytes, *seal);\n",
-         "    if (device == nullptr) return verify_slice(*tables, expected, layers, bytes, tables->seal());\n"),
+        ("    if (landed.seal) return verify_slice(*tables, expected, layers, bytes, *landed.seal);\n",
+         "    return verify_slice(*tables, expected, layers, bytes, tables->seal());\n"),
         ("  std::uint32_t held() const { return held_; }\n",
          "  std::uint32_t held() const { return held_; }\n"
          "  std::uint32_t seal() const { return header_crc_; }\n")],
@@ -646,4 +646,15 @@ MUTANTS = [
         ("    if (job->stop_requested() || job->tally.given_up()) {\n",
          "    if (job->stop_requested()) {\n")],
      "saver_test.cpp", "a saver gives up a store that takes nothing, and goes on with the next save"),
+    ("a waiting engine does not learn of a read's deadline", [
+        ("      if (core_.next_deadline() < sleeps_until_) changed_.notify_all();\n", "")],
+     "lending_test.cpp", "a read that is claimed while the engine waits for nothing ends at its deadline"),
+    ("a block is digested before all of it is there", [
+        ("    if (before + came != size) continue;\n",
+         "    if (before + came > size) continue;\n")],
+     "chunk/reader_test.cpp", "what nobody has told of is digested at the end"),
+    ("a block that nobody was told of counts as right", [
+        ("                      return block.digested.load(std::memory_order_acquire) &&\n",
+         "                      return !block.digested.load(std::memory_order_acquire) ||\n")],
+     "pieces_test.cpp", "a damaged byte is found, whoever digested it, and its chunk is computed"),
 ]

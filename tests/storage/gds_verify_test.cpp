@@ -32,8 +32,9 @@ TEST_CASE("a slice in device memory is verified as one on the host is") {
         const auto verify = [&](DeviceStaging* where) {
           std::shared_ptr<const ChunkTables> known = begin == 0 ? nullptr : tables;
           if (where != nullptr) device.from_host(part.data(), bytes.data(), bytes.size()).value();
-          return detail::verify_landed(where ? ConstBytes(part.bytes()) : ConstBytes(bytes), layers,
-                                       chunk.object.size(), chunk.identity, where, known);
+          return detail::verify_landed(
+              {.bytes = where ? ConstBytes(part.bytes()) : ConstBytes(bytes)}, layers,
+              chunk.object.size(), chunk.identity, where, known);
         };
         const auto view = verify(&device);
         REQUIRE(view);
@@ -72,7 +73,7 @@ TEST_CASE("a device that fails while verifying is a device error, not a corrupt 
   for (std::atomic<bool>* fault : {&device.fail_copies, &device.fail_digests}) {
     std::shared_ptr<const ChunkTables> tables;
     *fault = true;
-    const auto view = detail::verify_landed(part.bytes(), {0, 4}, chunk.object.size(),
+    const auto view = detail::verify_landed({.bytes = part.bytes()}, {0, 4}, chunk.object.size(),
                                             chunk.identity, &device, tables);
     REQUIRE_FALSE(view);
     CHECK(view.error().code == Errc::device);

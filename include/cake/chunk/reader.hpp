@@ -4,8 +4,11 @@
 // Reading a stored chunk: nothing reaches attention before it went through here.
 #pragma once
 
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "cake/chunk/format.hpp"
@@ -16,6 +19,8 @@
 #include "cake/staging.hpp"
 
 namespace cake::inline CAKE_ABI {
+
+class SliceDigests;
 
 /// The result of parsing an object's head: its geometry and the digests of its blocks.
 class ChunkTables {
@@ -35,6 +40,8 @@ class ChunkTables {
                                      ConstBytes, DeviceStaging&);
   friend Result<KvView> verify_slice(const ChunkTables&, const ChunkIdentity&, LayerRange,
                                      ConstBytes, std::uint32_t);
+  friend Result<KvView> verify_slice(const ChunkTables&, const ChunkIdentity&, LayerRange,
+                                     ConstBytes, const SliceDigests&);
   ChunkGeometry geometry_;
   std::vector<std::uint32_t> digests_;  // of all extents, block by block
   std::uint32_t header_crc_ = 0;
@@ -74,6 +81,44 @@ CAKE_API Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdent
 /// digested again; else all is, as above.
 CAKE_API Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expected,
                                      LayerRange layers, ConstBytes bytes, std::uint32_t seal);
+
+/// Digests a slice while its bytes arrive, part by part, in any order. Needs no tables: blocks lie
+/// where the geometry says.
+///
+/// Thread:  Safe for concurrent use
+class CAKE_API SliceDigests {
+ public:
+  /// Needs:   `bytes` is what geometry.read_range(layers) names, and outlives this
+  /// Errors:  throws std::bad_alloc
+  SliceDigests(const ChunkGeometry& geometry, LayerRange layers, ConstBytes bytes);
+  /// This part of the bytes is there and stays as it is. A block is digested by whoever brings the
+  /// last of it; bytes beside the slice are left alone.
+  void arrived(ConstBytes part) noexcept;
+  bool complete() const;
+  /// Every block was digested, to exactly these.
+  bool equal(std::span<const std::uint32_t> digests) const;
+
+ private:
+  struct Block {
+    std::atomic<std::uint32_t> arrived{0};  // bytes
+    std::atomic<std::uint32_t> digest{0};
+    std::atomic<bool> digested{false};
+  };
+  void arrived_in(std::uint32_t extent, std::uint64_t begin, std::uint64_t end) noexcept;
+
+  ChunkGeometry geometry_;
+  std::uint32_t first_;  // extent,
+  std::uint32_t end_;    // and one past the last
+  const std::byte* extents_;
+  std::vector<Block> blocks_;
+};
+
+/// The same for bytes that were digested while they arrived. What was not, or came out differently
+/// from what the tables say, is digested again: how a store tells of its pieces cannot make a good
+/// object a bad one.
+CAKE_API Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expected,
+                                     LayerRange layers, ConstBytes bytes,
+                                     const SliceDigests& arrived);
 
 /// Checks a whole object by its own tables, for stores, which know no model: header, tables, every
 /// block and the footer are undamaged and belong to each other, and the object is that of `key`.

@@ -11,18 +11,36 @@
 #include "cake/chunk/reader.hpp"
 #include "cake/export.hpp"
 #include "cake/staging.hpp"
+#include "cake/storage_backend.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 
-/// Parses the tables if they are not known, and checks every byte of the slice, unless the store has
-/// done so: `seal` as of BorrowedBytes.
+/// What the parts of one read are told to: they are digested on the thread that read them.
+class DigestingSink final : public PieceSink {
+ public:
+  DigestingSink(const ChunkGeometry& geometry, LayerRange layers, ConstBytes bytes)
+      : digests(geometry, layers, bytes) {}
+  void arrived(ConstBytes piece) noexcept override { digests.arrived(piece); }
+
+  SliceDigests digests;
+};
+
+/// What a good read brought.
+struct Landed {
+  ConstBytes bytes;
+  bool lent = false;  // they lie in the store: whoever inserts them moves them, not the lane
+  std::optional<std::uint32_t> seal = std::nullopt;  // as of BorrowedBytes
+  const DigestingSink* sink = nullptr;               // what its parts were told to
+};
+
+/// Parses the tables if they are not known, and checks every byte of the slice, unless that was done
+/// on the way.
 ///
-/// Needs:   `bytes` lies in `device`, or on the host when that is null
+/// Needs:   the bytes lie in `device`, or on the host when that is null
 /// Errors:  as parse_chunk() and verify_slice(); device; out_of_memory
-CAKE_API Result<KvView> verify_landed(ConstBytes bytes, LayerRange layers,
+CAKE_API Result<KvView> verify_landed(const Landed& landed, LayerRange layers,
                                       std::uint64_t object_size, const ChunkIdentity& expected,
                                       DeviceStaging* device,
-                                      std::shared_ptr<const ChunkTables>& tables,
-                                      std::optional<std::uint32_t> seal = std::nullopt);
+                                      std::shared_ptr<const ChunkTables>& tables);
 
 }  // namespace cake::inline CAKE_ABI::detail

@@ -15,6 +15,7 @@
 
 #include "cake/calibration.hpp"
 #include "cake/chunk/format.hpp"
+#include "cake/detail/landing.hpp"
 #include "cake/detail/read_table.hpp"
 #include "cake/identity.hpp"
 #include "cake/result.hpp"
@@ -23,13 +24,6 @@
 #include "cake/types.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
-
-/// What a good read brought.
-struct Landed {
-  ConstBytes bytes;
-  bool lent = false;  // they lie in the store: whoever inserts them moves them, not the lane
-  std::optional<std::uint32_t> seal = std::nullopt;  // as of BorrowedBytes
-};
 
 /// A session as the lanes see it. The lanes share its ownership while they ask it or read for it.
 class LaneClient {
@@ -44,6 +38,9 @@ class LaneClient {
                                               bool& short_of_room) = 0;
   /// Called under the lanes' mutex.
   virtual bool wanted(std::uint64_t read) noexcept = 0;
+  /// What the parts of a read into `out`, on the host, are to be told to; null: they are verified
+  /// when all have landed.
+  virtual std::shared_ptr<DigestingSink> sink(const ReadTicket& read, ConstBytes out) noexcept = 0;
   /// Takes the bytes of a good read. They are the lane's again when it returns, or, where
   /// keeps_bytes(), when it calls LaneHost::give_back().
   virtual void landed(const ReadTicket& read, const Landed& landed) noexcept = 0;

@@ -43,9 +43,9 @@ class LaneStorage {
   virtual Status erase_in_tier(std::uint32_t tier, const ChunkKey& key) = 0;
   virtual bool stored_bytes_differ(const ChunkKey& key, std::uint64_t offset, ConstBytes bytes) = 0;
   /// Reads. Where the store's reads end by themselves it only begins: the read is then in `parked`,
-  /// and so is its status.
+  /// and so is its status. `sink`: as of the ability read_pieces; null: nothing is told.
   virtual Status read(LaneId tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out,
-                      std::unique_ptr<Parked>& parked) = 0;
+                      std::shared_ptr<PieceSink> sink, std::unique_ptr<Parked>& parked) = 0;
 
   /// Whether this tier lends its bytes in place.
   virtual bool lends(LaneId tier) = 0;
@@ -87,13 +87,18 @@ class LaneStorageOf final : public LaneStorage {
     return Traits::stored_bytes_differ(storage_, key, offset, bytes);
   }
   Status read(LaneId tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out,
+              std::shared_ptr<PieceSink> sink,
               [[maybe_unused]] std::unique_ptr<Parked>& parked) override {
     using C = decltype(storage_.read(tier, key, offset, out));
+    const auto begin = [&] {
+      return sink ? Traits::read_pieces(storage_, tier, key, offset, out, std::move(sink))
+                  : storage_.read(tier, key, offset, out);
+    };
     if constexpr (std::same_as<C, Status>) {
-      return storage_.read(tier, key, offset, out);
+      return begin();
     } else {
       auto read = std::make_unique<ParkedRead<C>>();
-      read->begin([&] { return storage_.read(tier, key, offset, out); });
+      read->begin(begin);
       parked = std::move(read);
       return {};
     }

@@ -120,7 +120,8 @@ class CAKE_API GdsStorage {
   static constexpr StorageAbilities abilities{.lookup_problem = true,
                                               .device_staging = true,
                                               .stored_bytes_differ = true,
-                                              .write_new = true};
+                                              .write_new = true,
+                                              .read_pieces = true};
 
   /// Needs:   `staging` outlives the store, and is registered by no other; null: reads on the host
   /// Errors:  throws Exception as PosixStorage's constructor, and invalid_argument for options out
@@ -137,6 +138,9 @@ class CAKE_API GdsStorage {
   /// Needs:   offset, size and address of `out` are multiples of 4 KiB
   /// Errors:  as PosixStorage::read, and device: the copy to the device failed
   GdsRead read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out);
+  /// As PosixStorage, into host memory; of what goes into device memory nothing is told.
+  GdsRead read_pieces(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
+                      MutableBytes out, std::shared_ptr<PieceSink> sink);
   /// Whether `bytes`, which a read put into device memory, are other ones than POSIX calls find
   /// there: then cuFile erred, and it counts as one of its errors. Reads the file again.
   bool stored_bytes_differ(const ChunkKey& key, std::uint64_t offset, ConstBytes bytes);

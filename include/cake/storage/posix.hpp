@@ -128,7 +128,8 @@ class CAKE_API PosixRead {
 ///          `unsupported`, and the destructor does nothing
 class CAKE_API PosixStorage {
  public:
-  static constexpr StorageAbilities abilities{.lookup_problem = true, .write_new = true};
+  static constexpr StorageAbilities abilities{
+      .lookup_problem = true, .write_new = true, .read_pieces = true};
 
   /// Stores an object, reads it back and erases it, to find out what the file system can do.
   ///
@@ -153,6 +154,9 @@ class CAKE_API PosixStorage {
   /// Errors:  not_found; corrupt: the file ends before the read does; io; unsupported: DirectIo::on
   ///          and the file system refused after all; out_of_memory
   PosixRead read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out);
+  /// read(), telling of what each pread brought, on the thread that made it.
+  PosixRead read_pieces(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
+                        MutableBytes out, std::shared_ptr<PieceSink> sink);
   /// Needs:   the size is a multiple of 4 KiB; past the page cache only if the address is, too
   /// Errors:  out_of_memory: no room on the disk, or above capacity_bytes, or above RLIMIT_FSIZE;
   ///          unsupported: the store only serves; io. Nothing is left behind

@@ -179,6 +179,17 @@ class ThrottledStorage {
       return {detail::caught(Errc::io, "read of a store"), due};
     }
   }
+  /// The parts are told of when the store reads them, before the link has carried them.
+  ThrottledCompletion<InnerRead> read_pieces(
+      std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out,
+      std::shared_ptr<PieceSink> sink) requires(abilities.read_pieces) {
+    const auto due = reserve(tier, out.size());
+    try {
+      return {inner_->read_pieces(tier, key, offset, out, std::move(sink)), due};
+    } catch (...) {
+      return {detail::caught(Errc::io, "read of a store"), due};
+    }
+  }
   ThrottledCompletion<InnerWrite> write(const ChunkKey& key, ConstBytes bytes) {
     const auto due = write_due(bytes.size());
     try {

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <span>
@@ -119,6 +120,7 @@ requires(sizeof...(S) > 0) class TieredStorage {
       .stored_bytes_differ = (storage_traits<S>::abilities.stored_bytes_differ || ...),
       .write_new = (storage_traits<S>::abilities.write_new && ...),
       .borrow = (storage_traits<S>::abilities.borrow || ...),
+      .read_pieces = (storage_traits<S>::abilities.read_pieces || ...),
       .promote = true};
 
   /// Errors:  throws Exception(invalid_argument) when there are more than kMaxTiers tiers
@@ -243,31 +245,12 @@ requires(sizeof...(S) > 0) class TieredStorage {
   }
 
   Read read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out) {
-    std::optional<Read> result;
-    stores_.at_tier(tier, [&](std::size_t i, auto& store, std::uint32_t own) {
-      detail::TierCall call(detail::TierCall::Kind::read, out.size(),
-                            stores_.shared_counters(tier));
-      try {
-        DeviceStaging* const device = device_of_all();
-        const bool by_host = device != nullptr && !out.empty() && device->contains(out.data()) &&
-                             traits(store).device_staging(store) != device;
-        note_reader(out.data(), by_host ? kStores : i);
-        if (by_host) {
-          result.emplace(read_by_host(store, *device, own, key, offset, out), std::move(call));
-        } else {
-          result.emplace(store.read(own, key, offset, out), std::move(call));
-        }
-      } catch (...) {
-        call.ended(false);
-        result.emplace(Status(detail::caught(Errc::io, "read of a store")));
-      }
-    });
-    if (!result)
-      return Status(Error{Errc::invalid_argument, 0,
-                          "a call names a storage tier that the TieredStorage does not have"});
-    return std::move(*result);
+    return read_from(tier, key, offset, out, nullptr);
   }
-
+  Read read_pieces(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out,
+                   std::shared_ptr<PieceSink> sink) requires(abilities.read_pieces) {
+    return read_from(tier, key, offset, out, std::move(sink));
+  }
   /// A tier lends if its store does.
   bool lends(std::uint32_t tier) requires(abilities.borrow) {
     bool result = false;
@@ -454,6 +437,36 @@ requires(sizeof...(S) > 0) class TieredStorage {
       if (device == nullptr) device = traits(store).device_staging(store);
     });
     return device;
+  }
+
+  Read read_from(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out,
+                 std::shared_ptr<PieceSink> sink) {
+    std::optional<Read> result;
+    stores_.at_tier(tier, [&](std::size_t i, auto& store, std::uint32_t own) {
+      detail::TierCall call(detail::TierCall::Kind::read, out.size(),
+                            stores_.shared_counters(tier));
+      try {
+        DeviceStaging* const device = device_of_all();
+        const bool by_host = device != nullptr && !out.empty() && device->contains(out.data()) &&
+                             traits(store).device_staging(store) != device;
+        note_reader(out.data(), by_host ? kStores : i);
+        if (by_host) {
+          result.emplace(read_by_host(store, *device, own, key, offset, out), std::move(call));
+        } else if (sink) {
+          result.emplace(traits(store).read_pieces(store, own, key, offset, out, std::move(sink)),
+                         std::move(call));
+        } else {
+          result.emplace(store.read(own, key, offset, out), std::move(call));
+        }
+      } catch (...) {
+        call.ended(false);
+        result.emplace(Status(detail::caught(Errc::io, "read of a store")));
+      }
+    });
+    if (!result)
+      return Status(Error{Errc::invalid_argument, 0,
+                          "a call names a storage tier that the TieredStorage does not have"});
+    return std::move(*result);
   }
 
   template <class One>

@@ -13,7 +13,10 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <thread>
@@ -108,6 +111,89 @@ void check_lending(S& storage, std::uint64_t seed, testing::Failures& failures) 
   expect(unchanged(), "what was lent stays after its object was erased and written anew");
   whole = BorrowedBytes();
   expect(storage.erase(object_key).has_value(), "an object can be erased when its loans are over");
+}
+
+/// Copies each part when it is told of it, and counts how often.
+class CopyingSink final : public PieceSink {
+ public:
+  explicit CopyingSink(ConstBytes out) : out_(out), copy_(out.size()), told_(out.size()) {}
+  void arrived(ConstBytes piece) noexcept override {
+    const std::lock_guard lock(mutex_);
+    const auto at = reinterpret_cast<std::uintptr_t>(piece.data()) -
+                    reinterpret_cast<std::uintptr_t>(out_.data());
+    outside_ = outside_ || ended_ || at > out_.size() || piece.size() > out_.size() - at;
+    if (outside_) return;
+    std::copy(piece.begin(), piece.end(), copy_.begin() + static_cast<std::ptrdiff_t>(at));
+    for (std::size_t i = 0; i < piece.size(); ++i) ++told_[at + i];
+  }
+  void end() {
+    const std::lock_guard lock(mutex_);
+    ended_ = true;
+  }
+  /// Nothing outside of the read or after its end.
+  bool inside() const {
+    const std::lock_guard lock(mutex_);
+    return !outside_;
+  }
+  bool once() const {
+    const std::lock_guard lock(mutex_);
+    return std::all_of(told_.begin(), told_.end(), [](unsigned char n) { return n <= 1; });
+  }
+  /// What was told was there already.
+  bool right(ConstBytes object) const {
+    const std::lock_guard lock(mutex_);
+    for (std::size_t i = 0; i < told_.size(); ++i) {
+      if (told_[i] != 0 && copy_[i] != object[i]) return false;
+    }
+    return true;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  const ConstBytes out_;
+  std::vector<std::byte> copy_;
+  std::vector<unsigned char> told_;
+  bool outside_ = false;
+  bool ended_ = false;
+};
+
+/// Parts are told of once they are there, and once.
+///
+/// Needs:   `seed` names keys that are not stored; they are not afterwards
+template <StorageBackend S>
+void check_pieces(S& storage, std::uint64_t seed, testing::Failures& failures) {
+  const auto expect = [&](bool good, const char* what) {
+    if (!good) failures.push_back(std::string("storage: read_pieces: ") + what);
+  };
+  constexpr std::size_t kSize = std::size_t{3} << 20;
+  const ChunkKey object_key = key(seed);
+  const AlignedBuffer object(kSize), out(kSize);
+  fill(object.bytes(), seed);
+  if (!await_completion(storage.write(object_key, object.bytes()))) return;  // it may be too large
+  const auto found = storage.lookup(std::span(&object_key, 1));
+  if (!found || found->size() != 1 || !found->front().stored()) return;
+  const auto tier = static_cast<std::uint32_t>(std::countr_zero(found->front().tiers));
+  const auto read = [&](const ChunkKey& from, std::uint64_t offset, MutableBytes to) {
+    auto sink = std::make_shared<CopyingSink>(to);
+    ChunkKey passing = from;  // a backend copies the keys that it keeps
+    auto completion = storage_traits<S>::read_pieces(storage, tier, passing, offset, to, sink);
+    passing = {};
+    const Status status = await_completion(std::move(completion));
+    sink->end();
+    expect(sink->inside(), "only parts of the read are told of, before it is ready");
+    expect(sink->once(), "each byte is told of at most once");
+    if (status) expect(sink->right(object.bytes().subspan(offset)), "what is told of is there");
+    return status;
+  };
+  expect(read(object_key, 0, out.bytes()) && same(out.bytes(), object.bytes()),
+         "a read gives what was written");
+  const MutableBytes part = out.bytes().first(kSize - 3 * kIoAlignment);
+  expect(read(object_key, 3 * kIoAlignment, part) &&
+             same(part, object.bytes().subspan(3 * kIoAlignment)),
+         "a part is read from its offset");
+  expect(!read(object_key, 2 * kIoAlignment, out.bytes()), "a read beyond the end fails");
+  expect(!read(key(seed + 1), 0, out.bytes()), "reading an absent key fails");
+  (void)storage.erase(object_key);
 }
 
 }  // namespace cake::inline CAKE_ABI::detail::kit
@@ -211,6 +297,9 @@ Failures check(S& storage, std::uint64_t seed = 1) {
   for (std::uint64_t i = 0; i < 1000; ++i) (void)storage.erase(detail::kit::key(seed + 1000 + i));
   if constexpr (storage_traits<S>::abilities.borrow) {
     detail::kit::check_lending(storage, seed + 3000, failures);
+  }
+  if constexpr (storage_traits<S>::abilities.read_pieces) {
+    detail::kit::check_pieces(storage, seed + 4000, failures);
   }
   return failures;
 }

@@ -102,10 +102,11 @@ class GdsEngine {
   GdsEngine(const GdsEngine&) = delete;
   GdsEngine& operator=(const GdsEngine&) = delete;
 
-  GdsRead read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out) {
+  GdsRead read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out,
+               std::shared_ptr<PieceSink> sink) {
     if (auto status = usable(); !status) return GdsRead(std::move(status));
     if (staging_ == nullptr || out.empty() || !staging_->contains(out.data())) {
-      return GdsRead(posix.read(tier, key, offset, out));
+      return GdsRead(posix.read_pieces(tier, key, offset, out, std::move(sink)));
     }
     return GdsRead(read_to_device(tier, key, offset, out));
   }
@@ -388,7 +389,11 @@ Result<std::vector<StoredChunk>> GdsStorage::lookup(std::span<const ChunkKey> ke
 }
 GdsRead GdsStorage::read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
                          MutableBytes out) {
-  return engine_->read(tier, key, offset, out);
+  return engine_->read(tier, key, offset, out, nullptr);
+}
+GdsRead GdsStorage::read_pieces(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
+                                MutableBytes out, std::shared_ptr<PieceSink> sink) {
+  return engine_->read(tier, key, offset, out, std::move(sink));
 }
 
 bool GdsStorage::stored_bytes_differ(const ChunkKey& key, std::uint64_t offset, ConstBytes bytes) {

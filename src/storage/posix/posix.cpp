@@ -217,12 +217,18 @@ Status PosixStorage::lookup_problem() const {
 
 PosixRead PosixStorage::read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
                              MutableBytes out) {
+  return read_pieces(tier, key, offset, out, nullptr);
+}
+
+PosixRead PosixStorage::read_pieces(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
+                                    MutableBytes out, std::shared_ptr<PieceSink> sink) {
   std::shared_ptr<detail::PendingRead> read;
   try {
     read = std::make_shared<detail::PendingRead>();
     read->key = key;
     read->offset = offset;
     read->out = out;
+    read->sink = std::move(sink);
     const auto refuse = [&](Error why) {
       read->finish(std::move(why));
       return PosixRead(read);

@@ -199,7 +199,8 @@ void ReadPool::run(Operation& operation) {
     } else if (operation.read->failed) {
       operation.read->finish({});  // another part failed already, and nobody wants the rest
     } else {
-      operation.read->finish(carry_out(*operation.file, operation.offset, operation.out));
+      operation.read->finish(
+          carry_out(*operation.read, *operation.file, operation.offset, operation.out));
     }
   } catch (...) {
     operation.read->finish(no_memory());
@@ -237,10 +238,12 @@ void ReadPool::begin(Operation& operation) {
     // Before later reads: the first one asked for is the first one wanted.
     queue_.splice(queue_.begin(), rest);
   }
-  read.finish(carry_out(**file, read.offset, read.out.first(std::min<std::size_t>(step, size))));
+  read.finish(
+      carry_out(read, **file, read.offset, read.out.first(std::min<std::size_t>(step, size))));
 }
 
-Status ReadPool::carry_out(OpenFile& file, std::uint64_t offset, MutableBytes out) {
+Status ReadPool::carry_out(const PendingRead& read, OpenFile& file, std::uint64_t offset,
+                           MutableBytes out) {
   std::size_t done = 0;
   int later = 0;
   while (done < out.size()) {
@@ -282,6 +285,7 @@ Status ReadPool::carry_out(OpenFile& file, std::uint64_t offset, MutableBytes ou
     }
   }
   store_.counters().read_bytes += out.size();
+  read.arrived(out);
   return {};
 }
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "cake/detail/process.hpp"
+#include "cake/storage_backend.hpp"
 #include "directory.hpp"
 #include "recent_files.hpp"
 
@@ -25,6 +26,7 @@ struct PendingRead {
   ChunkKey key;
   std::uint64_t offset = 0;
   MutableBytes out;
+  std::shared_ptr<PieceSink> sink;  // may be null
   ForkGuard made_here;
 
   std::mutex mutex;
@@ -34,6 +36,10 @@ struct PendingRead {
   std::size_t operations = 1;  // not yet over
   std::atomic<bool> failed{false};
 
+  /// One operation has brought these bytes: not yet over.
+  void arrived(ConstBytes bytes) const {
+    if (sink) sink->arrived(bytes);
+  }
   /// One operation is over. The last one makes the read ready.
   void finish(Status outcome);
 };
@@ -91,7 +97,8 @@ class ReadPool {
   void end(Operations::iterator operation, std::unique_lock<std::mutex>& lock);
   void begin(Operation& operation);
   Result<std::shared_ptr<OpenFile>> open(const ChunkKey& key);
-  Status carry_out(OpenFile& file, std::uint64_t offset, MutableBytes out);
+  /// Reads one operation's bytes, and tells of them.
+  Status carry_out(const PendingRead& read, OpenFile& file, std::uint64_t offset, MutableBytes out);
 
   StoreDirectory& store_;
   RecentFiles<OpenFile> files_;
