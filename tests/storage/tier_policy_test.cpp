@@ -6,6 +6,7 @@
 #include "cake/storage/tier_policy.hpp"
 
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <string>
 #include <thread>
@@ -13,10 +14,8 @@
 
 #include "cake/storage/host.hpp"
 #include "cake/storage/memory.hpp"
-#include "cake/storage/posix.hpp"
 #include "cake/storage/throttled.hpp"
 #include "cake/storage/tiered.hpp"
-#include "cake/testing/check_storage.hpp"
 #include "contract.hpp"
 #include "posix_helpers.hpp"
 #include "tests/fault/faulty_storage.hpp"
@@ -68,41 +67,6 @@ BorrowedBytes lent(ConstBytes bytes, std::shared_ptr<std::atomic<bool>> ended = 
     if (ended) *ended = true;
   });
   return {where, std::move(loan)};
-}
-
-template <class S>
-void check_all(S& store) {
-  CHECK(testing::check(store) == testing::Failures{});
-  CHECK(store.flush());
-  CHECK(testing::check(store, 50'000) == testing::Failures{});
-}
-
-TEST_CASE("every policy keeps the contract of a store, whatever its tiers are") {
-  const auto write = GENERATE(WritePolicy::last, WritePolicy::through, WritePolicy::back);
-  const auto promote = GENERATE(Promotion::never, Promotion::on_hit);
-  CAPTURE(int(write), int(promote));
-  const TierOptions options{.write = write, .promote = promote, .threads = 2};
-  HostStorage host({.capacity_bytes = 1 << 22});
-  MemoryStorage one, two;
-  ThrottledStorage slow(two, LinkOptions{});
-  Faulty remote(one);
-  const sample::Directory directory;
-  PosixStorage disk({.directory = directory.path() / "kv"});
-  TieredStorage pair(options, host, one);
-  check_all(pair);
-  TieredStorage turned(options, one, host);
-  check_all(turned);
-  TieredStorage three(options, host, disk, remote);
-  check_all(three);
-  TieredStorage with_link(options, one, slow);
-  check_all(with_link);
-  TieredStorage nested(options, host, with_link);
-  check_all(nested);
-  ThrottledStorage outside(three, LinkOptions{});
-  CHECK(testing::check(outside) == testing::Failures{});
-  CHECK(three.flush());
-  CHECK(one.size() + two.size() == 0);
-  CHECK(host.stats().objects == 0);
 }
 
 TEST_CASE("write-through puts a chunk into every tier up to the last one of a write") {
@@ -284,6 +248,28 @@ TEST_CASE("above its bound write-back drops the chunks at the front, counts and 
   CHECK(store.stats()[1].dropped == 4);
 }
 
+TEST_CASE("a copy into a tier waits for reads of that tier, and not for those of others") {
+  const Prompt prompt;
+  HostStorage ram({.capacity_bytes = 1 << 20});
+  MemoryStorage inner, far;
+  Faulty disk(inner);
+  REQUIRE(prompt.write(inner, 5));
+  TieredStorage store(
+      TierOptions{.write = WritePolicy::back, .wait_for_reads = std::chrono::minutes(10)}, ram,
+      disk, far);
+  disk.on_read(0, {.kind = fault::Kind::hang});
+  const AlignedBuffer out(prompt.chunk_bytes());
+  auto reading = store.read(1, prompt.key(5), 0, out.bytes());
+  REQUIRE(prompt.write(store, 0));
+  while (far.size() == 0) std::this_thread::yield();
+  std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  CHECK(inner.size() == 1);
+  CHECK(disk.release() == 1);
+  CHECK(reading.wait());
+  CHECK(store.flush());
+  CHECK(inner.size() == 2);
+}
+
 TEST_CASE("a chunk larger than the bound of write-back is written when it is alone") {
   const Prompt prompt;
   MemoryStorage ram, disk;
@@ -320,14 +306,13 @@ TEST_CASE("an erased chunk does not come back from a copy that waits or is being
   disk.wait_for_writes(1);
   REQUIRE(prompt.write(store, 1));
   CHECK(store.erase(prompt.key(1)));  // waits: nobody is waited for
-  std::atomic<bool> erased{false};
-  std::thread eraser([&] {
-    CHECK(store.erase(prompt.key(0)));  // is being made
-    erased = true;
-  });
-  for (int i = 0; i < 20; ++i) std::this_thread::yield();
+  std::atomic<int> failed{0};
+  std::thread eraser([&] { failed += !store.erase(prompt.key(0)); });  // is being made
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));  // it does not erase meanwhile
+  CHECK(prompt.held(ram).front() == '1');
   disk.let_go();
   eraser.join();
+  CHECK(failed == 0);
   CHECK(store.flush());
   CHECK(prompt.held(store) == "000000");
   CHECK(disk.size() == 0);
