@@ -126,6 +126,7 @@ TEST_CASE("a chunk that is damaged in a slow tier does not get into a fast one")
   IoLanes lanes(store);
   CHECK(run(stored, lanes).tokens_loaded == kChunk * (kChunks - 4));
   wait_for_promotions(store, kChunks - 4);
+  CHECK(store.stats()[0].dropped == 0);  // they were not even offered
   for (std::uint32_t c = 0; c < kChunks; ++c) {
     const bool bad = c == 3 || c == 5 || c == 7 || c == 9;
     CAPTURE(c);
@@ -142,6 +143,7 @@ TEST_CASE("what was read in slices of layers is not promoted") {
   CHECK(run(stored, lanes, LayerByLayer()).tokens_loaded == kChunk * kChunks);
   CHECK(store.flush());
   CHECK(ram.size() == 0);
+  CHECK(store.stats()[0].dropped == 0);
 }
 
 TEST_CASE("a fast tier that hangs holds up neither loads nor more than a part of the memory") {
