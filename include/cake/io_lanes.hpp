@@ -60,7 +60,8 @@ class IoLanes {
  public:
   explicit IoLanes(S& storage, const LaneOptions& options = {})
       : storage_(storage), core_(std::make_unique<detail::LaneStorageOf<S>>(storage), options) {}
-  /// Waits for every read and lookup, also those that were abandoned.
+  /// Waits for every read and lookup, also those that were abandoned, and until the store has done with
+  /// what it was lent to promote.
   ~IoLanes() = default;
   IoLanes(const IoLanes&) = delete;
   IoLanes& operator=(const IoLanes&) = delete;
@@ -81,7 +82,7 @@ class IoLanes {
   std::vector<LinkEstimate> rates() const { return core_.rates(); }
   /// Bytes of staging memory that there are for all lanes together.
   std::uint64_t staging_bytes() const { return core_.staging_bytes(); }
-  /// Bytes of it that are free; all of them when nothing is being read or quarantined.
+  /// Bytes of it that are free; all of them when nothing is being read, promoted or quarantined.
   std::uint64_t free_staging_bytes() const { return core_.free_staging_bytes(); }
   /// Reads that nobody waits for and that have not ended.
   std::size_t quarantined() const { return core_.quarantined(); }

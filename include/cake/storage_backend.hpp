@@ -115,6 +115,10 @@ struct StorageAbilities {
   /// `out`, some 256 KiB to 4 MiB, on the thread that has just read it. `out` is in host memory. The
   /// store keeps the sink until the read has ended, also after it was abandoned.
   bool read_pieces = false;
+  /// void promote(std::uint32_t tier, ChunkKey, BorrowedBytes object): a lane has read this whole
+  /// object from the tier, and it was verified. The store may copy it into a faster tier, later: the
+  /// loan is staging memory, which the lanes wait for. Empty: there was none to spare. Returns at once.
+  bool promote = false;
 };
 
 template <class S>
@@ -252,6 +256,13 @@ struct storage_calls {
       return storage.read(tier, key, offset, out);
     }
   }
+  /// Offers a whole object that was read from the tier; else nothing.
+  static void promote([[maybe_unused]] S& storage, [[maybe_unused]] std::uint32_t tier,
+                      [[maybe_unused]] const ChunkKey& key, [[maybe_unused]] BorrowedBytes object) {
+    if constexpr (storage_traits<S>::abilities.promote) {
+      storage.promote(tier, key, std::move(object));
+    }
+  }
   /// Writes, and tells whether this call made the object visible. A store that does not say counts
   /// as having done so.
   static Result<bool> write_and_tell(S& storage, const ChunkKey& key, ConstBytes bytes) {
@@ -306,9 +317,27 @@ concept HasReadPieces = requires(S& s, std::uint32_t tier, const ChunkKey& key, 
   { s.read_pieces(tier, key, 0, out, sink) } -> std::same_as<decltype(s.read(tier, key, 0, out))>;
 };
 template <class S>
+concept HasPromote = requires(S& s, std::uint32_t tier, const ChunkKey& key, BorrowedBytes object) {
+  { s.promote(tier, key, std::move(object)) } -> std::same_as<void>;
+};
+template <class S>
 concept HasLends = requires(S& s, std::uint32_t tier) {
   { s.lends(tier) } -> std::same_as<bool>;
 };
+
+/// As storage_abilities_hold(), of promote().
+template <class S>
+constexpr bool promote_holds() {
+  constexpr StorageAbilities can = storage_traits<S>::abilities;
+  static_assert(!can.promote || HasPromote<S>,
+                "cake: the ability promote asks for: void "
+                "promote(std::uint32_t tier, const cake::ChunkKey&, cake::BorrowedBytes object)");
+  static_assert(
+      can.promote || !requires { &S::promote; },
+      "cake: a store with promote() has to declare it: "
+      "static constexpr cake::StorageAbilities abilities{.promote = true}");
+  return true;
+}
 
 /// Stops the compiler where a store's members and its abilities contradict each other.
 template <class S>
@@ -367,7 +396,7 @@ constexpr bool storage_abilities_hold() {
       !requires { S::lookup_never_blocks; },
       "cake: lookup_never_blocks is no member of a store, but of its abilities: "
       "static constexpr cake::StorageAbilities abilities{.lookup_never_blocks = true}");
-  return true;
+  return promote_holds<S>();
 }
 
 }  // namespace detail

@@ -80,7 +80,19 @@ struct IoLanesCore::Inside final : LaneHost {
     ReadTicket read;
     AlignedBuffer buffer;
     std::unique_ptr<Parked> parked;  // a read that has not ended
-    bool kept = false;               // the client keeps the buffer
+    bool kept = false;               // the client, or the store, keeps the buffer
+    bool whole = false;              // it holds a whole object that was verified
+  };
+  /// A buffer that is lent to the store. Comes back on any thread.
+  struct StoreLoan {
+    StoreLoan() = default;
+    StoreLoan(const StoreLoan&) = delete;
+    StoreLoan& operator=(const StoreLoan&) = delete;
+    ~StoreLoan() {
+      if (lanes != nullptr) lanes->end_store_loan(std::move(buffer));
+    }
+    Inside* lanes = nullptr;
+    AlignedBuffer buffer;
   };
   /// Bytes that a client keeps, of the lanes or of the store.
   struct Lent {
@@ -149,6 +161,10 @@ struct IoLanesCore::Inside final : LaneHost {
     }
     for (Lane& lane : lanes) lane.wake.notify_all();
     for (std::thread& thread : threads) thread.join();
+    {
+      std::unique_lock lock(mutex);
+      store_gave_back.wait(lock, [&] { return store_has == 0; });
+    }
     for (auto& parked : quarantine) {
       // Somebody may still write to the buffer of a read that never ends: it is not given back.
       if (!parked->finish()) abandon(std::move(parked));
@@ -249,10 +265,10 @@ struct IoLanesCore::Inside final : LaneHost {
     return held != 0 && pool.budget() - held < bytes;
   }
 
-  void give_back(const LaneClient& client, std::uint64_t read) noexcept override {
+  void give_back(const LaneClient& client, const ReadTicket& read, bool whole) noexcept override {
     std::unique_lock lock(mutex);
     const auto found = std::find_if(lent.begin(), lent.end(), [&](const Lent& l) {
-      return l.client == &client && l.read == read;
+      return l.client == &client && l.read == read.id;
     });
     if (found == lent.end()) return;
     if (found->buffer.size() == 0) {
@@ -261,11 +277,59 @@ struct IoLanesCore::Inside final : LaneHost {
       lock.unlock();  // the end of a loan is the store's
       return;
     }
-    lanes[found->lane].used_bytes -= pool.cost(found->buffer.size());
-    AlignedBuffer unused = pool.take_back(std::move(found->buffer));
+    AlignedBuffer buffer = std::move(found->buffer);
     lent.erase(found);
+    if (whole) {
+      lock.unlock();
+      if (offer(read, buffer)) return;
+      lock.lock();
+    }
+    lanes[read.lane].used_bytes -= pool.cost(buffer.size());
+    take_back(std::move(buffer), lock);
+  }
+  void take_back(AlignedBuffer buffer, std::unique_lock<std::mutex>& lock) noexcept {
+    AlignedBuffer unused = pool.take_back(std::move(buffer));
     announce_memory();
     free(std::move(unused), lock);
+  }
+
+  // ---- for the store ----
+
+  /// Offers the store a whole object for a faster tier. True: it has the buffer, which comes back by
+  /// itself.
+  bool offer(const ReadTicket& read, AlignedBuffer& buffer) noexcept {
+    if (!storage->abilities.promote || device != nullptr) return false;
+    const auto loan =
+        value_or([] { return std::make_shared<StoreLoan>(); }, std::shared_ptr<StoreLoan>());
+    const bool lends = loan && lend_to_store(*loan, read.lane, buffer);
+    (void)guarded(Errc::io, "promote a chunk", [&]() -> Status {
+      BorrowedBytes object;
+      if (lends) object = BorrowedBytes(loan->buffer.bytes().first(read.bytes), loan);
+      storage->promote(read.lane, read.key, std::move(object));
+      return {};
+    });
+    return lends;
+  }
+  /// Reads go first: the store has a quarter of the memory, or one buffer where another one of its
+  /// size is free, and nothing while a session waits for memory. A lane does not use what the store
+  /// has, so that it may take what is left for its next read.
+  bool lend_to_store(StoreLoan& loan, LaneId id, AlignedBuffer& buffer) noexcept {
+    const std::lock_guard lock(mutex);
+    const std::uint64_t bytes = pool.cost(buffer.size());
+    const bool one = store_has == 0 && bytes <= pool.room();
+    if (stop || memory_wanted || (!one && store_has + bytes > pool.budget() / 4)) return false;
+    store_has += bytes;
+    lanes[id].used_bytes -= bytes;
+    loan.lanes = this;
+    loan.buffer = std::move(buffer);
+    return true;
+  }
+  void end_store_loan(AlignedBuffer buffer) noexcept {
+    std::unique_lock lock(mutex);
+    const std::uint64_t bytes = pool.cost(buffer.size());
+    take_back(std::move(buffer), lock);
+    store_has -= bytes;
+    store_gave_back.notify_all();  // with the lock: the lanes may end now
   }
 
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys,
@@ -298,6 +362,7 @@ struct IoLanesCore::Inside final : LaneHost {
       if (more) lane.wake.notify_one();
       free(dropped);  // given back before new memory is taken
       const bool served = serve(id, job, dropped);
+      if (job.whole) job.kept = offer(job.read, job.buffer);
       lock.lock();
       settle(id, job, lock);
       if (!served && !stop) {  // others hold the memory: they give it back soon
@@ -569,7 +634,7 @@ struct IoLanesCore::Inside final : LaneHost {
     note_end(id, job);
     if (!status) return job.client->failed(job.read, status.error());
     if (job.client->keeps_bytes()) keep_lent(id, job, {});
-    job.client->landed(job.read, {.bytes = out, .sink = sink.get()});
+    job.whole = job.client->landed(job.read, {.bytes = out, .sink = sink.get()});
   }
 
   /// Hands over bytes where they lie in the store, for as long as the client uses them.
@@ -585,7 +650,7 @@ struct IoLanesCore::Inside final : LaneHost {
       return job.client->failed(read, error_of(Errc::io, 0, "the storage lent other bytes"));
     }
     if (job.client->keeps_bytes()) keep_lent(id, job, std::move(*loan));
-    job.client->landed(read, landed);
+    (void)job.client->landed(read, landed);
   }
 
   void note_end(LaneId id, const Job& job) {
@@ -608,7 +673,6 @@ struct IoLanesCore::Inside final : LaneHost {
     lane.busy.fetch_sub(1, std::memory_order_relaxed);
     std::erase_if(lane.active,
                   [&](const Active& a) { return a.client == job.client && a.read == job.read.id; });
-    AlignedBuffer unused;
     if (job.parked) {
       job.parked->lane = id;
       job.parked->buffer = std::move(job.buffer);
@@ -617,14 +681,12 @@ struct IoLanesCore::Inside final : LaneHost {
       any_quarantined.store(true, std::memory_order_relaxed);
     } else if (job.buffer.size() != 0) {
       lane.used_bytes -= pool.cost(job.buffer.size());
-      unused = pool.take_back(std::move(job.buffer));
-      announce_memory();
+      take_back(std::move(job.buffer), lock);
     } else if (!job.kept && !lane.lends) {  // there was no memory for it
       lane.used_bytes -= pool.cost(job.read.bytes);
       pool.cancel(job.read.bytes);
       announce_memory();
     }
-    free(std::move(unused), lock);
     // The client may be the last one to know its session: it ends without the lock.
     if (job.client.use_count() == 1) {
       lock.unlock();
@@ -668,6 +730,8 @@ struct IoLanesCore::Inside final : LaneHost {
   std::vector<std::unique_ptr<Parked>> quarantine;
   std::vector<Lent> lent;
   std::atomic<bool> any_quarantined{false};
+  std::uint64_t store_has = 0;  // bytes of buffers that are lent to the store
+  std::condition_variable store_gave_back;
   std::size_t asking = 0;          // threads that ask a session
   std::uint64_t set_aside = 0;     // bytes, by those
   bool set_aside_wanted = false;   // some session was refused a read while there were such

@@ -214,17 +214,21 @@ std::shared_ptr<DigestingSink> SessionState::sink(const ReadTicket& read, ConstB
       std::shared_ptr<DigestingSink>());
 }
 
-void SessionState::landed(const ReadTicket& read, const Landed& landed) noexcept {
+bool SessionState::landed(const ReadTicket& read, const Landed& landed) noexcept {
   const Result<Taken> taken =
       guarded(Errc::io, "a chunk that was read", [&] { return take(read, landed); });
   if (!taken) failed(read, taken.error());
-  if (!taken || !taken->inserts) return release(read.id);
+  if (!taken || !taken->inserts) {
+    release(read, false);
+    return false;
+  }
   if (can_.insert_on_caller) {
     announce();  // the driving thread has to insert it
-  } else {
-    lanes_.wake(*this);  // the link has room for another read; for compute nothing is new yet
-    finish_insert(read.id, insert(read.slice, taken->view));
+    return false;
   }
+  lanes_.wake(*this);  // the link has room for another read; for compute nothing is new yet
+  finish_insert(read.id, insert(read.slice, taken->view));
+  return taken->whole;
 }
 
 bool SessionState::wait_layer(std::uint64_t step, std::uint32_t layer) {
@@ -317,13 +321,14 @@ Result<SessionState::Taken> SessionState::take(const ReadTicket& read, const Lan
                                             identity(chunk), lanes_.landing_device(), tables);
   if (!view) return why_not(read, landed.bytes, view.error());
   taken.view = *view;
+  taken.whole = !landed.lent && landed.bytes.size() == lookup_.stored[chunk].size;
   const Change change(*this);
   if (layers.end < lookup_.spec.n_layers) parsed_[chunk] = tables;
   if (can_.insert_on_caller) pending_.reserve(pending_.size() + 1);
   // Nothing from here on needs memory.
   taken.inserts = core_.begin_insert(read.id, now(), landed.lent && !can_.insert_on_caller);
   if (can_.insert_on_caller && taken.inserts) {
-    pending_.push_back({read, taken.view});
+    pending_.push_back({read, taken.view, taken.whole});
     pending_bytes_ += read.bytes;
   }
   return taken;
@@ -366,12 +371,12 @@ void SessionState::insert_pending() noexcept {
     pending_bytes_ -= next.read.bytes;
     lock.unlock();
     finish_insert(next.read.id, insert(next.read.slice, next.view));
-    release(next.read.id);
+    release(next.read, next.whole);
   }
 }
 
-void SessionState::release(std::uint64_t read) noexcept {
-  if (can_.insert_on_caller) lanes_.give_back(*this, read);
+void SessionState::release(const ReadTicket& read, bool whole) noexcept {
+  if (can_.insert_on_caller) lanes_.give_back(*this, read, whole);
 }
 
 Error SessionState::why_not(const ReadTicket& read, ConstBytes bytes, const Error& why) {

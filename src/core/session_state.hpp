@@ -88,7 +88,7 @@ class SessionState final : public LaneClient, public GateSource {
   bool keeps_bytes() const noexcept override { return can_.insert_on_caller; }
 
   std::shared_ptr<DigestingSink> sink(const ReadTicket& read, ConstBytes out) noexcept override;
-  void landed(const ReadTicket& read, const Landed& landed) noexcept override;
+  bool landed(const ReadTicket& read, const Landed& landed) noexcept override;
 
   // ---- the engine's side ----
 
@@ -140,11 +140,13 @@ class SessionState final : public LaneClient, public GateSource {
   struct Taken {
     KvView view;
     bool inserts = false;  // false: the claim was lost meanwhile
+    bool whole = false;    // an object, in the lane's memory
   };
   /// Waits for the driving thread to insert it.
   struct Pending {
     ReadTicket read;
     KvView view;
+    bool whole = false;
   };
 
   /// Without the lock while the scheduler thinks: reads land meanwhile.
@@ -168,7 +170,7 @@ class SessionState final : public LaneClient, public GateSource {
   void insert_pending() noexcept;
 
   /// The lane's buffer is not needed any more.
-  void release(std::uint64_t read) noexcept;
+  void release(const ReadTicket& read, bool whole) noexcept;
 
   SessionEngine& engine_;  // not after close()
   const EngineAbilities can_;

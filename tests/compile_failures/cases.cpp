@@ -199,6 +199,13 @@ struct Store {
   Result<cake::BorrowedBytes> borrow(std::uint32_t, const ChunkKey&, std::uint64_t, std::uint64_t) {
     return cake::BorrowedBytes();
   }
+#elif defined(CASE_promote_undeclared)
+  // case promote_undeclared: has to declare it
+  void promote(std::uint32_t, const ChunkKey&, cake::BorrowedBytes) {}
+#elif defined(CASE_promote_wrong)
+  // case promote_wrong: the ability promote asks for
+  static constexpr cake::StorageAbilities abilities{.promote = true};
+  void promote(const ChunkKey&, cake::BorrowedBytes) {}
 #elif defined(CASE_lends_alone)
   // case lends_alone: has to declare it
   bool lends(std::uint32_t) { return true; }

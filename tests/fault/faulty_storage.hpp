@@ -159,9 +159,7 @@ class FaultyStorage {
   }
 
   static constexpr StorageAbilities abilities = storage_traits<S>::abilities;
-
   std::uint32_t tiers() requires(abilities.tiers) { return inner_->tiers(); }
-
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
     if (const auto error = lookup_fault()) return *error;
     return inner_->lookup(keys);
@@ -172,7 +170,6 @@ class FaultyStorage {
     return inner_->lookup_tier(tier, keys);
   }
   Status lookup_problem() requires(abilities.lookup_problem) { return inner_->lookup_problem(); }
-
   FaultyCompletion read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
                         MutableBytes out) {
     return begin(tier, key, offset, out, nullptr);
@@ -233,6 +230,10 @@ class FaultyStorage {
   bool stored_bytes_differ(const ChunkKey& key, std::uint64_t offset,
                            ConstBytes bytes) requires(abilities.stored_bytes_differ) {
     return inner_->stored_bytes_differ(key, offset, bytes);
+  }
+  void promote(std::uint32_t tier, const ChunkKey& key,
+               BorrowedBytes object) requires(abilities.promote) {
+    inner_->promote(tier, key, std::move(object));
   }
 
  private:

@@ -692,4 +692,58 @@ MUTANTS = [
         (" &&\n               !waits_too_long(slice, lane, now)) {\n", ") {\n")],
      "simulation/layouts_test.cpp",
      "windows that would be given up behind the reads in flight are read after those"),
+    ("write-back drops the chunks that save the most", [
+        ("  return std::tie(a.kind, a.position) < std::tie(b.kind, b.position);\n",
+         "  return std::tie(a.kind, b.position) < std::tie(b.kind, a.position);\n")],
+     "storage/tier_policy_test.cpp", "above its bound write-back drops the chunks at the front, counts and tells"),
+    ("write-back takes as much memory as it likes", [
+        (" bytes <= options_.behind_bytes - bytes_);", " bytes <= options_.behind_bytes);")],
+     "storage/tier_policy_test.cpp", "above its bound write-back drops the chunks at the front, counts and tells"),
+    ("what a lookup finds in a fast tier alone stays there", [
+        ("    policies_.found(key, bytes, held, answers & ~any, write_to_);\n",
+         "    policies_.found(key, bytes, held, answers & any & ~any, write_to_);\n")],
+     "storage/tier_policy_test.cpp", "a write-through that its last tier refuses has failed, and says who has the chunk"),
+    ("a write-through that its last tier refuses is good when another one took it", [
+        ("    if (!decided) return only_in(took, last, decided.error());\n",
+         "    if (!decided && took != 0) return true;\n")],
+     "storage/tier_policy_test.cpp", "a write-through that its last tier refuses has failed, and says who has the chunk"),
+    ("what waits for write-back may be evicted", [
+        ("from, stores.lend(from, key, bytes), 0});", "from, BorrowedBytes(), 0});")],
+     "storage/tier_policy_test.cpp", "what waits for write-back is not evicted from a tier that lends"),
+    ("an erase does not wait for a copy that is being made", [
+        ("std::none_of(running_.begin(), running_.end(), with_key(key)); });",
+         "running_.empty() || !running_.empty(); });")],
+     "storage/tier_policy_test.cpp", "an erased chunk does not come back from a copy that waits or is being made"),
+    ("copies go before reads", [
+        ("  while (stores_.reading(to_) &&", "  while (!stores_.reading(to_) &&")],
+     "storage/tier_policy_test.cpp", "a copy into a tier waits for reads of that tier, and not for those of others"),
+    ("what is gone is copied", [
+        ("  if (!stores_.holds(what.from, what.key, what.bytes)) {\n",
+         "  if (what.bytes == 0) {\n")],
+     "storage/tier_policy_test.cpp", "what was erased while it was read is not promoted"),
+    ("a damaged chunk of a tier that cannot tell is spread", [
+        ("  return whole ? Status() : Status(whole.error());\n",
+         "  return Status();\n")],
+     "storage/tier_policy_test.cpp", "a damaged chunk is refused by write-back, and is in no tier"),
+    ("each hit promotes", [
+        (" && !seen.again(key)) return;", " && seen.again(key) && bytes_of(object) == 0) return;"),
+        ("std::uint32_t position_of(ConstBytes object) {\n",
+         "std::size_t bytes_of(const BorrowedBytes& object) { return object.bytes().size(); }\n\n"
+         "std::uint32_t position_of(ConstBytes object) {\n")],
+     "storage/tier_policy_test.cpp", "a chunk is promoted when it is read for the second time, if the policy says so"),
+    ("bytes that failed verification are promoted", [
+        ("    release(read, false);\n    return false;\n", "    release(read, false);\n    return true;\n")],
+     "promotion_test.cpp", "a chunk that is damaged in a slow tier does not get into a fast one"),
+    ("a slice is promoted as if it were the object", [
+        ("  taken.whole = !landed.lent && landed.bytes.size() == lookup_.stored[chunk].size;\n",
+         "  taken.whole = !landed.lent;\n")],
+     "promotion_test.cpp", "what was read in slices of layers is not promoted"),
+    ("the store may have all staging memory", [
+        ("    if (stop || memory_wanted || (!one && store_has + bytes > pool.budget() / 4)) return false;\n",
+         "    if (stop || memory_wanted || (!one && store_has > pool.budget())) return false;\n")],
+     "promotion_test.cpp", "a fast tier that hangs holds up neither loads nor more than a part of the memory"),
+    ("lanes end while the store has their memory", [
+        ("      store_gave_back.wait(lock, [&] { return store_has == 0; });\n",
+         "      store_gave_back.wait_for(lock, std::chrono::milliseconds(0), [&] { return store_has == 0; });\n")],
+     "promotion_test.cpp", "a fast tier that hangs holds up neither loads nor more than a part of the memory"),
 ]

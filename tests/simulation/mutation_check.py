@@ -36,7 +36,8 @@ LIBRARY = [*PURE, "core/calibration.cpp", "core/io_lanes_core.cpp", "core/landin
            "core/save.cpp", "core/save_ticket.cpp", "core/save_work.cpp", "core/saver_core.cpp",
            "core/session_run.cpp", "core/session_state.cpp", "core/tier_lookup.cpp", "chunk/digest.cpp",
            "chunk/reader.cpp", "chunk/writer.cpp", "storage/host/host.cpp", "storage/host/memory.cpp",
-           "storage/memory.cpp", "storage/posix/index.cpp"]
+           "storage/memory.cpp", "storage/posix/index.cpp", "storage/tiered/copy_queue.cpp",
+           "storage/tiered/tier_policies.cpp"]
 SIMULATE = "simulation/simulate.cpp"
 # A mutant that takes this many times as long as the code without it, and these seconds more, hangs.
 TIMES = 10

@@ -102,6 +102,8 @@ TEST_CASE("a store's description is the same behind a link, and counts its tiers
   CHECK(said(describe(one), "lookup_tier") == "no: one lookup for all tiers");
   CHECK(said(describe(both), "device_staging") == "no: reads into host memory");
   CHECK(said(describe(both), "borrow") == "no: bytes are copied out of it");
+  CHECK(said(describe(both), "promote") == "yes: offered what was read whole");
+  CHECK(said(describe(one), "promote") == "no: tiers keep what they have");
   HostStorage host({.capacity_bytes = 4096});
   TieredStorage lending(one, host);
   CHECK(said(describe(lending), "borrow") == "yes: reads take no staging memory; tier 1");

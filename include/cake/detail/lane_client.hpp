@@ -42,8 +42,9 @@ class LaneClient {
   /// when all have landed.
   virtual std::shared_ptr<DigestingSink> sink(const ReadTicket& read, ConstBytes out) noexcept = 0;
   /// Takes the bytes of a good read. They are the lane's again when it returns, or, where
-  /// keeps_bytes(), when it calls LaneHost::give_back().
-  virtual void landed(const ReadTicket& read, const Landed& landed) noexcept = 0;
+  /// keeps_bytes(), when it calls LaneHost::give_back(). True: they are the lane's, and a whole
+  /// object that was verified.
+  virtual bool landed(const ReadTicket& read, const Landed& landed) noexcept = 0;
   virtual bool keeps_bytes() const noexcept = 0;
   virtual void failed(const ReadTicket& read, const Error& error) noexcept = 0;
   /// There was no memory for the read; it may be claimed again.
@@ -90,8 +91,9 @@ class LaneHost {
   virtual void detach(const LaneClient& client) noexcept = 0;
   /// Something changed in this session: there may be something to read.
   virtual void wake(const LaneClient& client) noexcept = 0;
-  /// The client has done with the bytes of a read that it kept.
-  virtual void give_back(const LaneClient& client, std::uint64_t read) noexcept = 0;
+  /// The client has done with the bytes of a read that it kept. `whole`: they are a whole object that
+  /// was verified.
+  virtual void give_back(const LaneClient& client, const ReadTicket& read, bool whole) noexcept = 0;
   /// Nothing will come over this lane for now: every thread of it is stuck in a read that nobody
   /// wants, or such reads hold the staging memory that the next read of `bytes` would need.
   virtual bool down(LaneId lane, std::uint64_t bytes) noexcept = 0;

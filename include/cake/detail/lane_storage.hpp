@@ -51,6 +51,8 @@ class LaneStorage {
   virtual bool lends(LaneId tier) = 0;
   virtual Result<BorrowedBytes> borrow(LaneId tier, const ChunkKey& key, std::uint64_t offset,
                                        std::uint64_t size) = 0;
+  /// As the ability promote.
+  virtual void promote(LaneId tier, const ChunkKey& key, BorrowedBytes object) = 0;
 
   const StorageAbilities abilities;
 };
@@ -107,6 +109,9 @@ class LaneStorageOf final : public LaneStorage {
   Result<BorrowedBytes> borrow(LaneId tier, const ChunkKey& key, std::uint64_t offset,
                                std::uint64_t size) override {
     return Traits::borrow(storage_, tier, key, offset, size);
+  }
+  void promote(LaneId tier, const ChunkKey& key, BorrowedBytes object) override {
+    Traits::promote(storage_, tier, key, std::move(object));
   }
 
  private:

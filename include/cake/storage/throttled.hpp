@@ -240,6 +240,10 @@ class ThrottledStorage {
     std::this_thread::sleep_until(due);
     return loan;
   }
+  void promote(std::uint32_t tier, const ChunkKey& key,
+               BorrowedBytes object) requires(abilities.promote) {
+    inner_->promote(tier, key, std::move(object));
+  }
 
  private:
   struct Link {

@@ -15,7 +15,6 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <tuple>
 #include <type_traits>
 #include <unordered_map>
 #include <utility>
@@ -24,8 +23,12 @@
 
 #include "cake/chunk/reader.hpp"
 #include "cake/detail/guarded.hpp"
+#include "cake/detail/tier_counters.hpp"
+#include "cake/detail/tier_policies.hpp"
+#include "cake/detail/tier_stores.hpp"
 #include "cake/engine.hpp"
 #include "cake/staging.hpp"
+#include "cake/storage/tier_policy.hpp"
 #include "cake/storage_backend.hpp"
 
 namespace cake::inline CAKE_ABI {
@@ -36,17 +39,18 @@ template <Completion... C>
 class AnyCompletion {
  public:
   template <class One>
-  requires(std::same_as<One, C> || ...) AnyCompletion(One one) : one_(std::move(one)) {}
+  requires(std::same_as<One, C> || ...) AnyCompletion(One one, detail::TierCall call = {})
+      : one_(std::move(one)), call_(std::move(call)) {}
 
   bool ready() {
     return std::visit([](auto& c) { return is_ready(c); }, one_);
   }
   Status wait() {
-    try {
+    Status status = detail::guarded(Errc::io, "wait for a store", [&] {
       return std::visit([](auto& c) { return cake::await_completion(std::move(c)); }, one_);
-    } catch (...) {
-      return detail::caught(Errc::io, "wait for a store");
-    }
+    });
+    call_.ended(status.has_value());
+    return status;
   }
   bool wait_for(std::chrono::nanoseconds span) {
     return std::visit([&](auto& c) { return cake::completed_within(c, span); }, one_);
@@ -59,6 +63,7 @@ class AnyCompletion {
     return c.ready();
   }
   std::variant<C...> one_;
+  detail::TierCall call_;
 };
 
 namespace detail {
@@ -84,12 +89,20 @@ using WriteOf =
 /// others still answer.
 ///
 ///     cake::TieredStorage store(memory, disk);   // writes go to disk
+///     cake::TieredStorage store({.write = cake::WritePolicy::back, .promote = cake::Promotion::on_hit},
+///                               memory, disk);   // to memory, and to disk later
+///
+/// A chunk is promoted when a lane has read it whole, from the memory that it was read into, and into
+/// all faster stores. What a lookup() finds only in stores before the last one of a write, though
+/// the policy is write-through or write-back, is copied into the others where there is room: so a
+/// save repairs what an earlier one could not write.
 ///
 /// device_staging() is that of the first store that has one. Other stores read into host memory
 /// first, and such reads block.
 ///
 /// Needs:   the stores outlive it; at most kMaxTiers tiers in all
-/// Thread:  Safe for concurrent use
+/// Thread:  Safe for concurrent use. In a child process after fork() nothing is copied between
+///          stores, and writes of a policy are refused
 template <StorageBackend... S>
 requires(sizeof...(S) > 0) class TieredStorage {
   static constexpr std::size_t kStores = sizeof...(S);
@@ -107,19 +120,25 @@ requires(sizeof...(S) > 0) class TieredStorage {
       .stored_bytes_differ = (storage_traits<S>::abilities.stored_bytes_differ || ...),
       .write_new = (storage_traits<S>::abilities.write_new && ...),
       .borrow = (storage_traits<S>::abilities.borrow || ...),
-      .read_pieces = (storage_traits<S>::abilities.read_pieces || ...)};
+      .read_pieces = (storage_traits<S>::abilities.read_pieces || ...),
+      .promote = true};
 
   /// Errors:  throws Exception(invalid_argument) when there are more than kMaxTiers tiers
-  explicit TieredStorage(S&... stores) : stores_(&stores...) {
-    const std::array<std::uint32_t, kStores> counts{storage_traits<S>::tiers(stores)...};
-    for (std::size_t i = 0; i < kStores; ++i) first_[i + 1] = first_[i] + counts[i];
+  explicit TieredStorage(S&... stores) : TieredStorage(TierOptions(), stores...) {}
+  explicit TieredStorage(const TierOptions& options, S&... stores)
+      : stores_(stores...), policies_(stores_, options) {
     if (tiers() > kMaxTiers) {
       throw Exception({Errc::invalid_argument, 0, "a TieredStorage of more than eight tiers"});
     }
   }
+  /// Makes the copies of write-back that wait: as long as the slower stores take for them.
+  /// Promotions that wait are dropped.
+  ~TieredStorage() = default;
+  TieredStorage(const TieredStorage&) = delete;
+  TieredStorage& operator=(const TieredStorage&) = delete;
 
-  /// Chooses the store that write() goes to; the last one when never called, which is the slowest
-  /// and largest.
+  /// Chooses the last store that write() goes to; the last one of all when never called, which is
+  /// the slowest and largest.
   ///
   /// Thread:  Requires external synchronization: call it before other threads use the store
   /// Errors:  throws Exception(invalid_argument) when there is no such store
@@ -130,7 +149,17 @@ requires(sizeof...(S) > 0) class TieredStorage {
     write_to_ = store;
   }
 
-  std::uint32_t tiers() const { return first_[kStores]; }
+  std::uint32_t tiers() const { return stores_.tiers(); }
+
+  /// What was done with each tier since the store was made.
+  std::vector<TierStats> stats() const { return stores_.stats(); }
+
+  /// Waits until all that was written before is in every store that it is for, or is not going to be,
+  /// and for promotions.
+  ///
+  /// Errors:  why a store lacks something that write() said was taken, the first time since the last
+  ///          call; unsupported in a child process after fork()
+  Status flush() { return policies_.flush(); }
 
   /// Asks the store of one tier alone.
   Result<std::vector<StoredChunk>> lookup_tier(std::uint32_t tier, std::span<const ChunkKey> keys) {
@@ -141,28 +170,30 @@ requires(sizeof...(S) > 0) class TieredStorage {
     Result<std::vector<StoredChunk>> found =
         Error{Errc::invalid_argument, 0,
               "a call names a storage tier that the TieredStorage does not have"};
-    each([&](std::size_t i, auto& store) {
-      if (tier < first_[i] || tier >= first_[i + 1]) return;
-      found = contained("lookup of a store", [&] {
-        return traits(store).lookup_in_tier(store, tier - first_[i], keys);
-      });
+    stores_.at_tier(tier, [&](std::size_t i, auto& store, std::uint32_t own) {
+      found = contained("lookup of a store",
+                        [&] { return traits(store).lookup_in_tier(store, own, keys); });
       if (!found) return;
       if (found->size() != keys.size()) {
         found = wrong_size(found->size(), keys.size());
         return;
       }
-      for (StoredChunk& chunk : *found) chunk.tiers <<= first_[i];
+      for (StoredChunk& chunk : *found) {
+        chunk.tiers <<= stores_.first_tier(i);
+        stores_.count_hits(chunk);
+      }
     });
     return found;
   }
-  /// Erases in the store of this tier alone.
+  /// Erases in the store of this tier alone. As erase(), it forgets copies of the key.
   Status erase_tier(std::uint32_t tier, const ChunkKey& key) {
     Status status = Error{Errc::invalid_argument, 0,
                           "a call names a storage tier that the TieredStorage does not have"};
-    each([&](std::size_t i, auto& store) {
-      if (tier < first_[i] || tier >= first_[i + 1]) return;
-      status = contained("erase of a store",
-                         [&] { return traits(store).erase_in_tier(store, tier - first_[i], key); });
+    stores_.at_tier(tier, [&](std::size_t, auto& store, std::uint32_t own) {
+      status = contained("erase of a store", [&] {
+        const detail::TierPolicies::Bar bar(policies_, key);
+        return traits(store).erase_in_tier(store, own, key);
+      });
     });
     return status;
   }
@@ -174,17 +205,16 @@ requires(sizeof...(S) > 0) class TieredStorage {
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
     std::vector<std::array<StoredChunk, kStores>> found(keys.size());
     std::optional<Error> failure;
-    std::size_t answers = 0;
-    each([&](std::size_t i, auto& store) {
+    std::uint32_t answers = 0;  // bits of stores
+    stores_.each([&](std::size_t i, auto& store) {
       auto part = look_up(store, keys);
       if (!part) {
         if (!failure) failure = part.error();
         return;
       }
-      ++answers;
-      const std::uint32_t own = (1u << (first_[i + 1] - first_[i])) - 1;
+      answers |= 1u << i;
       for (std::size_t k = 0; k < keys.size(); ++k) {
-        found[k][i] = {(*part)[k].size, (*part)[k].tiers & own};
+        found[k][i] = {(*part)[k].size, (*part)[k].tiers & stores_.own_tiers(i)};
       }
     });
     {
@@ -193,7 +223,11 @@ requires(sizeof...(S) > 0) class TieredStorage {
     }
     if (answers == 0) return *failure;
     std::vector<StoredChunk> all(keys.size());
-    for (std::size_t k = 0; k < keys.size(); ++k) all[k] = merge(keys[k], found[k]);
+    for (std::size_t k = 0; k < keys.size(); ++k) {
+      all[k] = merge(keys[k], found[k]);
+      stores_.count_hits(all[k]);
+      repair(keys[k], all[k].size, found[k], answers);
+    }
     return all;
   }
 
@@ -204,7 +238,7 @@ requires(sizeof...(S) > 0) class TieredStorage {
       const std::lock_guard lock(mutex_);
       result = lookup_problem_;
     }
-    each([&](std::size_t, auto& store) {
+    stores_.each([&](std::size_t, auto& store) {
       if (result) result = traits(store).lookup_problem(store);
     });
     return result;
@@ -220,9 +254,8 @@ requires(sizeof...(S) > 0) class TieredStorage {
   /// A tier lends if its store does.
   bool lends(std::uint32_t tier) requires(abilities.borrow) {
     bool result = false;
-    each([&](std::size_t i, auto& store) {
-      if (tier < first_[i] || tier >= first_[i + 1]) return;
-      result = traits(store).lends(store, tier - first_[i]);
+    stores_.at_tier(tier, [&](std::size_t, auto& store, std::uint32_t own) {
+      result = traits(store).lends(store, own);
     });
     return result;
   }
@@ -231,54 +264,70 @@ requires(sizeof...(S) > 0) class TieredStorage {
     Result<BorrowedBytes> result =
         Error{Errc::invalid_argument, 0,
               "a call names a storage tier that the TieredStorage does not have"};
-    each([&](std::size_t i, auto& store) {
-      if (tier < first_[i] || tier >= first_[i + 1]) return;
-      result = contained("borrow from a store", [&] {
-        return traits(store).borrow(store, tier - first_[i], key, offset, size);
-      });
+    stores_.at_tier(tier, [&](std::size_t i, auto& store, std::uint32_t own) {
+      detail::TierCall call(detail::TierCall::Kind::read, size, stores_.shared_counters(tier));
+      result = contained("borrow from a store",
+                         [&] { return traits(store).borrow(store, own, key, offset, size); });
+      call.ended(result.has_value());
       if (result) note_reader(result->bytes().data(), i);
     });
     return result;
   }
+  /// Into the faster stores, as TierOptions::promote says. A store of tiers is offered it, too.
+  void promote(std::uint32_t tier, const ChunkKey& key, BorrowedBytes object) noexcept {
+    stores_.at_tier(tier, [&]<class One>(std::size_t i, One& store, std::uint32_t own) {
+      (void)contained("promote a chunk", [&]() -> Status {
+        if constexpr (storage_traits<One>::abilities.promote) {
+          const auto all = std::make_shared<const BorrowedBytes>(std::move(object));
+          store.promote(own, key, BorrowedBytes(all->bytes(), all));
+          object = BorrowedBytes(all->bytes(), all);
+        }
+        policies_.promote(key, std::move(object), i);
+        return {};
+      });
+    });
+  }
 
+  /// As TierOptions::write says. Blocks, unless that is WritePolicy::last.
+  ///
+  /// Errors:  those of the last store; of write-back, those of all that it is for: where one takes the
+  ///          object the write is good, and flush() tells of the others
   Write write(const ChunkKey& key, ConstBytes bytes) {
+    if (policies_.options().write != WritePolicy::last) {
+      const Result<bool> taken = policies_.write(key, bytes, write_to_);
+      return Write(taken ? Status() : Status(taken.error()));
+    }
     std::optional<Write> result;
-    each([&](std::size_t i, auto& store) {
+    stores_.each([&](std::size_t i, auto& store) {
       if (i != write_to_) return;
+      detail::TierCall call(detail::TierCall::Kind::write, bytes.size(),
+                            stores_.shared_counters(stores_.first_tier(i)));
       try {
-        result.emplace(store.write(key, bytes));
+        result.emplace(store.write(key, bytes), std::move(call));
       } catch (...) {
+        call.ended(false);
         result.emplace(Status(detail::caught(Errc::io, "write of a store")));
       }
     });
     return std::move(*result);
   }
   Result<bool> write_new(const ChunkKey& key, ConstBytes bytes) requires(abilities.write_new) {
-    Result<bool> result = false;
-    each([&](std::size_t i, auto& store) {
-      if (i != write_to_) return;
-      try {
-        result = store.write_new(key, bytes);
-      } catch (...) {
-        result = detail::caught(Errc::io, "write of a store");
-      }
-    });
-    return result;
+    const bool alone = policies_.options().write == WritePolicy::last;
+    return alone ? stores_.write(write_to_, key, bytes) : policies_.write(key, bytes, write_to_);
   }
 
-  /// Erases in all stores, also after one has failed; returns the first failure.
+  /// Erases in all stores, also after one has failed; returns the first failure. Copies of the key
+  /// that wait are forgotten, and one that is being made is waited for.
   Status erase(const ChunkKey& key) {
-    Status result;
-    each([&](std::size_t, auto& store) {
-      Status status;
-      try {
-        status = store.erase(key);
-      } catch (...) {
-        status = detail::caught(Errc::io, "erase of a store");
-      }
-      if (result && !status) result = std::move(status);
+    return contained("erase", [&] {
+      const detail::TierPolicies::Bar bar(policies_, key);
+      Status result;
+      stores_.each([&](std::size_t, auto& store) {
+        Status status = contained("erase of a store", [&] { return store.erase(key); });
+        if (result && !status) result = std::move(status);
+      });
+      return result;
     });
-    return result;
   }
 
   DeviceStaging* device_staging() requires(abilities.device_staging) { return device_of_all(); }
@@ -293,7 +342,7 @@ requires(sizeof...(S) > 0) class TieredStorage {
       if (it != readers_.end()) reader = it->second;
     }
     bool result = false;
-    each([&]<class One>(std::size_t i, One& store) {
+    stores_.each([&]<class One>(std::size_t i, One& store) {
       if constexpr (storage_traits<One>::abilities.stored_bytes_differ) {
         if (i != reader) return;
         try {
@@ -313,11 +362,6 @@ requires(sizeof...(S) > 0) class TieredStorage {
   template <class F>
   static auto contained(const char* what, F&& f) {
     return detail::guarded(Errc::io, what, std::forward<F>(f));
-  }
-  template <class F>
-  void each(F&& f) {
-    [&]<std::size_t... I>(std::index_sequence<I...>) { (f(I, *std::get<I>(stores_)), ...); }
-    (std::index_sequence_for<S...>());
   }
 
   static Error wrong_size(std::size_t entries, std::size_t keys) {
@@ -349,16 +393,29 @@ requires(sizeof...(S) > 0) class TieredStorage {
     }
     if (differ) all.size = confirmed_size(key, parts, all.size);
     for (std::size_t i = 0; i < kStores; ++i) {
-      if (parts[i].stored() && parts[i].size == all.size) all.tiers |= parts[i].tiers << first_[i];
+      if (parts[i].stored() && parts[i].size == all.size)
+        all.tiers |= parts[i].tiers << stores_.first_tier(i);
     }
     return all;
+  }
+
+  /// The stores that answered and have no object of this key are told of those that have.
+  void repair(const ChunkKey& key, std::uint64_t bytes,
+              const std::array<StoredChunk, kStores>& parts, std::uint32_t answers) noexcept {
+    std::uint32_t held = 0, any = 0;
+    for (std::size_t i = 0; i < kStores; ++i) {
+      if (!parts[i].stored()) continue;
+      any |= 1u << i;
+      held |= parts[i].size == bytes ? 1u << i : 0;
+    }
+    policies_.found(key, bytes, held, answers & ~any, write_to_);
   }
 
   /// The size of an object whose header confirms it; `otherwise` when there is none.
   std::uint64_t confirmed_size(const ChunkKey& key, const std::array<StoredChunk, kStores>& parts,
                                std::uint64_t otherwise) {
     std::uint64_t confirmed = 0;
-    each([&](std::size_t i, auto& store) {
+    stores_.each([&](std::size_t i, auto& store) {
       if (!parts[i].stored() || parts[i].size < kIoAlignment) return;
       try {
         const AlignedBuffer page(kIoAlignment);
@@ -376,7 +433,7 @@ requires(sizeof...(S) > 0) class TieredStorage {
 
   DeviceStaging* device_of_all() {
     DeviceStaging* device = nullptr;
-    each([&](std::size_t, auto& store) {
+    stores_.each([&](std::size_t, auto& store) {
       if (device == nullptr) device = traits(store).device_staging(store);
     });
     return device;
@@ -385,22 +442,24 @@ requires(sizeof...(S) > 0) class TieredStorage {
   Read read_from(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out,
                  std::shared_ptr<PieceSink> sink) {
     std::optional<Read> result;
-    each([&](std::size_t i, auto& store) {
-      if (tier < first_[i] || tier >= first_[i + 1]) return;
+    stores_.at_tier(tier, [&](std::size_t i, auto& store, std::uint32_t own) {
+      detail::TierCall call(detail::TierCall::Kind::read, out.size(),
+                            stores_.shared_counters(tier));
       try {
         DeviceStaging* const device = device_of_all();
         const bool by_host = device != nullptr && !out.empty() && device->contains(out.data()) &&
                              traits(store).device_staging(store) != device;
-        const std::uint32_t own = tier - first_[i];
         note_reader(out.data(), by_host ? kStores : i);
         if (by_host) {
-          result.emplace(read_by_host(store, *device, own, key, offset, out));
+          result.emplace(read_by_host(store, *device, own, key, offset, out), std::move(call));
         } else if (sink) {
-          result.emplace(traits(store).read_pieces(store, own, key, offset, out, std::move(sink)));
+          result.emplace(traits(store).read_pieces(store, own, key, offset, out, std::move(sink)),
+                         std::move(call));
         } else {
-          result.emplace(store.read(own, key, offset, out));
+          result.emplace(store.read(own, key, offset, out), std::move(call));
         }
       } catch (...) {
+        call.ended(false);
         result.emplace(Status(detail::caught(Errc::io, "read of a store")));
       }
     });
@@ -432,12 +491,12 @@ requires(sizeof...(S) > 0) class TieredStorage {
     }
   }
 
-  std::tuple<S*...> stores_;
-  std::array<std::uint32_t, kStores + 1> first_{};
+  detail::TierStores<S...> stores_;
   std::size_t write_to_ = kStores - 1;
   std::mutex mutex_;
   Status lookup_problem_;
   std::unordered_map<const std::byte*, std::size_t> readers_;
+  detail::TierPolicies policies_;  // its copies end first
 };
 
 }  // namespace cake::inline CAKE_ABI

@@ -94,6 +94,8 @@ std::string describe_storage(S& storage) {
          "no: bytes are copied out of it");
   d.line("read_pieces", can.read_pieces, "yes: verified by the threads that read",
          "no: verified when the whole read has landed");
+  d.line("promote", can.promote, "yes: offered what was read whole",
+         "no: tiers keep what they have");
   return d.text();
 }
 
