@@ -1,24 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// The read path, whole and verified, beside what the medium gives to plain reads or plain copies in
-// the same run: HostStorage into pages, PosixStorage into staging memory from a disk and from memory,
-// GdsStorage into device memory.
+// The read path, whole and verified, beside what the medium gives to plain reads and copies in the
+// same run, by turns: HostStorage and PosixStorage into the engine's pages, from a disk, from memory
+// and over links of a given rate; GdsStorage into device memory.
 //
-//     read_bench [FOLDER-ON-A-DISK FOLDER-IN-MEMORY]     without folders HostStorage alone
+//     read_bench [FOLDER-ON-A-DISK FOLDER-IN-MEMORY [READS-AT-ONCE [KIB-OF-A-PIECE]]]
+//
+// Without folders HostStorage alone. With the last two, which are 4 and what PosixStorage takes by
+// itself, only what they bear on.
 //
 // Host memory is page-locked and pages lie on the device where there is a GPU; else all is plain
 // memory. Each folder takes about 2.2 GB, and is removed at the end.
-#include <fcntl.h>
-#include <unistd.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <thread>
@@ -29,6 +33,8 @@
 #include "cake/staging.hpp"
 #include "cake/storage/host.hpp"
 #include "cake/storage/posix.hpp"
+#include "cake/storage/throttled.hpp"
+#include "read_ceilings.hpp"
 #ifdef CAKE_BENCH_CUDA
 #include "read_bench_gpu.hpp"
 #endif
@@ -39,6 +45,14 @@ using namespace cake;
 
 constexpr std::uint32_t kChunk = 256;
 constexpr std::uint32_t kChunks = 64;  // of 32 MiB
+
+/// What can be tried out.
+struct Tuning {
+  unsigned reads_at_once = 4;
+  std::size_t piece_bytes = 0;
+  bool brief = false;
+};
+Tuning tuning;
 
 /// Page-locked memory; null without a GPU.
 std::unique_ptr<StagingMemory> pinned(std::size_t keep_bytes) {
@@ -108,51 +122,54 @@ struct HostCopy {
   std::byte* to;
 };
 
+/// Layer 0 of every chunk, then layer 1, ...: reads of 1 MiB.
+class LayerMajorScheduler : public LoadOnlyScheduler {
+ public:
+  std::optional<LoadRequest> next_load(const RunView& view, LaneId, Time now) {
+    const PrefillSpec& spec = view.spec();
+    for (; layer_ < spec.n_layers; ++layer_, chunk_ = 0) {
+      for (; chunk_ < spec.end_chunk; ++chunk_) {
+        if (view.layers_issued(chunk_) != layer_ || view.unloadable(chunk_)) continue;
+        LoadRequest load{spec.whole(chunk_), now + std::chrono::minutes(1)};
+        load.slice.layers = {layer_, layer_ + 1};
+        return load;
+      }
+    }
+    return std::nullopt;
+  }
+
+ private:
+  std::uint32_t layer_ = 0;  // of the next read
+  std::uint32_t chunk_ = 0;
+};
+static_assert(Scheduler<LayerMajorScheduler>);
+
 double median(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
   std::nth_element(values.begin(), middle, values.end());
   return *middle;
 }
 
-/// GB/s of plain reads of all files in the folder, 1 MiB at a time.
-double plain(const std::filesystem::path& folder, bool direct, unsigned threads) {
-  constexpr std::size_t kOp = std::size_t{1} << 20;
-  std::vector<std::pair<std::string, std::uint64_t>> files;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
-    if (entry.is_regular_file() && entry.file_size() > kOp) {
-      files.emplace_back(entry.path(), entry.file_size());
-    }
-  }
-  std::vector<double> rates;
-  for (int round = 0; round < 3; ++round) {
-    std::atomic<std::size_t> next{0};
-    std::atomic<std::uint64_t> bytes{0};
-    std::vector<std::thread> pool;
-    pool.reserve(threads);
-    const auto begin = std::chrono::steady_clock::now();
-    for (unsigned t = 0; t < threads; ++t) {
-      pool.emplace_back([&] {
-        const AlignedBuffer buffer(kOp);
-        for (std::size_t i; (i = next++) < files.size();) {
-          const int file = ::open(files[i].first.c_str(), O_RDONLY | (direct ? O_DIRECT : 0));
-          for (std::uint64_t at = 0; at < files[i].second; at += kOp) {
-            const ssize_t n = ::pread(file, buffer.data(), kOp, static_cast<off_t>(at));
-            if (n > 0) bytes += static_cast<std::uint64_t>(n);
-          }
-          ::close(file);
-        }
-      });
-    }
-    for (std::thread& thread : pool) thread.join();
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
-    rates.push_back(static_cast<double>(bytes.load()) / took.count() * 1e-9);
-  }
-  return median(rates);
+/// One prefill that loads everything; every byte is verified on the way, or was by the store.
+struct Load {
+  double seconds = 0;
+  double rate = 0;         // GB/s
+  double first = 0;        // seconds until the first chunk is resident
+  double cpu_per_gib = 0;  // seconds of all threads
+};
+
+double cpu_seconds() {
+  rusage use{};
+  ::getrusage(RUSAGE_SELF, &use);
+  const auto of = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+  };
+  return of(use.ru_utime) + of(use.ru_stime);
 }
 
-/// GB/s of one prefill that loads everything; every byte is verified on the way, or was by the store.
 template <class AnyLoader>
-double load_once(AnyLoader& loader, Tokens prompt) {
+Load load_once(AnyLoader& loader, Tokens prompt) {
+  const double cpu = cpu_seconds();
   const PrefillReport report = loader.prefill(prompt);
   report.status.value();
   if (report.tokens_loaded != prompt.size() / kChunk * kChunk) {
@@ -161,30 +178,55 @@ double load_once(AnyLoader& loader, Tokens prompt) {
          "not all was loaded: " +
              (report.load_error ? std::string("late") : report.load_error.error().message())});
   }
-  return static_cast<double>(report.bytes_read) / PrefillReport::seconds_of(report.ttft) * 1e-9;
+  Time first = report.ttft;
+  for (const ChunkReport& chunk : report.chunks) first = std::min(first, chunk.end);
+  const LoadReport* early = nullptr;
+  for (const LoadReport& l : report.loads) {
+    if (early == nullptr || l.resident < early->resident) early = &l;
+  }
+  if (tuning.brief && early != nullptr) {
+    const auto us = [](Time t) { return static_cast<double>(t.count()) * 1e-3; };
+    std::printf("planning %.0f us; first: issued %.0f, landed %.0f, resident %.0f\n",
+                us(report.planning), us(early->issued), us(early->landed), us(early->resident));
+  }
+  Load load;
+  const auto bytes = static_cast<double>(report.bytes_read);
+  load.seconds = PrefillReport::seconds_of(report.ttft);
+  load.rate = bytes / load.seconds * 1e-9;
+  load.first = PrefillReport::seconds_of(first);
+  load.cpu_per_gib = (cpu_seconds() - cpu) / bytes * (1 << 30);
+  return load;
 }
 
-template <class Engine, class Storage>
-Loader<Engine, Storage, LoadOnlyScheduler> loader_of(Engine& engine, Storage& storage,
-                                                     unsigned threads) {
+template <class Scheduler = LoadOnlyScheduler, class Engine, class Storage>
+Loader<Engine, Storage, Scheduler> loader_of(Engine& engine, Storage& storage, unsigned threads) {
   LoaderOptions options;
   options.lanes.threads = threads;
   options.lanes.staging_bytes = std::uint64_t{512} << 20;
   // Computing costs nothing here, and is to take nothing from the loads.
   options.session.idle_timeout = std::chrono::minutes(1);
-  return Loader(engine, storage, options, LoadOnlyScheduler());
+  return Loader(engine, storage, options, Scheduler());
 }
 
-/// The median of three, after one that is not counted.
-template <class Storage>
-double loaded(Sink& sink, Storage& storage, Tokens prompt) {
-  auto loader = loader_of(sink, storage, 8);
-  std::vector<double> rates;
-  for (int round = 0; round < 4; ++round) {
-    const double rate = load_once(loader, prompt);
-    if (round > 0) rates.push_back(rate);
+/// Medians of 5 by turns, after a round that is not counted.
+struct Row {
+  Load load;
+  double ceiling = 0;  // GB/s
+};
+template <class AnyLoader, class PlainRate>
+Row by_turns(AnyLoader& loader, Tokens prompt, const PlainRate& plain_rate) {
+  std::vector<double> seconds, rates, firsts, cpu, ceilings;
+  for (int round = 0; round < 6; ++round) {
+    const Load load = load_once(loader, prompt);
+    const double ceiling = plain_rate();
+    if (round == 0) continue;
+    seconds.push_back(load.seconds);
+    rates.push_back(load.rate);
+    firsts.push_back(load.first);
+    cpu.push_back(load.cpu_per_gib);
+    ceilings.push_back(ceiling);
   }
-  return median(rates);
+  return {{median(seconds), median(rates), median(firsts), median(cpu)}, median(ceilings)};
 }
 
 /// GB/s of plain copies of all chunks out of the store's own memory, one after the other.
@@ -208,8 +250,10 @@ double copied(HostStorage& storage, std::span<const ChunkKey> keys, unsigned thr
   return static_cast<double>(keys.size() * bytes) / took.count() * 1e-9;
 }
 
-void line(const char* what, double rate, double ceiling, const std::string& path) {
-  std::printf("%-40s %7.2f %9.2f %7.2f  %s\n", what, rate, ceiling, rate / ceiling, path.c_str());
+void line(const std::string& what, const Row& row, const std::string& beside) {
+  std::printf("%-46s %7.2f %8.2f %6.2f %8.2f %8.3f  %s\n", what.c_str(), row.load.rate, row.ceiling,
+              row.load.rate / row.ceiling, 1e3 * row.load.first, row.load.cpu_per_gib,
+              beside.c_str());
   std::fflush(stdout);
 }
 
@@ -224,16 +268,9 @@ void ram_rows(const char* what, HostStorage& storage, Engine& engine, Tokens pro
   for (const unsigned threads : kLanes) {
     auto loader = loader_of(engine, storage, threads);
     const auto copy = make_copy(threads);
-    std::vector<double> loads, copies;
-    for (int round = 0; round < 6; ++round) {
-      const double load = load_once(loader, prompt);
-      const double plain = copied(storage, keys, threads, copy);
-      if (round == 0) continue;
-      loads.push_back(load);
-      copies.push_back(plain);
-    }
-    line((std::string(what) + ", " + std::to_string(threads) + " threads").c_str(), median(loads),
-         median(copies), "beside plain copies");
+    line(std::string(what) + ", " + std::to_string(threads) + " threads",
+         by_turns(loader, prompt, [&] { return copied(storage, keys, threads, copy); }),
+         "plain copies");
   }
 }
 
@@ -249,7 +286,7 @@ void run_ram(Sink& sink, Tokens prompt) {
 #ifdef CAKE_BENCH_CUDA
   if (memory != nullptr) {
     for (const std::uint32_t page : {16u, 64u}) {
-      benchmarks::DevicePages pages(page);
+      benchmarks::DevicePages pages(page, KvOrder::nhd);
       const std::string what = "RAM tier, device pages of " + std::to_string(page);
       ram_rows(what.c_str(), storage, pages, prompt,
                [&](unsigned threads) { return benchmarks::DeviceCopy(pages, threads); });
@@ -268,44 +305,150 @@ std::vector<TokenId> prompt_of(std::uint32_t chunks) {
   return prompt;
 }
 
-void run_folders(Sink& sink, const std::filesystem::path& disk, const std::filesystem::path& fast) {
-  const std::vector<TokenId> prompt = prompt_of(kChunks);
-  for (const bool on_disk : {true, false}) {
-    const auto& folder = on_disk ? disk : fast;
-    PosixStorage storage({.directory = folder, .threads = on_disk ? 8u : 16u});
-    Loader(sink, storage, LoaderOptions{}, ComputeOnlyScheduler()).save(prompt).status.value();
-    const double rate = loaded(sink, storage, prompt);
-    line(on_disk ? "POSIX, disk" : "POSIX, memory", rate,
-         plain(folder, storage.direct(), on_disk ? 8 : 16),
-         storage.direct() ? "O_DIRECT" : "buffered");
-  }
 #ifdef CAKE_BENCH_CUDA
-  if (sink.staging == nullptr) return;
+void run_gds(Sink& sink, const std::filesystem::path& disk, Tokens prompt) {
   cuda::DeviceArena arena(std::size_t{512} << 20);
   for (const bool force : {false, true}) {
     GdsStorage storage({.posix = {.directory = disk}, .force = force}, &arena);
-    const double rate = loaded(sink, storage, prompt);
-    line(force ? "GDS forced, disk, device memory" : "GDS, disk", rate, plain(disk, true, 8),
+    const benchmarks::Ceiling ceiling(disk, true);
+    auto loader = loader_of(sink, storage, 8);
+    line(force ? "GDS forced, disk, device memory" : "GDS, disk",
+         by_turns(loader, prompt,
+                  [&] {
+                    return ceiling.rate(8, false,
+                                        [] { return std::make_unique<benchmarks::PieceTarget>(); });
+                  }),
          storage.path());
   }
+}
 #endif
+
+/// Loads from a folder into the engine's pages, beside what as many threads reach that read a piece,
+/// digest it and copy it there.
+template <class Scheduler = LoadOnlyScheduler, class Engine>
+void folder_row(const std::string& what, const std::filesystem::path& folder, Engine& engine,
+                Tokens prompt, unsigned threads, const benchmarks::Ceiling::MakeTarget& target) {
+  PosixStorage storage({.directory = folder, .threads = threads, .op_bytes = tuning.piece_bytes});
+  const benchmarks::Ceiling ceiling(folder, storage.direct());
+  auto loader = loader_of<Scheduler>(engine, storage, tuning.reads_at_once);
+  line(what + ", " + std::to_string(threads) + " threads",
+       by_turns(loader, prompt, [&] { return ceiling.rate(threads, true, target); }),
+       storage.direct() ? "O_DIRECT + CRC + copy" : "pread + CRC + copy");
+}
+
+/// The same bytes, read without checking or copying them.
+void ceilings(const std::filesystem::path& folder, bool direct,
+              const benchmarks::Ceiling::MakeTarget& copy) {
+  const benchmarks::Ceiling ceiling(folder, direct);
+  const auto nowhere = [] { return std::make_unique<benchmarks::PieceTarget>(); };
+  std::printf("ceilings of %s:", direct ? "the disk" : "memory");
+  for (const unsigned threads : {1u, 4u, 8u, 16u}) {
+    std::vector<double> plain, digested, copied, both;
+    for (int round = 0; round < 3; ++round) {
+      plain.push_back(ceiling.rate(threads, false, nowhere));
+      digested.push_back(ceiling.rate(threads, true, nowhere));
+      copied.push_back(ceiling.rate(threads, false, copy));
+      both.push_back(ceiling.rate(threads, true, copy));
+    }
+    std::printf("  %u threads: %.1f plain, %.1f CRC, %.1f copy, %.1f both;", threads, median(plain),
+                median(digested), median(copied), median(both));
+  }
+  std::printf("\n");
+}
+
+/// 8k tokens over links of these rates, into the engine's pages.
+template <class Engine>
+void link_rows(const std::filesystem::path& folder, Engine& engine, Tokens prompt) {
+  PosixStorage storage({.directory = folder, .threads = 16, .op_bytes = tuning.piece_bytes});
+  for (const double rate : {3.0, 7.0, 12.0, 25.0}) {
+    ThrottledStorage link(storage, {.bytes_per_second = rate * 1e9});
+    auto loader = loader_of(engine, link, tuning.reads_at_once);
+    const Row row = by_turns(loader, prompt, [&] { return rate; });
+    line("link of " + std::to_string(static_cast<int>(rate)) + " GB/s, 8k tokens", row,
+         "nominal; wall " + std::to_string(1e3 * row.load.seconds) + " ms");
+  }
+}
+
+template <class Engine>
+void folder_rows(const std::string& pages, const std::filesystem::path& disk,
+                 const std::filesystem::path& fast, Engine& engine, bool all,
+                 const benchmarks::Ceiling::MakeTarget& target) {
+  const std::vector<TokenId> prompt = prompt_of(kChunks);
+  for (const unsigned threads : {1u, 4u, 16u}) {
+    if ((!all || tuning.brief) && threads != 16) continue;
+    folder_row("memory, " + pages, fast, engine, prompt, threads, target);
+  }
+  if (all || tuning.brief) {
+    folder_row<LayerMajorScheduler>("memory, layer-major, " + pages, fast, engine, prompt, 16,
+                                    target);
+  }
+  if (!all || tuning.brief) return;
+  folder_row("disk, " + pages, disk, engine, prompt, 8, target);
+  const std::vector<TokenId> short_prompt = prompt_of(32);
+  folder_row("memory, 8k tokens, " + pages, fast, engine, short_prompt, 16, target);
+  link_rows(fast, engine, short_prompt);
+}
+
+void run_folders(Sink& sink, const std::filesystem::path& disk, const std::filesystem::path& fast) {
+  const std::vector<TokenId> prompt = prompt_of(kChunks);
+  bool direct = false;
+  for (const auto& folder : {disk, fast}) {
+    if (tuning.brief && folder == disk) continue;
+    PosixStorage storage({.directory = folder});
+    Loader(sink, storage, LoaderOptions{}, ComputeOnlyScheduler()).save(prompt).status.value();
+    direct = direct || storage.direct();
+  }
+#ifdef CAKE_BENCH_CUDA
+  if (sink.staging != nullptr) {
+    for (const KvOrder order : {KvOrder::nhd, KvOrder::hnd}) {
+      for (const std::uint32_t page : {16u, 64u}) {
+        benchmarks::DevicePages pages(page, order);
+        const auto target = [&] { return std::make_unique<benchmarks::DeviceTarget>(pages); };
+        const bool first = order == KvOrder::nhd && page == 16;
+        if (order != KvOrder::nhd && tuning.brief) continue;
+        if (first && !tuning.brief) ceilings(fast, false, target);
+        if (first && !tuning.brief) ceilings(disk, direct, target);
+        folder_rows(std::string(order == KvOrder::nhd ? "nhd" : "hnd") + " pages of " +
+                        std::to_string(page),
+                    disk, fast, pages, first, target);
+      }
+    }
+    if (!tuning.brief) run_gds(sink, disk, prompt);
+    return;
+  }
+#endif
+  HostPages pages;
+  const auto target = [&] {
+    return std::make_unique<benchmarks::HostTarget>(pages.memory.bytes());
+  };
+  ceilings(fast, false, target);
+  ceilings(disk, direct, target);
+  folder_rows("plain pages", disk, fast, pages, true, target);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 1 && argc != 3) {
-    std::fprintf(stderr, "usage: read_bench [FOLDER-ON-A-DISK FOLDER-IN-MEMORY]\n");
+  if (argc == 2 || argc > 5) {
+    std::fprintf(stderr,
+                 "usage: read_bench [FOLDER-ON-A-DISK FOLDER-IN-MEMORY [READS-AT-ONCE "
+                 "[KIB-OF-A-PIECE]]]\n");
     return 2;
   }
+  tuning.brief = argc > 3;
+  if (argc > 3) tuning.reads_at_once = static_cast<unsigned>(std::atoi(argv[3]));
+  if (argc > 4)
+    tuning.piece_bytes = std::size_t{1024} * static_cast<std::size_t>(std::atoi(argv[4]));
   std::vector<std::filesystem::path> folders;
-  for (int i = 1; i < argc; ++i) folders.push_back(std::filesystem::path(argv[i]) / "cake-read");
+  for (int i = 1; i < std::min(argc, 3); ++i)
+    folders.push_back(std::filesystem::path(argv[i]) / "cake-read");
   int result = 0;
   try {
     Sink sink;
-    std::printf("%s; GB/s, chunks of 32 MiB\n%*sloaded   plain   ratio\n",
-                sink.staging != nullptr ? "page-locked memory" : "no GPU: plain memory", 43, "");
-    run_ram(sink, prompt_of(32));
+    std::printf("%s; chunks of 32 MiB\n%-46s %7s %8s %6s %8s %8s\n%-46s %7s %8s %6s %8s %8s\n",
+                sink.staging != nullptr ? "page-locked memory" : "no GPU: plain memory", "",
+                "loaded", "plain", "ratio", "first", "CPU", "", "GB/s", "GB/s", "", "ms", "s/GiB");
+    if (!tuning.brief) run_ram(sink, prompt_of(32));
     if (!folders.empty()) run_folders(sink, folders[0], folders[1]);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "read_bench: %s\n", e.what());

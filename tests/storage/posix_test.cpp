@@ -303,6 +303,43 @@ TEST_CASE("a read that has begun ends well although its file was unlinked") {
   CHECK(sample::equal(out.bytes(), bytes.bytes()));
 }
 
+TEST_CASE("a read's parts come before those of a later one, whichever was split first") {
+  constexpr std::size_t kHalf = 16 * 4096;
+  const Directory directory;
+  const auto calls = std::make_shared<sample::HookedCalls>();
+  PosixStorage store({.directory = directory.path(),
+                      .threads = 2,
+                      .op_bytes = 4096,
+                      .engine = ReadEngine::threads,
+                      .calls = calls});
+  const auto bytes = sample::content(1, 2 * kHalf);
+  REQUIRE(store.write(sample::key_of(1), bytes.bytes()));
+  const AlignedBuffer out(bytes.size());
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::vector<off_t> order;
+  calls->on_read = [&](std::size_t, off_t offset) -> std::optional<ssize_t> {
+    std::unique_lock lock(mutex);
+    order.push_back(offset);
+    changed.notify_all();
+    changed.wait(lock, [&] { return order.size() >= 2; });
+    return std::nullopt;
+  };
+  auto first = store.read(0, sample::key_of(1), 0, out.bytes().first(kHalf));
+  {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return !order.empty(); });  // it is split
+  }
+  auto second = store.read(0, sample::key_of(1), kHalf, out.bytes().subspan(kHalf));
+  REQUIRE(first.wait());
+  REQUIRE(second.wait());
+  REQUIRE(order.size() == 32);
+  // Behind the first part of each. Two threads may have swapped neighbours.
+  const auto late = std::count_if(order.begin() + 2, order.begin() + 16,
+                                  [](off_t at) { return at >= static_cast<off_t>(kHalf); });
+  CHECK(late <= 1);
+}
+
 TEST_CASE("a store waits for reads that nobody waits for any more") {
   const ReadEngine engine = GENERATE(ReadEngine::threads, ReadEngine::io_uring);
   if (!sample::has(engine)) return;

@@ -34,8 +34,9 @@ enum class DirectIo : std::uint8_t {
 
 /// What carries out reads.
 enum class ReadEngine : std::uint8_t {
-  // io_uring where O_DIRECT is in use, this build has liburing, and a read of a file in the directory
-  // through it gives what pread gives; else threads. PosixStats::engine_reason says why.
+  // io_uring where O_DIRECT is in use on a file system that is not in memory, this build has
+  // liburing, and a read of a file in the directory through it gives what pread gives; else threads.
+  // PosixStats::engine_reason says why.
   automatic,
   threads,   // pread
   io_uring,  // or the constructor throws
@@ -44,7 +45,9 @@ enum class ReadEngine : std::uint8_t {
 struct PosixOptions {
   std::filesystem::path directory;  // created if it is missing; its parent must be there
   unsigned threads = 8;             // preads in flight; with io_uring each thread has four
-  std::size_t op_bytes = std::size_t{1} << 20;  // bytes of one operation; a multiple of 4 KiB
+  // Bytes of one operation; a multiple of 4 KiB. 0: 256 KiB where the file system is in memory,
+  // since a core's cache holds them, else 1 MiB.
+  std::size_t op_bytes = 0;
   DirectIo direct = DirectIo::automatic;
   ReadEngine engine = ReadEngine::automatic;
   bool durable = false;                // objects survive a power cut once write() returned

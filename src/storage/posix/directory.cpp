@@ -103,7 +103,7 @@ bool StoreDirectory::takes_direct(int file) const {
 
 bool StoreDirectory::wants_rings() const {
   return options_.engine == ReadEngine::io_uring ||
-         (options_.engine == ReadEngine::automatic && direct_);
+         (options_.engine == ReadEngine::automatic && direct_ && !in_memory_);
 }
 
 bool StoreDirectory::trusted(const struct stat& info) const {

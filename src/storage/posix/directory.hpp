@@ -87,6 +87,8 @@ class StoreDirectory {
   bool takes_direct(int file) const;
   /// Reads may go through rings, as far as the options and O_DIRECT say.
   bool wants_rings() const;
+  /// The file system keeps its files in memory: tmpfs, ramfs.
+  bool in_memory() const { return in_memory_; }
   /// What the constructor found out about rings, if it wanted them.
   const Status& ring_status() const { return ring_status_; }
   bool unnamed_files() const { return unnamed_files_; }
@@ -146,6 +148,7 @@ class StoreDirectory {
   std::atomic<std::uint64_t> generation_{0};
   std::atomic<bool> read_only_{false};
   std::atomic<bool> direct_{false};
+  bool in_memory_ = false;
   Status ring_status_;
   bool rings_probed_ = false;
   std::atomic<bool> unnamed_files_{true};

@@ -4,6 +4,8 @@
 // Opening a store: which directories are taken, what is said of the others, and what is found out
 // by trying.
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/statfs.h>
 #include <sys/statvfs.h>
 
 #include <algorithm>
@@ -24,6 +26,10 @@ std::filesystem::path without_trailing_slash(const std::filesystem::path& path) 
   while (text.size() > 1 && text.back() == '/') text.pop_back();
   return text;
 }
+
+// Bytes of one operation. What is copied out of memory is digested while a core's own cache holds it.
+constexpr std::size_t kOperation = std::size_t{1} << 20;
+constexpr std::size_t kMemoryOperation = std::size_t{256} << 10;
 
 std::filesystem::path absolute_path(const std::filesystem::path& path) {
   std::error_code failed;
@@ -55,6 +61,10 @@ StoreDirectory::StoreDirectory(PosixOptions options) : options_(std::move(option
   root_ = std::make_shared<const Fd>(std::move(*opened));
   device_ = by_name.st_dev;
   inode_ = by_name.st_ino;
+  struct statfs type {};
+  in_memory_ = ::fstatfs(root_->get(), &type) == 0 &&
+               (type.f_type == TMPFS_MAGIC || type.f_type == RAMFS_MAGIC);
+  if (options_.op_bytes == 0) options_.op_bytes = in_memory_ ? kMemoryOperation : kOperation;
   // Growing a process's table of descriptors can take the kernel 20 ms when there are threads: now,
   // and not in the middle of a prefill.
   const int high = ::fcntl(root_->get(), F_DUPFD_CLOEXEC, 511);
@@ -82,8 +92,7 @@ void StoreDirectory::check_options() {
   if (options_.directory.empty()) {
     throw Exception({Errc::invalid_argument, 0, "the store directory has no name"});
   }
-  if (options_.op_bytes == 0 || options_.op_bytes % kIoAlignment != 0 ||
-      options_.op_bytes > (std::size_t{1} << 30)) {
+  if (options_.op_bytes % kIoAlignment != 0 || options_.op_bytes > (std::size_t{1} << 30)) {
     refuse(Errc::invalid_argument, 0,
            "op_bytes is " + std::to_string(options_.op_bytes) +
                "; it must be a multiple of 4096, at most 1 GiB");

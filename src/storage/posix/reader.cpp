@@ -107,6 +107,7 @@ std::string ReadPool::engine_reason() const {
     case ReadEngine::automatic:
       break;
   }
+  if (store_.in_memory()) return "the file system is in memory, where io_uring is no faster";
   if (!ring_status_) return ring_status_.error().context;
   if (engine() == ReadEngine::threads) {
     return "reads go through the page cache, where io_uring is no faster";
@@ -301,8 +302,11 @@ void ReadPool::begin(ReadOperation& operation) {
     operation.file = *file;
     ++operation.file->running;
     if (!rest.empty()) changed_.notify_all();
-    // Before later reads: the first one asked for is the first one wanted.
-    queue_.splice(queue_.begin(), rest);
+    // The first one asked for is the first one wanted, whichever file was opened first.
+    const auto later = std::find_if(queue_.begin(), queue_.end(), [&](const ReadOperation& other) {
+      return other.number > operation.number;
+    });
+    queue_.splice(later, rest);
   }
   const MutableBytes first = read.out.first(std::min<std::size_t>(step, size));
   operation.out = first;
