@@ -7,8 +7,8 @@
 //
 //     read_bench [FOLDER-ON-A-DISK FOLDER-IN-MEMORY [READS-AT-ONCE [KIB-OF-A-PIECE]]]
 //
-// Without folders HostStorage alone. With the last two, which are 4 and what PosixStorage takes by
-// itself, only what they bear on.
+// Without folders HostStorage alone. With the last two, which are what lanes and PosixStorage take by
+// themselves, only what they bear on.
 //
 // Host memory is page-locked and pages lie on the device where there is a GPU; else all is plain
 // memory. Each folder takes about 2.2 GB, and is removed at the end.
@@ -48,7 +48,7 @@ constexpr std::uint32_t kChunks = 64;  // of 32 MiB
 
 /// What can be tried out.
 struct Tuning {
-  unsigned reads_at_once = 4;
+  unsigned reads_at_once = 0;  // as the lanes take by themselves
   std::size_t piece_bytes = 0;
   bool brief = false;
 };

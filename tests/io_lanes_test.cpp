@@ -664,3 +664,78 @@ TEST_CASE("the two ends meet in the middle behind real threads") {
   }
   CHECK(ever);
 }
+
+namespace {
+
+/// Has one read after the other of the same size, and wants them until told otherwise.
+class Endless final : public detail::LaneClient {
+ public:
+  explicit Endless(std::uint64_t bytes) : bytes_(bytes) {}
+  std::uint64_t largest_read() const noexcept override { return bytes_; }
+  std::optional<detail::ReadTicket> next_read(LaneId lane, std::uint64_t max_bytes,
+                                              bool& short_of_room) override {
+    if (over) return std::nullopt;
+    short_of_room = max_bytes < bytes_;
+    if (short_of_room) return std::nullopt;
+    return detail::ReadTicket{.id = ++claimed, .lane = lane, .bytes = bytes_};
+  }
+  bool wanted(std::uint64_t read) noexcept override { return read > unwanted; }
+  std::shared_ptr<detail::DigestingSink> sink(const detail::ReadTicket&,
+                                              ConstBytes) noexcept override {
+    return nullptr;
+  }
+  void landed(const detail::ReadTicket&, const detail::Landed&) noexcept override {}
+  bool keeps_bytes() const noexcept override { return false; }
+  void failed(const detail::ReadTicket&, const Error&) noexcept override {}
+  void returned(const detail::ReadTicket&) noexcept override {}
+
+  std::atomic<std::uint64_t> claimed{0};
+  std::atomic<std::uint64_t> unwanted{0};  // reads up to this one
+  std::atomic<bool> over{false};
+
+ private:
+  std::uint64_t bytes_;
+};
+
+/// Its reads block until release().
+struct Blocking {
+  Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
+    return std::vector<StoredChunk>(keys.size());
+  }
+  Status read(std::uint32_t, const ChunkKey&, std::uint64_t, MutableBytes) {
+    ++reading;
+    while (!released) std::this_thread::sleep_for(1ms);
+    --reading;
+    return {};
+  }
+  Status write(const ChunkKey&, ConstBytes) { return {}; }
+  Status erase(const ChunkKey&) { return {}; }
+  std::atomic<unsigned> reading{0};
+  std::atomic<bool> released{false};
+};
+
+}  // namespace
+
+TEST_CASE("small reads keep all threads of a lane busy, large ones four") {
+  constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
+  const auto [bytes, most] = GENERATE_COPY(table<std::uint64_t, unsigned>(
+      {{kMiB, 12}, {4 * kMiB, 12}, {8 * kMiB, 8}, {32 * kMiB, 4}, {100 * kMiB, 4}}));
+  CAPTURE(bytes);
+  Blocking storage;
+  IoLanes lanes(storage, {.threads = 12, .staging_bytes = std::uint64_t{2} << 30});
+  const auto client = std::make_shared<Endless>(bytes);
+  detail::LaneHost& host = lanes.core().host();
+  host.attach(client);
+  eventually([&] { return storage.reading == most; });
+  std::this_thread::sleep_for(20ms);
+  CHECK(storage.reading == most);
+  // What nobody waits for any more does not count.
+  client->unwanted = client->claimed.load();
+  host.wake(*client);
+  const unsigned again = std::min(2 * most, 12u);
+  eventually([&] { return storage.reading == again; });
+  client->over = true;
+  storage.released = true;
+  eventually([&] { return storage.reading == 0; });
+  host.detach(*client);
+}

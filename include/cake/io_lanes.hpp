@@ -25,7 +25,9 @@
 namespace cake::inline CAKE_ABI {
 
 struct LaneOptions {
-  unsigned threads = 4;  // of each lane: most reads at once
+  // Of each lane: most reads at once. 0: 4, or as lane_options() says. Large reads, which keep a
+  // store busy by themselves, take no more than four of them.
+  unsigned threads = 0;
   // Of all lanes together, quarantined buffers included; whole pages of 4 KiB count.
   std::uint64_t staging_bytes = std::uint64_t{256} << 20;
   StagingMemory* staging = nullptr;  // where it comes from; null: plain host memory
@@ -35,13 +37,16 @@ struct LaneOptions {
 };
 
 /// Lanes as an engine wants them: into its staging_memory(), or into the device memory that its
-/// inserts take, where `options` does not say otherwise.
+/// inserts take, where `options` does not say otherwise. Engines with staging_memory() have a device:
+/// each insert is then a copy to wait for, and layers come in reads of 1 MiB, so that there are 16
+/// threads.
 ///
 ///     cake::IoLanes lanes(storage, cake::lane_options(engine));
 template <KvMemory M>
 LaneOptions lane_options(M& engine, LaneOptions options = {}) {
   if (options.staging == nullptr) options.staging = engine_traits<M>::staging_memory(engine);
   options.device = options.device || engine_traits<M>::abilities.inserts_from_device;
+  if (options.threads == 0 && engine_traits<M>::abilities.staging_memory) options.threads = 16;
   return options;
 }
 

@@ -56,6 +56,11 @@ struct IoLanesCore::Inside final : LaneHost {
     bool lends = false;                   // its tier lends bytes: its reads take no staging memory
     std::atomic<unsigned> busy{0};
   };
+  /// So many reads of a lane may be of any size; more of them take no more than kSmallReads together.
+  /// They keep a link busy, and what they bring is inserted while a cache still holds it.
+  static constexpr unsigned kFewReads = 4;
+  static constexpr std::uint64_t kSmallReads = std::uint64_t{64} << 20;
+
   /// What a lane was told when it asked a session for a read and got none.
   struct Refusal {
     std::uint64_t changes = 0;  // of the session, by then
@@ -122,7 +127,7 @@ struct IoLanesCore::Inside final : LaneHost {
     }
   }
 
-  unsigned threads_per_lane() const { return std::max(1u, options.threads); }
+  unsigned threads_per_lane() const { return options.threads == 0 ? kFewReads : options.threads; }
   std::uint32_t tier_count() const { return std::clamp(storage->tiers(), 1u, kMaxTiers); }
 
   bool start_thread(LaneId lane) {
@@ -365,7 +370,8 @@ struct IoLanesCore::Inside final : LaneHost {
     if (value_or([&] { return reserve_room(threads.capacity()); }, false)) {
       const std::uint64_t largest = session.client->largest_read();
       const std::uint64_t most =
-          lane.lends ? 0 : std::min(room_for(lane), StagingPool::cost(largest));
+          lane.lends ? 0
+                     : std::min({room_for(lane), room_for_more(lane), StagingPool::cost(largest)});
       const bool others_ask = asking != 0;
       lane.used_bytes += most;
       set_aside += most;
@@ -448,6 +454,20 @@ struct IoLanesCore::Inside final : LaneHost {
       room -= std::min(room, left);
     }
     return room;
+  }
+
+  /// Beside the reads that it has and that somebody waits for.
+  static std::uint64_t room_for_more(const Lane& lane) {
+    if (lane.active.size() < kFewReads) return ~std::uint64_t{0};
+    unsigned reads = 0;
+    std::uint64_t bytes = 0;
+    for (const Active& a : lane.active) {
+      if (a.reading && !a.client->wanted(a.read)) continue;
+      ++reads;
+      bytes += a.bytes;
+    }
+    if (reads < kFewReads) return ~std::uint64_t{0};
+    return kSmallReads - std::min(kSmallReads, bytes);
   }
 
   /// Of staging memory, for each lane that reads into it. There is at least one.
