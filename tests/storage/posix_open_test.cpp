@@ -45,7 +45,8 @@ TEST_CASE("a directory that cannot be a store is refused with its name and the r
 TEST_CASE("options that make no sense are refused") {
   const Directory directory;
   CHECK(says(complaint({.directory = directory.path(), .threads = 0}), {"threads"}));
-  CHECK(says(complaint({.directory = directory.path(), .op_bytes = std::size_t{2} << 30}), {"op_bytes"}));
+  CHECK(says(complaint({.directory = directory.path(), .op_bytes = std::size_t{2} << 30}),
+             {"op_bytes"}));
   CHECK(says(complaint({.directory = directory.path(), .op_bytes = 5000}), {"op_bytes"}));
 }
 

@@ -54,23 +54,21 @@ RingPool::RingPool(StoreDirectory& store, GiveBack give_back)
 }
 
 void RingPool::start() {
+  // All memory first: a thread that runs must find its worker.
   const std::size_t wanted = store_.options().threads;
   workers_.reserve(wanted);
+  for (std::size_t i = 0; i < wanted; ++i) workers_.push_back(std::make_unique<Worker>());
   const std::lock_guard lock(mutex_);  // no thread looks at the others before all are there
   refusal_ = EAGAIN;
-  for (std::size_t i = 0; i < wanted; ++i) {
-    auto& worker = *workers_.emplace_back(std::make_unique<Worker>());
-    try {
-      worker.thread = std::thread([this, &worker] { work(worker); });
+  try {
+    for (auto& worker : workers_) {
+      worker->thread = std::thread([this, &me = *worker] { work(me); });
       ++opening_;
-    } catch (const std::system_error&) {  // fewer will do
-      workers_.pop_back();
-      break;
-    } catch (const std::bad_alloc&) {
-      workers_.pop_back();
-      break;
     }
+  } catch (const std::system_error&) {  // fewer will do
+  } catch (const std::bad_alloc&) {
   }
+  workers_.resize(opening_);
 }
 
 RingPool::~RingPool() {
