@@ -107,10 +107,10 @@ std::string ReadPool::engine_reason() const {
     case ReadEngine::automatic:
       break;
   }
-  if (store_.in_memory()) return "the file system is in memory, where io_uring is no faster";
+  if (store_.in_memory()) return "the file system is in memory: a read is a copy by whoever asks";
   if (!ring_status_) return ring_status_.error().context;
   if (engine() == ReadEngine::threads) {
-    return "reads go through the page cache, where io_uring is no faster";
+    return "reads go through the page cache: each is a copy by whoever asks";
   }
   return "O_DIRECT is in use, and io_uring works here";
 }
