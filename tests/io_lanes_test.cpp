@@ -684,7 +684,7 @@ class Endless final : public detail::LaneClient {
                                               ConstBytes) noexcept override {
     return nullptr;
   }
-  void landed(const detail::ReadTicket&, const detail::Landed&) noexcept override {}
+  bool landed(const detail::ReadTicket&, const detail::Landed&) noexcept override { return false; }
   bool keeps_bytes() const noexcept override { return false; }
   void failed(const detail::ReadTicket&, const Error&) noexcept override {}
   void returned(const detail::ReadTicket&) noexcept override {}
