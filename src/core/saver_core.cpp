@@ -48,6 +48,7 @@ struct SaverCore::Inside {
         host(lanes == nullptr ? nullptr : &lanes->host()),
         options(how),
         memory(how.memory_bytes) {
+    const std::lock_guard lock(mutex);  // those that are made look how many there are
     threads.reserve(std::max(1u, options.threads));
     for (unsigned t = 0; t < std::max(1u, options.threads); ++t) {
       try {
@@ -133,7 +134,6 @@ struct SaverCore::Inside {
     }
   }
   // ---- from the engine into memory ----
-
   /// The next chunk can be extracted, or those that wait are given up.
   bool may_extract(const SaveJob& job) const {
     if (job.phase != SaveJob::Phase::open || job.extracting || job.waiting() == 0) return false;
