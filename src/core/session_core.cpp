@@ -265,7 +265,8 @@ std::optional<LoadRequest> SessionCore::next_rest(LaneId lane, Time now) {
 }
 
 bool SessionCore::waits_too_long(const Slice& slice, LaneId lane, Time now) const {
-  const LinkEstimator& link = view().lane(lane);
+  const RunView view = state_.view();
+  const LinkEstimator& link = view.lane(lane);
   if (link.in_flight().empty()) return false;
   const auto bytes = static_cast<double>(state_.spec().read_bytes(slice.layers));
   return link.ready_at(bytes, now) - now - link.rate().insert > state_.spec().read_timeout;
