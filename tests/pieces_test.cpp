@@ -24,12 +24,9 @@
 
 using namespace cake;
 using fault::LayerByLayer;
-using testing::drive;
 using testing::kChunk;
 using testing::kChunks;
-using testing::kPatient;
-using testing::kTokens;
-using testing::ToyEngine;
+using testing::run_stored;
 
 namespace {
 
@@ -120,17 +117,6 @@ static_assert(StorageBackend<PieceStore>);
 
 using Stored = testing::StoredPrompt<PieceStore>;
 
-template <class Sch>
-PrefillReport run(Stored& stored, IoLanes<PieceStore>& lanes, Sch scheduler) {
-  ToyEngine engine(kTokens);
-  PrefillSession<ToyEngine, PieceStore, Sch> session(engine, lanes, {.chunk_tokens = kChunk},
-                                                     std::move(scheduler), kPatient);
-  session.begin(stored.prompt);
-  PrefillReport report = drive(session, engine, stored.prompt);
-  CHECK((engine.kv() == stored.expected));
-  return report;
-}
-
 }  // namespace
 
 TEST_CASE("however a store tells of parts, the KV is right and no chunk is lost") {
@@ -140,8 +126,8 @@ TEST_CASE("however a store tells of parts, the KV is right and no chunk is lost"
                Telling::half, Telling::twice, Telling::too_early, Telling::elsewhere);
   CAPTURE(static_cast<int>(stored.store.telling));
   IoLanes lanes(stored.store, {.threads = 3});
-  CHECK(run(stored, lanes, LoadOnlyScheduler()).tokens_loaded == kChunk * kChunks);
-  CHECK(run(stored, lanes, LayerByLayer()).tokens_loaded == kChunk * kChunks);
+  CHECK(run_stored(stored, lanes, LoadOnlyScheduler()).tokens_loaded == kChunk * kChunks);
+  CHECK(run_stored(stored, lanes, LayerByLayer()).tokens_loaded == kChunk * kChunks);
   CHECK((stored.store.told > 0) == (stored.store.telling != Telling::nothing));
 }
 
@@ -154,7 +140,7 @@ TEST_CASE("a damaged byte is found, whoever digested it, and its chunk is comput
   stored.store.flip = GENERATE_COPY(100, 3 * 4096 - 1, bytes / 2, bytes - 4096 - 1, bytes - 4000);
   CAPTURE(static_cast<int>(stored.store.telling), stored.store.flip);
   IoLanes lanes(stored.store, {.threads = 3});
-  const PrefillReport report = run(stored, lanes, LoadOnlyScheduler());
+  const PrefillReport report = run_stored(stored, lanes, LoadOnlyScheduler());
   CHECK(report.tokens_loaded == 0);
   CHECK(report.load_error.code() == Errc::corrupt);
   CHECK(stored.store.size() == 0);  // for the next save
@@ -165,7 +151,7 @@ TEST_CASE("a read that fails after it was told of is computed instead") {
   IoLanes lanes(stored.store);
   stored.store.telling = Telling::after_the_end;
   stored.store.memory.clear();
-  CHECK(run(stored, lanes, LoadOnlyScheduler()).tokens_loaded == 0);
+  CHECK(run_stored(stored, lanes, LoadOnlyScheduler()).tokens_loaded == 0);
 }
 
 TEST_CASE("the kit finds a store that tells of parts wrongly") {

@@ -6,8 +6,11 @@
 #include <algorithm>
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <span>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "cake/loader.hpp"
@@ -30,12 +33,11 @@ using fault::ExactStaging;
 using fault::FaultyStorage;
 using fault::HeldStorage;
 using fault::LayerByLayer;
-using testing::drive;
 using testing::eventually;
 using testing::kChunk;
 using testing::kChunks;
-using testing::kPatient;
 using testing::kTokens;
+using testing::run_stored;
 using testing::ToyEngine;
 
 namespace {
@@ -43,18 +45,6 @@ namespace {
 constexpr TierOptions kPromotes{.promote = Promotion::on_hit};
 
 using Stored = testing::StoredPrompt<MemoryStorage>;
-
-template <class E = ToyEngine, class S, class Sch = LoadOnlyScheduler>
-PrefillReport run(const Stored& stored, IoLanes<S>& lanes, Sch scheduler = {}) {
-  E engine(kTokens);
-  engine.clear();
-  PrefillSession<E, S, Sch> session(engine, lanes, {.chunk_tokens = kChunk}, std::move(scheduler),
-                                    kPatient);
-  session.begin(stored.prompt);
-  PrefillReport report = drive(session, engine, stored.prompt);
-  CHECK((engine.kv() == stored.expected));
-  return report;
-}
 
 std::uint64_t reads(const std::vector<TierStats>& stats) {
   std::uint64_t n = 0;
@@ -77,14 +67,14 @@ void check_promotion() {
   ExactStaging staging(64 << 20);
   TieredStorage store(kPromotes, ram, stored.store);
   IoLanes lanes(store, {.threads = 2, .staging = &staging});
-  CHECK(run<E>(stored, lanes).tokens_loaded == kChunk * kChunks);
+  CHECK(run_stored<E>(stored, lanes).tokens_loaded == kChunk * kChunks);
   wait_for_promotions(store, kChunks);
   CHECK(ram.stats().objects == kChunks);
   CHECK(ram.stats().unverified == 0);
   CHECK(store.stats()[1].reads == kChunks);  // once each, and not again to promote them
   eventually([&] { return lanes.free_staging_bytes() == lanes.staging_bytes(); });
   stored.store.clear();
-  CHECK(run<E>(stored, lanes).tokens_loaded == kChunk * kChunks);
+  CHECK(run_stored<E>(stored, lanes).tokens_loaded == kChunk * kChunks);
   CHECK(store.stats()[1].reads == kChunks);
   CHECK(store.stats()[0].promoted == kChunks);
 }
@@ -106,7 +96,7 @@ TEST_CASE("a chunk that several tiers have is read from one of them") {
   }
   TieredStorage store(kPromotes, ram, stored.store, remote);
   IoLanes lanes(store);
-  CHECK(run(stored, lanes).tokens_loaded == kChunk * kChunks);
+  CHECK(run_stored(stored, lanes).tokens_loaded == kChunk * kChunks);
   CHECK(reads(store.stats()) == kChunks);
   CHECK(store.flush());
   CHECK(store.stats()[0].promoted == 0);  // all there
@@ -124,7 +114,7 @@ TEST_CASE("a chunk that is damaged in a slow tier does not get into a fast one")
   disk.on_key(stored.keys[9], {.kind = fault::Kind::error});
   TieredStorage store(kPromotes, ram, disk);
   IoLanes lanes(store);
-  CHECK(run(stored, lanes).tokens_loaded == kChunk * (kChunks - 4));
+  CHECK(run_stored(stored, lanes).tokens_loaded == kChunk * (kChunks - 4));
   wait_for_promotions(store, kChunks - 4);
   CHECK(store.stats()[0].dropped == 0);  // they were not even offered
   for (std::uint32_t c = 0; c < kChunks; ++c) {
@@ -140,7 +130,7 @@ TEST_CASE("what was read in slices of layers is not promoted") {
   MemoryStorage ram;
   TieredStorage store(kPromotes, ram, stored.store);
   IoLanes lanes(store);
-  CHECK(run(stored, lanes, LayerByLayer()).tokens_loaded == kChunk * kChunks);
+  CHECK(run_stored(stored, lanes, LayerByLayer()).tokens_loaded == kChunk * kChunks);
   CHECK(store.flush());
   CHECK(ram.size() == 0);
   CHECK(store.stats()[0].dropped == 0);
@@ -156,7 +146,7 @@ TEST_CASE("a fast tier that hangs holds up neither loads nor more than a part of
   std::optional<IoLanes<decltype(store)>> lanes;
   lanes.emplace(store, LaneOptions{.threads = 2, .staging_bytes = budget, .staging = &staging});
   for (int i = 0; i < 3; ++i) {
-    CHECK(run(stored, *lanes).tokens_loaded == kChunk * kChunks);
+    CHECK(run_stored(stored, *lanes).tokens_loaded == kChunk * kChunks);
   }
   const auto held = [&] { return lanes->staging_bytes() - lanes->free_staging_bytes(); };
   eventually([&] { return held() <= std::max(budget / 4, stored.object_bytes); });
@@ -185,10 +175,63 @@ TEST_CASE("loads and write-back go on beside each other, over a store that throt
   std::optional<SaveTicket> ticket;
   for (int i = 0; i < 3; ++i) {
     ticket.emplace(saver.save(engine, stored.prompt, {.chunk_tokens = kChunk}));
-    CHECK(run(stored, lanes).tokens_loaded == kChunk * kChunks);
+    CHECK(run_stored(stored, lanes).tokens_loaded == kChunk * kChunks);
     CHECK(ticket->wait().status);
     wait_for_promotions(store, kChunks * static_cast<unsigned>(i + 1));
     CHECK(ram.stats().objects == kChunks);
     for (const ChunkKey& key : stored.keys) REQUIRE(ram.erase(key));
   }
+}
+
+namespace {
+
+/// Keeps what it is offered until it is let go.
+struct Keeping {
+  static constexpr StorageAbilities abilities{.lookup_never_blocks = true, .promote = true};
+  MemoryStorage& inner;
+  std::mutex mutex;
+  std::vector<BorrowedBytes> kept;
+  Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
+    return inner.lookup(keys);
+  }
+  Status read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out) {
+    return inner.read(tier, key, offset, out);
+  }
+  Status write(const ChunkKey& key, ConstBytes bytes) { return inner.write(key, bytes); }
+  Status erase(const ChunkKey& key) { return inner.erase(key); }
+  void promote(std::uint32_t, const ChunkKey&, BorrowedBytes object) noexcept {
+    const std::lock_guard lock(mutex);
+    if (!object.bytes().empty()) kept.push_back(std::move(object));
+  }
+};
+static_assert(StorageBackend<Keeping>);
+
+}  // namespace
+
+TEST_CASE("the end of the lanes waits for what the store was lent") {
+  Stored stored;
+  Keeping store{stored.store, {}, {}};
+  ExactStaging staging(64 << 20);
+  std::optional<IoLanes<Keeping>> lanes;
+  lanes.emplace(store, LaneOptions{.staging = &staging});
+  CHECK(run_stored(stored, *lanes).tokens_loaded == kChunk * kChunks);
+  eventually([&] {
+    const std::lock_guard lock(store.mutex);
+    return !store.kept.empty();
+  });
+  std::atomic<bool> ended{false};
+  std::thread end([&] {
+    lanes.reset();
+    ended = true;
+  });
+  std::this_thread::sleep_for(200ms);
+  CHECK_FALSE(ended);
+  std::vector<BorrowedBytes> kept;
+  {
+    const std::lock_guard lock(store.mutex);
+    kept.swap(store.kept);
+  }
+  kept.clear();
+  end.join();
+  CHECK(staging.used == 0);
 }

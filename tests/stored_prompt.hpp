@@ -13,6 +13,7 @@
 
 #include "cake/chunk/format.hpp"
 #include "cake/save.hpp"
+#include "cake/scheduler/baselines.hpp"
 #include "cake/session.hpp"
 #include "catch.hpp"
 #include "toy_engine.hpp"
@@ -66,6 +67,19 @@ PrefillReport drive(PrefillSession<E, S, Sch>& session, E& engine, Tokens prompt
   }
   PrefillReport report = session.finish();
   CHECK(report.status.has_value());
+  return report;
+}
+
+/// Loads the stored prompt over the lanes, into a new engine; its KV must be right.
+template <class E = ToyEngine, class P, class S, class Sch = LoadOnlyScheduler>
+PrefillReport run_stored(const P& stored, IoLanes<S>& lanes, Sch scheduler = {}) {
+  E engine(kTokens);
+  engine.clear();
+  PrefillSession<E, S, Sch> session(engine, lanes, {.chunk_tokens = kChunk}, std::move(scheduler),
+                                    kPatient);
+  session.begin(stored.prompt);
+  PrefillReport report = drive(session, engine, stored.prompt);
+  CHECK((engine.kv() == stored.expected));
   return report;
 }
 

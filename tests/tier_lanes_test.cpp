@@ -21,28 +21,15 @@
 
 using namespace cake;
 using namespace std::chrono_literals;
-using testing::drive;
 using testing::kChunk;
 using testing::kChunks;
-using testing::kPatient;
 using testing::kTokens;
+using testing::run_stored;
 using testing::ToyEngine;
 
 namespace {
 
 using Stored = testing::StoredPrompt<MemoryStorage>;
-
-template <class S>
-PrefillReport run(const Stored& stored, IoLanes<S>& lanes) {
-  ToyEngine engine(kTokens);
-  engine.clear();
-  PrefillSession<ToyEngine, S, LoadOnlyScheduler> session(engine, lanes, {.chunk_tokens = kChunk},
-                                                          {}, kPatient);
-  session.begin(stored.prompt);
-  PrefillReport report = drive(session, engine, stored.prompt);
-  CHECK((engine.kv() == stored.expected));
-  return report;
-}
 
 }  // namespace
 
@@ -68,7 +55,7 @@ TEST_CASE("each of three tiers is a lane of its own, with a rate of its own") {
   // What one tier is seen to do says nothing of the others.
   auto before = first;
   const auto learned = [&] {
-    CHECK(run(stored, lanes).tokens_loaded == kChunk * kChunks);
+    CHECK(run_stored(stored, lanes).tokens_loaded == kChunk * kChunks);
     std::uint32_t changed = 0;
     auto now = lanes.rates();
     for (std::uint32_t t = 0; t < 3; ++t) {
@@ -115,7 +102,7 @@ TEST_CASE(
   CHECK(far.size() == kChunks);
   for (int left = 3; left > 0; --left) {
     IoLanes lanes(store);
-    CHECK(run(stored, lanes).tokens_loaded == kChunk * kChunks);
+    CHECK(run_stored(stored, lanes).tokens_loaded == kChunk * kChunks);
     for (const ChunkKey& key : stored.keys) {
       REQUIRE(store.erase_tier(static_cast<std::uint32_t>(3 - left), key));
     }

@@ -38,7 +38,7 @@ struct LaneOptions {
 
 /// Lanes as an engine wants them: into its staging_memory(), or into the device memory that its
 /// inserts take, where `options` does not say otherwise. Engines with staging_memory() have a device:
-/// each insert is then a copy to wait for, and layers come in reads of 1 MiB, so that there are 16
+/// each insert is then a copy to wait for, and reads of single layers are small, so that there are 16
 /// threads.
 ///
 ///     cake::IoLanes lanes(storage, cake::lane_options(engine));

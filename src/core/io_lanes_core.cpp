@@ -57,7 +57,7 @@ struct IoLanesCore::Inside final : LaneHost {
     std::atomic<unsigned> busy{0};
   };
   /// So many reads of a lane may be of any size; more of them take no more than kSmallReads together.
-  /// They keep a link busy, and what they bring is inserted while a cache still holds it.
+  /// They keep a link busy; more buffers were slower (benchmarks/NOTES.md, Read path).
   static constexpr unsigned kFewReads = 4;
   static constexpr std::uint64_t kSmallReads = std::uint64_t{64} << 20;
 

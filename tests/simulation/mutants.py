@@ -742,4 +742,8 @@ MUTANTS = [
         ("    if (stop || memory_wanted || (!one && store_has + bytes > pool.budget() / 4)) return false;\n",
          "    if (stop || memory_wanted || (!one && store_has > pool.budget())) return false;\n")],
      "promotion_test.cpp", "a fast tier that hangs holds up neither loads nor more than a part of the memory"),
+    ("lanes end while the store has their memory", [
+        ("      store_gave_back.wait(lock, [&] { return store_has == 0; });\n",
+         "      store_gave_back.wait_for(lock, std::chrono::milliseconds(0), [&] { return store_has == 0; });\n")],
+     "promotion_test.cpp", "the end of the lanes waits for what the store was lent"),
 ]

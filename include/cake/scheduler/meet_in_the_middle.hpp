@@ -70,6 +70,7 @@ class CAKE_API MeetInTheMiddleScheduler {
   void refresh(const RunView& view, Time now, bool idle);
   void search(const RunView& view, Time now);
 
+  std::uint32_t begin_step(const RunView& view, std::uint32_t& budget);
   Step ungated(const RunView& view, std::uint32_t budget, std::uint32_t end, Time now);
   bool other_front(const RunView& view) const;
   std::uint32_t end_of_step(const RunView& view, std::uint32_t limit, Time now);

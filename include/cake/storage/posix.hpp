@@ -45,8 +45,8 @@ enum class ReadEngine : std::uint8_t {
 struct PosixOptions {
   std::filesystem::path directory;  // created if it is missing; its parent must be there
   unsigned threads = 8;             // preads in flight; with io_uring each thread has four
-  // Bytes of one operation; a multiple of 4 KiB. 0: 256 KiB where the file system is in memory,
-  // since a core's cache holds them, else 1 MiB.
+  // Bytes of one operation; a multiple of 4 KiB. 0: 256 KiB where the file system is in memory, so
+  // that more threads read the first chunk of a load, else 1 MiB.
   std::size_t op_bytes = 0;
   DirectIo direct = DirectIo::automatic;
   ReadEngine engine = ReadEngine::automatic;

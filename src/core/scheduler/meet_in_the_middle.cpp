@@ -110,12 +110,18 @@ std::uint32_t MeetInTheMiddleScheduler::predicted_meet(const RunView& view, Time
 
 // ---- steps ----
 
-Step MeetInTheMiddleScheduler::next_step(const RunView& view, std::uint32_t budget, Time now) {
+/// Bounds the budget; returns the last token that the step may reach.
+std::uint32_t MeetInTheMiddleScheduler::begin_step(const RunView& view, std::uint32_t& budget) {
   learn(view);
   const PrefillSpec& spec = view.spec();
-  const std::uint32_t front = view.front();
   budget = std::min({budget, spec.max_step_tokens, spec.n_tokens});
-  const std::uint32_t limit = front + std::min(budget, spec.n_tokens - front);
+  return view.front() + std::min(budget, spec.n_tokens - view.front());
+}
+
+Step MeetInTheMiddleScheduler::next_step(const RunView& view, std::uint32_t budget, Time now) {
+  const std::uint32_t limit = begin_step(view, budget);
+  const PrefillSpec& spec = view.spec();
+  const std::uint32_t front = view.front();
   if (front >= spec.prefix_end()) return compute(front, limit);
   if (planned_ && other_front(view)) planned_ = false;
   step_tokens_ += (budget - step_tokens_) / kPlannerTuning.step_average;
@@ -132,12 +138,9 @@ Step MeetInTheMiddleScheduler::next_step(const RunView& view, std::uint32_t budg
 
 std::optional<Step> MeetInTheMiddleScheduler::step_at_once(const RunView& view,
                                                            std::uint32_t budget, Time now) {
-  learn(view);
-  const PrefillSpec& spec = view.spec();
+  const std::uint32_t limit = begin_step(view, budget);
   const std::uint32_t front = view.front();
-  budget = std::min({budget, spec.max_step_tokens, spec.n_tokens});
-  const std::uint32_t limit = front + std::min(budget, spec.n_tokens - front);
-  if (front >= spec.prefix_end()) return compute(front, limit);
+  if (front >= view.spec().prefix_end()) return compute(front, limit);
   if (!planned_ || other_front(view)) return std::nullopt;
   const double before = step_tokens_;
   step_tokens_ += (budget - step_tokens_) / kPlannerTuning.step_average;

@@ -27,7 +27,7 @@ std::filesystem::path without_trailing_slash(const std::filesystem::path& path) 
   return text;
 }
 
-// Bytes of one operation. What is copied out of memory is digested while a core's own cache holds it.
+// Bytes of one operation. Out of memory small ones bring the first chunk of a load sooner.
 constexpr std::size_t kOperation = std::size_t{1} << 20;
 constexpr std::size_t kMemoryOperation = std::size_t{256} << 10;
 

@@ -86,10 +86,10 @@ bool ReadPool::by_rings(const OpenFile& file) const {
   return rings_ != nullptr && (file.direct || store_.options().engine == ReadEngine::io_uring);
 }
 
-/// Operations that no ring carries out are next, as they are the oldest.
+/// What no ring carries out.
 void ReadPool::take_back(Operations& operations) {
   const std::lock_guard lock(mutex_);
-  queue_.splice(queue_.begin(), operations);
+  queue_in_order(queue_, operations);
   changed_.notify_all();
 }
 
@@ -160,6 +160,14 @@ ReadPool::~ReadPool() {
   // First: it starts threads.
   if (watcher_.joinable()) watcher_.join();
   for (auto& thread : threads_) thread.join();
+}
+
+void queue_in_order(ReadOperations& queue, ReadOperations& more) {
+  const auto earlier = [](const ReadOperation& a, const ReadOperation& b) {
+    return a.number < b.number;
+  };
+  more.sort(earlier);
+  queue.merge(more, earlier);
 }
 
 void ReadPool::submit(std::shared_ptr<PendingRead> read) {
@@ -302,11 +310,7 @@ void ReadPool::begin(ReadOperation& operation) {
     operation.file = *file;
     ++operation.file->running;
     if (!rest.empty()) changed_.notify_all();
-    // The first one asked for is the first one wanted, whichever file was opened first.
-    const auto later = std::find_if(queue_.begin(), queue_.end(), [&](const ReadOperation& other) {
-      return other.number > operation.number;
-    });
-    queue_.splice(later, rest);
+    queue_in_order(queue_, rest);
   }
   const MutableBytes first = read.out.first(std::min<std::size_t>(step, size));
   operation.out = first;

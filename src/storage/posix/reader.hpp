@@ -72,6 +72,10 @@ struct ReadOperation {
 };
 using ReadOperations = std::list<ReadOperation>;
 
+/// Puts them where the order of the calls of read() has them: the first one asked for is the first
+/// one wanted, whichever file was opened first. Needs no memory.
+void queue_in_order(ReadOperations& queue, ReadOperations& more);
+
 /// One operation is over. By the thread that carried it out.
 void finish_operation(ReadOperation& operation, Status outcome);
 
