@@ -28,8 +28,7 @@ class SplitScheduler {
     const std::uint32_t limit =
         front + std::min({budget, spec.max_step_tokens, spec.n_tokens - front});
     std::uint32_t end = front;
-    while (end < limit) {
-      const std::uint32_t chunk = spec.chunk_of(end);
+    for (std::uint32_t chunk = spec.chunk_of(front); end < limit; ++chunk) {
       if (chunk >= spec.end_chunk) {
         end = limit;
       } else if (chunk < split_chunk ? free_for_compute(view, chunk, end > front)
