@@ -207,8 +207,8 @@ class RunView {
   std::uint32_t front_chunk() const { return t_->spec.chunk_of(t_->front); }
   /// Where compute would have to begin to compute the front's tokens: the front, unless what was
   /// loaded below it lacks windows or states that are needed so far back alone. A step may begin
-  /// with any chunk from there to the front: all up to the front is compute's from then on, and what
-  /// the step lacks of the chunks below is loaded first, where it is stored.
+  /// with any chunk from there to the front: all up to the front and to the step's end is compute's from
+  /// then on, and what the step lacks of the chunks below is loaded first, where it is stored.
   std::uint32_t context_from() const { return t_->context_from; }
   /// First token at or above the prefix's end that no step has claimed.
   std::uint32_t suffix_front() const { return t_->suffix_front; }

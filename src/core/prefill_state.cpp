@@ -294,10 +294,18 @@ void PrefillState::release(TokenRange tokens) {
   }
 }
 
-void PrefillState::take_front(std::uint32_t begin) {
-  const std::uint32_t chunk = spec().chunk_of(begin);
-  const std::uint32_t end = std::max(chunk + 1, view().front_chunk());
+void PrefillState::take_front(TokenRange tokens) {
+  const std::uint32_t chunk = spec().chunk_of(tokens.begin);
+  const std::uint32_t front = view().front_chunk();
+  std::uint32_t end = std::max(chunk + 1, front);
   for (std::uint32_t c = chunk; c < end; ++c) lose(c);
+  const std::uint32_t last = tokens.empty() ? front : spec().chunk_of(tokens.end - 1);
+  for (; end < spec().end_chunk && end <= last; ++end) {
+    const ChunkState state = view().state(end);
+    if (state == ChunkState::hole) continue;
+    if (state != ChunkState::open && state != ChunkState::loading) break;
+    lose(end);
+  }
   renew_needs(chunk);
   changed();
 }

@@ -108,7 +108,7 @@ std::optional<Step> SessionCore::end_step(const StepQuestion& question, const St
   step.until = now;
   if (answer) step = *answer;
   if (step.kind == Step::Kind::compute) {
-    const bool taken = take_front(step.tokens.begin);
+    const bool taken = take_front(step.tokens);
     step.tokens = suited(step, budget);
     if (may_compute(state_.view(), step)) {
       idle_since_ = kNever;
@@ -331,14 +331,15 @@ std::uint64_t SessionCore::unissued(std::uint32_t chunk, std::uint32_t end_layer
   return issued < end_layer ? state_.spec().read_bytes({issued, end_layer}) : 0;
 }
 
-bool SessionCore::take_front(std::uint32_t begin) {
+bool SessionCore::take_front(TokenRange tokens) {
+  const std::uint32_t begin = tokens.begin;
   const RunView view = state_.view();
   const std::uint32_t front = view.front();
   if (view.context_from() == front || begin < view.context_from() || begin > front) return false;
   const ChunkState state = view.state(view.front_chunk());
   if (begin % view.spec().chunk_tokens != 0) return false;
   if (state != ChunkState::open && state != ChunkState::loading) return false;
-  state_.take_front(begin);
+  state_.take_front(tokens);
   return true;
 }
 
@@ -409,7 +410,7 @@ Step SessionCore::fall_back(std::uint32_t budget, Time until, Time now) {
     return wait_until(std::min(until, idle_since_ + idle_timeout), now);
   }
   idle_timed_out_ = true;
-  if (take_front(view.front())) return wait_until(now, now);
+  if (take_front({view.front(), view.front()})) return wait_until(now, now);
   Step step;
   step.kind = Step::Kind::compute;
   const std::uint32_t left = view.spec().n_tokens - view.front();

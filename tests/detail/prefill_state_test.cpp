@@ -2,6 +2,7 @@
 // Copyright 2026 the cake authors
 #include "cake/detail/prefill_state.hpp"
 
+#include "cake/detail/lookup.hpp"
 #include "catch.hpp"
 #include "core_helpers.hpp"
 
@@ -129,4 +130,46 @@ TEST_CASE("the next deadline is that of the read that is due first") {
   CHECK(state.next_deadline() == Time(20));
   state.expire(Time(20));
   CHECK(state.next_deadline() == Time(40));
+}
+
+namespace {
+
+/// Ten chunks whose two layers need no more than the last 48 tokens: chunks 7 to 9 are to be there for the suffix.
+struct Windowed {
+  Windowed() : geometry(KvLayout{2, {{{{1, 64}}, 48}}}, 16), prompt(std::string(10, '1'), 8, 1, 2) {
+    detail::describe_layout(geometry, prompt.spec);
+    prompt.stored.assign(10, {geometry.object_bytes(), 1, 2});
+  }
+  ChunkGeometry geometry;
+  Prompt prompt;
+};
+
+std::string states_of(const RunView& view) {
+  std::string text;
+  for (std::uint32_t c = 0; c < view.spec().end_chunk; ++c) {
+    const ChunkState state = view.state(c);
+    text += state == ChunkState::open        ? 'o'
+            : state == ChunkState::hole      ? 'h'
+            : state == ChunkState::inserting ? 'i'
+                                             : '.';
+  }
+  return text;
+}
+
+}  // namespace
+
+TEST_CASE(
+    "all chunks of a step that begins behind windows are compute's, up to one being inserted") {
+  const Windowed windowed;
+  OwnState state(windowed.prompt);
+  REQUIRE(state.view().front() == 112);
+  REQUIRE(states_of(state.view()) == ".......ooo");
+  state.take_front({112, 150});
+  CHECK(states_of(state.view()) == "....ooohhh");  // what the step lacks is to be loaded
+  CHECK(state.view().front() == 64);
+
+  OwnState busy(windowed.prompt);
+  REQUIRE(busy.begin_insert(busy.load(8, {0, 2}).id, Time(1)));
+  busy.take_front({112, 160});
+  CHECK(states_of(busy.view()) == "....ooohio");
 }

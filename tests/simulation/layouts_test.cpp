@@ -40,6 +40,26 @@ TEST_CASE("wild prefills with planes, windows and states of any kind keep every 
   CHECK(gated > 100);
 }
 
+TEST_CASE(
+    "with steady links and right priors windows and states seldom cost more than a baseline") {
+  std::uint64_t slower = 0;
+  std::uint64_t loaded = 0;
+  for (std::uint64_t seed = 0; seed < 10'000; ++seed) {
+    SimulationSpec spec = steady_mixed_spec(seed);
+    MeetOptions options;
+    options.cost = spec.cost;
+    const SimulationResult cake = simulate(spec, MeetInTheMiddleScheduler(options));
+    if (!cake.violation.empty()) FAIL("steady seed " << seed << ": " << cake.violation);
+    spec.faulty_scheduler = true;  // a baseline may dawdle
+    const Time compute = simulate(spec, ComputeOnlyScheduler{}).report.ttft;
+    const Time load = simulate(spec, LoadOnlyScheduler{}).report.ttft;
+    loaded += cake.report.tokens_loaded;
+    slower += to_seconds(cake.report.ttft) > 1.02 * to_seconds(std::min(compute, load));
+  }
+  CHECK(loaded > 0);
+  CHECK(slower <= 4);  // exact, as the mean times are
+}
+
 TEST_CASE("chunks that a step gives back undone are loaded with what a hole above needs of them") {
   const SimulationSpec spec = mixed_spec(36094);  // its engine does less than it is asked
   MeetOptions options;

@@ -163,9 +163,8 @@ inline KvLayout random_layout(Random& r, std::uint32_t n_layers, std::uint32_t c
   return layout;
 }
 
-/// The run of this seed with a random layout. Objects may lack windows or states.
-inline SimulationSpec mixed_spec(std::uint64_t seed) {
-  SimulationSpec spec = wild_spec(seed);
+/// Gives a run a random layout. Objects may lack windows or states.
+inline void give_layout(std::uint64_t seed, SimulationSpec& spec) {
   PrefillSpec& prefill = spec.prefill;
   Random r(seed ^ 0x1a70u);
   const auto before = static_cast<double>(prefill.read_bytes({0, prefill.n_layers}));
@@ -189,6 +188,22 @@ inline SimulationSpec mixed_spec(std::uint64_t seed) {
     chunk.layers = lacks ? held[r.below(static_cast<std::uint32_t>(held.size()))] : held.back();
     chunk.size = spec.geometry.object_bytes(chunk.layers);
   }
+}
+
+/// The run of this seed with a random layout.
+inline SimulationSpec mixed_spec(std::uint64_t seed) {
+  SimulationSpec spec = wild_spec(seed);
+  give_layout(seed, spec);
+  return spec;
+}
+
+/// With steady links, right priors and threads for all reads, and a random layout.
+inline SimulationSpec steady_mixed_spec(std::uint64_t seed) {
+  Random r(seed);
+  SimulationSpec spec = steady_spec(r);
+  spec.workers = 8;
+  spec.steps_in_flight = 1 + static_cast<std::uint32_t>(seed % 2);
+  give_layout(seed, spec);
   return spec;
 }
 

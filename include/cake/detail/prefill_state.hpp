@@ -54,11 +54,11 @@ class CAKE_API PrefillState {
 
   // ---- compute ----
 
-  /// Compute is to begin at `begin`, a chunk's first token between RunView::context_from() and the
-  /// front, which is not inserted into: all up to the front is its own, or the front's chunk. What
-  /// it lacks below is loaded now, or is compute's as well. The front is then another one, or has
-  /// its context.
-  void take_front(std::uint32_t begin);
+  /// Compute is to begin with `tokens`, at a chunk's first token between RunView::context_from() and
+  /// the front, which is not inserted into: all up to the front is its own, or the front's chunk, and the
+  /// chunks of `tokens` behind it up to the first that is resident or inserted into. What it lacks below
+  /// is loaded now, or is compute's as well. The front is then another one, or has its context.
+  void take_front(TokenRange tokens);
   /// The engine takes gated steps for now.
   void set_may_gate(bool may) { chunks_.set_may_gate(may); }
   /// Compute has these tokens from now on. Needs may_compute(); nothing is claimed when it throws.

@@ -169,8 +169,8 @@ class CAKE_API SessionCore {
   bool waits_too_long(const Slice& slice, LaneId lane, Time now) const;
   std::uint64_t unissued(std::uint32_t chunk, std::uint32_t end_layer) const;
   /// Whether the step begins where the front lacks what it needs of the chunks below: that is loaded
-  /// first, or computed.
-  bool take_front(std::uint32_t begin);
+  /// first, or computed, and the step's chunks are compute's.
+  bool take_front(TokenRange tokens);
 
   /// The lane may be asked for: it is up and has room for one more read.
   bool may_ask(LaneId lane) const;

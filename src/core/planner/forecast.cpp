@@ -54,14 +54,30 @@ void assign_below(const RunSnapshot& run, std::uint32_t meet, Assignment& assign
   std::copy(from_0 + meet, from_0 + n, owners + meet);
 }
 
+/// Compute has the front, and begins where windows or states are read for it first.
+bool reads_for_front(const RunSnapshot& run, const Assignment& assignment) {
+  return run.begin_from != run.context_from && assignment.owner.front() == kCompute &&
+         !run.chunks.front().hole;
+}
+
+/// When each lane is done with what goes before the chunks.
+void lanes_free(const RunSnapshot& run, const Assignment& assignment,
+                std::array<double, kMaxTiers>& free) {
+  if (assignment.size() != 0 && run.partial && reads_for_front(run, assignment)) {
+    free = run.begin_loads;
+    return;
+  }
+  for (std::uint32_t l = 0; l < run.n_lanes; ++l) free[l] = run.lanes[l].free_at;
+}
+
 /// Each chunk goes to the lane that would be done with it first. Where chunks are asked in the order in which they
 /// are read, that is also when they land.
 void share_among_lanes(const RunSnapshot& run, const Candidate& candidate, Assignment& assignment) {
   const std::uint32_t n_lanes = run.n_lanes;
   std::array<double, kMaxTiers> free{};
   std::array<double, kMaxTiers> seconds_per_byte{};
+  lanes_free(run, assignment, free);
   for (std::uint32_t l = 0; l < n_lanes; ++l) {
-    free[l] = run.lanes[l].free_at;
     seconds_per_byte[l] = run.lanes[l].seconds_per_byte;
   }
   const LaneMask lanes = candidate.lanes;
@@ -99,7 +115,7 @@ void share_among_lanes(const RunSnapshot& run, const Candidate& candidate, Assig
 /// Every lane reads its chunks one after the other.
 void follow_lanes(const RunSnapshot& run, Assignment& assignment) {
   std::array<double, kMaxTiers> free{};
-  for (std::uint32_t l = 0; l < run.n_lanes; ++l) free[l] = run.lanes[l].free_at;
+  lanes_free(run, assignment, free);
   const ChunkLeft* chunks = run.chunks.data();
   const std::uint8_t* owner = assignment.owner.data();
   double* lands = assignment.lands.data();
@@ -108,6 +124,16 @@ void follow_lanes(const RunSnapshot& run, Assignment& assignment) {
     lane += static_cast<double>(chunks[i].bytes) * run.lanes[owner[i]].seconds_per_byte;
     lands[i] = std::max(chunks[i].coming, lane);
   });
+}
+
+/// When the pass can begin at the soonest, so that none of its layers waits for a lane whose last layer comes
+/// at `end` and which took so many seconds for all of them.
+double soonest_pass(const RunSnapshot& run, double end, double took, double groups) {
+  double soonest = end - took * (1 - 1 / groups);
+  for (const GateNeed& need : run.gate_needs) {
+    soonest = std::max(soonest, end - took * (1 - need.loaded) - run.first_pass_s * need.computed);
+  }
+  return soonest;
 }
 
 /// The suffix pass behind loads that come layer by layer, no longer than it can hide. Shortens the forecast if
@@ -152,7 +178,7 @@ void overlap_suffix(const RunSnapshot& run, const Assignment& assignment, Foreca
     const Lane& lane = lanes[l];
     if (lane.n == 0) continue;
     start = std::max(
-        {start, lane.end - lane.took * (1 - 1 / groups), lane.end - lane.left + lane.fresh});
+        {start, soonest_pass(run, lane.end, lane.took, groups), lane.end - lane.left + lane.fresh});
     if (lane.n < kPlannerTuning.few_layered_chunks) {
       last = std::max(last, lane.end + run.lanes[l].latency);
     }

@@ -131,13 +131,26 @@ void take_compute(const RunView& view, RunSnapshot& out) {
   }
 }
 
+void take_gate_needs(const PrefillSpec& spec, RunSnapshot& out) {
+  out.gate_needs.clear();
+  if (!out.overlap_suffix || spec.positions.empty()) return;
+  const auto all = static_cast<double>(spec.payload_bytes({0, spec.n_layers}));
+  std::uint32_t last = 0;  // past the last position that a layer before needs
+  for (std::uint32_t layer = 0; layer < spec.n_layers; ++layer) {
+    if (spec.positions[layer] < last) continue;
+    last = spec.positions[layer] + 1;
+    out.gate_needs.push_back({static_cast<double>(layer) / spec.n_layers,
+                              static_cast<double>(spec.payload_bytes({0, last})) / all});
+  }
+}
+
 /// When all is loaded that a step needs of the chunks below when it begins with `chunk`, each by the
-/// lane that brings it soonest. Some of it is not stored: 1e18.
-double context_at(const RunView& view, const RunSnapshot& run, std::uint32_t chunk) {
+/// lane that brings it soonest. Some of it is not stored: 1e18. `free`: when each lane is done with it.
+double context_at(const RunView& view, const RunSnapshot& run, std::uint32_t chunk,
+                  std::array<double, kMaxTiers>& free) {
   const PrefillSpec& spec = view.spec();
   const std::uint32_t begin = chunk * spec.chunk_tokens;
   const std::uint32_t widest = spec.widest_window();
-  std::array<double, kMaxTiers> free{};
   for (LaneId l = 0; l < run.n_lanes; ++l) free[l] = run.lanes[l].free_at;
   double at = run.compute_free_at;
   for (std::uint32_t c = chunk; c-- > 0;) {
@@ -168,6 +181,7 @@ double context_at(const RunView& view, const RunSnapshot& run, std::uint32_t chu
 void take_context(const RunView& view, RunSnapshot& out) {
   out.context_from = out.begin_from = view.context_from();
   out.begin_at = out.compute_free_at;
+  for (LaneId l = 0; l < out.n_lanes; ++l) out.begin_loads[l] = out.lanes[l].free_at;
   if (!out.partial || out.context_from == out.front) return;
   double best = out.begin_at + out.cost.passes(out.begin_from, out.front, out.step_tokens);
   std::uint32_t tried = 0;
@@ -175,9 +189,11 @@ void take_context(const RunView& view, RunSnapshot& out) {
     const std::uint32_t begin = c * out.chunk_tokens;
     const double takes = out.cost.passes(begin, out.front, out.step_tokens);
     if (begin <= out.context_from || out.compute_free_at + takes >= best) return;
-    const double at = context_at(view, out, c);
+    std::array<double, kMaxTiers> free{};
+    const double at = context_at(view, out, c, free);
     if (at + takes >= best) continue;
     best = at + takes;
+    out.begin_loads = free;
     out.begin_from = begin;
     out.begin_at = at;
   }
@@ -207,6 +223,7 @@ void take_snapshot(const RunView& view, const PlanBasis& basis, Time now, RunSna
   out.partial = !spec.reaches.empty();
   out.lost_chunks = view.lost_chunks();
   out.overlap_suffix = spec.may_gate && spec.n_layers > 1;
+  take_gate_needs(spec, out);
   take_compute(view, out);
   take_lanes(view, basis, now, out);
   take_context(view, out);

@@ -52,3 +52,31 @@ TEST_CASE("scarce chunks first leaves the others to the other lane") {
   CHECK(detail::forecast(run, {0, 3, true}, assignment).loads_done == Approx(5e-3));
   CHECK(assignment.owner[1] == 0);
 }
+
+TEST_CASE(
+    "a pass behind loads begins when the layer that it needs first and that comes late is there") {
+  detail::RunSnapshot run = snapshot_of(prompt_of("1111", {16e-3}, 64), true);
+  detail::Assignment assignment;
+  const detail::Forecast early = detail::forecast(run, {0, 1, false}, assignment);
+  run.gate_needs = {{0, 0.75}};
+  const detail::Forecast late = detail::forecast(run, {0, 1, false}, assignment);
+  REQUIRE(early.slice_layers != 0);
+  // The first chunk comes whole; the pass of 64 ms begins behind the first slices of the three others,
+  const double slice = 16e-3 * (8192 + 4096) / (8192 + 4 * 4096 + 4096);
+  CHECK(early.finish == Approx(16e-3 + 3 * slice + 64e-3));
+  // or behind three quarters of them.
+  CHECK(late.finish == Approx(16e-3 + 0.75 * 48e-3 + 64e-3));
+}
+
+TEST_CASE("what the front lacks is read before the chunks, where compute begins with it") {
+  detail::RunSnapshot run = snapshot_of(prompt_of("1111", {16e-3}));
+  run.partial = true;
+  run.front = 16;
+  run.begin_from = 16;  // the context ends at 0: windows are read for it
+  run.begin_at = 10e-3;
+  run.begin_loads[0] = 10e-3;
+  run.chunks.erase(run.chunks.begin());
+  detail::Assignment assignment;
+  CHECK(detail::forecast(run, {1, 1, false}, assignment).loads_done == Approx(42e-3));
+  CHECK(detail::forecast(run, {0, 1, false}, assignment).loads_done == Approx(48e-3));
+}

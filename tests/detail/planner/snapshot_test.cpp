@@ -2,6 +2,7 @@
 // Copyright 2026 the cake authors
 #include "cake/detail/planner/snapshot.hpp"
 
+#include "cake/detail/lookup.hpp"
 #include "catch.hpp"
 #include "planner_helpers.hpp"
 
@@ -68,4 +69,22 @@ TEST_CASE("the pass that loads may hide takes no more tokens than the engine wan
   CHECK(run.first_pass_s == Approx(15e-3));
   CHECK(run.suffix_s == Approx(45e-3));  // in one pass, where nothing is hidden
   CHECK(run.split_suffix_s == Approx(50e-3));
+}
+
+TEST_CASE(
+    "layers that lie late in objects but early in the model are known to hold a gated pass up") {
+  // Layers 0 and 2 have windows, so that all of 1 and 3 lies before them.
+  const KvLayerKind window{{{1, 64}}, 16};
+  const ChunkGeometry geometry(KvLayout{4, {window, {{{1, 64}}}}, {0, 1, 0, 1}}, 16);
+  Prompt prompt("11", 40);
+  detail::describe_layout(geometry, prompt.spec);
+  prompt.stored.assign(2, {geometry.object_bytes(), 1, 4});
+  const detail::RunSnapshot run = snapshot_of(prompt, true);
+  REQUIRE(run.gate_needs.size() == 2);
+  CHECK(run.gate_needs[0].computed == 0);
+  CHECK(run.gate_needs[0].loaded == Approx(0.75));
+  CHECK(run.gate_needs[1].computed == Approx(0.5));
+  CHECK(run.gate_needs[1].loaded == Approx(1));
+  CHECK(snapshot_of(prompt).gate_needs.empty());  // no gates
+  CHECK(snapshot_of(Prompt("11", 40), true).gate_needs.empty());
 }

@@ -36,6 +36,13 @@ struct ChunkLeft {
   double coming = 0;        // seconds: what has been requested will be resident then
 };
 
+/// A layer that a pass behind its loads waits for longer than for all layers before it, where layers do
+/// not lie in objects in the model's order.
+struct GateNeed {
+  double computed = 0;  // share of the pass that lies before the layer
+  double loaded = 0;    // share of a chunk's bytes that end with the layer
+};
+
 /// What a schedule rests on beside the RunView.
 struct PlanBasis {
   const ComputeCostEstimator& compute;
@@ -62,7 +69,9 @@ struct RunSnapshot {
   bool partial = false;            // layers have windows or states
   std::uint32_t context_from = 0;  // as RunView says
   std::uint32_t begin_from = 0;    // where compute of the front begins, at or below it,
-  double begin_at = 0;             // seconds: and when what it lacks there is loaded
+  double begin_at = 0;             // seconds: and when what it lacks there is loaded,
+  std::array<double, kMaxTiers>
+      begin_loads{};  // seconds: and when each lane has read its share of that
   std::uint32_t lost_chunks = 0;
 
   double suffix_begin = 0;
@@ -70,6 +79,7 @@ struct RunSnapshot {
   double first_pass_s = 0;      // the first of them behind loads that come layer by layer,
   double split_suffix_s = 0;    // and all of them then
   bool overlap_suffix = false;  // the suffix pass may start behind loads that come layer by layer
+  std::vector<GateNeed> gate_needs;  // empty: layers come in the model's order
 
   std::uint32_t n_lanes = 0;
   LaneMask up = 0;  // lanes that are neither down nor left out
