@@ -746,4 +746,19 @@ MUTANTS = [
         ("      store_gave_back.wait(lock, [&] { return store_has == 0; });\n",
          "      store_gave_back.wait_for(lock, std::chrono::milliseconds(0), [&] { return store_has == 0; });\n")],
      "promotion_test.cpp", "the end of the lanes waits for what the store was lent"),
+    ("a gated pass is thought to begin with the first layer of its objects", [
+        ("  for (const GateNeed& need : run.gate_needs) {\n",
+         "  for (const GateNeed& need : std::vector<GateNeed>()) {\n")],
+     "detail/planner/forecast_test.cpp",
+     "a pass behind loads begins when the layer that it needs first and that comes late is there"),
+    ("windows that are read late are thought to take no lane", [
+        ("  if (assignment.size() != 0 && run.partial && reads_for_front(run, assignment)) {\n",
+         "  if (assignment.size() == 0 && reads_for_front(run, assignment)) {\n")],
+     "detail/planner/forecast_test.cpp",
+     "what the front lacks is read before the chunks, where compute begins with it"),
+    ("a step behind windows that are read late keeps the front's chunk alone", [
+        ("  for (; end < spec().end_chunk && end <= last; ++end) {\n",
+         "  for (; end < spec().end_chunk && end < last && last == 0; ++end) {\n")],
+     "detail/prefill_state_test.cpp",
+     "all chunks of a step that begins behind windows are compute's, up to one being inserted"),
 ]
