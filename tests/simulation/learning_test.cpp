@@ -7,9 +7,11 @@
 #include <algorithm>
 #include <vector>
 
+#include "cake/scheduler/baselines.hpp"
 #include "cake/scheduler/meet_in_the_middle.hpp"
 #include "cake/testing/simulation.hpp"
 #include "catch.hpp"
+#include "random_spec.hpp"
 
 namespace {
 
@@ -111,6 +113,26 @@ TEST_CASE("a slow link is used in the first prompt already, and no read of it is
     CHECK(first.tokens_loaded > 0);
     CHECK(to_seconds(first.ttft) <= 1.1 * to_seconds(best.ttft));
   }
+}
+
+TEST_CASE("no gated pass waits for a lane whose rate is a guess and thirty times too high") {
+  std::uint64_t gated = 0;
+  for (std::uint64_t seed = 0; seed < 5'000; ++seed) {
+    testing::Random r(seed);
+    SimulationSpec spec = testing::steady_spec(r);
+    spec.workers = 8;
+    const Time compute = simulate(spec, ComputeOnlyScheduler{}).report.ttft;
+    const Time load = simulate(spec, LoadOnlyScheduler{}).report.ttft;
+    for (LinkEstimate& prior : spec.priors) prior.bytes_per_second *= 30;
+    MeetOptions options;
+    options.cost = spec.cost;
+    const SimulationResult cake = simulate(spec, Meet(options));
+    if (!cake.violation.empty()) FAIL("seed " << seed << ": " << cake.violation);
+    for (const StepReport& step : cake.report.steps) gated += step.gated;
+    // It was 18 times where the pass waited: it cannot turn back.
+    if (cake.report.ttft > 3 * std::min(compute, load)) FAIL("seed " << seed);
+  }
+  CHECK(gated > 100);
 }
 
 TEST_CASE("of several lanes the one that is as guessed is used well, whatever the others are") {

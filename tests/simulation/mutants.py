@@ -761,4 +761,9 @@ MUTANTS = [
          "  for (; end < spec().end_chunk && end < last && last == 0; ++end) {\n")],
      "detail/prefill_state_test.cpp",
      "all chunks of a step that begins behind windows are compute's, up to one being inserted"),
+    ("a gated pass waits for lanes that nobody has measured", [
+        ("    if (brings && link.rate().measured == 0) return false;\n",
+         "    if (brings && link.rate().measured == 99) return false;\n")],
+     "simulation/learning_test.cpp",
+     "no gated pass waits for a lane whose rate is a guess and thirty times too high"),
 ]

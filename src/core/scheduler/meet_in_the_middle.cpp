@@ -272,8 +272,8 @@ bool MeetInTheMiddleScheduler::loads_do_not_begin(const RunView& view, Time now)
   return true;
 }
 
-/// All that lies below the suffix is resident, or its first layer is and the others follow. Earlier
-/// the pass could not begin, and while it waits nothing can be taken over.
+/// All that lies below the suffix is resident, or its first layer is and the others follow, by lanes whose
+/// rates are no guesses. Earlier the pass could not begin, and while it waits nothing can be taken over.
 bool MeetInTheMiddleScheduler::suffix_may_follow(const RunView& view) {
   for (; ready_ < view.spec().end_chunk; ++ready_) {
     const ChunkState state = view.state(ready_);
@@ -281,6 +281,11 @@ bool MeetInTheMiddleScheduler::suffix_may_follow(const RunView& view) {
     if (state != ChunkState::loading && state != ChunkState::inserting) return false;
     if (view.unloadable(ready_) || !view.layer_resident(ready_, 0)) return false;
     if (schedule_.owner[ready_] == kCompute) return false;
+  }
+  for (LaneId l = 0; l < view.n_lanes(); ++l) {
+    const LinkEstimator& link = view.lane(l);
+    const bool brings = !link.in_flight().empty() || !schedule_.queues[l].empty();
+    if (brings && link.rate().measured == 0) return false;
   }
   return view.lost_chunks() == schedule_.assumptions.lost_chunks;
 }
