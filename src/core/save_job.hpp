@@ -59,21 +59,20 @@ class SaveJob {
   }
 
   /// Asks engine and store what there is to save, without the saver's mutex. `lanes`: that have to
-  /// be able to load it again; null: none.
-  Status prepare(const LaneHost* lanes) {
+  /// be able to load it again; null: none. Bytes of each object.
+  Result<std::uint64_t> prepare(const LaneHost* lanes) {
     if (lanes != nullptr) {
       auto usable = lanes->usable();
       if (usable) {
         usable = fits_staging(engine_->layout(), options_.chunk_tokens,
                               engine_->abilities.whole_chunks, lanes->staging_budget());
       }
-      if (!usable) return usable;
+      if (!usable) return usable.error();
     }
-    auto status = work.prepare(report);
-    if (!status || work.chunks().empty()) return status;
+    if (auto status = work.prepare(report); !status) return status.error();
+    if (work.chunks().empty()) return 0;
     tally.reserve(work.chunks().size());
-    object_bytes = ChunkGeometry(work.layout(), options_.chunk_tokens).object_bytes();
-    return {};
+    return ChunkGeometry(work.layout(), options_.chunk_tokens).object_bytes();
   }
 
   void nothing_saved(const Error& why) noexcept {

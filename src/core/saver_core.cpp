@@ -101,9 +101,10 @@ struct SaverCore::Inside {
   bool prepare(Job job, Lock& lock) noexcept {
     job->phase = SaveJob::Phase::preparing;
     lock.unlock();
-    const Status prepared = guarded(Errc::device, "save", [&] { return job->prepare(host); });
+    const auto prepared = guarded(Errc::device, "save", [&] { return job->prepare(host); });
     lock.lock();
     if (!prepared) job->nothing_saved(prepared.error());
+    job->object_bytes = prepared ? *prepared : 0;
     job->phase = SaveJob::Phase::open;
     job->last = prepared ? job->work.chunks().size() : 0;
     job->total = static_cast<std::uint32_t>(job->last);

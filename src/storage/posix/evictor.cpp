@@ -91,29 +91,49 @@ Status Evictor::reserve(std::uint64_t bytes) {
   return {};
 }
 
-void Evictor::settle(const ChunkKey& key, ConstBytes object, bool published) {
+void Evictor::settle(const ChunkKey& key, ConstBytes object, std::optional<bool> published) {
   const std::lock_guard lock(mutex_);
   reserved_ -= object.size();
-  if (!published) return;
+  if (!published) {
+    unseen_ += object.size();
+    return doubt();
+  }
+  if (!*published) return;
   added_ += object.size();
   try {
-    index_.put(key,
-               {object.size(), ::time(nullptr), position_in(object.first(kIoAlignment)), true});
+    put_known(key, {object.size(), ::time(nullptr), position_in(object.first(kIoAlignment)), true});
   } catch (const std::bad_alloc&) {
     doubt();
   }
 }
 
+void Evictor::put_known(const ChunkKey& key, const KnownObject& object) {
+  try {
+    index_.put(key, object);
+  } catch (...) {
+    unseen_ += object.bytes;
+    throw;
+  }
+}
+
 void Evictor::doubt() {
   look_.reset();
+  number_of_look_ += 1;  // what another thread sees of the last one counts no more
   looking_ = false;
   complete_ = false;
   added_ = store_.options().capacity_bytes;  // so that the next write begins a look
 }
 
-void Evictor::erased(const ChunkKey& key) {
+std::uint64_t Evictor::erased(const ChunkKey& key) {
   const std::lock_guard lock(mutex_);
-  index_.remove(key);
+  return index_.remove(key);
+}
+
+void Evictor::kept(std::uint64_t bytes) {
+  if (bytes == 0) return;
+  const std::lock_guard lock(mutex_);
+  unseen_ += bytes;
+  doubt();
 }
 
 void Evictor::free_space(std::uint64_t bytes) {
@@ -136,6 +156,7 @@ void Evictor::look(Clock::time_point until) {
     if (renewed) {
       generation_ = store_.generation();
       index_.clear();
+      unseen_ = 0;
       complete_ = false;
     }
     // Others write to the directory, too; what they added is seen by looking again.
@@ -160,6 +181,7 @@ void Evictor::look(Clock::time_point until) {
     if (part.all) {
       complete_ = true;
       looking_ = false;
+      unseen_ = 0;
     } else {
       look_ = std::move(mine);
     }
@@ -214,7 +236,7 @@ std::vector<Evictor::Candidate> Evictor::candidates(std::size_t& headers_left,
       candidate.object.position_known = true;
       const std::lock_guard lock(mutex_);
       // Somebody may have taken it out meanwhile; then it must not come back.
-      if (index_.remove(candidate.key) != 0) index_.put(candidate.key, candidate.object);
+      if (index_.remove(candidate.key) != 0) put_known(candidate.key, candidate.object);
     }
     if (candidate.object.position_known) known.push_back(candidate);
   }
@@ -231,6 +253,17 @@ bool Evictor::remove(const Candidate& candidate, std::int64_t now, Outcome& outc
     const std::lock_guard lock(mutex_);
     if (index_.remove(candidate.key) == 0) return true;  // another thread has it
   }
+  try {
+    return erase(candidate, now, outcome);
+  } catch (...) {
+    const std::lock_guard lock(mutex_);
+    unseen_ += candidate.object.bytes;
+    throw;
+  }
+}
+
+/// As remove(), of what the index does not have any more.
+bool Evictor::erase(const Candidate& candidate, std::int64_t now, Outcome& outcome) {
   const auto keep = [&](std::int64_t used) {
     KnownObject object = candidate.object;
     object.used = used;

@@ -32,10 +32,12 @@ class Evictor {
   ///
   /// Errors:  out_of_memory: the object alone is larger than the capacity, or nothing can be erased
   Status reserve(std::uint64_t bytes);
-  /// What became of the room: the object was published or not.
-  void settle(const ChunkKey& key, ConstBytes object, bool published);
-  /// An object was erased by other means.
-  void erased(const ChunkKey& key);
+  /// What became of the room: the object was published or not; none: nobody knows.
+  void settle(const ChunkKey& key, ConstBytes object, std::optional<bool> published);
+  /// An object is to be erased by other means. Its bytes; 0: it was not known.
+  std::uint64_t erased(const ChunkKey& key);
+  /// It could not be: so many bytes are there as before.
+  void kept(std::uint64_t bytes);
   /// Evicts so much although the capacity is not reached: the disk is full.
   void free_space(std::uint64_t bytes);
 
@@ -52,13 +54,18 @@ class Evictor {
     std::uint64_t freed = 0;
     std::optional<Error> failure;  // why something could not be erased
   };
-  std::uint64_t in_use() const { return index_.bytes() + reserved_; }
+  std::uint64_t in_use() const { return index_.bytes() + reserved_ + unseen_; }
   void look(Clock::time_point until);
   Outcome evict(const Aim& aim, Clock::time_point until);
   /// The next ones to go, the first of them first.
   std::vector<Candidate> candidates(std::size_t& headers_left, Clock::time_point until);
   /// True: it is gone, or known to be younger. False: it cannot be erased.
   bool remove(const Candidate& candidate, std::int64_t now, Outcome& outcome);
+  bool erase(const Candidate& candidate, std::int64_t now, Outcome& outcome);
+  /// An object that the index has not.
+  ///
+  /// Needs:   the mutex
+  void put_known(const ChunkKey& key, const KnownObject& object);
   /// Needs:   the mutex. What is known may be wrong: a new look begins
   void doubt();
 
@@ -68,10 +75,12 @@ class Evictor {
   ObjectIndex index_;
   std::unique_ptr<DirectoryLook> look_;  // null: over, or another thread goes on with it
   std::uint64_t number_of_look_ = 0;
-  bool looking_ = true;           // a look is not over
-  bool complete_ = false;         // one was
-  std::uint64_t added_ = 0;       // published by us since the last one began
-  std::uint64_t reserved_ = 0;    // being published by us
+  bool looking_ = true;         // a look is not over
+  bool complete_ = false;       // one was
+  std::uint64_t added_ = 0;     // published by us since the last one began
+  std::uint64_t reserved_ = 0;  // being published by us
+  std::uint64_t unseen_ =
+      0;  // in the directory, and for want of memory in no index before a look is over
   std::uint64_t generation_ = 0;  // of the directory that is known
 };
 

@@ -102,13 +102,13 @@ class PosixEngine {
  private:
   Result<bool> reserve_and_publish(const ChunkKey& key, ConstBytes bytes) {
     CAKE_TRY(evictor.reserve(bytes.size()));
-    bool published = false;
-    // Also when it throws: the room is given back.
+    std::optional<bool> published;
+    // Also when it throws.
     struct Settle {
       PosixEngine& engine;
       const ChunkKey& key;
       ConstBytes bytes;
-      const bool& published;
+      const std::optional<bool>& published;
       ~Settle() { engine.evictor.settle(key, bytes, published); }
     } const settle{*this, key, bytes, published};
     auto result = publish(store, key, bytes);
@@ -269,15 +269,25 @@ Status PosixStorage::erase(const ChunkKey& key) {
     auto& store = engine_->store;
     CAKE_TRY(store.check_writable());
     engine_->pool.forget(key);
-    engine_->evictor.erased(key);
+    // Before it is gone, since afterwards somebody may write it anew.
+    struct Forgotten {
+      detail::Evictor& evictor;
+      std::uint64_t bytes;
+      bool gone = false;
+      ~Forgotten() {
+        if (!gone) evictor.kept(bytes);
+      }
+    } object{engine_->evictor, engine_->evictor.erased(key)};
     const auto directory = store.open_fan_out(detail::StoreDirectory::fan_out_name(key), false);
     if (!directory) {
-      return directory.error().code == Errc::not_found ? Status() : Status(directory.error());
+      object.gone = directory.error().code == Errc::not_found;
+      return object.gone ? Status() : Status(directory.error());
     }
     const std::string name = detail::StoreDirectory::file_name(key);
     if (store.calls().unlink_at(directory->get(), name.c_str(), 0) != 0 && errno != ENOENT) {
       return detail::system_error(errno, "cannot erase " + name + " in " + store.named());
     }
+    object.gone = true;
     return {};
   });
 }
