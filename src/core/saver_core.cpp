@@ -103,8 +103,7 @@ struct SaverCore::Inside {
     lock.unlock();
     const auto prepared = guarded(Errc::device, "save", [&] { return job->prepare(host); });
     lock.lock();
-    if (!prepared) job->nothing_saved(prepared.error());
-    job->object_bytes = prepared ? *prepared : 0;
+    prepared ? void(job->object_bytes = *prepared) : job->nothing_saved(prepared.error());
     job->phase = SaveJob::Phase::open;
     job->last = prepared ? job->work.chunks().size() : 0;
     job->total = static_cast<std::uint32_t>(job->last);
