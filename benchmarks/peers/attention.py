@@ -5,14 +5,17 @@ where the package fa3-fwd is installed.
 
     python3 benchmarks/peers/attention.py [--bench build/release/benchmarks/attention_bench] [--svg FILE]
 
-With --bench, ours and the peers alternate in one run, round by round; "ratio" is ours over the best peer. "MHz" is the
-clock of the multiprocessors right after the row, "of peak" what ours is of the tensor cores' dense rate at that clock.
+With --bench, ours and the peers alternate in one run, round by round; "ratio" is ours over the best peer. Each round
+has an order of its own, and each function runs for a while before it is timed: where the card's power is the limit,
+whoever comes after a slow kernel finds a cooler card. Rates are medians over rounds. "MHz" is the clock of the
+multiprocessors right after the row, "of peak" what ours is of the tensor cores' dense rate at that clock.
 Causal prefill is compared like with like. For queries behind a prefix PyTorch takes no mask that is aligned to
 the end together with these kernels, so its rows are without a mask, over all keys; FA3 takes one. TFLOP/s, medians
 over events, random normal data; causal area counted exactly.
 """
 import argparse
 import math
+import random
 import statistics
 import subprocess
 import sys
@@ -28,6 +31,7 @@ except ImportError:
     flash_attn_func = None
 
 HEADS, KV_HEADS = 32, 8
+WARM_SECONDS = 0.1  # as attention_bench
 
 
 def timed(function, launches):
@@ -44,7 +48,9 @@ def timed(function, launches):
 def measure(function):
     """Seconds of one launch: several between two events, so that what the host takes for one does not count."""
     timed(function, 1)
-    launches = 1 + int(4e-3 / timed(function, 2))
+    once = timed(function, 2)
+    timed(function, 1 + int(WARM_SECONDS / once))
+    launches = 1 + int(4e-3 / once)
     return statistics.median(timed(function, launches) for _ in range(9))
 
 
@@ -90,7 +96,7 @@ class Ours:
         return float(answer)
 
 
-def columns(program, pages):
+def columns(program, pages, others):
     """Name -> function of (dim, queries, prefix); ours first."""
     ours = Ours(program) if program else None
     table = {}
@@ -98,11 +104,24 @@ def columns(program, pages):
         table["ours"] = ours.rate
         for page in pages:
             table[f"page{page}"] = lambda d, q, p, page=page: ours.rate(d, q, p, page)
+    for name, other in others:
+        table[name] = Ours(other).rate
     table["FA2"] = lambda d, q, p: sdpa(SDPBackend.FLASH_ATTENTION, d, q, p)
     table["cuDNN"] = lambda d, q, p: sdpa(SDPBackend.CUDNN_ATTENTION, d, q, p)
     if flash_attn_func:
         table["FA3"] = fa3
     return table
+
+
+def orders(names, rounds):
+    """An order of the names for each round: by chance, and backwards every other time, so that each is behind each other
+    one about as often as in front of it."""
+    chance = random.Random(1)
+    order = list(names)
+    for number in range(rounds):
+        if number % 2 == 0:
+            chance.shuffle(order)
+        yield order[::-1] if number % 2 else list(order)
 
 
 def guarded(function, shape):
@@ -171,7 +190,8 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bench", help="attention_bench, to alternate with")
     parser.add_argument("--svg", help="where to draw the rates against context")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--others", default="", help="comma-separated name:program, other builds of attention_bench")
     parser.add_argument("--pages", default="", help="comma-separated page sizes of ours, beside contiguous")
     parser.add_argument("--without", default="", help="comma-separated columns to leave out")
     parser.add_argument("--shapes", default="", help="comma-separated dim:queries:prefix; default: all")
@@ -184,7 +204,8 @@ def main():
         sys.exit("needs a GPU")
     print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}")
     print(f"TFLOP/s, bf16, {HEADS} query heads over {KV_HEADS}")
-    table = columns(args.bench, [int(p) for p in args.pages.split(",") if p])
+    others = [other.split(":", 1) for other in args.others.split(",") if other]
+    table = columns(args.bench, [int(p) for p in args.pages.split(",") if p], others)
     for name in args.without.split(","):
         table.pop(name, None)
     ends = f"{'ratio':>7}{'MHz':>6}{'of peak':>8}" if "ours" in table else f"{'MHz':>6}"
@@ -192,7 +213,7 @@ def main():
     shapes = [tuple(map(int, s.split(":"))) for s in args.shapes.split(",") if s] or all_shapes()
     rows = []
     for shape in shapes:
-        rounds = [{name: guarded(f, shape) for name, f in table.items()} for _ in range(args.rounds)]
+        rounds = [{name: guarded(table[name], shape) for name in order} for order in orders(table, args.rounds)]
         mhz = clock()
         rates = {name: statistics.median(r[name] for r in rounds) for name in table}
         rows.append((shape, rates))

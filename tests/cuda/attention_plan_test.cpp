@@ -39,8 +39,9 @@ TEST_CASE("every tile is assigned once, whatever the sections") {
   for (const std::uint32_t row_tiles : {1u, 2u, 7u, 64u}) {
     for (const std::uint32_t pairs : {1u, 3u, 8u, 24u}) {
       for (const std::uint32_t num_splits : {1u, 2u, 5u}) {
-        for (const std::uint32_t section : {0u, 1u, 2u, 5u, 8u, 1000u}) {
-          const AttentionTiles tiles(row_tiles, pairs, num_splits, section);
+        for (const std::uint32_t section : {0u, 1u, 2u, 5u, 8u, 1000u, 1005u}) {
+          const bool alike = section % 5 == 0;
+          const AttentionTiles tiles(row_tiles, pairs, num_splits, section, alike);
           REQUIRE(tiles.count() == row_tiles * pairs * num_splits);
           std::set<std::tuple<std::uint32_t, std::uint32_t, std::uint32_t>> seen;
           for (std::uint32_t i = 0; i < tiles.count(); ++i) {
@@ -104,9 +105,50 @@ TEST_CASE("the tiles of a causal prompt are assigned evenly, in sections as well
   }
 }
 
+TEST_CASE("tiles of queries behind a long prefix are shared out equally among fewer blocks") {
+  constexpr std::uint32_t kBlocks = 132;
+  for (const std::uint32_t section : {1u, 2u, 4u, 5u, 8u}) {
+    for (const std::uint32_t row_tiles : {32u, 64u, 128u, 256u}) {
+      const AttentionTiles tiles(row_tiles, 8, 1, section, true);
+      const std::uint32_t busy = tiles.busy_blocks(kBlocks);
+      CHECK(busy == 128);  // there are 256, 512, 1,024, 2,048 tiles
+      std::uint64_t least = ~std::uint64_t{0};
+      std::uint64_t most = 0;
+      for (std::uint32_t block = 0; block < busy; ++block) {
+        std::uint64_t work = 0;
+        for (std::uint32_t turn = 0;; ++turn) {
+          const std::uint32_t index = AttentionTiles::turn_of(block, busy, turn);
+          if (index >= tiles.count()) break;
+          work += 4 * row_tiles + length(tiles.at(index));
+        }
+        least = std::min(least, work);
+        most = std::max(most, work);
+      }
+      INFO("sections of " << section << ", " << row_tiles << " row tiles: " << least << " to "
+                          << most);
+      CHECK(static_cast<double>(most) < 1.01 * static_cast<double>(least));
+    }
+  }
+}
+
+TEST_CASE("all blocks take tiles where these differ much or make no whole waves") {
+  CHECK(AttentionTiles(128, 8, 1, 8, false).busy_blocks(132) == 132);
+  CHECK(AttentionTiles(125, 8, 1, 8, true).busy_blocks(132) == 125);
+  CHECK(AttentionTiles(127, 9, 1, 9, true).busy_blocks(132) == 127);
+  CHECK(AttentionTiles(131, 7, 1, 7, true).busy_blocks(132) == 131);
+  CHECK(AttentionTiles(133, 1, 1, 1, true).busy_blocks(132) == 132);  // 67 twice, less one
+  CHECK(AttentionTiles(3, 1, 1, 1, true).busy_blocks(132) == 3);
+  CHECK(AttentionTiles(0, 8, 1, 1, true).busy_blocks(132) == 132);
+}
+
 TEST_CASE("pairs of a section are worked on together") {
   const AttentionTiles tiles(16, 8, 1, 2);
   for (std::uint32_t i = 0; i < tiles.count(); ++i) CHECK(tiles.at(i).pair / 2 == i / 32);
+}
+
+TEST_CASE("sections have equally many pairs") {
+  const AttentionTiles tiles(16, 8, 1, 5);
+  for (std::uint32_t i = 0; i < tiles.count(); ++i) CHECK(tiles.at(i).pair / 4 == i / 64);
 }
 
 TEST_CASE("the kernel for sm_90a runs where the device has it") {

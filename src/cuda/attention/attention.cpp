@@ -95,6 +95,13 @@ Status check(const AttentionArgs& a) {
   return {};
 }
 
+/// Division by a constant, for 31-bit numbers: x / by is (high half of x * multiplier + x) >> shift.
+void divide(std::uint32_t by, std::uint32_t& multiplier, std::uint32_t& shift) {
+  shift = static_cast<std::uint32_t>(std::bit_width(by - 1));
+  const std::uint64_t excess = (std::uint64_t{1} << shift) - by;
+  multiplier = static_cast<std::uint32_t>((excess << 32) / by + 1);
+}
+
 AttentionParams params_of(const AttentionArgs& a, const AttentionPlan& plan) {
   const AttentionShape& s = a.shape;
   AttentionParams p{};
@@ -120,14 +127,11 @@ AttentionParams params_of(const AttentionArgs& a, const AttentionPlan& plan) {
   p.cu_seqlens_q = a.cu_seqlens_q;
   p.seqlens_k = a.seqlens_k;
   p.page_tokens = a.page_tokens;
-  if (a.page_tokens != 0) {  // division by a constant, for 31-bit numbers
-    p.page_shift = static_cast<std::uint32_t>(std::bit_width(a.page_tokens - 1));
-    const std::uint64_t excess = (std::uint64_t{1} << p.page_shift) - a.page_tokens;
-    p.page_multiplier = static_cast<std::uint32_t>((excess << 32) / a.page_tokens + 1);
-  }
+  if (a.page_tokens != 0) divide(a.page_tokens, p.page_multiplier, p.page_shift);
   p.n_heads = s.n_heads;
   p.n_kv_heads = s.n_kv_heads;
   p.group = s.n_heads / s.n_kv_heads;
+  divide(p.group, p.group_multiplier, p.group_shift);
   p.n_queries = s.n_queries;
   p.max_seqlen_q = s.max_seqlen_q;
   p.n_sequences = s.n_sequences;

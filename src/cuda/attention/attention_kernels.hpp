@@ -44,6 +44,7 @@ struct AttentionParams {
   std::uint32_t page_multiplier;  // key / page_tokens is (high half of key * this + key) >> shift
   std::uint32_t page_shift;
   std::uint32_t n_heads, n_kv_heads, group;
+  std::uint32_t group_multiplier, group_shift;  // the same for row / group
   std::uint32_t n_queries, max_seqlen_q, n_sequences, head_dim;
   std::uint32_t num_splits;
   std::uint32_t split_from_keys;  // sequences of fewer keys have only split 0, which writes out

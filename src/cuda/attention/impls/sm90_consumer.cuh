@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "cake/version.hpp"
+#include "sm90_output.cuh"
 #include "sm90_tile.cuh"
 #include "src/cuda/ptx/warpgroup.cuh"
 
@@ -107,13 +108,13 @@ class Sm90Consumer {
 
   __device__ void run() {
     if (me_ == Tile::kConsumers - 1) arrive_named(kTurnBarrier, 256);  // the first one's turn
-    Sm90Schedule<Tile> schedule(p_);
-    while (schedule.next(w_)) {
+    while (next()) {
       float out[Tile::kDim / 2] = {};
       Softmax softmax;
       if (w_.begin < w_.end) attend(out, softmax);
-      finish(out, softmax);
-      if (w_.begin < w_.end) release_queries();
+      const Sm90Output<T, Tile> output(p_, w_, shared_ + queries_.stage() * Tile::kQueryBytes, me_,
+                                       warp_);
+      output.write(out, softmax, [this] { release_queries(); });
     }
   }
 
@@ -124,19 +125,35 @@ class Sm90Consumer {
   using Queries = std::conditional_t<Tile::kQueriesInRegisters, std::uint32_t[Tile::kDim / 16][4],
                                      std::uint32_t>;
 
+  /// Waits for the next tile. False: there are no more.
+  __device__ __forceinline__ bool next() {
+    const int stage = queries_.stage();
+    wait(&barriers_.q_full[stage], queries_.parity());
+    const Sm90Work& work = barriers_.work[stage];
+    w_ = {.any = uniform(work.any),
+          .head = uniform(work.head),
+          .split = uniform(work.split),
+          .whole = uniform(work.whole),
+          .first_query = uniform(work.first_query),
+          .rows = uniform(work.rows),
+          .row0 = uniform(work.row0),
+          .behind = uniform(work.behind),
+          .begin = uniform(work.begin),
+          .end = uniform(work.end)};
+    return w_.any != 0;
+  }
+
   __device__ __forceinline__ void attend(float (&out)[Tile::kDim / 2], Softmax& softmax) {
     float scores[64];
     std::uint32_t weights[8][4];
-    const int group = static_cast<int>(p_.group);
     const int row = w_.row0 + me_ * 64;
-    const int all_seen = w_.behind + row / group;
+    const int all_seen = w_.behind + query_of(p_, row);
     const int my_row = row + warp_ * 16 + (lane_ >> 2);
-    limit_[0] = w_.behind + my_row / group;
-    limit_[1] = w_.behind + (my_row + 8) / group;
+    limit_[0] = w_.behind + query_of(p_, my_row);
+    limit_[1] = w_.behind + query_of(p_, my_row + 8);
     const std::uint32_t q = base_ +
                             static_cast<std::uint32_t>(queries_.stage()) * Tile::kQueryBytes +
                             static_cast<std::uint32_t>(me_ * 64) * kPanelRowBytes;
-    wait(&barriers_.q_full[queries_.stage()], queries_.parity());
     wait_side(&barriers_.k_full[keys_.stage()], keys_.parity());
     Queries queries;
     if constexpr (Tile::kQueriesInRegisters) {
@@ -240,84 +257,6 @@ class Sm90Consumer {
     __syncwarp();
     if (lane_ == 0) arrive(&barriers_.q_empty[queries_.stage()]);
     ++queries_.count;
-  }
-
-  // ---- the end of a tile: divide by the sum, and out ----
-  __device__ __forceinline__ void finish(float (&out)[Tile::kDim / 2], Softmax& softmax) {
-    const int group = static_cast<int>(p_.group);
-    const int lane = opaque(lane_);
-    __syncwarp();
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      float total = softmax.sum[h];
-      total += __shfl_xor_sync(0xffffffffu, total, 1);
-      total += __shfl_xor_sync(0xffffffffu, total, 2);
-      const float inverse = total > 0 ? 1.0f / total : 0.0f;
-      const float softmax_lse =
-          total > 0 ? softmax.peak[h] * p_.softmax_scale + logf(total) : -INFINITY;
-      const int local = warp_ * 16 + h * 8 + (lane >> 2);  // of the warpgroup's rows
-      const int packed = w_.row0 + me_ * 64 + local;
-      const int query = w_.first_query + packed / group;
-      const int head = w_.head * group + packed % group;
-      if (!w_.whole) {
-        if (packed < w_.rows) keep_part(out, h, inverse, softmax_lse, query, head);
-        continue;
-      }
-#pragma unroll
-      for (int j = 0; j < Tile::kDim / 8; ++j) {
-        if (w_.begin == w_.end) break;
-        *reinterpret_cast<std::uint32_t*>(staged(local, j) + (lane & 3) * 4) =
-            pack<T>(out[4 * j + 2 * h] * inverse, out[4 * j + 2 * h + 1] * inverse);
-      }
-      if (packed < w_.rows && p_.softmax_lse != nullptr && (lane & 3) == 0) {
-        p_.softmax_lse[static_cast<std::int64_t>(head) * p_.n_queries + query] = softmax_lse;
-      }
-    }
-    if (!w_.whole) return;
-    __syncwarp();
-    write_rows();
-  }
-
-  __device__ __forceinline__ void keep_part(const float (&out)[Tile::kDim / 2], int h,
-                                            float inverse, float softmax_lse, int query,
-                                            int head) const {
-    const std::int64_t at =
-        (static_cast<std::int64_t>(w_.split) * p_.n_queries + query) * p_.n_heads + head;
-    if ((lane_ & 3) == 0) p_.partial_lse[at] = softmax_lse;
-    if (w_.begin == w_.end) return;
-    float* const to = p_.partial_out + at * Tile::kDim + (lane_ & 3) * 2;
-#pragma unroll
-    for (int j = 0; j < Tile::kDim / 8; ++j) {
-      *reinterpret_cast<float2*>(to + j * 8) =
-          make_float2(out[4 * j + 2 * h] * inverse, out[4 * j + 2 * h + 1] * inverse);
-    }
-  }
-
-  /// Where piece `piece` of an output row of this warpgroup waits; a warp touches only its own
-  /// rows.
-  __device__ __forceinline__ unsigned char* staged(int row, int piece) const {
-    return shared_ + queries_.stage() * Tile::kQueryBytes +
-           panel_place(me_ * 64 + row, piece, Tile::kRows * kPanelRowBytes);
-  }
-
-  __device__ __forceinline__ void write_rows() const {
-    constexpr int kPieces = Tile::kDim / 8;
-    const int group = static_cast<int>(p_.group);
-    const int lane = opaque(lane_);
-#pragma unroll
-    for (int i = 0; i < 16 * kPieces / 32; ++i) {
-      const int index = lane + i * 32;
-      const int local = warp_ * 16 + index / kPieces;
-      const int piece = index % kPieces;
-      const int packed = w_.row0 + me_ * 64 + local;
-      if (packed >= w_.rows) continue;
-      const int query = packed / group;
-      T* const to = static_cast<T*>(p_.out) + (w_.first_query + query) * p_.out_token_stride +
-                    (w_.head * group + packed - query * group) * p_.out_head_stride + piece * 8;
-      *reinterpret_cast<uint4*>(to) = w_.begin < w_.end
-                                          ? *reinterpret_cast<const uint4*>(staged(local, piece))
-                                          : make_uint4(0, 0, 0, 0);
-    }
   }
 
   const AttentionParams& p_;

@@ -26,8 +26,8 @@ class Sm90Producer {
   __device__ void run() {
     Sm90Schedule<Tile> schedule(p_);
     while (schedule.next(w_)) {
+      hand_out();
       if (w_.begin == w_.end) continue;
-      load_queries();
       // Keys go one block ahead of values, as consumers want them.
       Page page = find(w_.end - 1);
       Page ahead = look_ahead(w_.end - 2);
@@ -41,6 +41,7 @@ class Sm90Producer {
       }
       load_values(w_.begin, page);
     }
+    hand_out();
   }
 
  private:
@@ -117,20 +118,23 @@ class Sm90Producer {
   }
   __device__ int my_box() const { return lane_ * 4 + tid_ / 32; }
 
-  __device__ void load_queries() {
+  /// Gives a tile to the consumers: its numbers, and its queries if it has keys.
+  __device__ void hand_out() {
     const int stage = queries_.stage();
     std::uint64_t* const full = &barriers_.q_full[stage];
-    std::uint64_t* const empty = &barriers_.q_empty[stage];
     const std::uint32_t to = base_ + static_cast<std::uint32_t>(stage) * Tile::kQueryBytes;
-    const int group = static_cast<int>(p_.group);
-    wait(empty, queries_.parity() ^ 1);
-    if (boxes_.queries_by_box) {
+    wait(&barriers_.q_empty[stage], queries_.parity() ^ 1);
+    if (tid_ == 0) barriers_.work[stage] = w_;
+    if (!w_.any || w_.begin == w_.end) {
+      if (tid_ == 0) arrive(full);
+      __syncwarp();
+    } else if (boxes_.queries_by_box) {
       if (tid_ == 0) {
         arrive_expecting(full, Tile::kQueryBytes);
         for (int panel = 0; panel < Tile::kPanels; ++panel) {
           copy_box(to + static_cast<std::uint32_t>(panel * Tile::kRows) * kPanelRowBytes, boxes_.q,
                    full, CacheHint::evict_first, panel * kPanelColumns, 0, w_.head,
-                   w_.first_query + w_.row0 / group);
+                   w_.first_query + query_of(p_, w_.row0));
         }
       }
       __syncwarp();
@@ -179,7 +183,7 @@ class Sm90Producer {
 #pragma unroll 1
     for (int row = tid / kPieces; row < Tile::kRows; row += 4 * kRowsAtOnce) {
       const int packed = min(w_.row0 + row, w_.rows - 1);
-      const int query = packed / group;
+      const int query = query_of(p_, packed);
       const T* const from = static_cast<const T*>(p_.q) +
                             (w_.first_query + query) * p_.q_token_stride +
                             (w_.head * group + packed - query * group) * p_.q_head_stride;

@@ -31,6 +31,19 @@ enum class KeysBy {
   rows,   // one by one, where pages have no boxes
 };
 
+/// What a tile is in numbers of this launch. The producer finds it and leaves it for consumers.
+struct Sm90Work {
+  int any;  // 0: there are no more tiles, and nothing below counts
+  int sequence, head, split;
+  int whole;        // its keys are not split; splits but the first have no rows then
+  int first_query;  // row of q that the sequence starts at
+  int rows;         // of the sequence: queries times heads of a group
+  int row0;         // of the tile
+  int keys;
+  int behind;      // query i of the sequence sees keys 0 .. behind + i
+  int begin, end;  // blocks of keys, walked from end - 1 down to begin
+};
+
 template <int kHeadDim, int kConsumerGroups, KeysBy kKeysBy>
 struct Sm90Tile {
   static constexpr int kDim = kHeadDim;
@@ -68,9 +81,11 @@ struct Sm90Tile {
     return kValuesAt + static_cast<std::uint32_t>(stage) * kSideBytes;
   }
 
-  /// "full": the producer's one arrival, and the bytes, or one of each of its threads for rows that
-  /// they copied; "empty": one of each consumer, of queries one of each of its warps.
+  /// What each stage of queries belongs to, and barriers. "full": the producer's one arrival, and the
+  /// bytes, or one of each of its threads for rows that they copied; "empty": one of each consumer,
+  /// of queries one of each of its warps.
   struct Barriers {
+    Sm90Work work[kQueryStages];  // q_full says that it is there
     std::uint64_t q_full[kQueryStages], q_empty[kQueryStages];
     std::uint64_t k_full[kStages], k_empty[kStages];
     std::uint64_t v_full[kStages], v_empty[kStages];
@@ -98,17 +113,11 @@ struct Sm90Tile {
 inline constexpr int kProducerBarrier = 1;
 inline constexpr int kTurnBarrier = 2;  // of the first consumer; the others' follow
 
-/// What a tile is in numbers of this launch.
-struct Sm90Work {
-  int sequence, head, split;
-  bool whole;       // its keys are not split; splits but the first have no rows then
-  int first_query;  // row of q that the sequence starts at
-  int rows;         // of the sequence: queries times heads of a group
-  int row0;         // of the tile
-  int keys;
-  int behind;      // query i of the sequence sees keys 0 .. behind + i
-  int begin, end;  // blocks of keys, walked from end - 1 down to begin
-};
+/// The query of packed row `row`, in whose group its head is the row's remainder.
+__device__ inline int query_of(const AttentionParams& p, int row) {
+  const auto r = static_cast<std::uint32_t>(row);
+  return static_cast<int>((__umulhi(r, p.group_multiplier) + r) >> p.group_shift);
+}
 
 /// Goes through the tiles of this block.
 template <class Tile>
@@ -118,10 +127,16 @@ class Sm90Schedule {
 
   /// False: there is nothing more to do.
   __device__ bool next(Sm90Work& w) {
+    // The first sequence stands for all of them here: this only decides an order.
+    const int keys = max(1, min(uniform(p_.seqlens_k[0]), 1 << 20));
+    const bool alike = keys >= 2 * static_cast<int>(p_.max_seqlen_q);
     const AttentionTiles tiles((p_.max_seqlen_q * p_.group + Tile::kRows - 1) / Tile::kRows,
-                               p_.n_sequences * p_.n_kv_heads, p_.num_splits, pairs_of_section());
-    const std::uint32_t index = AttentionTiles::turn_of(blockIdx.x, gridDim.x, turn_++);
-    if (index >= tiles.count()) return false;
+                               p_.n_sequences * p_.n_kv_heads, p_.num_splits,
+                               pairs_of_section(keys), alike);
+    const std::uint32_t blocks = tiles.busy_blocks(gridDim.x);
+    const std::uint32_t index = AttentionTiles::turn_of(blockIdx.x, blocks, turn_++);
+    w.any = blockIdx.x < blocks && index < tiles.count();
+    if (!w.any) return false;
     const AttentionTile tile = tiles.at(index);
     w.head = static_cast<int>(tile.pair % p_.n_kv_heads);
     w.sequence = static_cast<int>(tile.pair / p_.n_kv_heads);
@@ -144,7 +159,7 @@ class Sm90Schedule {
     w.behind = w.keys - queries;
     w.whole = p_.num_splits == 1 || w.keys < static_cast<int>(p_.split_from_keys);
     if (w.whole && w.split > 0) w.rows = 0;
-    const int last_seen = w.behind + (min(w.row0 + Tile::kRows, w.rows) - 1) / group;
+    const int last_seen = w.behind + query_of(p_, min(w.row0 + Tile::kRows, w.rows) - 1);
     const int blocks = w.row0 >= w.rows || last_seen < 0 ? 0 : last_seen / Tile::kKeys + 1;
     const int num_splits = w.whole ? 1 : static_cast<int>(p_.num_splits);
     const int share = (blocks + num_splits - 1) / num_splits;
@@ -152,10 +167,8 @@ class Sm90Schedule {
     w.end = min(blocks, w.begin + share);
   }
 
-  /// The first sequence stands for all of them here: this only decides an order.
-  __device__ std::uint32_t pairs_of_section() const {
+  __device__ static std::uint32_t pairs_of_section(int keys) {
     constexpr std::uint32_t kCached = 32u << 20;  // of an L2 cache of 50 MiB
-    const int keys = max(1, min(uniform(p_.seqlens_k[0]), 1 << 20));
     return kCached / (static_cast<std::uint32_t>(keys) * Tile::kDim * 4);
   }
 
