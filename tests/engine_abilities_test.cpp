@@ -39,6 +39,9 @@ struct NoGates {
 struct ShortOverlap {
   static constexpr EngineAbilities abilities{.max_overlap_tokens = 48};
 };
+struct WideSteps {
+  static constexpr EngineAbilities abilities{.max_overlap_tokens = 180, .wide_gated_steps = true};
+};
 struct LongSteps {
   static constexpr EngineAbilities abilities{.smallest_step = 80, .max_overlap_tokens = 96};
 };
@@ -86,8 +89,9 @@ struct LayerByLayer {
     Step step = loads.next_step(view, budget, now);
     if (view.may_gate() && view.front() < view.spec().prefix_end() && view.running().empty()) {
       step.kind = Step::Kind::compute;
-      step.tokens = {view.suffix_front(),
-                     std::min(view.suffix_front() + budget, view.spec().n_tokens)};
+      const std::uint32_t begin = view.suffix_front();
+      const std::uint32_t most = view.spec().gated_step_tokens(begin, budget);
+      step.tokens = {begin, std::min(begin + most, view.spec().n_tokens)};
       step.gated = true;
     }
     return step;
@@ -176,6 +180,17 @@ TEST_CASE("a gated step has at most max_overlap_tokens") {
   for (const TokenRange& step : engine.gated) CHECK(step.size() <= 48);
   CHECK(std::any_of(engine.steps.begin(), engine.steps.end(),
                     [](const TokenRange& step) { return step.size() > 48; }));
+}
+
+TEST_CASE("an engine that takes wide steps gets the last pass in one, whatever the budget") {
+  Stored stored;
+  Recorder<WideSteps> engine(kTokens);
+  run(stored, engine, LayerByLayer());
+  REQUIRE_FALSE(engine.gated.empty());
+  CHECK(engine.gated.front() == TokenRange{12 * kChunk, 12 * kChunk + 180});
+  for (const TokenRange& step : engine.steps) {
+    CHECK((step.size() <= kPatient.max_step_tokens || step.begin >= 12 * kChunk));
+  }
 }
 
 TEST_CASE("a scheduler is told what the engine declares") {

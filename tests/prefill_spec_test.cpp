@@ -35,3 +35,15 @@ TEST_CASE("a chunk without bytes or without a tier is not stored") {
   CHECK_FALSE(StoredChunk{10, 0}.stored());
   CHECK(StoredChunk{10, 2}.stored());
 }
+
+TEST_CASE("a gated step behind all that is stored may be wide, others keep to the budget") {
+  PrefillSpec spec = testing::Prompt("101", 100).spec;
+  CHECK(spec.gated_step_tokens(48, 20) == 20);
+  spec.max_overlap_tokens = 10;
+  CHECK(spec.gated_step_tokens(48, 20) == 10);
+  spec.wide_gated_steps = true;
+  spec.max_overlap_tokens = 80;
+  CHECK(spec.gated_step_tokens(48, 20) == 80);
+  CHECK(spec.gated_step_tokens(60, 20) == 80);
+  CHECK(spec.gated_step_tokens(32, 20) == 20);
+}

@@ -228,6 +228,15 @@ struct EngineAbilities {
   std::uint32_t smallest_step = 1;
   /// Tokens: the longest step that is gated.
   std::uint32_t max_overlap_tokens = ~std::uint32_t{0};
+  /// prefill() goes through each layer of a gated step in micro-batches, as many as it takes, before
+  /// it waits for the next layer. Memory for activations is then needed for one micro-batch; only
+  /// what goes from layer to layer is kept of every token. The last pass of a prompt, a gated step
+  /// that begins at or behind the end of what is stored, may then have all tokens that are left, up
+  /// to max_overlap_tokens, whatever the budget of next(): so no part of it has to wait for the last
+  /// load. It is taken to cost what steps of SessionOptions::max_step_tokens cost. Once the run is
+  /// over (a stop, an error) the gate of the next layer says that the step is void. Not set: no step
+  /// has more tokens than the budget.
+  bool wide_gated_steps = false;
 };
 
 /// What loading and saving need of an engine. An object stands for one sequence: the KV of one
@@ -345,9 +354,10 @@ constexpr bool engine_abilities_hold() {
   static_assert(
       !requires { M::inserts_from_device; } && !requires { M::insert_on_caller; } &&
           !requires { M::whole_chunks; } && !requires { M::gates; } &&
-          !requires { M::smallest_step; } && !requires { M::max_overlap_tokens; },
-      "cake: inserts_from_device, insert_on_caller, whole_chunks, gates, smallest_step and "
-      "max_overlap_tokens are no members of an engine, but of its abilities: "
+          !requires { M::smallest_step; } && !requires { M::max_overlap_tokens; } &&
+          !requires { M::wide_gated_steps; },
+      "cake: inserts_from_device, insert_on_caller, whole_chunks, gates, smallest_step, "
+      "max_overlap_tokens and wide_gated_steps are no members of an engine, but of its abilities: "
       "static constexpr cake::EngineAbilities abilities{.insert_on_caller = true}");
   static_assert(!can.gates.value_or(false) || PrefillsGated<M> ||
                     (!PrefillsWhole<M> && !requires { &M::prefill; }),
@@ -356,6 +366,10 @@ constexpr bool engine_abilities_hold() {
   static_assert(!can.gates.value_or(false) || !can.whole_chunks,
                 "cake: an engine that takes whole_chunks gets no gated steps, so it cannot have "
                 "gates = true");
+  static_assert(
+      !can.wide_gated_steps || (!can.whole_chunks && can.gates.value_or(PrefillsGated<M>)),
+      "cake: wide_gated_steps asks for an engine that takes gated steps: "
+      "prefill(cake::Tokens, cake::TokenRange, cake::LayerGate), or gates = true");
   static_assert(can.smallest_step > 0 && can.max_overlap_tokens > 0,
                 "cake: smallest_step and max_overlap_tokens are at least 1");
   return true;

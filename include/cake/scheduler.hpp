@@ -57,6 +57,7 @@ struct PrefillSpec {
   bool whole_chunks = false;
   std::uint32_t smallest_step = 1;
   std::uint32_t max_overlap_tokens = ~std::uint32_t{0};
+  bool wide_gated_steps = false;
   /// SessionOptions::read_timeout: a read is given up after so long, whatever deadline it has.
   Time read_timeout = kNever;
   /// KvLayerKind::reach() of each layer, the widest first, [n_layers]; empty: a step needs all
@@ -83,6 +84,16 @@ struct PrefillSpec {
   /// The chunk that this token belongs to; end_chunk for those of the suffix.
   constexpr std::uint32_t chunk_of(std::uint32_t token) const {
     return token >= prefix_end() ? end_chunk : token / chunk_tokens;
+  }
+  /// A gated step that begins at `begin` may have more tokens than next() allows: the engine takes
+  /// wide steps, and this one is behind all that is stored.
+  constexpr bool may_be_wide(std::uint32_t begin) const {
+    return wide_gated_steps && begin >= prefix_end();
+  }
+  /// Most tokens of a gated step that begins at `begin`, behind the front, when next() allows
+  /// `budget` tokens.
+  constexpr std::uint32_t gated_step_tokens(std::uint32_t begin, std::uint32_t budget) const {
+    return may_be_wide(begin) ? max_overlap_tokens : std::min(budget, max_overlap_tokens);
   }
   /// Bytes of these layers, without head and foot.
   constexpr std::uint64_t payload_bytes(LayerRange layers) const {
@@ -312,7 +323,7 @@ constexpr bool scheduler_members_hold() {
 /// I/O; all it knows is the spec, the run view and the time that it is told.
 ///
 ///     void begin(const PrefillSpec&);  // the spec outlives the run
-///     // budget: most tokens of this step
+///     // budget: most tokens of this step; of a gated one PrefillSpec::gated_step_tokens()
 ///     Step next_step(const RunView&, std::uint32_t budget, Time now);
 ///     // none: ask again when the run view changed
 ///     std::optional<LoadRequest> next_load(const RunView&, LaneId, Time now);

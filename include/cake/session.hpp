@@ -65,8 +65,9 @@ class PrefillSession {
   ///          No run has then begun
   void begin(Tokens tokens, const PrefillOptions& prompt = {}) { run_.begin(tokens, prompt); }
 
-  /// What compute does next, at most `budget` tokens of it. With a budget of 0 the answer is a wait
-  /// that is over at once.
+  /// What compute does next, at most `budget` tokens of it, or more in a gated step of an engine
+  /// with EngineAbilities::wide_gated_steps. With a budget of 0 the answer is a wait that is over at
+  /// once. Without `may_gate` no step is gated.
   Step next(std::uint32_t budget, bool may_gate = true) { return run_.next(budget, may_gate); }
 
   /// For a backend that takes a LayerGate; open at once when the step is not gated. It may outlive

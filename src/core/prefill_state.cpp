@@ -48,7 +48,9 @@ Step PrefillState::claim(Step step, Time now) {
 
 GateAnswer PrefillState::gate(std::uint64_t id, std::uint32_t layer) {
   const GateAnswer state = gate_.ask(id, layer);
-  return state == GateAnswer::shut && status_ != Errc::ok ? GateAnswer::voided : state;
+  if (status_ == Errc::ok) return state;
+  // Of a wide step much may be left, which nobody wants any more.
+  return state == GateAnswer::shut || spec().wide_gated_steps ? GateAnswer::voided : state;
 }
 
 bool PrefillState::newest_gate_shut() const {

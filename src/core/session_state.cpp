@@ -36,6 +36,7 @@ void SessionState::begin(Tokens tokens, const ChunkOptions& chunks, const Prefil
   spec.whole_chunks = can_.whole_chunks;
   spec.smallest_step = can_.smallest_step;
   spec.max_overlap_tokens = can_.max_overlap_tokens;
+  spec.wide_gated_steps = can_.wide_gated_steps;
   const std::uint64_t ends = spec.head_bytes + spec.foot_bytes;
   const std::uint64_t staging = lanes_.staging_budget();
   if (!lookup_.keys.empty() && !prompt.stop.stop_requested()) {

@@ -63,6 +63,9 @@ struct Engine {
   // case gates_with_whole_chunks: so it cannot have gates = true
   static constexpr cake::EngineAbilities abilities{.whole_chunks = true, .gates = true};
   Status prefill(Tokens, TokenRange, LayerGate) { return {}; }
+#elif defined(CASE_wide_steps_without_gates)
+  // case wide_steps_without_gates: wide_gated_steps asks for an engine that takes gated steps
+  static constexpr cake::EngineAbilities abilities{.wide_gated_steps = true};
 #elif defined(CASE_smallest_step_zero)
   // case smallest_step_zero: are at least 1
   static constexpr cake::EngineAbilities abilities{.smallest_step = 0};

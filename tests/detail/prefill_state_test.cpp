@@ -101,6 +101,22 @@ TEST_CASE("a gated step that waits for nobody frees its chunks at once when ever
   CHECK(state.view().state(0) == ChunkState::hole);
 }
 
+TEST_CASE("a wide step ends at its next layer once the run is over") {
+  for (const bool wide : {false, true}) {
+    Prompt prompt("1", 200);
+    prompt.spec.wide_gated_steps = wide;
+    OwnState state(prompt);
+    const Step step = state.step(16, 216, true);
+    state.land(state.load(0));
+    CHECK(state.gate(step.id, 0) == detail::GateAnswer::open);
+    state.cancel();
+    CHECK(state.gate(step.id, 1) == (wide ? detail::GateAnswer::voided : detail::GateAnswer::open));
+    state.done(step.id, 0, Errc::superseded, Time(5));
+    CHECK(state.status() == Errc::canceled);
+    CHECK(state.report(Time(5)).steps[0].voided);
+  }
+}
+
 TEST_CASE("a step that was issued behind another has the device once that one has ended") {
   OwnState state(Prompt("1111"));
   const Step first = state.step(0, 16);

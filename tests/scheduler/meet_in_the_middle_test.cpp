@@ -211,8 +211,11 @@ TEST_CASE("a lane that looks too slow is tried the more seldom the more reads it
   }
 }
 
-TEST_CASE("the last loads come layer by layer, and the suffix pass follows them gated") {
-  Run run(Prompt("11", 64), 4e-3);
+namespace {
+
+/// The step behind the first layers of two chunks.
+Step step_behind_first_layers(const Prompt& prompt) {
+  Run run(prompt, 4e-3);
   run.prompt.spec.may_gate = true;
   run.state.emplace(run.prompt);
   run.state->next_step_may_gate();
@@ -227,8 +230,24 @@ TEST_CASE("the last loads come layer by layer, and the suffix pass follows them 
   }
   CHECK(run.step(Time(1)).kind == Step::Kind::wait);  // the first layer is not there
   for (const detail::ReadTicket& ticket : orders) run.state->land(ticket, Time(2'000'000));
-  const Step step = run.step(Time(2'000'000));
+  return run.step(Time(2'000'000));
+}
+
+}  // namespace
+
+TEST_CASE("the last loads come layer by layer, and the suffix pass follows them gated") {
+  const Step step = step_behind_first_layers(Prompt("11", 64));
   CHECK(step.kind == Step::Kind::compute);
   CHECK(step.gated);
   CHECK(step.tokens == TokenRange{32, 96});
+}
+
+TEST_CASE("an engine that takes wide steps gets the whole suffix in one") {
+  Prompt prompt("11", 300);
+  prompt.spec.wide_gated_steps = true;
+  const Step step = step_behind_first_layers(prompt);
+  CHECK(step.gated);
+  CHECK(step.tokens == TokenRange{32, 332});
+  prompt.spec.max_overlap_tokens = 200;
+  CHECK(step_behind_first_layers(prompt).tokens == TokenRange{32, 232});
 }

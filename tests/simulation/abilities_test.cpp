@@ -19,6 +19,8 @@ SimulationSpec declared(std::uint64_t seed) {
   if (random.chance(0.3)) {
     spec.prefill.whole_chunks = true;
     spec.prefill.may_gate = spec.has_gates = false;
+  } else if (random.chance(0.5)) {
+    spec = widened(spec, seed);
   }
   return spec;
 }
@@ -39,25 +41,38 @@ std::string unsuited(const SimulationSpec& spec, const SimulationResult& result)
   return {};
 }
 
+/// Steps of more tokens than one pass takes.
+std::uint32_t wide_steps(const SimulationSpec& spec, const PrefillReport& report) {
+  std::uint32_t n = 0;
+  for (const StepReport& step : report.steps) {
+    n += step.tokens.size() > spec.prefill.max_step_tokens;
+  }
+  return n;
+}
+
 }  // namespace
 
 TEST_CASE("in wild runs steps and loads are as the engine declares, whoever schedules") {
   std::uint32_t gated = 0;
   std::uint32_t whole = 0;
+  std::uint32_t wide = 0;
   for (std::uint64_t seed = 0; seed < 1500; ++seed) {
     SimulationSpec spec = declared(seed);
     const MeetOptions options = wild_options(seed, spec);
     CAPTURE(seed);
     const auto meet = simulate(spec, MeetInTheMiddleScheduler(options));
     REQUIRE(unsuited(spec, meet) == "");
+    wide += wide_steps(spec, meet.report);
     spec.faulty_scheduler = true;  // it may dawdle
     const auto slices = simulate(spec, LayerByLayer{});
     REQUIRE(unsuited(spec, slices) == "");
     const auto gates = simulate(spec, AlwaysGates{});
     REQUIRE(unsuited(spec, gates) == "");
+    wide += wide_steps(spec, gates.report);
     for (const StepReport& step : gates.report.steps) gated += step.gated;
     whole += spec.prefill.whole_chunks && !slices.report.loads.empty();
   }
   CHECK(gated > 100);
   CHECK(whole > 100);
+  CHECK(wide > 50);
 }

@@ -60,7 +60,7 @@ inline double gate_waits(const SimulationSpec& spec, const PrefillReport& report
   double waits = 0;
   for (const StepReport& step : report.steps) {
     if (!step.gated) continue;
-    const double pass = step.voided ? 0 : spec.cost.pass(step.tokens.begin, step.tokens.end);
+    const double pass = step.voided ? 0 : spec.pass_seconds(step.tokens, true);
     waits += std::max(0.0, to_seconds(step.ended - step.issued) - pass);
   }
   return waits;
@@ -140,9 +140,9 @@ struct AlwaysGates : LoadOnlyScheduler {
     Step step;
     step.kind = Step::Kind::compute;
     step.gated = true;
-    step.tokens = {
-        prefill.prefix_end(),
-        prefill.prefix_end() + std::min(budget, prefill.n_tokens - prefill.prefix_end())};
+    const std::uint32_t begin = prefill.prefix_end();
+    const std::uint32_t most = prefill.gated_step_tokens(begin, budget);
+    step.tokens = {begin, begin + std::min(most, prefill.n_tokens - begin)};
     return step;
   }
 };
@@ -176,9 +176,11 @@ inline SimulationResult timed_run(std::uint64_t seed, const SimulationSpec& spec
 }
 
 /// The run of this seed, and what went wrong in it or, now and then, in that of a plain scheduler
-/// that relies on the session more. `against`: filled in unless the run is canceled.
-inline SimulationResult wild_run(std::uint64_t seed, Against* against = nullptr) {
-  const SimulationSpec spec = wild_spec(seed);
+/// that relies on the session more. `against`: filled in unless the run is canceled. `wide`: the
+/// engine takes gates, and wide steps.
+inline SimulationResult wild_run(std::uint64_t seed, Against* against = nullptr,
+                                 bool wide = false) {
+  const SimulationSpec spec = wide ? widened(wild_spec(seed), seed) : wild_spec(seed);
   SimulationResult result = timed_run(seed, spec, against);
   SimulationSpec plain = spec;
   plain.faulty_scheduler = true;  // it may dawdle
@@ -187,7 +189,7 @@ inline SimulationResult wild_run(std::uint64_t seed, Against* against = nullptr)
   } else if (result.violation.empty() && seed % 4 == 1) {
     result.violation = simulate(plain, WaitsForEver{}).violation;
   } else if (result.violation.empty() && seed % 4 == 2) {
-    plain.prefill.may_gate = plain.has_gates = false;
+    plain.prefill.may_gate = plain.has_gates = wide;
     result.violation = simulate(plain, AlwaysGates{}).violation;
   } else if (result.violation.empty() && seed % 16 == 3) {
     result.violation = simulate(plain, LayerByLayer{}).violation;
@@ -196,8 +198,9 @@ inline SimulationResult wild_run(std::uint64_t seed, Against* against = nullptr)
 }
 
 /// The run of this seed with a layout of any kinds, as wild_run().
-inline SimulationResult mixed_run(std::uint64_t seed, Against* against = nullptr) {
-  const SimulationSpec spec = mixed_spec(seed);
+inline SimulationResult mixed_run(std::uint64_t seed, Against* against = nullptr,
+                                  bool wide = false) {
+  const SimulationSpec spec = wide ? widened(mixed_spec(seed), seed) : mixed_spec(seed);
   SimulationResult result = timed_run(seed, spec, against);
   SimulationSpec plain = spec;
   plain.faulty_scheduler = true;  // it may dawdle
@@ -215,7 +218,7 @@ inline SimulationResult mixed_run(std::uint64_t seed, Against* against = nullptr
   } else if (seed % 8 == 3) {
     other = simulate(plain, LayerByLayer{});
   } else {
-    plain.prefill.may_gate = plain.has_gates = false;
+    plain.prefill.may_gate = plain.has_gates = wide;
     other = simulate(plain, AlwaysGates{});
   }
   if (!other.violation.empty()) return other;
@@ -234,10 +237,18 @@ class MeanTime {
   static constexpr double kMostSlower = 0.069;           // 0.0672 was measured
   static constexpr double kMostMeanOfLayouts = 0.908;    // 0.9045 was measured
   static constexpr double kMostSlowerOfLayouts = 0.106;  // 0.1035 was measured
+  static constexpr double kMostMeanOfWide = 2;
+  static constexpr double kMostSlowerOfWide = 2;
+  static constexpr double kMostMeanOfWideLayouts = 2;
+  static constexpr double kMostSlowerOfWideLayouts = 2;
 
   explicit MeanTime(double most_mean = kMostMean, double most_slower = kMostSlower)
       : most_mean_(most_mean), most_slower_(most_slower) {}
   static MeanTime of_layouts() { return MeanTime(kMostMeanOfLayouts, kMostSlowerOfLayouts); }
+  static MeanTime of_wide() { return MeanTime(kMostMeanOfWide, kMostSlowerOfWide); }
+  static MeanTime of_wide_layouts() {
+    return MeanTime(kMostMeanOfWideLayouts, kMostSlowerOfWideLayouts);
+  }
 
   void add(const Against& against) {
     if (against.better <= 0) return;  // canceled

@@ -115,7 +115,7 @@ MUTANTS = [
     # ---- planner ----
     ("compute is thought free while steps run", [
         (" +\n"
-         "                          out.cost.pass(running.tokens.begin, running.tokens.end);\n",
+         "                          step_seconds(out.cost, spec, running);\n",
          ";\n")],
      "detail/planner/snapshot_test.cpp", "compute is free when the steps that were handed out end, the second after the first"),
     ("the suffix costs nothing", [
@@ -451,9 +451,33 @@ MUTANTS = [
          "")],
      "detail/session_core_test.cpp", "a step that is larger than its budget is cut"),
     ("a step behind a gate is as long as any", [
-        ("  const std::uint32_t most = behind_gate ? std::min(budget, spec.max_overlap_tokens) : budget;\n",
+        ("  const std::uint32_t most = behind_gate ? spec.gated_step_tokens(range.begin, budget) : budget;\n",
          "  const std::uint32_t most = behind_gate ? budget : budget;\n")],
      "detail/session_core_test.cpp", "a step behind a gate takes no more tokens than the engine wants there"),
+    ("a wide step needs no ability", [
+        ("  if (too_wide) return {range.begin, range.begin};\n",
+         "  (void)too_wide;\n")],
+     "detail/session_core_test.cpp", "a gated step above the budget is refused where the engine does not take wide ones"),
+    ("a wide step may begin anywhere", [
+        ("    return wide_gated_steps && begin >= prefix_end();\n",
+         "    return wide_gated_steps && begin > 0;\n")],
+     "prefill_spec_test.cpp", "a gated step behind all that is stored may be wide, others keep to the budget"),
+    ("a wide step goes on when the run is over", [
+        ("  return state == GateAnswer::shut || spec().wide_gated_steps ? GateAnswer::voided : state;\n",
+         "  return state == GateAnswer::shut ? GateAnswer::voided : state;\n")],
+     "detail/prefill_state_test.cpp", "a wide step ends at its next layer once the run is over"),
+    ("a wide pass is thought one pass", [
+        ("  return cost.passes(begin, end, spec.max_step_tokens);\n",
+         "  return cost.pass(begin, end);\n")],
+     "detail/planner/snapshot_test.cpp", "a wide pass hides loads with the whole suffix, at the cost of its micro-batches"),
+    ("a wide pass is planned as short as others", [
+        ("  const double pass = spec.wide_gated_steps ? most : std::min(out.step_tokens, most);\n",
+         "  const double pass = std::min(out.step_tokens, most);\n")],
+     "detail/planner/snapshot_test.cpp", "a wide pass hides loads with the whole suffix, at the cost of its micro-batches"),
+    ("the scheduler asks for short gated steps alone", [
+        ("    const std::uint32_t most = spec.gated_step_tokens(suffix, budget);\n",
+         "    const std::uint32_t most = budget;\n")],
+     "scheduler/meet_in_the_middle_test.cpp", "an engine that takes wide steps gets the whole suffix in one"),
     ("a short step is not extended", [
         ("  while (range.end < wanted) {\n",
          "  while (range.end > wanted) {\n")],

@@ -138,6 +138,17 @@ inline SimulationSpec wild_spec(std::uint64_t seed) {
   return spec;
 }
 
+/// The engine takes wide steps, of any length that its seed says.
+inline SimulationSpec widened(SimulationSpec spec, std::uint64_t seed) {
+  Random r(seed ^ 0x31de);
+  spec.prefill.wide_gated_steps = true;
+  spec.prefill.may_gate = true;
+  if (r.chance(0.3)) {
+    spec.prefill.max_overlap_tokens = r.between(1, 4 * spec.prefill.max_step_tokens);
+  }
+  return spec;
+}
+
 /// Planes of any number and width, layers without KV of their own, windows, states.
 inline KvLayout random_layout(Random& r, std::uint32_t n_layers, std::uint32_t chunk_tokens) {
   KvLayout layout;

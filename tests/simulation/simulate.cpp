@@ -4,8 +4,8 @@
 // simulate FIRST COUNT: seeded prefills with faults in virtual time. Prints the first failing seed
 // and exits with 1; `simulate SEED 1 trace` replays one and prints its steps, loads and timeline.
 // `simulate FIRST COUNT layouts [trace]`: the same with random layouts: planes of any width, windows
-// and states.
-// `simulate 0 10000 [layouts]` and more also checks the mean time of the first 10,000.
+// and states. `simulate FIRST COUNT [layouts] wide [trace]`: the same of engines that take wide steps.
+// `simulate 0 10000 [layouts] [wide]` and more also checks the mean time of the first 10,000.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -66,6 +66,18 @@ class Times {
   std::vector<double> slacks_;
 };
 
+struct Mode {
+  bool layouts = false;
+  bool wide = false;
+  bool trace = false;
+};
+
+cake::testing::MeanTime mean_of(const Mode& mode) {
+  using cake::testing::MeanTime;
+  if (mode.wide) return mode.layouts ? MeanTime::of_wide_layouts() : MeanTime::of_wide();
+  return mode.layouts ? MeanTime::of_layouts() : MeanTime();
+}
+
 /// What many runs had together.
 struct Sums {
   std::uint64_t events = 0;
@@ -73,21 +85,22 @@ struct Sums {
   std::uint64_t lost_loads = 0;
 };
 
-/// run(seed, against) for each seed, up to the first that breaks a rule. False: one did, and it was told.
+/// run(seed, against, wide) for each seed, up to the first that breaks a rule. False: one did, and it was told.
 template <class Run>
-bool all_keep_rules(Run run, std::uint64_t first, std::uint64_t count, const char* layouts,
-                    bool trace, Times& times, Sums& sums) {
+bool all_keep_rules(Run run, std::uint64_t first, std::uint64_t count, const Mode& mode,
+                    Times& times, Sums& sums) {
   for (std::uint64_t seed = first; seed < first + count; ++seed) {
     cake::testing::Against against;
-    const cake::SimulationResult result = run(seed, &against);
+    const cake::SimulationResult result = run(seed, &against, mode.wide);
     sums.events += result.events;
     sums.extended += result.report.chunks_extended;
     sums.lost_loads += result.lost_loads;
-    if (trace) print(result.report);
+    if (mode.trace) print(result.report);
     if (!result.violation.empty()) {
       const auto number = static_cast<unsigned long long>(seed);
-      std::printf("seed %llu: %s\nreplay: simulate %llu 1 %strace\n", number,
-                  result.violation.c_str(), number, layouts);
+      std::printf("seed %llu: %s\nreplay: simulate %llu 1 %s%strace\n", number,
+                  result.violation.c_str(), number, mode.layouts ? "layouts " : "",
+                  mode.wide ? "wide " : "");
       return false;
     }
     if (!times.add(first, seed, against)) return false;
@@ -99,24 +112,27 @@ bool all_keep_rules(Run run, std::uint64_t first, std::uint64_t count, const cha
 
 int main(int argc, char** argv) {
   if (argc < 3) {
-    std::fprintf(stderr, "usage: simulate FIRST_SEED COUNT [layouts] [trace]\n");
+    std::fprintf(stderr, "usage: simulate FIRST_SEED COUNT [layouts] [wide] [trace]\n");
     return 2;
   }
-  using cake::testing::MeanTime;
   const std::uint64_t first = std::strtoull(argv[1], nullptr, 10);
   const std::uint64_t count = std::strtoull(argv[2], nullptr, 10);
-  const bool trace = std::string(argv[argc - 1]) == "trace";
-  const bool layouts = argc > 3 && std::string(argv[3]) == "layouts";
-  Times times{layouts ? MeanTime::of_layouts() : MeanTime()};
+  Mode mode;
+  for (int i = 3; i < argc; ++i) {
+    mode.layouts = mode.layouts || std::string(argv[i]) == "layouts";
+    mode.wide = mode.wide || std::string(argv[i]) == "wide";
+    mode.trace = mode.trace || std::string(argv[i]) == "trace";
+  }
+  Times times{mean_of(mode)};
   Sums sums;
-  if (!all_keep_rules(layouts ? cake::testing::mixed_run : cake::testing::wild_run, first, count,
-                      layouts ? "layouts " : "", trace, times, sums)) {
+  if (!all_keep_rules(mode.layouts ? cake::testing::mixed_run : cake::testing::wild_run, first,
+                      count, mode, times, sums)) {
     return 1;
   }
   std::printf("%llu prefills%s, %llu events, every rule kept",
-              static_cast<unsigned long long>(count), layouts ? " with random layouts" : "",
+              static_cast<unsigned long long>(count), mode.layouts ? " with random layouts" : "",
               static_cast<unsigned long long>(sums.events));
-  if (layouts) {
+  if (mode.layouts) {
     std::printf(
         "; windows or states of %llu chunks read after all, %llu loaded chunks computed for want "
         "of them",

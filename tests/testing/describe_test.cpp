@@ -34,6 +34,10 @@ std::string said(const std::string& text, const std::string& name) {
   return text.substr(begin, text.find('\n', begin) - begin);
 }
 
+struct Wide : ToyEngine {
+  using ToyEngine::ToyEngine;
+  static constexpr EngineAbilities abilities{.wide_gated_steps = true};
+};
 struct Ungated {
   static constexpr EngineAbilities abilities{.insert_on_caller = true, .max_overlap_tokens = 256};
   ToyEngine toy{8};
@@ -76,6 +80,9 @@ TEST_CASE("an engine's description says what was recognised, and what was left a
   CHECK(said(text, "insert_on_caller") == "no: insert on lane threads");
   CHECK(said(text, "smallest_step") == "1 tokens");
   CHECK(said(text, "max_overlap_tokens") == "no limit");
+  CHECK(said(text, "wide_gated_steps") == "no: no step above the budget");
+  Wide wide(8);
+  CHECK(said(describe(wide), "wide_gated_steps") == "yes: the last pass in micro-batches");
   CHECK(said(text, "layout").find(std::to_string(toy.layout().n_layers) + " layers") == 0);
 
   Ungated ungated;

@@ -97,8 +97,9 @@ class CAKE_API SessionCore {
   using StepAnswer = std::optional<Step>;
   using LoadAnswer = std::optional<LoadRequest>;
 
-  /// What compute does next; `budget` is the most tokens of the step, `may_gate` whether it may
-  /// start before the KV below it is whole.
+  /// What compute does next; `budget` is the most tokens of the step, of a gated one as
+  /// PrefillSpec::gated_step_tokens() says; `may_gate` whether it may start before the KV below it
+  /// is whole.
   Step next_step(std::uint32_t budget, bool may_gate, Time now);
 
   /// Has the answer already where the scheduler gives it at once.
@@ -126,7 +127,8 @@ class CAKE_API SessionCore {
 
  private:
   /// The tokens of a step as the engine wants them: no more than it takes behind a gate, and no
-  /// fewer than cost the same, as far as only compute can fill them.
+  /// fewer than cost the same, as far as only compute can fill them. None: a gated step of more than
+  /// the budget, which the engine does not take.
   TokenRange suited(const Step& step, std::uint32_t budget) const;
 
   /// None: the scheduler has to think about it.

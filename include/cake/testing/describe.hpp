@@ -63,6 +63,8 @@ std::string describe_engine(M& engine) {
   d.line("max_overlap_tokens", can.max_overlap_tokens == ~std::uint32_t{0}
                                    ? std::string("no limit")
                                    : std::to_string(can.max_overlap_tokens) + " tokens");
+  d.line("wide_gated_steps", can.wide_gated_steps, "yes: the last pass in micro-batches",
+         "no: no step above the budget");
   d.line("staging_memory", can.staging_memory, "yes: loads are read into it", "no");
   d.line("inserts_from_device", can.inserts_from_device, "yes", "no: from host memory");
   return d.text();

@@ -253,6 +253,7 @@ class Simulation {
     }
     ++turns_;
     if (closed_) fail("a step after the end");
+    check_size(step, wish.first);
     checker_.step_begins(step);
     Pass pass{step, std::min(step.tokens.size(), std::max(1u, wish.second)), 0, false};
     // Only the newest step may do less than asked, and with two in flight it may not stay the
@@ -294,9 +295,22 @@ class Simulation {
     });
   }
 
+  /// The engine has memory for the activations of so many tokens, or goes through each layer in
+  /// micro-batches.
+  void check_size(const Step& step, std::uint32_t budget) {
+    const PrefillSpec& prefill = spec_.prefill;
+    const std::uint32_t tokens = step.tokens.size();
+    const bool wide = step.gated && prefill.wide_gated_steps;
+    if (tokens > budget && !wide) fail("a step of more tokens than were asked for");
+    if (step.gated && tokens > prefill.max_overlap_tokens) fail("a gated step that is too long");
+    if (tokens > budget && step.tokens.begin < prefill.prefix_end()) {
+      fail("a wide step that is not the last pass");
+    }
+  }
+
   Time duration(const Pass& pass) const {
-    const double begin = pass.step.tokens.begin;
-    return from_seconds(spec_.cost.pass(begin, begin + pass.tokens));
+    const std::uint32_t begin = pass.step.tokens.begin;
+    return from_seconds(spec_.pass_seconds({begin, begin + pass.tokens}, pass.step.gated));
   }
 
   void end_pass() {

@@ -67,6 +67,13 @@ struct SimulationSpec {
   bool has_gates = true;  // the engine honours a gate; one that cannot is never to be given a gated
                           // step (may_gate is false for it)
   bool faulty_scheduler = false;  // it may break rules and delay: the session must cope
+
+  /// What a step takes on the device while nothing holds it up: a wide one as many passes as it has
+  /// micro-batches, one n-th of all of them in each of n layers.
+  double pass_seconds(TokenRange tokens, bool gated) const {
+    if (!gated || !prefill.wide_gated_steps) return cost.pass(tokens.begin, tokens.end);
+    return cost.passes(tokens.begin, tokens.end, prefill.max_step_tokens);
+  }
 };
 
 struct SimulationResult {

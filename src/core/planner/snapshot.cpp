@@ -112,21 +112,34 @@ void take_chunks(const RunView& view, RunSnapshot& out) {
   });
 }
 
+/// What a gated step costs, whose micro-batches have as many tokens as the longest pass.
+double gated_pass(const ComputeCost& cost, const PrefillSpec& spec, double begin, double end) {
+  if (!spec.wide_gated_steps) return cost.pass(begin, end);
+  return cost.passes(begin, end, spec.max_step_tokens);
+}
+
+double step_seconds(const ComputeCost& cost, const PrefillSpec& spec, const RunningStep& step) {
+  return step.gated ? gated_pass(cost, spec, step.tokens.begin, step.tokens.end)
+                    : cost.pass(step.tokens.begin, step.tokens.end);
+}
+
 void take_compute(const RunView& view, RunSnapshot& out) {
+  const PrefillSpec& spec = view.spec();
   out.compute_free_at = 0;
   for (const RunningStep& running : view.running()) {
     out.compute_free_at = std::max(out.compute_free_at, to_seconds(running.begins)) +
-                          out.cost.pass(running.tokens.begin, running.tokens.end);
+                          step_seconds(out.cost, spec, running);
   }
   out.compute_free_at = std::max(out.compute_free_at, out.now);
   out.suffix_begin = std::max(out.prefix_end, view.suffix_front());
   const double end = out.n_tokens;
   out.suffix_s = out.cost.passes(out.suffix_begin, end, out.step_tokens);
-  const double most = view.spec().max_overlap_tokens;
-  const double first = std::min(end, out.suffix_begin + std::min(out.step_tokens, most));
-  out.first_pass_s = out.cost.pass(out.suffix_begin, first);
+  const double most = spec.max_overlap_tokens;
+  const double pass = spec.wide_gated_steps ? most : std::min(out.step_tokens, most);
+  const double first = std::min(end, out.suffix_begin + pass);
+  out.first_pass_s = gated_pass(out.cost, spec, out.suffix_begin, first);
   out.split_suffix_s = out.suffix_s;
-  if (most < out.step_tokens) {
+  if (spec.wide_gated_steps || most < out.step_tokens) {
     out.split_suffix_s = out.first_pass_s + out.cost.passes(first, end, out.step_tokens);
   }
 }

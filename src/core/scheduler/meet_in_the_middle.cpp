@@ -129,7 +129,8 @@ Step MeetInTheMiddleScheduler::next_step(const RunView& view, std::uint32_t budg
   if (end > front) return ungated(view, budget, end, now);
   if (view.may_gate() && schedule_.forecast.slice_layers != 0 && suffix_may_follow(view)) {
     const std::uint32_t suffix = spec.prefix_end();
-    Step step = compute(suffix, suffix + std::min(budget, spec.n_tokens - suffix));
+    const std::uint32_t most = spec.gated_step_tokens(suffix, budget);
+    Step step = compute(suffix, suffix + std::min(most, spec.n_tokens - suffix));
     step.gated = true;
     return step;
   }

@@ -88,3 +88,24 @@ TEST_CASE(
   CHECK(snapshot_of(prompt).gate_needs.empty());  // no gates
   CHECK(snapshot_of(Prompt("11", 40), true).gate_needs.empty());
 }
+
+TEST_CASE("a wide pass hides loads with the whole suffix, at the cost of its micro-batches") {
+  Prompt prompt("11", 150);
+  prompt.spec.wide_gated_steps = true;
+  const ComputeCost cost{5e-3, 1e-3, 0};
+  CHECK(snapshot_of(prompt, true, cost).first_pass_s == Approx(165e-3));  // 64 + 64 + 22 tokens
+  CHECK(snapshot_of(prompt, true, cost).split_suffix_s == Approx(165e-3));
+  prompt.spec.max_overlap_tokens = 100;
+  const detail::RunSnapshot run = snapshot_of(prompt, true, cost);
+  CHECK(run.first_pass_s == Approx(110e-3));
+  CHECK(run.split_suffix_s == Approx(165e-3));  // 50 tokens come behind it
+}
+
+TEST_CASE("compute is free when a wide step ends, however many micro-batches it has") {
+  Prompt prompt("1", 150);
+  prompt.spec.wide_gated_steps = true;
+  const ComputeCost cost{5e-3, 1e-3, 0};
+  OwnState state(prompt);
+  state.step(16, 166, true);
+  CHECK(snapshot_of(state.view(), cost).compute_free_at == Approx(165e-3));
+}
