@@ -41,7 +41,7 @@ SimulationSpec spec_of(std::uint32_t n, std::uint32_t s, double gigabytes, std::
   spec.links = {{{{Time{0}, gigabytes * 1e9}}, std::chrono::microseconds(50)}};
   spec.priors = {{gigabytes * 1e9, std::chrono::microseconds(50), Time{0}}};
   spec.stored.assign(prefill.end_chunk, {prefill.read_bytes({0, kLayers}), 1});
-  spec.workers = 8;
+  spec.workers = prefill.reads_at_once = 8;
   return spec;
 }
 

@@ -177,6 +177,7 @@ struct IoLanesCore::Inside final : LaneHost {
   std::uint32_t lane_count() const noexcept override {
     return static_cast<std::uint32_t>(lanes.size());
   }
+  std::uint32_t reads_at_once() const noexcept override { return threads_per_lane(); }
   std::uint64_t staging_budget() const noexcept override { return pool.budget(); }
   DeviceStaging* landing_device() const noexcept override { return device; }
   Status usable() const override { return made_here.check("an IoLanes"); }

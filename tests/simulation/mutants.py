@@ -478,6 +478,10 @@ MUTANTS = [
         ("    const std::uint32_t most = spec.gated_step_tokens(suffix, budget);\n",
          "    const std::uint32_t most = budget;\n")],
      "scheduler/meet_in_the_middle_test.cpp", "an engine that takes wide steps gets the whole suffix in one"),
+    ("a slice is as long whatever a lane reads at once", [
+        ("  const double others = std::max(2u, reads_at_once) - 1;\n",
+         "  const double others = std::max(2u, std::min(2u, reads_at_once)) - 1;\n")],
+     "detail/planner/snapshot_test.cpp", "a slice is the shorter the more reads its lane carries out at once"),
     ("a short step is not extended", [
         ("  while (range.end < wanted) {\n",
          "  while (range.end > wanted) {\n")],

@@ -138,9 +138,11 @@ inline SimulationSpec wild_spec(std::uint64_t seed) {
   return spec;
 }
 
-/// The engine takes wide steps, of any length that its seed says.
+/// The engine takes wide steps, of any length that its seed says, and lanes say how many reads they
+/// carry out at once.
 inline SimulationSpec widened(SimulationSpec spec, std::uint64_t seed) {
   Random r(seed ^ 0x31de);
+  spec.prefill.reads_at_once = spec.workers;
   spec.prefill.wide_gated_steps = true;
   spec.prefill.may_gate = true;
   if (r.chance(0.3)) {

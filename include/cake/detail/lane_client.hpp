@@ -59,6 +59,8 @@ class LaneHost {
   virtual ~LaneHost() = default;
 
   virtual std::uint32_t lane_count() const noexcept = 0;
+  /// Most of one lane.
+  virtual std::uint32_t reads_at_once() const noexcept = 0;
   /// Bytes of staging memory that there are for all lanes together.
   virtual std::uint64_t staging_budget() const noexcept = 0;
   /// Where landed bytes lie; null: on the host.

@@ -24,7 +24,8 @@ void take_lanes(const RunView& view, const PlanBasis& basis, Time now, RunSnapsh
     out.lanes[l].most_bytes = most / out.lanes[l].seconds_per_byte;
     if (lane.down() || (basis.without >> l & 1) != 0) continue;
     out.up |= 1u << l;
-    out.slice_bytes = std::max(out.slice_bytes, worthwhile_slice_bytes(rate));
+    out.slice_bytes =
+        std::max(out.slice_bytes, worthwhile_slice_bytes(rate, view.spec().reads_at_once));
   }
 }
 
@@ -214,8 +215,9 @@ void take_context(const RunView& view, RunSnapshot& out) {
 
 }  // namespace
 
-double worthwhile_slice_bytes(const LinkEstimate& lane) {
-  return kPlannerTuning.slice_latencies * to_seconds(lane.latency + lane.insert) *
+double worthwhile_slice_bytes(const LinkEstimate& lane, std::uint32_t reads_at_once) {
+  const double others = std::max(2u, reads_at_once) - 1;
+  return kPlannerTuning.slice_latencies / others * to_seconds(lane.latency + lane.insert) *
          lane.bytes_per_second;
 }
 

@@ -64,7 +64,7 @@ bool nobody_reads(const RunView& view, std::uint32_t chunk) {
 /// Layers of one slice, so that it is worth its latency on this lane.
 std::uint32_t slice_layers(const RunView& view, LaneId lane) {
   const PrefillSpec& spec = view.spec();
-  const double bytes = detail::worthwhile_slice_bytes(view.lane(lane).rate());
+  const double bytes = detail::worthwhile_slice_bytes(view.lane(lane).rate(), spec.reads_at_once);
   return static_cast<std::uint32_t>(
       std::clamp(std::ceil(bytes / std::max(1.0, static_cast<double>(spec.layer_bytes))), 1.0,
                  static_cast<double>(spec.n_layers)));

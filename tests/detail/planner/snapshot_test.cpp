@@ -109,3 +109,11 @@ TEST_CASE("compute is free when a wide step ends, however many micro-batches it 
   state.step(16, 166, true);
   CHECK(snapshot_of(state.view(), cost).compute_free_at == Approx(165e-3));
 }
+
+TEST_CASE("a slice is the shorter the more reads its lane carries out at once") {
+  const LinkEstimate lane{1e9, Time(80'000), Time(20'000)};
+  CHECK(detail::worthwhile_slice_bytes(lane, 0) == Approx(200e3));  // two latencies
+  CHECK(detail::worthwhile_slice_bytes(lane, 1) == Approx(200e3));
+  CHECK(detail::worthwhile_slice_bytes(lane, 2) == Approx(200e3));
+  CHECK(detail::worthwhile_slice_bytes(lane, 9) == Approx(25e3));
+}

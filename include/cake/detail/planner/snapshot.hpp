@@ -93,7 +93,8 @@ struct RunSnapshot {
 /// Fills `out`, whose memory is used again.
 void take_snapshot(const RunView& view, const PlanBasis& basis, Time now, RunSnapshot& out);
 
-/// Bytes of a slice that is worth the latency of its lane.
-double worthwhile_slice_bytes(const LinkEstimate& lane);
+/// Bytes of a slice that is worth the latency of its lane, of which reads at once hide a part: the
+/// latency of each passes while the others are on the link. 0 reads: not known.
+double worthwhile_slice_bytes(const LinkEstimate& lane, std::uint32_t reads_at_once);
 
 }  // namespace cake::inline CAKE_ABI::detail

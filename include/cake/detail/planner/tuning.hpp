@@ -54,7 +54,8 @@ struct PlannerTuning {
 
   /// Chunks that come layer by layer at once on one lane.
   std::size_t layered_window = 8;
-  /// A slice is as long as this many latencies of its lane.
+  /// A slice is as long as this many latencies of its lane, shared among the other reads at once: with
+  /// half as long a one the lane would just be busy all the time.
   double slice_latencies = 2;
   /// A lane with fewer chunks that come layer by layer shows its latency once more.
   std::uint32_t few_layered_chunks = 3;
