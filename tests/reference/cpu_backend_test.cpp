@@ -4,6 +4,7 @@
 
 #include <functional>
 
+#include "cake/testing/check_engine.hpp"
 #include "catch.hpp"
 #include "tiny_engine.hpp"
 
@@ -95,6 +96,27 @@ TEST_CASE("a pass longer than a block of rows is the same as short ones") {
   REQUIRE(whole.prefill(prompt, {0, 1300}).has_value());
   REQUIRE(prefill_in_steps(steps, prompt, 100).has_value());
   CHECK(difference(whole.logits(), steps.logits()) < 2e-5);
+}
+
+TEST_CASE("a step of several micro-batches has the bits of steps of that length") {
+  const auto weights = load();
+  const auto prompt = prompt_of(290);
+  for (const std::uint32_t length : {1u, 50u, 64u, 200u}) {
+    CpuBackend steps(weights, {.threads = 2});
+    CpuBackend wide(weights, {.threads = 2, .micro_batch_tokens = length});
+    REQUIRE(prefill_in_steps(steps, prompt, length).has_value());
+    REQUIRE(wide.prefill(prompt, {0, 290}).has_value());
+    CAPTURE(length);
+    CHECK(std::ranges::equal(wide.logits(), steps.logits()));
+  }
+}
+
+TEST_CASE("the CPU backend passes the conformance kit's check of wide steps") {
+  const auto weights = load();
+  CpuBackend engine(weights, {.threads = 2, .micro_batch_tokens = 48});
+  for (const std::string& failure : cake::testing::check_wide_steps(engine, prompt_of(250), 48)) {
+    FAIL_CHECK(failure);
+  }
 }
 
 namespace {

@@ -188,3 +188,34 @@ TEST_CASE("the kit finds a scheduler that orders nonsense") {
   };
   CHECK_FALSE(testing::check_scheduler<Nonsense>([] { return Nonsense(); }).empty());
 }
+
+namespace {
+
+/// Goes through a step in micro-batches of 16 tokens: within a layer, or each through all layers.
+struct MicroBatches : testing::ToyEngine {
+  using Base = testing::ToyEngine;
+  static constexpr EngineAbilities abilities{.wide_gated_steps = true};
+  MicroBatches(std::size_t n, bool within) : Base(n), within_layer(within) {}
+  Status prefill(Tokens prompt, TokenRange range, const LayerGate& gate) {
+    if (within_layer) return Base::prefill(prompt, range, gate);
+    for (std::uint32_t at = range.begin; at < range.end; at += 16) {
+      const TokenRange part{at, std::min(at + 16, range.end)};
+      if (Status status = Base::prefill(prompt, part, gate); !status) return status;
+    }
+    return {};
+  }
+  bool within_layer;
+};
+
+}  // namespace
+
+TEST_CASE("the kit finds micro-batches that go through all layers one after the other") {
+  const auto prompt = testing::toy_prompt(100);
+  MicroBatches good(100, true);
+  CHECK(joined(testing::check_wide_steps(good, prompt, 16)).empty());
+  MicroBatches bad(100, false);
+  CHECK_FALSE(testing::check_wide_steps(bad, prompt, 16).empty());
+  testing::ToyEngine silent(100);
+  CHECK(joined(testing::check_wide_steps(silent, prompt, 16)).find("declare") != std::string::npos);
+  CHECK(joined(testing::check_wide_steps(good, prompt, 50)).find("fewer") != std::string::npos);
+}

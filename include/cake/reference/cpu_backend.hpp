@@ -25,6 +25,9 @@ struct CpuOptions {
   std::uint32_t page_tokens = 16;
   /// Longest prompt plus answer; 0: the model's context length. Memory is taken page by page.
   std::uint32_t max_tokens = 0;
+  /// Tokens that go through a layer together. A longer step goes through each layer in so many
+  /// micro-batches, with the same result as steps of that length have, bit for bit.
+  std::uint32_t micro_batch_tokens = 512;
 };
 
 /// How the time of prefill() and decode() was spent, summed since the last reset.
@@ -54,6 +57,8 @@ struct CpuProfile {
 ///          prefill and each other, on tokens that nobody else writes meanwhile
 class CAKE_API CpuBackend {
  public:
+  static constexpr EngineAbilities abilities{.wide_gated_steps = true};
+
   /// Errors:  throws Exception(invalid_argument) for options that make no sense
   explicit CpuBackend(std::shared_ptr<const Weights> weights, CpuOptions options = {});
   CpuBackend(CpuBackend&&) noexcept;

@@ -102,6 +102,49 @@ Failures check_memory(M& memory, std::uint32_t n_tokens, std::uint64_t seed = 1)
   return failures;
 }
 
+}  // namespace cake::inline CAKE_ABI::testing
+
+namespace cake::inline CAKE_ABI::detail::kit {
+
+/// Computes all behind `front` in one gated step. KV of the front is garbage before; each layer of
+/// `kv` is inserted when the step waits for it, if that is for lanes to do.
+template <ComputeBackend C>
+Status gated_step(C& engine, Tokens prompt, const Slice& front, Runs& kv, ManualGate& gate,
+                  bool& inserted) {
+  constexpr bool kInserts = !engine_traits<C>::abilities.insert_on_caller;
+  const KvLayout layout = engine.layout();
+  const auto insert = [&](const Slice& slice, Runs& runs) {
+    if constexpr (kInserts) {
+      const Status status = await_completion(engine.insert(slice, runs.const_view()));
+      inserted = inserted && status.has_value();
+    }
+  };
+  Runs garbage(layout, front);  // whoever reads ahead of the gate reads this
+  std::memset(garbage.bytes().data(), 0x11, garbage.bytes().size());
+  insert(front, garbage);
+  Status status;
+  std::atomic<bool> ended{false};
+  std::thread step([&] {
+    const TokenRange range{front.tokens.end, static_cast<std::uint32_t>(prompt.size())};
+    status = await_completion(engine_traits<C>::prefill(engine, prompt, range, LayerGate(gate, 2)));
+    ended = true;
+  });
+  for (std::uint32_t l = 0; l < layout.n_layers; ++l) {
+    while (gate.entered() <= l && !ended) std::this_thread::yield();
+    const Slice layer{0, front.tokens, {l, l + 1}};
+    Runs one(layout, layer);
+    one.copy_layer(l, kv);
+    insert(layer, one);
+    gate.open(l + 1);
+  }
+  step.join();
+  return status;
+}
+
+}  // namespace cake::inline CAKE_ABI::detail::kit
+
+namespace cake::inline CAKE_ABI::testing {
+
 /// Tries an engine: its memory as above, then that a prompt computed in steps, behind a gate or
 /// with a part of its KV inserted, leaves the same KV, and that KV of tokens that were neither
 /// computed nor inserted is not given out. Nothing may have been computed on the engine yet, and it
@@ -156,37 +199,69 @@ Failures check(C& engine, Tokens prompt, bool same_bytes = true) {
     const Status voided = prefill({cut, n}, LayerGate(shut, 1));
     expect(voided.code() == Errc::superseded, "a step whose gate says false returns superseded");
     expect(shut.asked() == 0, "nothing of a layer is done before its gate is open");
-    if constexpr (!engine_traits<C>::abilities.insert_on_caller) {
-      detail::kit::Runs garbage(layout, front);  // whoever reads ahead of the gate reads this
-      std::memset(garbage.bytes().data(), 0x11, garbage.bytes().size());
-      expect(await_completion(engine.insert(front, garbage.const_view())).has_value(),
-             "an insert succeeds");
-    }
     detail::kit::ManualGate gate(layout.n_layers);
-    Status status;
-    std::atomic<bool> ended{false};
-    std::thread step([&] {
-      status = prefill({cut, n}, LayerGate(gate, 2));
-      ended = true;
-    });
-    for (std::uint32_t l = 0; l < layout.n_layers; ++l) {
-      while (gate.entered() <= l && !ended) std::this_thread::yield();
-      const Slice layer{0, front.tokens, {l, l + 1}};
-      detail::kit::Runs one(layout, layer);
-      one.copy_layer(l, front_kv);
-      if constexpr (!engine_traits<C>::abilities.insert_on_caller) {
-        expect(await_completion(engine.insert(layer, one.const_view())).has_value(),
-               "a layer is inserted while a step waits for it");
-      }
-      gate.open(l + 1);
-    }
-    step.join();
+    bool inserted = true;
+    const Status status = detail::kit::gated_step(engine, prompt, front, front_kv, gate, inserted);
+    expect(inserted, "a layer is inserted while a step waits for it");
     expect(status.has_value() && equal(back, back_kv),
            "a gated step gives what an ungated one gives");
     expect(!gate.wrong() && gate.asked() == layout.n_layers,
            "a gated step asks for every layer, in order");
   }
   for (std::string& failure : check_memory(engine, n)) failures.push_back(std::move(failure));
+  return failures;
+}
+
+/// Tries an engine that takes wide steps: that one gated step of several micro-batches leaves the KV
+/// that steps of `micro_batch` tokens leave, whatever lies below it before its layers' gates are
+/// open, and that it can be done again when a gate in the middle was void. It must be able to prefill
+/// `prompt` again and again. `same_bytes`: as check(), where micro-batches have `micro_batch` tokens.
+///
+/// Needs:   prompt of more than twice `micro_batch` tokens behind a first eighth of it
+template <ComputeBackend C>
+requires(engine_traits<C>::gates()) Failures
+    check_wide_steps(C& engine, Tokens prompt, std::uint32_t micro_batch, bool same_bytes = true) {
+  const auto n = static_cast<std::uint32_t>(prompt.size());
+  const std::uint32_t cut = n / 8;
+  if (!engine_traits<C>::abilities.wide_gated_steps) {
+    return {"wide steps: the engine does not declare them (EngineAbilities::wide_gated_steps)"};
+  }
+  if (cut == 0 || micro_batch == 0 || n - cut <= 2 * micro_batch) {
+    return {"wide steps: the prompt to check with has fewer than three micro-batches"};
+  }
+  Failures failures;
+  const auto expect = [&](bool good, const char* what) {
+    if (!good) failures.push_back(std::string("wide steps: ") + what);
+  };
+  const KvLayout layout = engine.layout();
+  const Slice front{0, {0, cut}, {0, layout.n_layers}};
+  const Slice back{1, {cut, n}, {0, layout.n_layers}};
+  detail::kit::Runs front_kv(layout, front);
+  detail::kit::Runs steps_kv(layout, back);
+  const auto prefill = [&](TokenRange range, LayerGate gate) {
+    return await_completion(engine_traits<C>::prefill(engine, prompt, range, std::move(gate)));
+  };
+  bool computed = prefill({0, cut}, {}).has_value();
+  for (std::uint32_t at = cut; at < n && computed; at += micro_batch) {
+    computed = prefill({at, std::min(at + micro_batch, n)}, {}).has_value();
+  }
+  expect(computed && await_completion(engine.extract(front, front_kv.view())).has_value() &&
+             await_completion(engine.extract(back, steps_kv.view())).has_value(),
+         "a prompt is computed in steps of a micro-batch, and extracted");
+  detail::kit::ManualGate shut(layout.n_layers);
+  shut.open(layout.n_layers / 2);
+  shut.make_void();
+  expect(prefill({cut, n}, LayerGate(shut, 1)).code() == Errc::superseded,
+         "a wide step whose gate says false half-way returns superseded");
+  bool inserted = true;
+  detail::kit::ManualGate gate(layout.n_layers);
+  const Status status = detail::kit::gated_step(engine, prompt, front, front_kv, gate, inserted);
+  detail::kit::Runs wide_kv(layout, back);
+  expect(status.has_value() && inserted && !gate.wrong() && gate.asked() == layout.n_layers &&
+             await_completion(engine.extract(back, wide_kv.view())).has_value(),
+         "a wide step asks for every layer once it has done the one before, and ends");
+  expect(!same_bytes || detail::kit::same(wide_kv.bytes(), steps_kv.bytes()),
+         "a wide step gives what steps of a micro-batch give");
   return failures;
 }
 

@@ -48,6 +48,7 @@ CpuOptions complete(CpuOptions options, const Weights* weights) {
   if (options.page_tokens < 1 || options.page_tokens > kMaxPageTokens) {
     throw Exception(refused("page_tokens: 1 to " + std::to_string(kMaxPageTokens)));
   }
+  if (options.micro_batch_tokens == 0) throw Exception(refused("micro_batch_tokens: 1 at least"));
   if (options.max_tokens > weights->config().n_context) {
     throw Exception(refused("max_tokens: the model's context ends at " +
                             std::to_string(weights->config().n_context) + " tokens"));
@@ -67,7 +68,7 @@ struct CpuBackend::State {
         weights(std::move(w)),
         pages(layout_of(weights->config(), options), options.page_tokens, options.max_tokens),
         pool(options.threads),
-        model(*weights, pages, pool) {
+        model(*weights, pages, pool, options.micro_batch_tokens) {
     blas::use_calling_thread_only();
   }
 

@@ -13,10 +13,6 @@
 namespace cake::inline CAKE_ABI::reference {
 namespace {
 
-// Rows that pass through a layer together: enough that packing weights for the BLAS is a small part
-// of a product, few enough that scratch stays small for any prompt.
-constexpr std::size_t kBlockRows = 512;
-
 /// Adds the seconds of its life to a sum.
 class Timer {
  public:
@@ -38,11 +34,13 @@ void grow(std::vector<float>& buffer, std::size_t size) {
 
 }  // namespace
 
-Transformer::Transformer(const Weights& weights, KvPages& pages, ThreadPool& pool)
+Transformer::Transformer(const Weights& weights, KvPages& pages, ThreadPool& pool,
+                         std::size_t block_rows)
     : weights_(weights),
       config_(weights.config()),
       pages_(pages),
       pool_(pool),
+      block_rows_(block_rows),
       group_(config_.n_heads / config_.n_kv_heads),
       q_size_(std::size_t{config_.n_heads} * config_.head_dim),
       kv_size_(std::size_t{config_.n_kv_heads} * config_.head_dim),
@@ -60,7 +58,7 @@ Status Transformer::run(Tokens tokens, std::uint32_t begin, const LayerGate& gat
   const Timer timer(profile.total_seconds);
   const std::size_t rows = tokens.size();
   const TokenRange range{begin, begin + static_cast<std::uint32_t>(rows)};
-  const std::size_t block_rows = std::min(rows, kBlockRows);
+  const std::size_t block_rows = std::min(rows, block_rows_);
   grow(x_, rows * config_.n_embd);
   grow(cos_sin_, rows * config_.rope.dimensions);
   grow(normed_, block_rows * config_.n_embd);
@@ -82,8 +80,8 @@ Status Transformer::run(Tokens tokens, std::uint32_t begin, const LayerGate& gat
     // From here on the layers behind this one belong to whatever was there before, if anything.
     if (layer == 0) pages_.presence().forget(range);
     const bool last = layer + 1 == config_.n_layers;
-    for (std::size_t first = 0; first < rows; first += kBlockRows) {
-      const std::size_t end = std::min(first + kBlockRows, rows);
+    for (std::size_t first = 0; first < rows; first += block_rows_) {
+      const std::size_t end = std::min(first + block_rows_, rows);
       // Nothing reads what the last layer makes of a token, other than of the prompt's last one.
       const std::size_t queries = !last ? first : logits != nullptr && end == rows ? rows - 1 : end;
       forward(layer, begin, {first, end, queries});

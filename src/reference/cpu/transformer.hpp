@@ -18,7 +18,9 @@ namespace cake::inline CAKE_ABI::reference {
 /// Thread:  Requires external synchronization; KvPages says what may run beside it
 class Transformer {
  public:
-  Transformer(const Weights& weights, KvPages& pages, ThreadPool& pool);
+  /// Scratch is for `block_rows` rows, which pass through a layer together: enough that packing
+  /// weights for the BLAS is a small part of a product, few enough that it stays small for any prompt.
+  Transformer(const Weights& weights, KvPages& pages, ThreadPool& pool, std::size_t block_rows);
 
   /// Computes KV of `tokens` at positions begin, begin + 1, ... Pages are there already. Writes the
   /// last token's logits where `logits` is not null; otherwise the last layer stops at K and V.
@@ -67,6 +69,7 @@ class Transformer {
   const Config& config_;
   KvPages& pages_;
   ThreadPool& pool_;
+  const std::size_t block_rows_;
   const std::size_t group_;               // query heads per KV head
   const std::size_t q_size_;              // n_heads * head_dim
   const std::size_t kv_size_;             // n_kv_heads * head_dim
