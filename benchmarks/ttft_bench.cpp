@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 #include <random>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -28,14 +29,16 @@ using Store = ThrottledStorage<PosixStorage>;
 constexpr std::uint32_t kChunk = 256;
 constexpr std::uint32_t kStep = 2048;
 constexpr std::uint32_t kLongest = 32768;
-constexpr std::uint32_t kSuffix = 1024;
+constexpr std::uint32_t kMostNew = 4096;
 
 struct Outcome {
   double seconds = 0;
   double bound = 0;
   std::uint32_t loaded = 0;
   std::uint32_t meet = 0;
-  double difference = 0;  // of the logits from compute only's, relative
+  std::uint32_t gated = 0;  // tokens of gated steps
+  Time latency{0};          // of the lane with an insert, as the planner sees it
+  double difference = 0;    // of the logits from compute only's, relative
   std::string trace = {};
 };
 
@@ -54,6 +57,20 @@ struct Bench {
     options.lanes.threads = 8;
     options.lanes.staging_bytes = std::uint64_t{512} << 20;
     return options;
+  }
+
+  static std::uint32_t gated_tokens(const PrefillReport& report) {
+    std::uint32_t tokens = 0;
+    for (const StepReport& step : report.steps) {
+      if (step.gated && !step.voided) tokens += step.tokens.size();
+    }
+    return tokens;
+  }
+
+  template <class L>
+  static Time latency_of(L& loader) {
+    const LinkEstimate lane = loader.lanes().calibration()->tiers().front();
+    return lane.latency + lane.insert;
   }
 
   double difference() const {
@@ -81,7 +98,8 @@ struct Bench {
         logits.assign(engine.logits().begin(), engine.logits().end());
       }
       outcomes.push_back({PrefillReport::seconds_of(report.ttft), report.bound_s,
-                          report.tokens_loaded, report.meet_token, difference(),
+                          report.tokens_loaded, report.meet_token, gated_tokens(report),
+                          latency_of(loader), difference(),
                           traces.empty() ? std::string() : report.chrome_trace()});
     }
     for (const Outcome& o : outcomes) worst_difference = std::max(worst_difference, o.difference);
@@ -103,10 +121,10 @@ struct Bench {
       std::ofstream(traces / (name + "-cake.json")) << cake.trace;
       std::ofstream(traces / (name + "-load.json")) << load.trace;
     }
-    std::printf("%6u %5zu  %-12s %8.1f %8.1f %8.1f %7.3f %7.3f %7u %7u %9.1e\n", prefix,
+    std::printf("%6u %5zu  %-12s %8.1f %8.1f %8.1f %7.3f %7.3f %7u %7u %6u %7.2f %9.1e\n", prefix,
                 prompt.size() - prefix, link.c_str(), compute * 1e3, load.seconds * 1e3,
                 cake.seconds * 1e3, ratio, cake.seconds / cake.bound, cake.meet, cake.loaded,
-                cake.difference);
+                cake.gated, to_seconds(cake.latency) * 1e3, cake.difference);
     std::fflush(stdout);
   }
 };
@@ -120,7 +138,7 @@ std::vector<TokenId> random_tokens(std::size_t count, std::uint64_t seed) {
 
 /// Sizes of the steps that a run may take: whole chunks, the suffix, and both together.
 std::vector<std::uint32_t> step_sizes(std::uint32_t suffix) {
-  std::vector<std::uint32_t> sizes = {suffix};
+  std::vector<std::uint32_t> sizes = {std::min(suffix, kStep)};
   for (std::uint32_t n = kChunk; n <= kStep; n += kChunk) {
     sizes.push_back(n);
     if (n + suffix <= kStep) sizes.push_back(n + suffix);
@@ -137,10 +155,24 @@ struct Medium {
   Store store;
 };
 
+/// Which rows are measured.
+struct Rows {
+  std::vector<double> suffixes = {128, 1024, kMostNew};  // tokens
+  std::vector<double> links = {0, 3, 7, 12, 25};         // GB/s; 0: the disk, without a link
+
+  /// "1024,4096"
+  static std::vector<double> numbers(const std::string& text) {
+    std::vector<double> all;
+    std::istringstream in(text);
+    for (std::string one; std::getline(in, one, ',');) all.push_back(std::atof(one.c_str()));
+    return all;
+  }
+};
+
 int run(const std::filesystem::path& disk, const std::filesystem::path& fast, unsigned runs,
-        const std::filesystem::path& traces) {
+        const std::filesystem::path& traces, const Rows& rows) {
   const auto weights = reference::CudaWeights::random(reference::llama_3_1_8b(), 1).value();
-  reference::CudaBackend engine(weights, {.max_tokens = kLongest + kSuffix,
+  reference::CudaBackend engine(weights, {.max_tokens = kLongest + kMostNew,
                                           .max_step_tokens = kStep,
                                           .shuffle_pages = 1,
                                           .max_graphs = 64});
@@ -152,29 +184,36 @@ int run(const std::filesystem::path& disk, const std::filesystem::path& fast, un
     Loader saver(engine, in_memory.store, Bench::options(), ComputeOnlyScheduler());
     saver.prefill(prefix).status.value();
     saver.save(prefix).status.value();
-    Loader second(engine, on_disk.store, Bench::options(), ComputeOnlyScheduler());
-    second.save(prefix).status.value();
+    if (std::find(rows.links.begin(), rows.links.end(), 0) != rows.links.end()) {
+      Loader second(engine, on_disk.store, Bench::options(), ComputeOnlyScheduler());
+      second.save(prefix).status.value();
+    }
     std::printf("saved %u tokens, %.2f GB, to %s and %s\n", kLongest,
                 static_cast<double>(engine.layout().bytes_per_token()) * kLongest * 1e-9,
                 disk.c_str(), fast.c_str());
   }
-  std::printf("%6s %5s  %-12s %8s %8s %8s %7s %7s %7s %7s %9s\n", "prefix", "new", "link",
-              "compute", "load", "cake ms", "/better", "/bound", "meet", "loaded", "logits");
-  for (const std::uint32_t suffix : {128u, kSuffix}) {
+  std::printf("%6s %5s  %-12s %8s %8s %8s %7s %7s %7s %7s %6s %7s %9s\n", "prefix", "new", "link",
+              "compute", "load", "cake ms", "/better", "/bound", "meet", "loaded", "gated",
+              "lane ms", "logits");
+  for (const double new_tokens : rows.suffixes) {
+    const std::uint32_t suffix = std::min(static_cast<std::uint32_t>(new_tokens), kMostNew);
     engine.prepare(step_sizes(suffix)).value();
     for (const std::uint32_t n : {8192u, kLongest}) {
       std::vector<TokenId> prompt(prefix.begin(), prefix.begin() + n);
       const auto news = random_tokens(suffix, 100 + suffix + n);
       prompt.insert(prompt.end(), news.begin(), news.end());
-      const double compute = bench.measure(in_memory.store, prompt, ComputeOnlyScheduler()).seconds;
-      bench.line(on_disk.posix.direct() ? "disk, direct" : "disk", on_disk.store, prompt, n,
-                 compute);
-      for (const double rate : {3e9, 7e9, 12e9, 25e9}) {
-        in_memory.store.set_link(0, {rate, std::chrono::microseconds(100)});
-        bench.line(std::to_string(static_cast<int>(rate * 1e-9)) + " GB/s", in_memory.store, prompt,
-                   n, compute);
-      }
       in_memory.store.set_link(0, {});
+      const double compute = bench.measure(in_memory.store, prompt, ComputeOnlyScheduler()).seconds;
+      for (const double rate : rows.links) {
+        if (rate <= 0) {
+          bench.line(on_disk.posix.direct() ? "disk, direct" : "disk", on_disk.store, prompt, n,
+                     compute);
+          continue;
+        }
+        in_memory.store.set_link(0, {rate * 1e9, std::chrono::microseconds(100)});
+        bench.line(std::to_string(static_cast<int>(rate)) + " GB/s", in_memory.store, prompt, n,
+                   compute);
+      }
     }
   }
   std::printf("worst: %.3f of the better baseline, logits %.1e from compute only\n",
@@ -184,12 +223,15 @@ int run(const std::filesystem::path& disk, const std::filesystem::path& fast, un
 
 }  // namespace
 
-/// ttft_bench DISK FAST [RUNS [TRACES]]: two folders for the store, about 4.4 GB each, removed at
-/// the end; and one for Perfetto traces.
+/// ttft_bench DISK FAST [RUNS [TRACES [NEW [LINKS]]]]: two folders for the store, about 4.4 GB each,
+/// removed at the end; one for Perfetto traces; numbers of new tokens, and rates in GB/s of links (0:
+/// the disk), as in "1024,4096" and "12,25".
 int main(int argc, char** argv) {
   if (argc < 3) {
     std::fprintf(
-        stderr, "usage: ttft_bench FOLDER-ON-A-DISK FOLDER-IN-MEMORY [RUNS [FOLDER-FOR-TRACES]]\n");
+        stderr,
+        "usage: ttft_bench FOLDER-ON-A-DISK FOLDER-IN-MEMORY [RUNS [FOLDER-FOR-TRACES [NEW-TOKENS "
+        "[LINKS]]]]\n");
     return 2;
   }
   const Status gpu = cuda::usable();
@@ -201,8 +243,11 @@ int main(int argc, char** argv) {
   const std::filesystem::path fast = std::filesystem::path(argv[2]) / "cake-ttft";
   int result = 1;
   try {
+    Rows rows;
+    if (argc > 5) rows.suffixes = Rows::numbers(argv[5]);
+    if (argc > 6) rows.links = Rows::numbers(argv[6]);
     result = run(disk, fast, argc > 3 ? static_cast<unsigned>(std::atoi(argv[3])) : 3,
-                 argc > 4 ? argv[4] : "");
+                 argc > 4 ? argv[4] : "", rows);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "ttft_bench: %s\n", e.what());
   }

@@ -2,11 +2,14 @@
 // Copyright 2026 the cake authors
 //
 // Steps in flight on the CUDA backend: behind gates, behind each other, waited for late, or moved.
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "cake/testing/check_engine.hpp"
 #include "reference_cuda_engine.hpp"
 
 using namespace tiny;
@@ -34,6 +37,43 @@ TEST_CASE(
     CHECK(gate.layers == std::vector<std::uint32_t>{0, 1, 2});
     CHECK(logits_of(engine) == logits_of(whole));
     CHECK(same(kv_of(engine, 200), kv_of(whole, 200)));
+  }
+}
+
+TEST_CASE(
+    "reference model on the GPU: a wide step goes through each layer in micro-batches, with the "
+    "bits "
+    "of ungated steps") {
+  CAKE_NEEDS_GPU();
+  const auto weights = upload();
+  const auto prompt = prompt_of(500);
+  CudaBackend steps(weights);
+  REQUIRE(run_range(steps, prompt, {0, 128}).has_value());
+  for (std::uint32_t at = 128; at < 500; at += 96) {
+    REQUIRE(run_range(steps, prompt, {at, std::min(at + 96, 500u)}).has_value());
+  }
+  CudaBackend engine(weights, {.max_step_tokens = 96});
+  for (int round = 0; round < 3; ++round) {  // launched, captured, replayed
+    engine.clear();
+    Gate gate;
+    gate.before = [&](std::uint32_t layer) {  // this layer's KV comes only now
+      Buffer buffer(engine.layout(), {0, {0, 128}, {layer, layer + 1}});
+      REQUIRE(steps.extract(buffer.slice, buffer.view()).has_value());
+      REQUIRE(engine.insert(buffer.slice, buffer.read()).has_value());
+    };
+    CAPTURE(round);
+    REQUIRE(run_range(engine, prompt, {128, 500}, LayerGate(gate, 42)).has_value());
+    CHECK(gate.layers == std::vector<std::uint32_t>{0, 1, 2});
+    CHECK(logits_of(engine) == logits_of(steps));
+    CHECK(same(kv_of(engine, 500), kv_of(steps, 500)));
+  }
+}
+
+TEST_CASE("reference model on the GPU: the kit's check of wide steps finds nothing wrong") {
+  CAKE_NEEDS_GPU();
+  CudaBackend engine(upload(), {.max_step_tokens = 64});
+  for (const std::string& failure : cake::testing::check_wide_steps(engine, prompt_of(300), 64)) {
+    FAIL_CHECK(failure);
   }
 }
 

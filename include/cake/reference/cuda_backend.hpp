@@ -25,7 +25,8 @@ struct CudaOptions {
   /// Longest prompt plus answer; 0: the model's context length. All pages are taken at once.
   std::uint32_t max_tokens = 0;
   /// Most tokens of one pass over the weights, for which there is scratch; longer ranges take
-  /// several.
+  /// several. Behind a gate they go through each layer one after the other, which gives the same
+  /// bits.
   std::uint32_t max_step_tokens = 2048;
   /// What sums along the residual connection are kept as: bf16, as models are served, or f32, which
   /// about halves the error of logits and moves more bytes.
@@ -86,7 +87,12 @@ class CAKE_API CudaPass {
 ///          prefill and each other, on tokens that nobody else writes meanwhile
 class CAKE_API CudaBackend {
  public:
-  static constexpr EngineAbilities abilities{.staging_memory = true, .inserts_from_device = true};
+  /// A gated step of up to so many tokens goes through each layer in micro-batches of
+  /// max_step_tokens. There is room for that from the start: the residual stream of 8,192 tokens.
+  static constexpr EngineAbilities abilities{.staging_memory = true,
+                                             .inserts_from_device = true,
+                                             .max_overlap_tokens = 8192,
+                                             .wide_gated_steps = true};
 
   /// Errors:  throws Exception(unsupported) as cuda::usable(), and for a head_dim that attention
   ///          does not take; Exception(invalid_argument) for options that make no sense;

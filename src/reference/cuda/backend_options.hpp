@@ -31,6 +31,13 @@ inline Result<CudaOptions> complete(CudaOptions options, const Config& config) {
   return options;
 }
 
+/// Tokens of which the residual stream is kept: of one pass, or of the longest gated step.
+inline std::uint32_t residual_tokens(const CudaOptions& options) {
+  const std::uint32_t wide =
+      std::min(options.max_tokens, CudaBackend::abilities.max_overlap_tokens);
+  return std::max(options.max_step_tokens, wide);
+}
+
 /// A range as passes of at most `most` tokens.
 inline std::vector<TokenRange> passes_of(TokenRange range, std::uint32_t most) {
   std::vector<TokenRange> passes;

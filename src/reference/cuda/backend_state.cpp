@@ -6,6 +6,7 @@
 #include <new>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "backend_options.hpp"
 #include "src/core/try.hpp"
@@ -126,13 +127,24 @@ void CudaBackend::State::begin_writing(Work& work) {
 
 Status CudaBackend::State::enqueue(Work& work, const LayerGate& gate) {
   const auto passes = cuda_impl::passes_of(work.range, options.max_step_tokens);
-  for (std::size_t i = 0; i < passes.size(); ++i) {
-    const cuda_impl::StepShape shape{passes[i].size(), work.ends && i + 1 == passes.size()};
-    CAKE_TRY(model.place(passes[i].begin, shape.rows, stream.get()));
-    // Once every layer was open for the first pass, they are for the others.
-    const bool gated = !gate.always_open() && i == 0;
-    auto status = gated ? run_gated(work, passes[i], shape, gate) : run(work, passes[i], shape);
-    if (!status) return status;
+  const auto shape_of = [&](std::size_t i) {
+    return cuda_impl::StepShape{passes[i].size(), work.ends && i + 1 == passes.size()};
+  };
+  std::size_t next = 0;
+  if (!gate.always_open()) {
+    const std::uint32_t room = cuda_impl::residual_tokens(options);
+    std::vector<MicroBatch> parts;
+    for (; next < passes.size() && passes[next].end - work.range.begin <= room; ++next) {
+      parts.push_back({passes[next].begin, shape_of(next)});
+      parts.back().shape.first = passes[next].begin - work.range.begin;
+    }
+    CAKE_TRY(run_gated(work, {work.range.begin, passes[next - 1].end}, parts, gate));
+  }
+  // Once every layer was open for the first passes, they are for the others.
+  for (; next < passes.size(); ++next) {
+    const cuda_impl::StepShape shape = shape_of(next);
+    CAKE_TRY(model.place(passes[next].begin, shape.rows, stream.get()));
+    CAKE_TRY(run(work, passes[next], shape));
   }
   return {};
 }
@@ -158,21 +170,31 @@ Status CudaBackend::State::capture(cuda_impl::GraphExec& graph, const cuda_impl:
   return graph.capture(stream.get(), [&](cudaStream_t s) { return model.run(shape, s); });
 }
 
-Status CudaBackend::State::run_gated(Work& work, TokenRange tokens,
-                                     const cuda_impl::StepShape& shape, const LayerGate& gate) {
+Status CudaBackend::State::launch_layer(std::uint32_t layer, const MicroBatch& part,
+                                        cudaStream_t s) {
+  if (layer == 0) {
+    CAKE_TRY(model.embed(part.shape, s));
+  }
+  CAKE_TRY(model.layer(layer, part.shape, s));
+  const bool last = layer + 1 == weights->config().n_layers;
+  return last && part.shape.ends ? model.output(part.shape, s) : Status();
+}
+
+Status CudaBackend::State::run_layer(std::uint32_t layer, const MicroBatch& part) {
+  if (part.graphs == nullptr) return launch_layer(layer, part, stream.get());
+  return (*part.graphs)[layer].launch(stream.get());
+}
+
+Status CudaBackend::State::run_gated(Work& work, TokenRange tokens, std::span<MicroBatch> parts,
+                                     const LayerGate& gate) {
   const std::uint32_t n_layers = weights->config().n_layers;
-  cuda_impl::StepGraphs* const known = graphs_for(work, {shape, true}, n_layers);
+  for (MicroBatch& part : parts) part.graphs = graphs_for(work, {part.shape, true}, n_layers);
   for (std::uint32_t layer = 0; layer < n_layers; ++layer) {
-    const auto launch = [&](cudaStream_t s) -> Status {
-      if (layer == 0) {
-        CAKE_TRY(model.embed(shape, s));
-      }
-      CAKE_TRY(model.layer(layer, shape, s));
-      return layer + 1 == n_layers && shape.ends ? model.output(shape, s) : Status();
-    };
     // Captured before the gate, where there is time.
-    if (known != nullptr && !(*known)[layer]) {
-      CAKE_TRY((*known)[layer].capture(stream.get(), launch));
+    for (const MicroBatch& part : parts) {
+      if (part.graphs == nullptr || (*part.graphs)[layer]) continue;
+      const auto launch = [&](cudaStream_t s) { return launch_layer(layer, part, s); };
+      CAKE_TRY((*part.graphs)[layer].capture(stream.get(), launch));
     }
     if (!gate.wait(layer)) {
       return Error{Errc::superseded, 0, "the step was void at layer " + std::to_string(layer)};
@@ -182,18 +204,22 @@ Status CudaBackend::State::run_gated(Work& work, TokenRange tokens,
       return no_kv_below(tokens.begin, *missing);
     }
     begin_writing(work);
-    const auto status =
-        known != nullptr ? (*known)[layer].launch(stream.get()) : launch(stream.get());
-    if (!status) return status;
+    for (const MicroBatch& part : parts) {
+      if (layer == 0 || parts.size() > 1) {
+        CAKE_TRY(model.place(part.begin, part.shape.rows, stream.get()));
+      }
+      CAKE_TRY(run_layer(layer, part));
+    }
     pool.presence()->add(tokens, this_layer);
   }
-  seen.insert(shape);
+  for (const MicroBatch& part : parts) seen.insert({part.shape.rows, part.shape.ends});
   return {};
 }
 
 cuda_impl::StepGraphs* CudaBackend::State::graphs_for(Work& work, const GraphKey& key,
                                                       std::size_t count) {
-  if (options.max_graphs == 0 || !seen.contains(key.shape)) return nullptr;
+  const cuda_impl::StepShape size{key.shape.rows, key.shape.ends};  // wherever its rows lie
+  if (options.max_graphs == 0 || !seen.contains(size)) return nullptr;
   std::shared_ptr<cuda_impl::StepGraphs>* known = graphs.find(key);
   if (known == nullptr) known = graphs.add(key, std::make_shared<cuda_impl::StepGraphs>(count));
   work.graphs.push_back(*known);

@@ -64,8 +64,16 @@ struct CudaBackend::State {
   Status enqueue(Work& work, const LayerGate& gate);
   Status run(Work& work, TokenRange tokens, const cuda_impl::StepShape& shape);
   Status capture(cuda_impl::GraphExec& graph, const cuda_impl::StepShape& shape);
-  Status run_gated(Work& work, TokenRange tokens, const cuda_impl::StepShape& shape,
+  /// Passes that go through each layer one after the other, once its gate is open.
+  struct MicroBatch {
+    std::uint32_t begin = 0;  // token
+    cuda_impl::StepShape shape;
+    cuda_impl::StepGraphs* graphs = nullptr;  // null: its kernels are launched one by one
+  };
+  Status run_gated(Work& work, TokenRange tokens, std::span<MicroBatch> parts,
                    const LayerGate& gate);
+  Status run_layer(std::uint32_t layer, const MicroBatch& part);
+  Status launch_layer(std::uint32_t layer, const MicroBatch& part, cudaStream_t s);
 
   /// Graphs of a size that has run to its end before; null otherwise and where none are kept.
   cuda_impl::StepGraphs* graphs_for(Work& work, const GraphKey& key, std::size_t count);

@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "backend_options.hpp"
 #include "cake/cuda/attention.hpp"
 #include "src/core/try.hpp"
 #include "swiglu_product.hpp"
@@ -64,8 +65,9 @@ Model::Model(const CudaWeights& weights, const KvPool& pool, const CudaOptions& 
       rope_table_(
           scratch(std::size_t{options.max_tokens} * config_.rope.dimensions / 2 * sizeof(float2),
                   "the RoPE table")),
-      x_(scratch(std::size_t{max_rows_} * config_.n_embd * (f32_residual_ ? 4 : kBf16),
-                 "activations")),
+      x_(scratch(
+          std::size_t{residual_tokens(options)} * config_.n_embd * (f32_residual_ ? 4 : kBf16),
+          "the residual stream")),
       normed_(scratch(std::size_t{max_rows_} * config_.n_embd * kBf16, "activations")),
       qkv_(scratch(std::size_t{max_rows_} * qkv_stride_ * kBf16, "activations")),
       attended_(scratch(std::size_t{max_rows_} * q_size_ * kBf16, "activations")),
@@ -124,8 +126,8 @@ Status Model::place(std::uint32_t begin, std::uint32_t rows, cudaStream_t stream
 Status Model::embed(const StepShape& step, cudaStream_t stream) {
   return did(Part::elementwise,
              cuda::to_status(cuda_impl::embed(tokens_.device<std::int32_t>(), step_.as<StepState>(),
-                                              weights_.token_embedding(), x_.data(), f32_residual_,
-                                              step.rows, config_.n_embd, stream),
+                                              weights_.token_embedding(), x_row(step.first),
+                                              f32_residual_, step.rows, config_.n_embd, stream),
                              "look up embeddings"),
              stream);
 }
@@ -201,7 +203,7 @@ Status Model::layer(std::uint32_t index, const StepShape& step, cudaStream_t str
     return static_cast<const void*>(buffer.as<std::byte>() + std::size_t{row} * width * kBf16);
   };
 
-  CAKE_TRY(norm(w.attention_norm, 0, rows, stream));
+  CAKE_TRY(norm(w.attention_norm, step.first, rows, stream));
   if (queries == rows) {
     if (auto s = product({rows, q_size + 2 * kv_size, embd, normed_.data(), embd, w.qkv,
                           qkv_.data(), stride, false, false},
@@ -253,21 +255,21 @@ Status Model::layer(std::uint32_t index, const StepShape& step, cudaStream_t str
   if (!tuning_) {
     CAKE_TRY(attend(index, skipped, queries, stream));
   }
-  if (auto s = product({queries, embd, q_size, attended_.data(), q_size, w.attention_output,
-                        x_row(skipped), embd, f32_residual_, true},
+  void* const x = x_row(step.first + skipped);
+  if (auto s = product({queries, embd, q_size, attended_.data(), q_size, w.attention_output, x,
+                        embd, f32_residual_, true},
                        stream);
       !s) {
     return s;
   }
-  CAKE_TRY(norm(w.ffn_norm, skipped, queries, stream));
+  CAKE_TRY(norm(w.ffn_norm, step.first + skipped, queries, stream));
   CAKE_TRY(swiglu(w.gate_up, queries, stream));
-  return product(
-      {queries, embd, ff, product_.data(), ff, w.down, x_row(skipped), embd, f32_residual_, true},
-      stream);
+  return product({queries, embd, ff, product_.data(), ff, w.down, x, embd, f32_residual_, true},
+                 stream);
 }
 
 Status Model::output(const StepShape& step, cudaStream_t stream) {
-  CAKE_TRY(norm(weights_.output_norm(), step.rows - 1, 1, stream));
+  CAKE_TRY(norm(weights_.output_norm(), step.first + step.rows - 1, 1, stream));
   if (auto s = product({1, config_.n_vocab, config_.n_embd, normed_.data(), config_.n_embd,
                         weights_.output(), logits_.data(), config_.n_vocab, true, false},
                        stream);

@@ -20,10 +20,12 @@ namespace cake::inline CAKE_ABI::reference::cuda_impl {
 /// What a launch belongs to, for the profile.
 enum class Part { gemm, attention, elementwise };
 
-/// A step's size; position and keys are in device memory.
+/// A step's size, or that of a micro-batch; position and keys are in device memory.
 struct StepShape {
   std::uint32_t rows = 0;
-  bool ends = false;  // the last row ends the prompt: logits follow
+  bool ends = false;        // the last row ends the prompt: logits follow
+  std::uint32_t first = 0;  // row of the residual stream that is its first: rows below it are those
+                            // of the micro-batches before
   friend auto operator<=>(const StepShape&, const StepShape&) = default;
 };
 
@@ -37,7 +39,7 @@ class Model {
   /// Enqueues the write of what changes from step to step. Not part of a graph.
   Status place(std::uint32_t begin, std::uint32_t rows, cudaStream_t stream);
   /// Enqueue the parts of a pass; the order is embed, layer 0, 1 ..., output where the step ends
-  /// the prompt.
+  /// the prompt. Other micro-batches, which are placed anew each time, may come between them.
   Status embed(const StepShape& step, cudaStream_t stream);
   Status layer(std::uint32_t index, const StepShape& step, cudaStream_t stream);
   Status output(const StepShape& step, cudaStream_t stream);
@@ -85,7 +87,7 @@ class Model {
   cuda::DeviceBuffer step_;         // StepState
   cuda::DeviceBuffer rope_table_;   // float2 [max_tokens][rope.dimensions / 2]
   // Scratch of one step; steps follow each other in the stream.
-  cuda::DeviceBuffer x_;          // [rows][n_embd], the residual stream
+  cuda::DeviceBuffer x_;          // [residual_tokens()][n_embd], the residual stream
   cuda::DeviceBuffer normed_;     // bf16 [rows][n_embd]
   cuda::DeviceBuffer qkv_;        // bf16 [rows][qkv_stride]
   cuda::DeviceBuffer attended_;   // bf16 [rows][q_size]
