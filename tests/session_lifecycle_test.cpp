@@ -310,11 +310,12 @@ namespace {
 
 /// Every step is gated, one behind the other.
 struct GateEvery : GateAtOnce {
-  Step next_step(const RunView& view, std::uint32_t, Time) {
+  Step next_step(const RunView& view, std::uint32_t budget, Time) {
+    const std::uint32_t begin = view.suffix_front();
     Step step;
     step.kind = Step::Kind::compute;
     step.gated = true;
-    step.tokens = {view.suffix_front(), view.spec().n_tokens};
+    step.tokens = {begin, std::min(begin + budget, view.spec().n_tokens)};
     return step;
   }
 };

@@ -46,6 +46,7 @@ struct PrefillSpec {
   std::uint32_t n_layers = 1;
   std::uint32_t n_lanes = 1;
   std::uint32_t reads_at_once = 0;      // that one lane carries out at most; 0: not known
+  Time lateness{0};                     // as LinkEstimator::set_noise(); 0: times are exact
   std::uint32_t max_step_tokens = 512;  // most tokens that one compute pass takes
   bool may_gate = true;                 // the backend takes gated steps
   std::span<const StoredChunk> stored;  // [end_chunk]; entry i belongs to chunk i

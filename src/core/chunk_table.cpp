@@ -35,7 +35,11 @@ void ChunkTable::begin(const PrefillSpec& spec, std::vector<StoredChunk> stored,
   widest_ = spec.widest_window();
   std::uint32_t above = spec.prefix_end();
   for (std::uint32_t i = n; i-- > 0;) begin_chunk(i, above);
-  for (const LinkEstimate& prior : priors) t_.lanes.emplace_back(prior);
+  for (const LinkEstimate& prior : priors) {
+    t_.lanes.emplace_back(prior);
+    if (spec.lateness == Time{0}) continue;
+    t_.lanes.back().set_noise(spec.lateness, spec.read_bytes({0, spec.n_layers}));
+  }
   t_.suffix_front = std::max(spec.prefix_end(), spec.resident_tokens);
   t_.front = spec.resident_tokens;
   if (t_.front < spec.prefix_end() && t_.front % spec.chunk_tokens != 0) {

@@ -34,6 +34,7 @@ void SessionState::begin(Tokens tokens, const ChunkOptions& chunks, const Prefil
                          root_, ChunkGeometry(layout, chunks.chunk_tokens), n_lanes_);
   PrefillSpec& spec = lookup_.spec;
   spec.reads_at_once = lanes_.reads_at_once();
+  spec.lateness = kLateness;
   spec.whole_chunks = can_.whole_chunks;
   spec.smallest_step = can_.smallest_step;
   spec.max_overlap_tokens = can_.max_overlap_tokens;

@@ -98,6 +98,7 @@ class SessionState final : public LaneClient, public GateSource {
 
  private:
   using Clock = std::chrono::steady_clock;
+  static constexpr Time kLateness = std::chrono::milliseconds(2);  // of a thread that is not run
   static constexpr Time kWakePause = std::chrono::microseconds(100);
   static constexpr Time kStepPoll = std::chrono::milliseconds(20);
   static constexpr int kAskAgain = 8;  // when things change faster than the scheduler answers

@@ -418,3 +418,42 @@ TEST_CASE("what the first read takes beyond its bytes is the latency, once the r
   CHECK(lane.rate().bytes_per_second == Approx(1e6).epsilon(0.05));
   CHECK(to_seconds(lane.rate().latency) == Approx(0.030).epsilon(0.1));
 }
+
+TEST_CASE("a small read that is late by as much as a thread may be says nothing of its lane") {
+  LinkEstimate prior{1e9, Time{0}, Time{0}};
+  prior.measured = LinkEstimate::kSure;
+  for (const bool noisy : {false, true}) {
+    LinkEstimator lane(prior);
+    if (noisy) lane.set_noise(Time(2'000'000), 32'000'000);
+    Time now{0};
+    for (std::uint64_t read = 1; read <= 40; ++read) {  // a megabyte in a millisecond each
+      lane.issue(read, 0, 1'000'000, now);
+      now += Time(read == 30 ? 2'500'000 : 1'000'000);
+      if (read == 30) CHECK((lane.slowdown(now) > 1) == !noisy);
+      lane.landed(read, true, now);
+      if (read == 30) CHECK((lane.rate().bytes_per_second > 0.9e9) == noisy);
+    }
+    CHECK(lane.rate().bytes_per_second > 0.9e9);
+  }
+}
+
+TEST_CASE("small reads that land at once after a stall do not make a lane fast") {
+  LinkEstimate prior{1e9, Time{0}, Time{0}};
+  prior.measured = LinkEstimate::kSure;
+  LinkEstimator lane(prior);
+  lane.set_noise(Time(2'000'000), 32'000'000);
+  for (std::uint64_t read = 1; read <= 8; ++read) lane.issue(read, 0, 1'000'000, Time{0});
+  lane.landed(1, true, Time(7'900'000));
+  for (std::uint64_t read = 2; read <= 8; ++read) lane.landed(read, true, Time(8'000'000));
+  CHECK(lane.rate().bytes_per_second == Approx(1e9).epsilon(0.25));
+}
+
+TEST_CASE("a lane that is late by more than a thread may be looks slower, whatever its reads") {
+  LinkEstimate prior{1e9, Time{0}, Time{0}};
+  prior.measured = LinkEstimate::kSure;
+  LinkEstimator lane(prior);
+  lane.set_noise(Time(2'000'000), 32'000'000);
+  lane.issue(1, 0, 1'000'000, Time{0});
+  CHECK(lane.slowdown(Time(2'900'000)) == 1);
+  CHECK(lane.slowdown(Time(30'000'000)) == Approx(30));
+}

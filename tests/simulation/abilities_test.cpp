@@ -76,3 +76,49 @@ TEST_CASE("in wild runs steps and loads are as the engine declares, whoever sche
   CHECK(whole > 100);
   CHECK(wide > 50);
 }
+
+namespace {
+
+/// 8,192 stored tokens and 4,096 new ones of the shape of Llama-3.1-8B, from a link of 12 GB/s that stops
+/// for `stall` every 7 ms and is twice as fast for as long then.
+double seconds_with_stalls(Time stall) {
+  SimulationSpec spec;
+  PrefillSpec& prefill = spec.prefill;
+  prefill.n_tokens = 8192 + 4096;
+  prefill.n_chunks = (prefill.n_tokens - 1) / 256;
+  prefill.end_chunk = 32;
+  prefill.n_layers = 32;
+  prefill.max_step_tokens = 2048;
+  prefill.head_bytes = 8192;
+  prefill.layer_bytes = 256ull * 4096;
+  prefill.foot_bytes = 4096;
+  prefill.reads_at_once = spec.workers = 8;
+  prefill.wide_gated_steps = true;
+  prefill.lateness = std::chrono::milliseconds(2);
+  spec.cost = {3e-3, 1.93e-5, 2.7e-10};
+  const double rate = 12e9;
+  spec.links = {{{{Time{0}, rate}}, std::chrono::microseconds(150)}};
+  for (int i = 0; i < 30 && stall > Time{0}; ++i) {
+    auto& trace = spec.links[0].trace;
+    const Time at = std::chrono::microseconds(1600) + i * Time(std::chrono::milliseconds(7));
+    trace.emplace_back(at, 0.0);
+    trace.emplace_back(at + stall, 2 * rate);
+    trace.emplace_back(at + 2 * stall, rate);
+  }
+  spec.priors = {{rate, std::chrono::microseconds(150), Time{0}}};
+  spec.priors[0].measured = LinkEstimate::kSure;
+  spec.stored.assign(32, {prefill.read_bytes({0, 32}), 1});
+  spec.insert = std::chrono::microseconds(100);
+  MeetOptions options;
+  options.cost = spec.cost;
+  const SimulationResult result = simulate(spec, MeetInTheMiddleScheduler(options));
+  CHECK(result.violation == "");
+  return to_seconds(result.report.ttft);
+}
+
+}  // namespace
+
+TEST_CASE("reads that are late for a moment, as on a machine with other work, change no schedule") {
+  const double calm = seconds_with_stalls(Time{0});
+  CHECK(seconds_with_stalls(std::chrono::microseconds(900)) < 1.06 * calm);
+}

@@ -478,6 +478,14 @@ MUTANTS = [
         ("    const std::uint32_t most = spec.gated_step_tokens(suffix, budget);\n",
          "    const std::uint32_t most = budget;\n")],
      "scheduler/meet_in_the_middle_test.cpp", "an engine that takes wide steps gets the whole suffix in one"),
+    ("a thread that is not run for a moment is a slow lane", [
+        ("std::max(grace / kLinkTuning.grace_divisor, lateness_)) return 1;",
+         "grace / kLinkTuning.grace_divisor) return 1;")],
+     "scheduler/link_estimator_test.cpp", "a small read that is late by as much as a thread may be says nothing of its lane"),
+    ("a small read says as much of the rate as a large one", [
+        ("  const double part = unit_ > bytes ? bytes / unit_ : 1;\n",
+         "  const double part = unit_ > bytes ? 1 : 1;\n")],
+     "scheduler/link_estimator_test.cpp", "a small read that is late by as much as a thread may be says nothing of its lane"),
     ("a slice is as long whatever a lane reads at once", [
         ("  const double others = std::max(2u, reads_at_once) - 1;\n",
          "  const double others = std::max(2u, std::min(2u, reads_at_once)) - 1;\n")],

@@ -100,6 +100,14 @@ class CAKE_API LinkEstimator {
   LinkEstimator() = default;
   explicit LinkEstimator(const LinkEstimate& prior) : rate_(prior.checked()), prior_(prior) {}
 
+  /// Times are those of a real machine: a read may be late by `lateness` because its thread was not run,
+  /// and reads of fewer than `unit` bytes count as the part of a read that they are. Without this every
+  /// moment and every read counts, as is right in virtual time.
+  void set_noise(Time lateness, std::uint64_t unit) {
+    lateness_ = lateness;
+    unit_ = static_cast<double>(unit);
+  }
+
   /// As known now.
   const LinkEstimate& rate() const { return rate_; }
   /// Whether a read of this session landed or was given up: else nothing is known that was not
@@ -177,6 +185,8 @@ class CAKE_API LinkEstimator {
   Time link_free_{0};
   bool down_ = false;
 
+  Time lateness_{0};
+  double unit_ = 0;  // bytes
   LinkEstimate prior_;
   LinkEstimate before_;         // what was measured before reads were given up; 0 reads: nothing
   std::uint32_t landings_ = 0;  // of this session,

@@ -44,7 +44,8 @@ void LinkEstimator::reserve() {
 
 void LinkEstimator::issue(std::uint64_t load, std::uint32_t chunk, std::uint64_t bytes, Time now) {
   if (weight_s_ == 0 && rate_.measured != 0) {  // what was known weighs as much as one read
-    weight_s_ = std::max(1e-9, static_cast<double>(bytes) / rate_.bytes_per_second);
+    const double read = std::max(unit_, static_cast<double>(bytes));
+    weight_s_ = std::max(1e-9, read / rate_.bytes_per_second);
     weight_bytes_ = weight_s_ * rate_.bytes_per_second;
   }
   link_free_ = std::min(std::max(link_free_, now) + transfer(bytes), kFar);
@@ -122,7 +123,7 @@ void LinkEstimator::remove(std::vector<Flight>::iterator flight, bool landed, Ti
 double LinkEstimator::late(Time now) const {
   const Flight& oldest = flights_.front();
   const Time grace = oldest.lands - oldest.issued;
-  if (now - oldest.lands <= grace / kLinkTuning.grace_divisor) return 1;
+  if (now - oldest.lands <= std::max(grace / kLinkTuning.grace_divisor, lateness_)) return 1;
   const double age = to_seconds(now - std::max({oldest.issued, last_landing_, last_failed_}));
   return std::max(1.0, age * rate_.bytes_per_second / static_cast<double>(bytes_in_flight_));
 }
@@ -189,7 +190,8 @@ void LinkEstimator::learn(const Flight& flight, Time now) {
   if (rate_.measured != 0)
     took = std::max(believable(took, expected), kLinkTuning.least_share * expected);
   // Reads at once may land at once: one round of them counts as one.
-  const double keep = 1 - kLinkTuning.fade / rate_.depth;
+  const double part = unit_ > bytes ? bytes / unit_ : 1;
+  const double keep = 1 - part * kLinkTuning.fade / rate_.depth;
   weight_bytes_ = keep * weight_bytes_ + bytes;
   weight_s_ = keep * weight_s_ + std::max(took, 1e-12);
   follow_up(bytes, took);
@@ -221,6 +223,7 @@ void LinkEstimator::follow_up(double bytes, double took) {
   round_bytes_ += bytes;
   round_s_ += took;
   if (++round_ < std::max(kLinkTuning.round_landings, 2 * rate_.depth)) return;
+  if (round_bytes_ < unit_) return;  // a moment in which some small reads landed at once
   if (round_bytes_ * weight_s_ > kLinkTuning.faster_round * weight_bytes_ * round_s_ &&
       round_s_ > 0) {
     weight_bytes_ = round_bytes_;
