@@ -3,6 +3,7 @@
 //
 // Members called when they may not be, steps that end otherwise than they should, gates, threads.
 // A run that would wait for what never comes waits for an hour, so that the time limit notices.
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <future>
