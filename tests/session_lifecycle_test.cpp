@@ -3,7 +3,6 @@
 //
 // Members called when they may not be, steps that end otherwise than they should, gates, threads.
 // A run that would wait for what never comes waits for an hour, so that the time limit notices.
-#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <future>
@@ -311,12 +310,11 @@ namespace {
 
 /// Every step is gated, one behind the other.
 struct GateEvery : GateAtOnce {
-  Step next_step(const RunView& view, std::uint32_t budget, Time) {
-    const std::uint32_t begin = view.suffix_front();
+  Step next_step(const RunView& view, std::uint32_t, Time) {
     Step step;
     step.kind = Step::Kind::compute;
     step.gated = true;
-    step.tokens = {begin, std::min(begin + budget, view.spec().n_tokens)};
+    step.tokens = {view.suffix_front(), view.spec().n_tokens};
     return step;
   }
 };

@@ -226,8 +226,6 @@ TokenRange SessionCore::suited(const Step& step, std::uint32_t budget) const {
   TokenRange range = step.tokens;
   const bool behind_gate = step.gated && range.begin != view.front();
   const std::uint32_t most = behind_gate ? spec.gated_step_tokens(range.begin, budget) : budget;
-  const bool too_wide = behind_gate && range.size() > budget && !spec.may_be_wide(range.begin);
-  if (too_wide) return {range.begin, range.begin};
   if (range.size() > most) range.end = range.begin + most;
   if (range.empty() || range.end > spec.n_tokens) return range;  // refused by its rule
   const std::uint32_t wanted =

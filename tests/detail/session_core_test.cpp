@@ -221,17 +221,11 @@ TEST_CASE("a step behind a gate takes no more tokens than the engine wants there
   CHECK(ordered(prompt, step_of(0, 48, true)) == TokenRange{0, 48});  // nothing is below it
 }
 
-TEST_CASE("a gated step above the budget is refused where the engine does not take wide ones") {
-  Orders orders;
-  orders.step = step_of(64, 164, true);
-  for (const std::uint32_t most : {~0u, 80u}) {
-    Prompt prompt("1111", 100);
-    prompt.spec.max_overlap_tokens = most;
-    detail::SessionCore core{detail::AnyScheduler(orders)};
-    core.begin(prompt.spec, prompt.stored, prompt.priors);
-    CHECK_FALSE(core.next_step(64, true, Time{0}).gated);
-    CHECK(core.report(Time(1)).scheduler_faults == 1);
-  }
+TEST_CASE("a gated step above the budget is cut where the engine does not take wide ones") {
+  Prompt prompt("1111", 100);
+  CHECK(ordered(prompt, step_of(64, 164, true)) == TokenRange{64, 128});
+  prompt.spec.max_overlap_tokens = 80;
+  CHECK(ordered(prompt, step_of(64, 164, true), 32) == TokenRange{64, 96});
 }
 
 TEST_CASE("a wide step has all tokens that are left, or as many as the engine takes") {

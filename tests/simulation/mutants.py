@@ -135,8 +135,8 @@ MUTANTS = [
          "lanes != 0; lanes = 0) {")],
      "detail/planner/search_test.cpp", "a chunk that only a slow lane holds is computed, and waits for what lies below it"),
     ("a gated pass hides all of its loads", [
-        ("lane.end - lane.took * (1 - 1 / groups), lane.end - lane.left + lane.fresh});",
-         "lane.end - lane.took * (1 - 1 / groups)});")],
+        ("soonest_pass(run, lane.end, lane.took, groups), lane.end - lane.left + lane.fresh});",
+         "soonest_pass(run, lane.end, lane.took, groups)});")],
      "detail/planner/search_test.cpp", "a gated suffix hides all but one layer of the last loads"),
     ("loads go from the front", [
         ("    for (std::uint32_t i = end; i-- > begin;) {\n"
@@ -455,9 +455,9 @@ MUTANTS = [
          "  const std::uint32_t most = behind_gate ? budget : budget;\n")],
      "detail/session_core_test.cpp", "a step behind a gate takes no more tokens than the engine wants there"),
     ("a wide step needs no ability", [
-        ("  if (too_wide) return {range.begin, range.begin};\n",
-         "  (void)too_wide;\n")],
-     "detail/session_core_test.cpp", "a gated step above the budget is refused where the engine does not take wide ones"),
+        ("    return may_be_wide(begin) ? max_overlap_tokens : std::min(budget, max_overlap_tokens);\n",
+         "    return begin >= prefix_end() ? max_overlap_tokens : std::min(budget, max_overlap_tokens);\n")],
+     "detail/session_core_test.cpp", "a gated step above the budget is cut where the engine does not take wide ones"),
     ("a wide step may begin anywhere", [
         ("    return wide_gated_steps && begin >= prefix_end();\n",
          "    return wide_gated_steps && begin > 0;\n")],
@@ -551,8 +551,8 @@ MUTANTS = [
      "simulation/layouts_test.cpp",
      "windows that turn out to be needed come from the lane that brings them soonest"),
     ("compute begins again just below the front alone", [
-        ("    const double at = context_at(view, out, c);\n",
-         "    const double at = tried == 0 ? context_at(view, out, c) : 1e18;\n")],
+        ("    const double at = context_at(view, out, c, free);\n",
+         "    const double at = tried == 0 ? context_at(view, out, c, free) : 1e18;\n")],
      "simulation/layouts_test.cpp",
      "an earlier window is loaded where the last one lies in a slow tier alone"),
     ("windows are one token too short", [

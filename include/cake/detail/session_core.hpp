@@ -127,8 +127,7 @@ class CAKE_API SessionCore {
 
  private:
   /// The tokens of a step as the engine wants them: no more than it takes behind a gate, and no
-  /// fewer than cost the same, as far as only compute can fill them. None: a gated step of more than
-  /// the budget, which the engine does not take.
+  /// fewer than cost the same, as far as only compute can fill them.
   TokenRange suited(const Step& step, std::uint32_t budget) const;
 
   /// None: the scheduler has to think about it.
