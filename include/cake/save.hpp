@@ -8,7 +8,6 @@
 #include <memory>
 #include <optional>
 #include <stop_token>
-#include <utility>
 
 #include "cake/detail/io_lanes_core.hpp"
 #include "cake/detail/lane_storage.hpp"
@@ -68,16 +67,16 @@ CAKE_API SaveReport save_refused(const Error& why, Tokens tokens, const ChunkOpt
 /// Thread:  the one that the engine's extract() wants
 template <KvMemory M, StorageBackend S>
 SaveReport save(M& memory, S& storage, Tokens tokens, const ChunkOptions& chunks = {},
-                std::stop_token stop = {}) {
+                const std::stop_token& stop = {}) {
   detail::SessionEngineOf<M> engine(memory);
   detail::LaneStorageOf<S> store(storage);
-  return detail::save_chunks(engine, store, tokens, chunks, std::move(stop));
+  return detail::save_chunks(engine, store, tokens, chunks, stop);
 }
 
 class SaveTicket;
 template <KvMemory M, StorageBackend S>
-SaveTicket save(M& memory, IoLanes<S>& lanes, Tokens tokens, ChunkOptions chunks = {},
-                std::stop_token stop = {});
+SaveTicket save(M& memory, IoLanes<S>& lanes, Tokens tokens, const ChunkOptions& chunks = {},
+                const std::stop_token& stop = {});
 
 /// How far a save is. Units: chunks, bytes. total is 0 until the store was asked what it holds.
 struct SaveProgress {
@@ -141,10 +140,10 @@ CAKE_API SaveTicket save_beside(std::unique_ptr<SessionEngine> engine, IoLanesCo
 ///          no memory for the ticket
 /// Thread:  Safe for concurrent use
 template <KvMemory M, StorageBackend S>
-SaveTicket save(M& memory, IoLanes<S>& lanes, Tokens tokens, ChunkOptions chunks,
-                std::stop_token stop) {
+SaveTicket save(M& memory, IoLanes<S>& lanes, Tokens tokens, const ChunkOptions& chunks,
+                const std::stop_token& stop) {
   return detail::save_beside(std::make_unique<detail::SessionEngineOf<M>>(memory), lanes.core(),
-                             tokens, std::move(chunks), std::move(stop));
+                             tokens, chunks, stop);
 }
 
 }  // namespace cake::inline CAKE_ABI

@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <memory>
 #include <stop_token>
-#include <utility>
 
 #include "cake/detail/lane_storage.hpp"
 #include "cake/detail/saver_core.hpp"
@@ -75,9 +74,9 @@ class Saver {
   /// Needs:   the engine outlives the ticket, and keeps the KV until all is extracted
   /// Errors:  in the ticket's report, as cake::save(); none is thrown but std::bad_alloc
   template <KvMemory M>
-  SaveTicket save(M& engine, Tokens tokens, ChunkOptions chunks = {}, std::stop_token stop = {}) {
-    return core_.save(std::make_unique<detail::SessionEngineOf<M>>(engine), tokens,
-                      std::move(chunks), std::move(stop));
+  SaveTicket save(M& engine, Tokens tokens, const ChunkOptions& chunks = {},
+                  const std::stop_token& stop = {}) {
+    return core_.save(std::make_unique<detail::SessionEngineOf<M>>(engine), tokens, chunks, stop);
   }
   /// Blocks until all that was asked for before is stored, or is not going to be.
   void flush() { core_.flush(); }

@@ -59,7 +59,7 @@ class DeadlineCalls {
 
   /// Begins `call`, which must not throw, and must own what it touches. Null: refused.
   Ticket begin(std::function<void()> call) {
-    const auto job = std::make_shared<Job>();
+    auto job = std::make_shared<Job>();
     job->call = std::move(call);
     const std::lock_guard lock(mutex_);
     if (queue_.size() >= idle_ && !add_thread() && hanging_ == threads_.size()) return nullptr;

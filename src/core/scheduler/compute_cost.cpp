@@ -50,7 +50,7 @@ void ComputeCostEstimator::observe(TokenRange tokens, double took) {
 }
 
 std::uint32_t ComputeCostEstimator::size_class(const Seen& pass) {
-  return static_cast<std::uint32_t>(std::bit_width(pass.tokens.size())) - 1;
+  return static_cast<std::uint32_t>(std::bit_width(pass.tokens.size() | 1u)) - 1;  // none is empty
 }
 
 /// What each coefficient adds to a pass at its scale.
