@@ -217,6 +217,7 @@ namespace {
 Step step_behind_first_layers(const Prompt& prompt) {
   Run run(prompt, 4e-3);
   run.prompt.spec.may_gate = true;
+  run.prompt.priors[0].measured = LinkEstimate::kSure;  // else it would wait for that
   run.state.emplace(run.prompt);
   run.state->next_step_may_gate();
   run.scheduler.begin(run.state->view().spec());
