@@ -51,7 +51,7 @@ class SplitScheduler {
   }
   static Time load_deadline(const RunView& view, LaneId lane, std::uint32_t chunk, Time now) {
     const double size = static_cast<double>(view.spec().stored[chunk].size);
-    const double expected = to_seconds(view.lane(lane).ready_at(size, now) - now);
+    const Time expected = std::min(view.lane(lane).ready_at(size, now) - now, kLongestRead);
     return read_deadline(now, std::chrono::seconds(5), 8 * expected,
                          view.lane(lane).rate().measured);
   }

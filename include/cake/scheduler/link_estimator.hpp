@@ -26,18 +26,23 @@ constexpr Time from_seconds(double s) {
 /// No read is waited for longer than this.
 inline constexpr Time kLongestRead = std::chrono::minutes(10);
 
-/// When a read that is issued now is given up: after `floor` and `allowed` seconds. That presumes a
+/// When a read that is issued now is given up: after `floor` and `allowed`. That presumes a
 /// rate which `measured` reads have shown. Before the first one nobody knows it, and a read may
 /// take 64 floors; each one that lands halves that. Compute takes over what it reaches meanwhile.
-constexpr Time read_deadline(Time now, Time floor, double allowed, std::uint32_t measured) {
+constexpr Time read_deadline(Time now, Time floor, Time allowed, std::uint32_t measured) {
   constexpr Time none{0};
   constexpr Time longest = kLongestRead;
-  constexpr double longest_s = to_seconds(kLongestRead);
   floor = floor < none ? none : floor < longest ? floor : longest;
-  const double seconds = allowed > 0 ? (allowed < longest_s ? allowed : longest_s) : 0;
-  Time most = floor + Time(static_cast<Time::rep>(seconds * 1e9));
+  allowed = allowed < none ? none : allowed < longest ? allowed : longest;
+  Time most = floor + allowed;
   if (measured < 6) most = std::max(most, floor * (64 >> measured));
   return now + (most < longest ? most : longest);
+}
+/// The same, `allowed` in seconds.
+constexpr Time read_deadline(Time now, Time floor, double allowed, std::uint32_t measured) {
+  constexpr double longest = to_seconds(kLongestRead);
+  const double seconds = allowed > 0 ? (allowed < longest ? allowed : longest) : 0;
+  return read_deadline(now, floor, Time(static_cast<Time::rep>(seconds * 1e9)), measured);
 }
 
 /// What is known of a lane, or guessed. LinkEstimator takes any values: a rate that is zero, negative
