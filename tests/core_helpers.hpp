@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "cake/detail/lookup.hpp"
 #include "cake/detail/prefill_state.hpp"
 
 namespace cake::inline CAKE_ABI::testing {
@@ -36,6 +37,16 @@ struct Prompt {
   PrefillSpec spec;
   std::vector<StoredChunk> stored;
   std::vector<LinkEstimate> priors;
+};
+
+/// Ten chunks whose two layers need no more than the last 48 tokens: chunks 7 to 9 are to be there for the suffix.
+struct Windowed {
+  Windowed() : geometry(KvLayout{2, {{{{1, 64}}, 48}}}, 16), prompt(std::string(10, '1'), 8, 1, 2) {
+    detail::describe_layout(geometry, prompt.spec);
+    prompt.stored.assign(10, {geometry.object_bytes(), 1, 2});
+  }
+  ChunkGeometry geometry;
+  Prompt prompt;
 };
 
 /// A run's state that a test drives itself.

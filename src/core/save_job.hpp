@@ -75,6 +75,16 @@ class SaveJob {
     return ChunkGeometry(work.layout(), options_.chunk_tokens).object_bytes();
   }
 
+  /// What prepare() has answered: chunks wait to be extracted, or there is nothing to do.
+  void open(const Result<std::uint64_t>& prepared) noexcept {
+    if (!prepared) nothing_saved(prepared.error());
+    object_bytes = prepared.value_or(0);
+    phase = Phase::open;
+    last = prepared ? work.chunks().size() : 0;
+    total = static_cast<std::uint32_t>(last);
+    if (last == 0) note_extracted();
+  }
+
   void nothing_saved(const Error& why) noexcept {
     tally.note(why);
     report.present = 0;

@@ -103,11 +103,7 @@ struct SaverCore::Inside {
     lock.unlock();
     const auto prepared = guarded(Errc::device, "save", [&] { return job->prepare(host); });
     lock.lock();
-    prepared ? void(job->object_bytes = *prepared) : job->nothing_saved(prepared.error());
-    job->phase = SaveJob::Phase::open;
-    job->last = prepared ? job->work.chunks().size() : 0;
-    job->total = static_cast<std::uint32_t>(job->last);
-    if (job->last == 0) job->note_extracted();
+    job->open(prepared);
     drop_backlog();
     changed.notify_all();
     return true;

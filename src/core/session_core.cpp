@@ -108,7 +108,8 @@ std::optional<Step> SessionCore::end_step(const StepQuestion& question, const St
   step.until = now;
   if (answer) step = *answer;
   if (step.kind == Step::Kind::compute) {
-    const bool taken = take_front(step.tokens);
+    const std::uint32_t end = std::min(step.tokens.end, step.tokens.begin + budget);
+    const bool taken = take_front({step.tokens.begin, end});
     step.tokens = suited(step, budget);
     if (may_compute(state_.view(), step)) {
       idle_since_ = kNever;

@@ -2,7 +2,6 @@
 // Copyright 2026 the cake authors
 #include "cake/detail/prefill_state.hpp"
 
-#include "cake/detail/lookup.hpp"
 #include "catch.hpp"
 #include "core_helpers.hpp"
 
@@ -149,16 +148,6 @@ TEST_CASE("the next deadline is that of the read that is due first") {
 }
 
 namespace {
-
-/// Ten chunks whose two layers need no more than the last 48 tokens: chunks 7 to 9 are to be there for the suffix.
-struct Windowed {
-  Windowed() : geometry(KvLayout{2, {{{{1, 64}}, 48}}}, 16), prompt(std::string(10, '1'), 8, 1, 2) {
-    detail::describe_layout(geometry, prompt.spec);
-    prompt.stored.assign(10, {geometry.object_bytes(), 1, 2});
-  }
-  ChunkGeometry geometry;
-  Prompt prompt;
-};
 
 std::string states_of(const RunView& view) {
   std::string text;

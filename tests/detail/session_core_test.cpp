@@ -288,6 +288,19 @@ TEST_CASE("loads of an engine that takes whole chunks have all layers") {
   CHECK(core.report(Time(1)).scheduler_faults == 0);
 }
 
+TEST_CASE("a step above the budget, behind windows that are read late, takes no chunk beyond it") {
+  const Windowed windowed;
+  const Prompt& prompt = windowed.prompt;
+  Orders orders;
+  orders.step = step_of(112, 160);
+  detail::SessionCore core{detail::AnyScheduler(orders)};
+  core.begin(prompt.spec, prompt.stored, prompt.priors);
+  core.next_step(16, true, Time{0});
+  CHECK(core.view().unloadable(7));
+  CHECK_FALSE(core.view().unloadable(8));
+  CHECK_FALSE(core.view().unloadable(9));
+}
+
 TEST_CASE("a load of more layers than one read may take goes on where its last part ended") {
   auto core = core_of<LoadOnlyScheduler>(Prompt("1"));
   core.set_read_layers(3);

@@ -94,16 +94,12 @@ Status Evictor::reserve(std::uint64_t bytes) {
 void Evictor::settle(const ChunkKey& key, ConstBytes object, std::optional<bool> published) {
   const std::lock_guard lock(mutex_);
   reserved_ -= object.size();
-  if (!published) {
-    unseen_ += object.size();
-    return doubt();
-  }
+  if (!published) return lose_sight(object.size());
   if (!*published) return;
   added_ += object.size();
   try {
     put_known(key, {object.size(), ::time(nullptr), position_in(object.first(kIoAlignment)), true});
-  } catch (const std::bad_alloc&) {
-    doubt();
+  } catch (const std::bad_alloc&) {  // it is counted all the same
   }
 }
 
@@ -111,9 +107,14 @@ void Evictor::put_known(const ChunkKey& key, const KnownObject& object) {
   try {
     index_.put(key, object);
   } catch (...) {
-    unseen_ += object.bytes;
+    lose_sight(object.bytes);
     throw;
   }
+}
+
+void Evictor::lose_sight(std::uint64_t bytes) {
+  unseen_ += bytes;
+  doubt();
 }
 
 void Evictor::doubt() {
@@ -132,8 +133,7 @@ std::uint64_t Evictor::erased(const ChunkKey& key) {
 void Evictor::kept(std::uint64_t bytes) {
   if (bytes == 0) return;
   const std::lock_guard lock(mutex_);
-  unseen_ += bytes;
-  doubt();
+  lose_sight(bytes);
 }
 
 void Evictor::free_space(std::uint64_t bytes) {
@@ -257,12 +257,11 @@ bool Evictor::remove(const Candidate& candidate, std::int64_t now, Outcome& outc
     return erase(candidate, now, outcome);
   } catch (...) {
     const std::lock_guard lock(mutex_);
-    unseen_ += candidate.object.bytes;
+    lose_sight(candidate.object.bytes);
     throw;
   }
 }
 
-/// As remove(), of what the index does not have any more.
 bool Evictor::erase(const Candidate& candidate, std::int64_t now, Outcome& outcome) {
   const auto keep = [&](std::int64_t used) {
     KnownObject object = candidate.object;

@@ -61,11 +61,13 @@ class Evictor {
   std::vector<Candidate> candidates(std::size_t& headers_left, Clock::time_point until);
   /// True: it is gone, or known to be younger. False: it cannot be erased.
   bool remove(const Candidate& candidate, std::int64_t now, Outcome& outcome);
+  /// As remove(), of what the index does not have any more.
   bool erase(const Candidate& candidate, std::int64_t now, Outcome& outcome);
-  /// An object that the index has not.
-  ///
-  /// Needs:   the mutex
+  /// Needs:   the mutex. An object that the index has not
   void put_known(const ChunkKey& key, const KnownObject& object);
+  /// Needs:   the mutex. So many bytes may be there of which the index knows nothing: they count until
+  ///          a new look is over
+  void lose_sight(std::uint64_t bytes);
   /// Needs:   the mutex. What is known may be wrong: a new look begins
   void doubt();
 
@@ -75,12 +77,11 @@ class Evictor {
   ObjectIndex index_;
   std::unique_ptr<DirectoryLook> look_;  // null: over, or another thread goes on with it
   std::uint64_t number_of_look_ = 0;
-  bool looking_ = true;         // a look is not over
-  bool complete_ = false;       // one was
-  std::uint64_t added_ = 0;     // published by us since the last one began
-  std::uint64_t reserved_ = 0;  // being published by us
-  std::uint64_t unseen_ =
-      0;  // in the directory, and for want of memory in no index before a look is over
+  bool looking_ = true;           // a look is not over
+  bool complete_ = false;         // one was
+  std::uint64_t added_ = 0;       // published by us since the last one began
+  std::uint64_t reserved_ = 0;    // being published by us
+  std::uint64_t unseen_ = 0;      // see lose_sight()
   std::uint64_t generation_ = 0;  // of the directory that is known
 };
 

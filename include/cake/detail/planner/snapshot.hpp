@@ -69,9 +69,9 @@ struct RunSnapshot {
   bool partial = false;            // layers have windows or states
   std::uint32_t context_from = 0;  // as RunView says
   std::uint32_t begin_from = 0;    // where compute of the front begins, at or below it,
-  double begin_at = 0;             // seconds: and when what it lacks there is loaded,
-  std::array<double, kMaxTiers>
-      begin_loads{};  // seconds: and when each lane has read its share of that
+  double begin_at = 0;             // seconds: and when what it lacks there is loaded
+  /// When each lane has read its share of that.
+  std::array<double, kMaxTiers> begin_loads{};
   std::uint32_t lost_chunks = 0;
 
   double suffix_begin = 0;
