@@ -186,8 +186,10 @@ TEST_CASE("bytes that arrive otherwise than they are stored cost loads, not the 
   GdsStorage storage = world.open();
   fake().flip_at = 4100;  // of every file that cuFile reads
   const PrefillReport report = world.load_only(storage);
+  // Which reads come before the store gives cuFile up is up to the threads.
   CHECK(report.failed_loads > 0);
-  CHECK(report.chunks[4].load_error == Errc::device);
+  for (const ChunkReport& chunk : report.chunks)
+    CHECK((chunk.source == Source::loaded || chunk.load_error == Errc::device));
   CHECK(report.load_error.error().context.find("differ from the stored ones") != std::string::npos);
   while (!storage.report().demoted) world.load_only(storage);
   INFO(storage.report().text());
