@@ -146,6 +146,8 @@ __global__ void __launch_bounds__(256, 1) ring(int count, int* out) {
   }
 }
 
+/// The counter is atomic, though turns order its accesses: racecheck loses an order that a second
+/// named barrier hands on, where one side only arrives; with bar.sync on both sides it follows.
 __global__ void __launch_bounds__(384) turns(int rounds, int* out) {
   __shared__ int next;
   if (threadIdx.x == 0) next = 0;
@@ -154,11 +156,7 @@ __global__ void __launch_bounds__(384) turns(int rounds, int* out) {
   if (me == 2) arrive_named(1, 256);
   for (int i = 0; i < rounds; ++i) {
     sync_named(1 + me, 256);
-    if (threadIdx.x % 128 == 0) {
-      out[next] = me;
-      next = next + 1;
-      __threadfence_block();
-    }
+    if (threadIdx.x % 128 == 0) out[atomicAdd(&next, 1)] = me;
     arrive_named(1 + (me + 1) % 3, 256);
   }
 }
