@@ -113,18 +113,19 @@ cudaError_t launch_products(const void* q, const void* k, const void* v, float* 
   return cudaGetLastError();
 }
 
+template <int kPlaces>
 __global__ void __launch_bounds__(256, 1) ring(int count, int* out) {
-  __shared__ int places[2];
-  __shared__ std::uint64_t full[2], empty[2];
+  __shared__ int places[kPlaces];
+  __shared__ std::uint64_t full[kPlaces], empty[kPlaces];
   if (threadIdx.x == 0) {
-    for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < kPlaces; ++i) {
       init_barrier(&full[i], 1);
       init_barrier(&empty[i], 128);
     }
     fence_barrier_init();
   }
   __syncthreads();
-  Ring<2> at;
+  Ring<kPlaces> at;
   if (uniform(static_cast<int>(threadIdx.x) / 128) == 0) {
     shrink_registers<40>();
     for (int i = 0; i < count; ++i) {
@@ -133,7 +134,7 @@ __global__ void __launch_bounds__(256, 1) ring(int count, int* out) {
         places[at.stage()] = i;
         arrive(&full[at.stage()]);
       }
-      ++at.count;
+      at.next();
     }
   } else {
     grow_registers<232>();
@@ -141,11 +142,13 @@ __global__ void __launch_bounds__(256, 1) ring(int count, int* out) {
       wait(&full[at.stage()], at.parity());
       if (threadIdx.x == 128 + static_cast<unsigned>(i) % 128) out[i] = places[at.stage()];
       arrive(&empty[at.stage()]);
-      ++at.count;
+      at.next();
     }
   }
 }
 
+/// The counter is atomic, though turns order its accesses: racecheck loses an order that a second
+/// named barrier hands on, where one side only arrives; with bar.sync on both sides it follows.
 __global__ void __launch_bounds__(384) turns(int rounds, int* out) {
   __shared__ int next;
   if (threadIdx.x == 0) next = 0;
@@ -154,11 +157,7 @@ __global__ void __launch_bounds__(384) turns(int rounds, int* out) {
   if (me == 2) arrive_named(1, 256);
   for (int i = 0; i < rounds; ++i) {
     sync_named(1 + me, 256);
-    if (threadIdx.x % 128 == 0) {
-      out[next] = me;
-      next = next + 1;
-      __threadfence_block();
-    }
+    if (threadIdx.x % 128 == 0) out[atomicAdd(&next, 1)] = me;
     arrive_named(1 + (me + 1) % 3, 256);
   }
 }
@@ -192,8 +191,8 @@ cudaError_t run_products(bool bf16, int dim, bool in_registers, const void* q, c
               : run_products_of<__half>(dim, in_registers, q, k, v, scores, out);
 }
 
-cudaError_t run_ring(int count, int* out) {
-  ring<<<1, 256>>>(count, out);
+cudaError_t run_ring(int places, int count, int* out) {
+  places == 2 ? ring<2><<<1, 256>>>(count, out) : ring<3><<<1, 256>>>(count, out);
   return cudaGetLastError();
 }
 

@@ -26,9 +26,9 @@ cudaError_t run_gathered(const void* from, void* out);
 cudaError_t run_products(bool bf16, int dim, bool in_registers, const void* q, const void* k,
                          const void* v, float* scores, float* out);
 
-/// A producer warpgroup hands 0 .. count - 1 through a ring of two places to a consumer warpgroup,
-/// each with registers of its own kind; the consumer writes what it got.
-cudaError_t run_ring(int count, int* out);
+/// A producer warpgroup hands 0 .. count - 1 through a ring of two or three places to a consumer
+/// warpgroup, each with registers of its own kind; the consumer writes what it got.
+cudaError_t run_ring(int places, int count, int* out);
 
 /// Three warpgroups append their number in turn, `rounds` times; out [3 * rounds].
 cudaError_t run_turns(int rounds, int* out);

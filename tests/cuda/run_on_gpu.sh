@@ -94,12 +94,13 @@ fi
 if wanted sanitize && command -v compute-sanitizer > /dev/null; then
   # Small cases of each kernel: a run under these tools takes some ten to a hundred times as long.
   for tool in memcheck synccheck racecheck; do
-    check() {  # check(program test...)
-      local program=$1
+    run=0
+    check() {  # check(program test...): each run has a log of its own
+      local program=$1 log=$tool.$((run += 1)).$1.log
       shift
-      step "$tool: $program" "$tool.$program.log" 60 compute-sanitizer --tool "$tool" --error-exitcode 9 \
+      step "$tool: $program" "$log" 60 compute-sanitizer --tool "$tool" --error-exitcode 9 \
         "$build/tests/$program" "$@"
-      say "  $program" "$(grep -h 'ERROR SUMMARY' "$out/$tool.$program.log" | tail -1)"
+      say "  $program" "$(grep -h ' SUMMARY: ' "$out/$log" | tail -1)"
     }
     check cuda_test "queries that see no key give zeros,large scores neither*,few queries take*,few queries that see no key*"
     check hopper_test "*"

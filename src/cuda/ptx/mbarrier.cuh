@@ -25,6 +25,19 @@ __device__ inline void fence_barrier_init() {
 
 __device__ inline void arrive(std::uint64_t* barrier) { (void)ptx::mbarrier_arrive(barrier); }
 
+/// The same for threads of which `mine` is true. The branch is inside of the assembly: around it the
+/// compiler moves the arrival behind most of what follows.
+__device__ inline void arrive_where(bool mine, std::uint64_t* barrier) {
+  asm volatile(
+      "{ .reg .pred other; .reg .b64 state;\n"
+      "setp.eq.s32 other, %1, 0;\n"
+      "@other bra done;\n"
+      "mbarrier.arrive.shared::cta.b64 state, [%0];\n"
+      "done: }" ::"r"(shared_address(barrier)),
+      "r"(static_cast<int>(mine))
+      : "memory");
+}
+
 /// One arrival that also announces bytes which bulk copies will bring.
 __device__ inline void arrive_expecting(std::uint64_t* barrier, std::uint32_t bytes) {
   (void)ptx::mbarrier_arrive_expect_tx(ptx::sem_release, ptx::scope_cta, ptx::space_shared, barrier,

@@ -36,6 +36,17 @@ __device__ inline void pin(float (&registers)[kCount]) {
   for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(registers[i])::"memory");
 }
 
+/// Keeps what makes `x` in front of a wait for products that comes next. The compiler would move it
+/// behind the wait; but it does not move a write to shared memory there, and this is one, if `x` is
+/// negative. That must never be so.
+__device__ inline void keep_before(float x, std::uint32_t shared_memory) {
+  asm volatile(
+      "{ .reg .pred negative; setp.lt.f32 negative, %0, 0f00000000;\n"
+      "@negative st.shared.f32 [%1], %0; }" ::"f"(x),
+      "r"(shared_memory)
+      : "memory");
+}
+
 // The operands of the instructions below: lists of registers, by number and by name.
 // clang-format off
 #define CAKE_NUMBERS_32 \

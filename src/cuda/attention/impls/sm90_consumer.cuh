@@ -18,7 +18,6 @@ namespace cake::inline CAKE_ABI::cuda::device {
 /// raised when it grew by more than 2^8, which leaves sums and weights well inside their ranges.
 ///
 /// A thread has parts of two rows, which it shares with the three lanes beside it.
-template <bool kComparesIntegers>
 struct OnlineSoftmax {
   float peak[2] = {-INFINITY, -INFINITY};
   float sum[2] = {0, 0};  // of this thread's columns
@@ -28,12 +27,8 @@ struct OnlineSoftmax {
   __device__ __forceinline__ void weigh(float (&scores)[64], float scale_log2) {
     raised = false;
     float tops[2];
-    if constexpr (kComparesIntegers) {
-      largest_positive(tops, scores);
-      if (__any_sync(0xffffffffu, fminf(tops[0], tops[1]) < 0)) largest(tops, scores);
-    } else {
-      largest(tops, scores);
-    }
+    largest_positive(tops, scores);
+    if (__any_sync(0xffffffffu, fminf(tops[0], tops[1]) < 0)) largest(tops, scores);
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       const bool grown = (tops[h] - peak[h]) * scale_log2 > 8.0f;  // false for -inf - -inf
@@ -110,7 +105,7 @@ class Sm90Consumer {
     if (me_ == Tile::kConsumers - 1) arrive_named(kTurnBarrier, 256);  // the first one's turn
     while (next()) {
       float out[Tile::kDim / 2] = {};
-      Softmax softmax;
+      OnlineSoftmax softmax;
       if (w_.begin < w_.end) attend(out, softmax);
       const Sm90Output<T, Tile> output(p_, w_, shared_ + queries_.stage() * Tile::kQueryBytes, me_,
                                        warp_);
@@ -119,8 +114,6 @@ class Sm90Consumer {
   }
 
  private:
-  using SideRing = Ring<Tile::kStages>;
-  using Softmax = OnlineSoftmax<Tile::kComparesIntegers>;
   /// 64 rows of queries: in registers, or where they lie in shared memory.
   using Queries = std::conditional_t<Tile::kQueriesInRegisters, std::uint32_t[Tile::kDim / 16][4],
                                      std::uint32_t>;
@@ -143,7 +136,7 @@ class Sm90Consumer {
     return w_.any != 0;
   }
 
-  __device__ __forceinline__ void attend(float (&out)[Tile::kDim / 2], Softmax& softmax) {
+  __device__ __forceinline__ void attend(float (&out)[Tile::kDim / 2], OnlineSoftmax& softmax) {
     float scores[64];
     std::uint32_t weights[8][4];
     const int row = w_.row0 + me_ * 64;
@@ -187,7 +180,7 @@ class Sm90Consumer {
   /// Scores and softmax of `block`, and the output of the block after it, whose weights are there.
   template <bool kMasked>
   __device__ __forceinline__ void step(float (&out)[Tile::kDim / 2], float (&scores)[64],
-                                       std::uint32_t (&weights)[8][4], Softmax& softmax,
+                                       std::uint32_t (&weights)[8][4], OnlineSoftmax& softmax,
                                        const Queries& queries, int block) {
     wait_side(&barriers_.k_full[keys_.stage()], keys_.parity());
     sync_named(kTurnBarrier + me_, 256);
@@ -202,6 +195,7 @@ class Sm90Consumer {
     release(barriers_.k_empty, keys_);
     if constexpr (kMasked) mask(scores, block);
     softmax.weigh(scores, p_.scale_log2);
+    if constexpr (Tile::kWeighsFirst) keep_before(softmax.sum[0] + softmax.sum[1], base_);
     wait_products_but<0>();
     pin(out);
     release(barriers_.v_empty, values_);
@@ -247,8 +241,8 @@ class Sm90Consumer {
   /// This warpgroup no longer needs the buffer.
   template <int kStages>
   __device__ __forceinline__ void release(std::uint64_t* empty, Ring<kStages>& ring) const {
-    if (threadIdx.x % 128 == 0) arrive(&empty[ring.stage()]);
-    ++ring.count;
+    arrive_where(threadIdx.x % 128 == 0, &empty[ring.stage()]);
+    ring.next();
   }
 
   /// A warp's queries, in whose place its output was put together.
@@ -256,7 +250,7 @@ class Sm90Consumer {
     fence_async_proxy();
     __syncwarp();
     if (lane_ == 0) arrive(&barriers_.q_empty[queries_.stage()]);
-    ++queries_.count;
+    queries_.next();
   }
 
   const AttentionParams& p_;
@@ -269,7 +263,8 @@ class Sm90Consumer {
   Sm90Work w_{};
   int limit_[2] = {};  // last key that each of this thread's two rows sees
   Ring<Tile::kQueryStages> queries_;
-  SideRing keys_, values_;
+  Ring<Tile::kKeyStages> keys_;
+  Ring<Tile::kValueStages> values_;
 };
 
 }  // namespace cake::inline CAKE_ABI::cuda::device

@@ -45,7 +45,6 @@ class Sm90Producer {
   }
 
  private:
-  using SideRing = Ring<Tile::kStages>;
   struct Page {
     int number, row;
   };
@@ -78,13 +77,13 @@ class Sm90Producer {
     const int stage = keys_.stage();
     load_side(base_ + Tile::keys_at(stage), boxes_.k, p_.k, block, page, &barriers_.k_full[stage],
               &barriers_.k_empty[stage], keys_.parity() ^ 1);
-    ++keys_.count;
+    keys_.next();
   }
   __device__ void load_values(int block, Page page) {
     const int stage = values_.stage();
     load_side(base_ + Tile::values_at(stage), boxes_.v, p_.v, block, page, &barriers_.v_full[stage],
               &barriers_.v_empty[stage], values_.parity() ^ 1);
-    ++values_.count;
+    values_.next();
   }
   __device__ __forceinline__ void load_side(std::uint32_t to, const CUtensorMap& map,
                                             const void* pool, int block, Page page,
@@ -142,7 +141,7 @@ class Sm90Producer {
       gather_queries(to);
       publish(full);
     }
-    ++queries_.count;
+    queries_.next();
   }
 
   // ---- row by row: a warp takes kRowsAtOnce rows with each instruction ----
@@ -209,7 +208,8 @@ class Sm90Producer {
   const int lane_ = tid_ & 31;
   Sm90Work w_{};
   Ring<Tile::kQueryStages> queries_;
-  SideRing keys_, values_;
+  Ring<Tile::kKeyStages> keys_;
+  Ring<Tile::kValueStages> values_;
 };
 
 }  // namespace cake::inline CAKE_ABI::cuda::device

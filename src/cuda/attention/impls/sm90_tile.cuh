@@ -18,11 +18,20 @@ namespace cake::inline CAKE_ABI::cuda::device {
 
 /// A place in a ring of kStages buffers, which is gone through again and again.
 template <int kStages>
-struct Ring {
-  static_assert((kStages & (kStages - 1)) == 0);
-  std::uint32_t count = 0;
-  __device__ int stage() const { return static_cast<int>(count % kStages); }
-  __device__ std::uint32_t parity() const { return count / kStages & 1; }  // of the round
+class Ring {
+ public:
+  __device__ int stage() const { return stage_; }
+  __device__ std::uint32_t parity() const { return parity_; }  // of the round
+  __device__ void next() {
+    ++stage_;
+    if (stage_ < kStages) return;
+    stage_ = 0;
+    parity_ ^= 1;
+  }
+
+ private:
+  int stage_ = 0;
+  std::uint32_t parity_ = 0;
 };
 
 /// How keys and values come to shared memory.
@@ -53,8 +62,12 @@ struct Sm90Tile {
   static constexpr int kKeys = 128;
   static constexpr int kThreads = 128 * (kConsumers + 1);
   static constexpr int kPanels = kDim / kPanelColumns;
-  static constexpr int kStages = kDim == 128 ? 2 : 4;  // of keys and of values
+  static constexpr int kKeyStages = kDim == 128 ? 2 : 4;
+  static constexpr int kValueStages = kDim == 128 ? 3 : 4;
   static constexpr int kQueryStages = 2;
+  /// The softmax of a block ends before the output of the block behind it is waited for, whose
+  /// values are then needed for longer.
+  static constexpr bool kWeighsFirst = kDim == 128;
   /// Scores are products of queries in registers, so that shared memory is read a fifth less.
   static constexpr bool kQueriesInRegisters = kDim == 128 && !kByRows;
   // What warpgroups have at the start and trade: 168 registers for each thread of three of them,
@@ -65,15 +78,13 @@ struct Sm90Tile {
   /// Pages are looked up a block before they are needed.
   static constexpr bool kLooksAhead = kConsumers == 2;
   static constexpr int kGatherUnroll = kProducerRegisters >= 56 ? 8 : 2;
-  /// At head_dim 64 the instructions of the softmax are what takes time.
-  static constexpr bool kComparesIntegers = kDim == 64;
 
   static constexpr std::uint32_t kQueryBytes = kRows * kDim * 2;
   static constexpr std::uint32_t kSideBytes = kKeys * kDim * 2;  // of keys or values
   static constexpr std::uint32_t kPanelBytes = kKeys * kPanelRowBytes;
   static constexpr std::uint32_t kKeysAt = kQueryStages * kQueryBytes;
-  static constexpr std::uint32_t kValuesAt = kKeysAt + kStages * kSideBytes;
-  static constexpr std::uint32_t kBarriersAt = kValuesAt + kStages * kSideBytes;
+  static constexpr std::uint32_t kValuesAt = kKeysAt + kKeyStages * kSideBytes;
+  static constexpr std::uint32_t kBarriersAt = kValuesAt + kValueStages * kSideBytes;
   __device__ static std::uint32_t keys_at(int stage) {
     return kKeysAt + static_cast<std::uint32_t>(stage) * kSideBytes;
   }
@@ -87,8 +98,8 @@ struct Sm90Tile {
   struct Barriers {
     Sm90Work work[kQueryStages];  // q_full says that it is there
     std::uint64_t q_full[kQueryStages], q_empty[kQueryStages];
-    std::uint64_t k_full[kStages], k_empty[kStages];
-    std::uint64_t v_full[kStages], v_empty[kStages];
+    std::uint64_t k_full[kKeyStages], k_empty[kKeyStages];
+    std::uint64_t v_full[kValueStages], v_empty[kValueStages];
 
     __device__ void init() {
       constexpr std::uint32_t kFull = kByRows ? 128 : 1;
@@ -96,9 +107,11 @@ struct Sm90Tile {
         init_barrier(&q_full[i], 1);
         init_barrier(&q_empty[i], 4 * kConsumers);
       }
-      for (int i = 0; i < kStages; ++i) {
+      for (int i = 0; i < kKeyStages; ++i) {
         init_barrier(&k_full[i], kFull);
         init_barrier(&k_empty[i], kConsumers);
+      }
+      for (int i = 0; i < kValueStages; ++i) {
         init_barrier(&v_full[i], kFull);
         init_barrier(&v_empty[i], kConsumers);
       }
