@@ -108,6 +108,7 @@ int main(int argc, char** argv) {
           const double bound = ttft_bounds(rates, n, s).lower;
           MeetOptions options;
           options.cost = spec.cost;
+          options.cost_is_measured = true;
           std::printf("| %6u | %4u | %4.0f | %8.1f | %7.2f | %6.2f | %9.2f | %5.2f | %5.2f |\n", n,
                       s, gb, bound * 1e3, ttft(spec, ComputeOnlyScheduler()) / bound,
                       ttft(spec, LoadOnlyScheduler()) / bound,

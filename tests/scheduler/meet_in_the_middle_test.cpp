@@ -25,6 +25,7 @@ struct Run {
   static MeetOptions options() {
     MeetOptions o;
     o.cost = {1e-3, 1e-3, 0};
+    o.cost_is_measured = true;
     return o;
   }
   Step step(Time now = Time{0}) { return scheduler.next_step(state->view(), 64, now); }

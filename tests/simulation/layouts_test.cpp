@@ -48,6 +48,7 @@ TEST_CASE(
     SimulationSpec spec = steady_mixed_spec(seed);
     MeetOptions options;
     options.cost = spec.cost;
+    options.cost_is_measured = true;
     const SimulationResult cake = simulate(spec, MeetInTheMiddleScheduler(options));
     if (!cake.violation.empty()) FAIL("steady seed " << seed << ": " << cake.violation);
     spec.faulty_scheduler = true;  // a baseline may dawdle
@@ -156,6 +157,7 @@ struct Windows {
   PrefillReport run() {
     MeetOptions options;
     options.cost = spec.cost;
+    options.cost_is_measured = true;
     const SimulationResult result = simulate(spec, MeetInTheMiddleScheduler(options));
     CHECK(result.violation == "");
     return result.report;

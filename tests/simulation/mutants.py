@@ -201,6 +201,37 @@ MUTANTS = [
     ("passes are not learned from", [
         ("if (options_.learn && !last.gated)",
          "if (options_.learn && last.gated)")]),
+    ("the first step of a model is as long as any", [
+        ("    end = test_step(view, end, limit, now);\n",
+         "")],
+     "scheduler/guesses_test.cpp", "the first step of a model that nobody has measured is a short one"),
+    ("the second step of a model does not wait for the first", [
+        ("    if (!view.running().empty()) return wait(now);  // that one will show what passes cost\n",
+         "")],
+     "scheduler/guesses_test.cpp",
+     "the second step waits until the first has shown what passes cost, and is not much longer"),
+    ("the second step of a model is as long as any", [
+        ("    end = std::min(end, front + most_tested());\n",
+         "")],
+     "scheduler/guesses_test.cpp",
+     "the second step waits until the first has shown what passes cost, and is not much longer"),
+    ("compute does not wait for the first read of lanes that nobody has measured", [
+        ("lanes_known_at(view); known > now)",
+         "lanes_known_at(view); known > kNever)")],
+     "scheduler/guesses_test.cpp", "compute waits a moment for the first read of lanes that nobody has measured"),
+    ("lanes end early because of a guess", [
+        ("  if (cost_is_guess(view) && view.lane(lane).rate().measured != 0) {",
+         "  if (cost_is_guess(view) && view.lane(lane).rate().measured > 1'000) {")],
+     "scheduler/guesses_test.cpp", "a lane goes on with compute's chunks while nobody has measured a pass"),
+    ("a step that should have ended is not noticed", [
+        ("  return taken > kPlannerTuning.overdue * expected ? taken / expected : 1;\n",
+         "  return taken > kPlannerTuning.overdue * expected ? 1 : 1;\n")],
+     "scheduler/guesses_test.cpp", "a step that should have ended makes compute dearer, and the lanes' share larger"),
+    ("nothing measures compute where a wrong guess has all loaded", [
+        ("  return worth_testing(view, test, now) ? test : front;\n",
+         "  return worth_testing(view, test, now) ? front : front;\n")],
+     "simulation/learning_test.cpp",
+     "guesses that are thirty times off cost a long prompt 1.3 of the better baseline at most"),
     ("a lane that looks too slow is never tried", [
         ("  if ((tried_ >> lane & 1) != 0 || link.measured()",
          "  if (tried_ != ~0u || link.measured()")],

@@ -113,6 +113,7 @@ TEST_CASE("with steady links and right priors no run is slower than the better b
     spec.steps_in_flight = 1 + static_cast<std::uint32_t>(seed % 2);
     MeetOptions options;
     options.cost = spec.cost;
+    options.cost_is_measured = true;
     const auto cake = simulate(spec, MeetInTheMiddleScheduler(options));
     const auto compute = simulate(spec, ComputeOnlyScheduler{});
     const auto load = simulate(spec, LoadOnlyScheduler{});

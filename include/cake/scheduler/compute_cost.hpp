@@ -40,6 +40,11 @@ struct ComputeCost {
            per_position * (y * y - x * x);
   }
 
+  /// Every pass takes `factor` times as long.
+  ComputeCost slower(double factor) const {
+    return {overhead * factor, per_token * factor, per_position * factor, smallest};
+  }
+
   /// In the range that arithmetic can stand. Anything that is no number, and a cost of nothing at
   /// all, means that nothing is known.
   ComputeCost checked() const {

@@ -23,6 +23,9 @@ namespace cake::inline CAKE_ABI {
 struct MeetOptions {
   /// Of a model that no session has measured; learned from there.
   ComputeCost cost;
+  /// `cost` is what passes were seen to take. Else it is a guess, which may be far off: the first prompt begins with a short
+  /// step.
+  bool cost_is_measured = false;
   /// Also from what sessions before have measured.
   bool learn = true;
   /// On a lane that was measured a read may take this many times what it should, and the floor on
@@ -64,7 +67,8 @@ class CAKE_API MeetInTheMiddleScheduler {
   std::uint32_t predicted_meet(const RunView& view, Time now);
 
  private:
-  detail::PlanBasis basis() const { return {compute_, step_tokens_, not_starting_}; }
+  detail::PlanBasis basis(const RunView& view, Time now) const;
+  double slowdown(const RunView& view, Time now) const;
   void learn(const RunView& view);
   bool holds(const RunView& view, Time now, bool idle) const;
   void refresh(const RunView& view, Time now, bool idle);
@@ -77,12 +81,20 @@ class CAKE_API MeetInTheMiddleScheduler {
   std::uint32_t reach(const RunView& view, std::uint32_t limit) const;
   std::uint32_t shorten(const RunView& view, std::uint32_t end) const;
   Time when_needed(const RunView& view, std::uint32_t end) const;
+  bool cost_is_guess(const RunView& view) const;
+  std::uint32_t test_step(const RunView& view, std::uint32_t end, std::uint32_t limit,
+                          Time now) const;
+  std::uint32_t most_tested() const;
+  std::uint32_t test_end(const RunView& view, std::uint32_t limit) const;
+  bool worth_testing(const RunView& view, std::uint32_t end, Time now) const;
+  Time lanes_known_at(const RunView& view) const;
   Step wait(Time now) const;
   bool loads_do_not_begin(const RunView& view, Time now);
   bool suffix_may_follow(const RunView& view);
 
   detail::ChunkLayers next_layers(const RunView& view, LaneId lane);
   detail::ChunkLayers idle_layers(const RunView& view, LaneId lane, Time now);
+  detail::ChunkLayers ahead(const RunView& view, LaneId lane) const;
   detail::ChunkLayers trial(const RunView& view, LaneId lane);
 
   MeetOptions options_;
@@ -93,6 +105,8 @@ class CAKE_API MeetInTheMiddleScheduler {
   bool planned_ = false;
   Time next_search_{0};
   double step_tokens_ = 1;             // what the engine takes in one pass, on average
+  Time asked_ = kNever;                // for the first step
+  std::uint32_t tested_ = 0;           // tokens of the longest step of a model's first run
   std::uint32_t ready_ = 0;            // chunks below it are resident, or their first layers are
   std::uint64_t learned_ = 0;          // sequence of the last step that was learned from
   detail::LaneMask tried_ = 0;         // lanes that had a trial in this run

@@ -288,6 +288,7 @@ Schedule::Assumptions assumptions_of(const RunSnapshot& run, const Forecast& for
   Schedule::Assumptions assumed;
   assumed.cost = run.cost;
   assumed.cost_version = run.cost_version;
+  assumed.slowdown = run.slowdown;
   assumed.step_tokens = run.step_tokens;
   assumed.lost_chunks = run.lost_chunks;
   assumed.up = run.up;

@@ -226,8 +226,9 @@ void take_snapshot(const RunView& view, const PlanBasis& basis, Time now, RunSna
   out.now = to_seconds(now);
   out.front = view.front();
   out.step_tokens = std::max(1.0, basis.step_tokens);
-  out.cost = basis.compute.current();
+  out.cost = basis.compute.current().slower(basis.slowdown);
   out.cost_version = basis.compute.version();
+  out.slowdown = basis.slowdown;
   out.n_tokens = spec.n_tokens;
   out.chunk_tokens = spec.chunk_tokens;
   out.end_chunk = spec.end_chunk;

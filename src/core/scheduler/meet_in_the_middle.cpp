@@ -93,6 +93,8 @@ void MeetInTheMiddleScheduler::begin(const PrefillSpec& spec) {
   tried_ = 0;
   not_starting_ = 0;
   waits_since_ = kNever;
+  asked_ = kNever;
+  tested_ = 0;
 }
 
 /// Things are as the schedule assumes, or it was searched a moment ago.
@@ -100,7 +102,7 @@ inline bool MeetInTheMiddleScheduler::holds(const RunView& view, Time now, bool 
   if (!planned_) return false;
   if (now < next_search_) return true;
   const double share = idle ? kPlannerTuning.replan_share_idle : kPlannerTuning.replan_share;
-  return !detail::drift(schedule_.assumptions, view, basis(), now, share);
+  return !detail::drift(schedule_.assumptions, view, basis(view, now), now, share);
 }
 
 std::uint32_t MeetInTheMiddleScheduler::predicted_meet(const RunView& view, Time now) {
@@ -125,7 +127,16 @@ Step MeetInTheMiddleScheduler::next_step(const RunView& view, std::uint32_t budg
   if (front >= spec.prefix_end()) return compute(front, limit);
   if (planned_ && other_front(view)) planned_ = false;
   step_tokens_ += (budget - step_tokens_) / kPlannerTuning.step_average;
-  const std::uint32_t end = end_of_step(view, limit, now);
+  std::uint32_t end = end_of_step(view, limit, now);
+  const bool guess = cost_is_guess(view);
+  if (guess) {
+    if (!view.running().empty()) return wait(now);  // that one will show what passes cost
+    if (asked_ == kNever) asked_ = now;
+    if (const Time known = lanes_known_at(view); known > now) return wait_until(known);
+    end = test_step(view, end, limit, now);
+  } else {
+    end = std::min(end, front + most_tested());
+  }
   if (end > front) return ungated(view, budget, end, now);
   if (view.may_gate() && schedule_.forecast.slice_layers != 0 && suffix_may_follow(view)) {
     const std::uint32_t suffix = spec.prefix_end();
@@ -142,11 +153,11 @@ std::optional<Step> MeetInTheMiddleScheduler::step_at_once(const RunView& view,
   const std::uint32_t limit = begin_step(view, budget);
   const std::uint32_t front = view.front();
   if (front >= view.spec().prefix_end()) return compute(front, limit);
-  if (!planned_ || other_front(view)) return std::nullopt;
+  if (!planned_ || other_front(view) || cost_is_guess(view)) return std::nullopt;
   const double before = step_tokens_;
   step_tokens_ += (budget - step_tokens_) / kPlannerTuning.step_average;
   if (holds(view, now, false)) {
-    const std::uint32_t end = reach(view, limit);
+    const std::uint32_t end = std::min(reach(view, limit), front + most_tested());
     if (end > front) return ungated(view, budget, end, now);
   }
   step_tokens_ = before;
@@ -235,6 +246,82 @@ Time MeetInTheMiddleScheduler::when_needed(const RunView& view, std::uint32_t en
   return ahead.begins +
          from_seconds(takes - std::max(kPlannerTuning.enqueue_ahead_s,
                                        takes / kPlannerTuning.enqueue_ahead_divisor));
+}
+
+// ---- guesses ----
+
+detail::PlanBasis MeetInTheMiddleScheduler::basis(const RunView& view, Time now) const {
+  return {compute_, step_tokens_, not_starting_, slowdown(view, now)};
+}
+
+/// How many times what is known of passes they are taken to cost: more than once while a step should have ended.
+double MeetInTheMiddleScheduler::slowdown(const RunView& view, Time now) const {
+  if (view.running().empty() || view.running().front().gated) return 1;
+  const RunningStep& step = view.running().front();
+  const double expected = compute_.current().pass(step.tokens.begin, step.tokens.end);
+  const double taken = to_seconds(now - step.begins);
+  return taken > kPlannerTuning.overdue * expected ? taken / expected : 1;
+}
+
+/// Nobody has measured a pass of this model: what it costs may be far from what was said.
+bool MeetInTheMiddleScheduler::cost_is_guess(const RunView& view) const {
+  return options_.learn && !options_.cost_is_measured && !compute_.measured() &&
+         view.finished().sequence == 0;
+}
+
+/// Until when the first step waits for lanes of which nothing is known either: their first read shows what all
+/// may take.
+Time MeetInTheMiddleScheduler::lanes_known_at(const RunView& view) const {
+  bool reads = false;
+  for (LaneId l = 0; l < view.n_lanes(); ++l) {
+    if (view.lane(l).rate().measured != 0) return Time{0};
+    reads = reads || !view.lane(l).in_flight().empty() || idle_lane(view, l);
+  }
+  if (!reads) return Time{0};
+  const Time all =
+      from_seconds(compute_.current().passes(view.front(), view.spec().n_tokens, step_tokens_));
+  return asked_ +
+         std::min(kPlannerTuning.first_landing_wait, all / kPlannerTuning.first_landing_divisor);
+}
+
+/// The first step of a model is a short one, which measures its passes, also where the schedule has nothing for compute; the
+/// next one begins when that has ended.
+std::uint32_t MeetInTheMiddleScheduler::test_step(const RunView& view, std::uint32_t end,
+                                                  std::uint32_t limit, Time now) const {
+  const std::uint32_t front = view.front();
+  const std::uint32_t test = test_end(view, limit);
+  if (end > front) {
+    const ComputeCost cost = compute_.current();
+    const bool saves = cost.pass(front, test) < kPlannerTuning.test_share * cost.pass(front, end);
+    return saves ? test : end;
+  }
+  if (snapshot_.partial || test == front) return front;
+  return worth_testing(view, test, now) ? test : front;
+}
+
+/// Tokens of the longest step in the first run of a model: a pass tells little of much longer ones.
+std::uint32_t MeetInTheMiddleScheduler::most_tested() const {
+  constexpr std::uint32_t kAny = std::uint32_t{1} << 30;
+  return tested_ == 0
+             ? kAny
+             : std::min(tested_, kAny / kPlannerTuning.next_test) * kPlannerTuning.next_test;
+}
+
+/// Where such a step ends.
+std::uint32_t MeetInTheMiddleScheduler::test_end(const RunView& view, std::uint32_t limit) const {
+  const PrefillSpec& spec = view.spec();
+  const std::uint32_t tokens = std::max(kPlannerTuning.test_tokens, options_.smallest_step);
+  const std::uint32_t last = spec.chunk_of(std::min(view.front() + tokens, spec.prefix_end()) - 1);
+  return detail::compute_end(view, std::min(limit, spec.chunk_range(last).end));
+}
+
+/// If the guess is right, the test ends before the loads do and costs nothing. Where it would end later it costs what the guess is
+/// too low by, and where it is not made loads may be waited for that compute could have spared.
+bool MeetInTheMiddleScheduler::worth_testing(const RunView& view, std::uint32_t end,
+                                             Time now) const {
+  const ComputeCost cost = compute_.current();
+  const double loads = schedule_.forecast.loads_done - to_seconds(now);
+  return loads > cost.pass(view.front(), end);
 }
 
 /// Until the scheduler is asked again: the sooner the nearer the forecast end is, and less and less
@@ -329,7 +416,30 @@ ChunkLayers MeetInTheMiddleScheduler::idle_layers(const RunView& view, LaneId la
     const ChunkLayers next = next_layers(view, lane);
     if (!next.layers.empty()) return next;
   }
+  if (cost_is_guess(view) && view.lane(lane).rate().measured != 0) {
+    const ChunkLayers next = ahead(view, lane);
+    if (!next.layers.empty()) return next;
+  }
   return trial(view, lane);
+}
+
+/// While nobody has measured a pass, a lane goes on with what the guess gives to compute, from the back: passes
+/// may be far dearer, and then it would have lost the time until one has ended.
+ChunkLayers MeetInTheMiddleScheduler::ahead(const RunView& view, LaneId lane) const {
+  const PrefillSpec& spec = view.spec();
+  const std::uint32_t test = test_end(view, spec.prefix_end());
+  const double dear =
+      kPlannerTuning.dearer_than_guessed * compute_.current().pass(0, spec.chunk_tokens);
+  const double takes = view.lane(lane).seconds_per_byte(Time{0}) *
+                       static_cast<double>(spec.read_bytes({0, spec.n_layers}));
+  if (takes > dear) return {};
+  for (std::uint32_t c = spec.end_chunk; c-- > view.front_chunk();) {
+    if (spec.chunk_range(c).begin < test) break;
+    if (view.state(c) != ChunkState::open || schedule_.owner[c] != kCompute) continue;
+    const LayerRange all = detail::next_layers(view, lane, c, spec.n_layers);
+    if (!all.empty()) return {c, all};
+  }
+  return {};
 }
 
 /// A lane that was never measured, or not for as many prompts as its rate rests on reads, may be better than
@@ -343,15 +453,17 @@ ChunkLayers MeetInTheMiddleScheduler::trial(const RunView& view, LaneId lane) {
     return {};
   }
   const PrefillSpec& spec = view.spec();
-  if (spec.prefix_end() <= view.front() + step_tokens_) return {};
+  const bool guess = cost_is_guess(view);
+  const double next = guess ? test_end(view, spec.prefix_end()) : view.front() + step_tokens_;
+  if (spec.prefix_end() <= next) return {};
   tried_ |= 1u << lane;
   const std::uint32_t layers = spec.may_gate ? slice_layers(view, lane) : spec.n_layers;
   for (std::uint32_t c = spec.end_chunk; c-- > view.front_chunk();) {
     const TokenRange tokens = spec.chunk_range(c);
-    if (tokens.begin < view.front() + step_tokens_) break;
+    if (tokens.begin < next) break;
     const double passes = std::ceil((tokens.begin - view.front()) / step_tokens_) +
                           std::ceil((spec.n_tokens - tokens.end) / step_tokens_);
-    if (passes > std::ceil((spec.n_tokens - view.front()) / step_tokens_)) continue;
+    if (!guess && passes > std::ceil((spec.n_tokens - view.front()) / step_tokens_)) continue;
     if (schedule_.owner[c] != kCompute) continue;
     const LayerRange first = detail::next_layers(view, lane, c, layers);
     if (!first.empty()) return {c, first};
@@ -365,6 +477,8 @@ void MeetInTheMiddleScheduler::learn(const RunView& view) {
   const FinishedStep& last = view.finished();
   if (last.sequence == learned_) return;
   learned_ = last.sequence;
+  if (tested_ != 0 || (!compute_.measured() && !options_.cost_is_measured))
+    tested_ = std::max(tested_, last.tokens.size());
   if (options_.learn && !last.gated) compute_.observe(last.tokens, to_seconds(last.busy));
 }
 
@@ -378,7 +492,7 @@ void MeetInTheMiddleScheduler::search(const RunView& view, Time now) {
   for (LaneId l = 0; not_starting_ != 0 && l < view.n_lanes(); ++l) {
     if (!view.lane(l).in_flight().empty()) not_starting_ &= ~(1u << l);
   }
-  detail::take_snapshot(view, basis(), now, snapshot_);
+  detail::take_snapshot(view, basis(view, now), now, snapshot_);
   detail::search(snapshot_, assignment_, schedule_);
   planned_ = true;
   const auto spent = static_cast<Time::rep>(schedule_.visits) * kPlannerTuning.visit_cost;

@@ -68,6 +68,7 @@ struct Schedule {
     };
     ComputeCost cost;
     std::uint64_t cost_version = 0;
+    double slowdown = 1;
     double step_tokens = 1;
     std::uint32_t lost_chunks = 0;  // whose load had failed by then
     LaneMask up = 0;
@@ -107,10 +108,13 @@ inline bool drift(const Schedule::Assumptions& assumed, const RunView& view, con
     const double latency = to_seconds(lane.rate().latency + lane.rate().insert);
     if (std::abs(latency - assumed.lanes[l].latency) > share * left) return true;
   }
-  if (basis.compute.version() == assumed.cost_version) return false;
+  if (basis.compute.version() == assumed.cost_version && basis.slowdown == assumed.slowdown) {
+    return false;
+  }
   const std::uint32_t front = view.front();
   const double to = front + basis.step_tokens;
-  return differ(basis.compute.current().pass(front, to), assumed.cost.pass(front, to), share);
+  return differ(basis.slowdown * basis.compute.current().pass(front, to),
+                assumed.cost.pass(front, to), share);
 }
 
 }  // namespace cake::inline CAKE_ABI::detail

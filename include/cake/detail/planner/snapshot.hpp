@@ -48,6 +48,7 @@ struct PlanBasis {
   const ComputeCostEstimator& compute;
   double step_tokens = 1;  // average size of a compute pass
   LaneMask without = 0;    // lanes that are not to be used
+  double slowdown = 1;     // passes take this many times what `compute` says
 };
 
 /// Units: seconds since the session began, tokens, bytes.
@@ -58,6 +59,7 @@ struct RunSnapshot {
   double step_tokens = 1;
   ComputeCost cost;
   std::uint64_t cost_version = 0;
+  double slowdown = 1;  // `cost` is so many times what was measured or said
 
   std::uint32_t n_tokens = 0;
   std::uint32_t chunk_tokens = 0;

@@ -50,6 +50,23 @@ struct PlannerTuning {
   /// The last step before the loads is halved when the overhead of a pass is at most this share of it.
   double halve_overhead_share = 0.005;
 
+  // ---- guesses ---
+
+  /// Passes that nobody has measured may be this many times dearer than was said.
+  double dearer_than_guessed = 30;
+  /// A pass that takes this many times what it should shows that passes are dearer now.
+  double overdue = 1.25;
+  /// Tokens of the first step of a model whose passes nobody has measured, at least.
+  std::uint32_t test_tokens = 64;
+  /// It is made where it costs less than this share of the step that the schedule wants.
+  double test_share = 0.6;
+  /// The next ones have at most so many times the tokens of the longest before them.
+  std::uint32_t next_test = 4;
+  /// Compute waits for the first read of lanes of which nothing is known for so long at most,
+  Time first_landing_wait{2'000'000};
+  /// and for one part in so many of what computing everything should take.
+  std::int64_t first_landing_divisor = 20;
+
   // ---- loads ---
 
   /// Chunks that come layer by layer at once on one lane.
