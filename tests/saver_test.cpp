@@ -265,6 +265,67 @@ TEST_CASE("writes of a saver wait for reads of the lanes, as long as they are al
   }
 }
 
+namespace {
+
+/// A store that lends, for reading, behind a door, and for writing.
+struct LendingStorage {
+  static constexpr StorageAbilities abilities{
+      .lookup_never_blocks = true, .write_in_place = true, .borrow = true};
+  HostStorage inner{{.capacity_bytes = std::uint64_t{1} << 20}};
+  Door reads;
+  Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
+    return inner.lookup(keys);
+  }
+  Status read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out) {
+    return inner.read(tier, key, offset, out);
+  }
+  Result<BorrowedBytes> borrow(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
+                               std::uint64_t size) {
+    reads.pass();
+    return inner.borrow(tier, key, offset, size);
+  }
+  Status write(const ChunkKey& key, ConstBytes bytes) { return inner.write(key, bytes); }
+  Result<ObjectRoom> make_room(const ChunkKey& key, std::uint64_t bytes) {
+    return inner.make_room(key, bytes);
+  }
+  Result<bool> publish(const ChunkKey& key, ObjectRoom room, std::uint64_t bytes,
+                       std::optional<std::uint32_t> seal) {
+    return inner.publish(key, std::move(room), bytes, seal);
+  }
+  Status erase(const ChunkKey& key) { return inner.erase(key); }
+};
+static_assert(StorageBackend<LendingStorage>);
+
+}  // namespace
+
+TEST_CASE("where chunks are extracted into the store, that waits for reads of the lanes") {
+  LendingStorage storage;
+  const auto prompt = toy_prompt(6 * kChunk + 8);
+  Engine engine(prompt);
+  REQUIRE(cake::save(engine, storage, prompt, kChunks).written == 6);
+  IoLanes lanes(storage);
+  storage.reads.shut();
+  ToyEngine loading(static_cast<std::uint32_t>(prompt.size()));
+  PrefillSession session(loading, lanes, kChunks);
+  session.begin(prompt);
+  storage.reads.wait_for(1);
+  const auto more = toy_prompt(200, 5);
+  Engine waiting(more), hurried(more);
+  {
+    Saver polite(lanes, {.wait_for_reads = std::chrono::hours(1)});
+    Saver hasty(lanes, {.wait_for_reads = Time{0}});
+    SaveTicket waits = polite.save(waiting, more, kChunks);
+    SaveTicket does_not = hasty.save(hurried, more, {.chunk_tokens = kChunk, .salt = "other"});
+    CHECK(does_not.wait().written == 6);
+    std::this_thread::sleep_for(10ms);
+    CHECK(waiting.extracts.came() == 0);
+    CHECK_FALSE(waits.ready());
+    storage.reads.open();
+    session.finish();
+    CHECK(waits.wait().written == 6);
+  }
+}
+
 TEST_CASE("a stop leaves what was not extracted; what was is stored") {
   WatchedStorage storage;
   const auto prompt = toy_prompt(200);

@@ -32,7 +32,8 @@ struct SaverOptions {
   std::uint64_t backlog_bytes = ~std::uint64_t{0};
   /// What extract() writes to, unless that is memory of the store; null: plain host memory.
   StagingMemory* staging = nullptr;
-  /// Longest that a write waits for reads of the lanes to end.
+  /// Longest that a write waits for reads of the lanes to end; so does an extract() into memory of the
+  /// store, which takes the place of the write.
   Time wait_for_reads = std::chrono::milliseconds(20);
 };
 

@@ -150,6 +150,9 @@ struct SaverCore::Inside {
     SaveObjects object = memory.take(*job, dropped);
     lock.unlock();
     dropped.clear();
+    // What is extracted to where it stays is all the writing that there is.
+    const bool in_place = storage.abilities.write_in_place && !job->on_caller();
+    if (in_place) let_reads_go_first(host, options.wait_for_reads);
     Status why;
     std::uint32_t got = 0;
     const Status fits = guarded(Errc::out_of_memory, "save: memory for an object", [&]() -> Status {
@@ -196,7 +199,7 @@ struct SaverCore::Inside {
     lock.unlock();
     Result<std::uint64_t> bytes = error_of(Errc::io, 0, "save: the store was given up");
     if (!given_up) {
-      let_reads_go_first(host, options.wait_for_reads);
+      if (!object.front().in_store) let_reads_go_first(host, options.wait_for_reads);
       bytes = guarded(Errc::io, "save: write", [&] {
         SaveObject& made = object.front();
         return job->work.write(*made.writer, what, got, std::move(made.room));

@@ -718,6 +718,10 @@ MUTANTS = [
         ("  while (lanes->reading() && std::chrono",
          "  while (!lanes->reading() && std::chrono")],
      "saver_test.cpp", "writes of a saver wait for reads of the lanes, as long as they are allowed to"),
+    ("what is built in the store does not wait for reads", [
+        ("    if (in_place) let_reads_go_first(host, options.wait_for_reads);\n",
+         "    (void)in_place;\n")],
+     "saver_test.cpp", "where chunks are extracted into the store, that waits for reads of the lanes"),
     ("a saver asks a store that refuses everything for ever", [
         ("    const bool given_up = job->tally.given_up();\n    ++writing;\n",
          "    const bool given_up = false;\n    ++writing;\n"),
