@@ -22,12 +22,15 @@
 #include <vector>
 
 #include "cake/chunk/format.hpp"
+#include "cake/chunk/reader.hpp"
 #include "cake/io_lanes.hpp"
 #include "cake/loader.hpp"
 #include "cake/storage/host.hpp"
 #include "cake/storage/memory.hpp"
 #include "cake/storage/throttled.hpp"
+#include "cake/storage/tiered.hpp"
 #include "catch.hpp"
+#include "fault/faulty_storage.hpp"
 #include "toy_engine.hpp"
 
 using namespace cake;
@@ -635,6 +638,27 @@ TEST_CASE("a store that lends memory for it has its objects built there") {
   REQUIRE(report.status);
   CHECK(report.tokens_loaded == 6 * kChunk);
   CHECK(loading.kv() == engine.toy.kv());
+}
+
+TEST_CASE("a save by write-back is built in the first store, and the others get it behind it") {
+  const auto prompt = toy_prompt(200);
+  Engine<false, 16> engine(prompt);
+  HostStorage host({.capacity_bytes = std::uint64_t{1} << 20});
+  fault::FaultyStorage first(host);
+  MemoryStorage last;
+  TieredStorage tiers({.write = WritePolicy::back}, first, last);
+  Saver saver(tiers, {.threads = 3});
+  const bool refuses = GENERATE(false, true);
+  CAPTURE(refuses);
+  if (refuses) first.fail_writes(Error{Errc::io, 5, "no"});
+  const SaveReport report = saver.save(engine, prompt, kChunks).wait();
+  CHECK(report.status);
+  CHECK(report.written == 6);
+  CHECK(tiers.flush().has_value() == !refuses);  // which tells that the first store took nothing
+  CHECK(host.stats().objects == (refuses ? 0 : 6));
+  CHECK(host.stats().used_bytes == host.stats().objects * engine.object_bytes());
+  CHECK(last.size() == 6);
+  for (const ChunkKey& key : engine.keys(prompt)) CHECK(verify_object(*last.get(key), key));
 }
 
 TEST_CASE("where a store has no room for it an object is written, and the store says why not") {

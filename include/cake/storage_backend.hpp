@@ -140,8 +140,8 @@ struct StorageAbilities {
   /// publish(ChunkKey, ObjectRoom, std::uint64_t bytes, std::optional<std::uint32_t> seal): as
   /// write_new(), of the first bytes of a room that this store made for the key. `seal`: what
   /// verify_object() would return for them, from whoever digested them where they lie; none: the
-  /// store verifies them if it verifies writes. make_room() may evict as a write does; where it fails
-  /// the object is written.
+  /// store verifies them if it verifies writes. make_room() may evict as a write does. Where it fails
+  /// the object is written; `unsupported` says that there is never a room as things are set up.
   bool write_in_place = false;
   /// Result<BorrowedBytes> borrow(std::uint32_t tier, ChunkKey, std::uint64_t offset, std::uint64_t
   /// size): these bytes of an object where they lie, in host memory, instead of a copy; errors as of

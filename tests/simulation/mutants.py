@@ -718,6 +718,14 @@ MUTANTS = [
         ("  while (lanes->reading() && std::chrono",
          "  while (!lanes->reading() && std::chrono")],
      "saver_test.cpp", "writes of a saver wait for reads of the lanes, as long as they are allowed to"),
+    ("what write-back publishes in the first store is not copied into the others", [
+        ("      copy_behind(key, bytes, position, 0, between(0, last));\n",
+         "      (void)position;\n")],
+     "saver_test.cpp", "a save by write-back is built in the first store, and the others get it behind it"),
+    ("an object that the first store does not publish is lost", [
+        ("    if (last == 0 || fault_of_object(taken.error().code)) return taken;\n    note(0",
+         "    if (last != 99) return taken;\n    note(0")],
+     "saver_test.cpp", "a save by write-back is built in the first store, and the others get it behind it"),
     ("what is built in the store does not wait for reads", [
         ("    if (in_place) let_reads_go_first(host, options.wait_for_reads);\n",
          "    (void)in_place;\n")],
