@@ -721,7 +721,7 @@ MUTANTS = [
     ("what write-back publishes in the first store is not copied into the others", [
         ("      copy_behind(key, bytes, position, 0, between(0, last));\n",
          "      (void)position;\n")],
-     "saver_test.cpp", "a save by write-back is built in the first store, and the others get it behind it"),
+     "storage/tier_policy_test.cpp", "an object that is built in a store of tiers lies where a write would put it"),
     ("an object that the first store does not publish is lost", [
         ("    if (last == 0 || fault_of_object(taken.error().code)) return taken;\n    note(0",
          "    if (last != 99) return taken;\n    note(0")],
