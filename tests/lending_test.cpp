@@ -388,8 +388,11 @@ struct FromDevice : ToyEngine {
 
 struct WithDevice : HostStorage {
   using HostStorage::HostStorage;
-  static constexpr StorageAbilities abilities{
-      .lookup_never_blocks = true, .device_staging = true, .write_new = true, .borrow = true};
+  static constexpr StorageAbilities abilities = [] {
+    StorageAbilities can = HostStorage::abilities;
+    can.device_staging = true;
+    return can;
+  }();
   DeviceStaging* device_staging() { return &device; }
   testing::HostDevice device;
 };

@@ -217,8 +217,13 @@ struct EngineAbilities {
   /// a step, and each chunk that has landed keeps its staging memory until then. An engine that
   /// copies the bytes aside in insert and hands them over at the next prefill does not pay it.
   bool insert_on_caller = false;
-  /// insert gets whole chunks only, all layers that are needed at once, however little staging
-  /// memory there is. Such an engine gets no gated steps.
+  /// How many calls of extract may run at once, each on a thread and for tokens of its own: those of a
+  /// Saver then extract as many chunks of one save. A host copy is as fast as it has threads. Copies of
+  /// a device, on streams of their own as those of cuda::KvTransfer, need some four to hide how long
+  /// each lasts; more of them make the engine's own small copies wait.
+  std::uint32_t parallel_extracts = 1;
+  /// insert and extract get whole chunks only, all layers that are needed at once, however little
+  /// staging memory there is. Such an engine gets no gated steps.
   bool whole_chunks = false;
   /// Whether steps may be gated. Not set: if prefill() takes a LayerGate. An engine without a
   /// prefill() of its own, whose loop waits at the session's gates, sets it to true.
@@ -249,8 +254,9 @@ struct EngineAbilities {
 ///
 /// What else an engine may offer is a member of EngineAbilities.
 ///
-/// Slices come in any order of chunks. Within a chunk they come in order of layers, and they are
-/// whole chunks unless the engine takes gated steps or staging memory has no room for one.
+/// Slices come in any order of chunks. Within a chunk they come in order of layers. Those of an insert
+/// are whole chunks unless the engine takes gated steps or staging memory has no room for one; a
+/// chunk is extracted in pieces of a few MiB, so that each is digested while a cache has it.
 ///
 /// extract refuses tokens whose KV was never computed or inserted (invalid_argument): bytes that
 /// happen to lie there would be stored, and served to others. So it does with KV that has left its
@@ -264,8 +270,9 @@ struct EngineAbilities {
 /// Needs:   memory for the slice's tokens is allocated; nobody else writes that slice meanwhile
 /// Thread:  insert runs on a lane thread, beside prefill of other chunks and beside other inserts,
 ///          or on the one that drives the session (insert_on_caller); extract on the caller of
-///          save(), or on a thread of a Saver, one slice of each save at a time, beside all else
-///          that concerns other tokens (never so with insert_on_caller)
+///          save(), or on a thread of a Saver, one slice of each save at a time (as many as
+///          parallel_extracts says), beside all else that concerns other tokens (never so with
+///          insert_on_caller)
 template <class M>
 concept KvMemory = requires(M& m, const Slice& slice, const KvView& in, const MutableKvView& out) {
   { m.layout() } -> std::convertible_to<KvLayout>;
@@ -353,11 +360,12 @@ constexpr bool engine_abilities_hold() {
       "static constexpr cake::EngineAbilities abilities{.staging_memory = true}");
   static_assert(
       !requires { M::inserts_from_device; } && !requires { M::insert_on_caller; } &&
-          !requires { M::whole_chunks; } && !requires { M::gates; } &&
-          !requires { M::smallest_step; } && !requires { M::max_overlap_tokens; } &&
-          !requires { M::wide_gated_steps; },
-      "cake: inserts_from_device, insert_on_caller, whole_chunks, gates, smallest_step, "
-      "max_overlap_tokens and wide_gated_steps are no members of an engine, but of its abilities: "
+          !requires { M::parallel_extracts; } && !requires { M::whole_chunks; } &&
+          !requires { M::gates; } && !requires { M::smallest_step; } &&
+          !requires { M::max_overlap_tokens; } && !requires { M::wide_gated_steps; },
+      "cake: inserts_from_device, insert_on_caller, parallel_extracts, whole_chunks, gates, "
+      "smallest_step, max_overlap_tokens and wide_gated_steps are no members of an engine, but of "
+      "its abilities: "
       "static constexpr cake::EngineAbilities abilities{.insert_on_caller = true}");
   static_assert(!can.gates.value_or(false) || PrefillsGated<M> ||
                     (!PrefillsWhole<M> && !requires { &M::prefill; }),
@@ -370,8 +378,11 @@ constexpr bool engine_abilities_hold() {
       !can.wide_gated_steps || (!can.whole_chunks && can.gates.value_or(PrefillsGated<M>)),
       "cake: wide_gated_steps asks for an engine that takes gated steps: "
       "prefill(cake::Tokens, cake::TokenRange, cake::LayerGate), or gates = true");
-  static_assert(can.smallest_step > 0 && can.max_overlap_tokens > 0,
-                "cake: smallest_step and max_overlap_tokens are at least 1");
+  static_assert(can.parallel_extracts == 1 || !can.insert_on_caller,
+                "cake: an engine whose context belongs to one thread (insert_on_caller) extracts "
+                "on that one, so it cannot have parallel_extracts");
+  static_assert(can.smallest_step > 0 && can.max_overlap_tokens > 0 && can.parallel_extracts > 0,
+                "cake: smallest_step, max_overlap_tokens and parallel_extracts are at least 1");
   return true;
 }
 

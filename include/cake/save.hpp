@@ -126,7 +126,8 @@ CAKE_API SaveTicket save_beside(std::unique_ptr<SessionEngine> engine, IoLanesCo
                                 Tokens tokens, ChunkOptions chunks, std::stop_token stop);
 }  // namespace detail
 
-/// As save() above, beside the next work, by a Saver of the lanes with default options: extract,
+/// As save() above, beside the next work, by a Saver of the lanes with default options, into memory
+/// from where the lanes have theirs, if that is host memory: extract,
 /// digests and writes are made on its threads, the last chunks first. An engine that declares
 /// insert_on_caller is asked on the calling thread, and all is extracted when the call returns.
 /// `tokens` are copied.

@@ -23,15 +23,17 @@
 namespace cake::inline CAKE_ABI {
 
 struct SaverOptions {
-  unsigned threads = 4;  // that extract, digest and write
-  /// Of objects on their way, from extract() until they are written. One always fits. Units: bytes
-  std::uint64_t memory_bytes = std::uint64_t{256} << 20;
+  unsigned threads = 12;  // that extract, digest and write
+  /// Of objects on their way, from extract() until they are written, also where they are built in
+  /// memory of the store (StorageAbilities::write_in_place). One always fits. Units: bytes
+  std::uint64_t memory_bytes = std::uint64_t{512} << 20;
   /// Of chunks that wait to be extracted, over all saves. Above it whole chunks are dropped, those
   /// at the front of their prompt first, because the tail of a prompt saves the most compute.
   std::uint64_t backlog_bytes = ~std::uint64_t{0};
-  /// What extract() writes to; null: plain host memory.
+  /// What extract() writes to, unless that is memory of the store; null: plain host memory.
   StagingMemory* staging = nullptr;
-  /// Longest that a write waits for reads of the lanes to end.
+  /// Longest that a write waits for reads of the lanes to end; so does an extract() into memory of the
+  /// store, which takes the place of the write.
   Time wait_for_reads = std::chrono::milliseconds(20);
 };
 

@@ -59,6 +59,36 @@ class BorrowedBytes {
   std::shared_ptr<const void> loan_;
 };
 
+/// Memory of a store in which an object is built where it will lie: nobody reads it before it is
+/// published. What is not published goes back to the store when this ends. Movable; empty once it was
+/// moved from.
+///
+/// Needs:   the store outlives it
+/// Thread:  may end on any thread
+class ObjectRoom {
+ public:
+  ObjectRoom() = default;
+  /// `owner` is the store's: the memory is given back when the last one of it ends.
+  ObjectRoom(MutableBytes bytes, std::shared_ptr<void> owner)
+      : bytes_(bytes), owner_(std::move(owner)) {}
+  ObjectRoom(ObjectRoom&& other) noexcept
+      : bytes_(std::exchange(other.bytes_, {})), owner_(std::move(other.owner_)) {}
+  ObjectRoom& operator=(ObjectRoom&& other) noexcept {
+    bytes_ = std::exchange(other.bytes_, {});
+    owner_ = std::move(other.owner_);
+    return *this;
+  }
+
+  bool empty() const { return bytes_.empty(); }
+  /// At a 4 KiB boundary, of any content.
+  MutableBytes bytes() const { return bytes_; }
+  const std::shared_ptr<void>& owner() const { return owner_; }
+
+ private:
+  MutableBytes bytes_;
+  std::shared_ptr<void> owner_;
+};
+
 /// Told of the parts of a read as they arrive: whoever reads a part has it verified while it is in a
 /// cache near by.
 ///
@@ -105,6 +135,14 @@ struct StorageAbilities {
   /// Result<bool> write_new(ChunkKey, ConstBytes): as write(), blocking, and whether this call made
   /// the object visible; false: one was there.
   bool write_new = false;
+  /// Result<ObjectRoom> make_room(ChunkKey, std::uint64_t bytes): memory for an object of at most so
+  /// many bytes, in which a save builds it instead of having it copied; and Result<bool>
+  /// publish(ChunkKey, ObjectRoom, std::uint64_t bytes, std::optional<std::uint32_t> seal): as
+  /// write_new(), of the first bytes of a room that this store made for the key. `seal`: what
+  /// verify_object() would return for them, from whoever digested them where they lie; none: the
+  /// store verifies them if it verifies writes. make_room() may evict as a write does. Where it fails
+  /// the object is written; `unsupported` says that there is never a room as things are set up.
+  bool write_in_place = false;
   /// Result<BorrowedBytes> borrow(std::uint32_t tier, ChunkKey, std::uint64_t offset, std::uint64_t
   /// size): these bytes of an object where they lie, in host memory, instead of a copy; errors as of
   /// read(). A store with tiers() also has bool lends(std::uint32_t tier): whether this one lends.
@@ -263,6 +301,27 @@ struct storage_calls {
       storage.promote(tier, key, std::move(object));
     }
   }
+  /// Else an empty room.
+  static Result<ObjectRoom> make_room([[maybe_unused]] S& storage,
+                                      [[maybe_unused]] const ChunkKey& key,
+                                      [[maybe_unused]] std::uint64_t bytes) {
+    if constexpr (storage_traits<S>::abilities.write_in_place) {
+      return storage.make_room(key, bytes);
+    } else {
+      return ObjectRoom();
+    }
+  }
+  /// Else unsupported.
+  static Result<bool> publish([[maybe_unused]] S& storage, [[maybe_unused]] const ChunkKey& key,
+                              [[maybe_unused]] ObjectRoom room,
+                              [[maybe_unused]] std::uint64_t bytes,
+                              [[maybe_unused]] std::optional<std::uint32_t> seal) {
+    if constexpr (storage_traits<S>::abilities.write_in_place) {
+      return storage.publish(key, std::move(room), bytes, seal);
+    } else {
+      return Error{Errc::unsupported, 0, "publish: this storage has no rooms for objects"};
+    }
+  }
   /// Writes, and tells whether this call made the object visible. A store that does not say counts
   /// as having done so.
   static Result<bool> write_and_tell(S& storage, const ChunkKey& key, ConstBytes bytes) {
@@ -321,6 +380,12 @@ concept HasPromote = requires(S& s, std::uint32_t tier, const ChunkKey& key, Bor
   { s.promote(tier, key, std::move(object)) } -> std::same_as<void>;
 };
 template <class S>
+concept HasRooms = requires(S& s, const ChunkKey& key, std::uint64_t bytes, ObjectRoom room,
+                            std::optional<std::uint32_t> seal) {
+  { s.make_room(key, bytes) } -> std::same_as<Result<ObjectRoom>>;
+  { s.publish(key, std::move(room), bytes, seal) } -> std::same_as<Result<bool>>;
+};
+template <class S>
 concept HasLends = requires(S& s, std::uint32_t tier) {
   { s.lends(tier) } -> std::same_as<bool>;
 };
@@ -336,6 +401,23 @@ constexpr bool promote_holds() {
       can.promote || !requires { &S::promote; },
       "cake: a store with promote() has to declare it: "
       "static constexpr cake::StorageAbilities abilities{.promote = true}");
+  return true;
+}
+
+/// As storage_abilities_hold(), of rooms.
+template <class S>
+constexpr bool rooms_hold() {
+  constexpr StorageAbilities can = storage_traits<S>::abilities;
+  static_assert(!can.write_in_place || HasRooms<S>,
+                "cake: the ability write_in_place asks for: cake::Result<cake::ObjectRoom> "
+                "make_room(const cake::ChunkKey&, std::uint64_t bytes) and cake::Result<bool> "
+                "publish(const cake::ChunkKey&, cake::ObjectRoom, std::uint64_t bytes, "
+                "std::optional<std::uint32_t> seal)");
+  static_assert(
+      can.write_in_place || (
+                                !requires { &S::make_room; } && !requires { &S::publish; }),
+      "cake: a store with make_room() or publish() has to declare it: "
+      "static constexpr cake::StorageAbilities abilities{.write_in_place = true}");
   return true;
 }
 
@@ -396,7 +478,7 @@ constexpr bool storage_abilities_hold() {
       !requires { S::lookup_never_blocks; },
       "cake: lookup_never_blocks is no member of a store, but of its abilities: "
       "static constexpr cake::StorageAbilities abilities{.lookup_never_blocks = true}");
-  return promote_holds<S>();
+  return promote_holds<S>() && rooms_hold<S>();
 }
 
 }  // namespace detail

@@ -301,8 +301,17 @@ Result<std::optional<std::uint32_t>> detail::sealed_copy(ConstBytes object, cons
     if (seal) return std::optional(*seal);
     if (seal.error().code != Errc::unsupported) return seal.error();
   }
-  std::memcpy(to, object.data(), object.size());
+  if (to != nullptr) std::memcpy(to, object.data(), object.size());
   return std::optional<std::uint32_t>();
+}
+
+Status detail::check_seal(ConstBytes object, const ChunkKey& key, std::uint32_t seal) {
+  const auto header = load_header(object);
+  if (!header || header->crc != seal || header->key != key.bytes ||
+      header->object_bytes != object.size()) {
+    return mismatch("a seal is not that of the object that it came with");
+  }
+  return {};
 }
 
 Result<ChunkTables> parse_chunk(ConstBytes head, std::uint64_t object_size,

@@ -18,9 +18,16 @@ namespace cake::inline CAKE_ABI::detail {
 /// cache. Returns the seal; none for bytes that are no chunk object, or one of a format that this
 /// build does not know: they are copied as they are.
 ///
+/// `to` may be null: the object is then verified where it lies.
+///
 /// Needs:   room for the whole object at `to`
 /// Errors:  corrupt, mismatch; `to` then holds nothing of use
 Result<std::optional<std::uint32_t>> sealed_copy(ConstBytes object, const ChunkKey& key,
                                                  std::byte* to);
+
+/// Whether the header is that of an object of this key, size and seal.
+///
+/// Errors:  mismatch
+Status check_seal(ConstBytes object, const ChunkKey& key, std::uint32_t seal);
 
 }  // namespace cake::inline CAKE_ABI::detail

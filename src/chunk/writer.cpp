@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "cake/chunk/digest.hpp"
 #include "wire.hpp"
@@ -12,41 +13,100 @@
 namespace cake::inline CAKE_ABI {
 namespace {
 
-void write_tables(std::byte* object, const ChunkGeometry& geometry, std::uint32_t held,
-                  Tokens tokens) {
-  std::memset(object + geometry.extents_offset(), 0,
-              geometry.tables_end() - geometry.extents_offset());
-  std::byte* extent_at = object + geometry.extents_offset();
-  std::byte* digest_at = object + geometry.digests_offset();
-  for (std::uint32_t position = 0; position < held; ++position) {
-    const std::uint32_t layer = geometry.runs().layer_at(position);
-    for (std::uint32_t plane = 0; plane < geometry.runs().n_planes(layer); ++plane) {
-      const wire::Extent extent = wire::extent_of(geometry, layer, plane);
-      std::memcpy(extent_at, &extent, sizeof extent);
-      extent_at += sizeof extent;
-      const ByteRange range = geometry.extent(layer, plane);
-      std::memset(object + range.begin + extent.raw_bytes, 0, range.size() - extent.raw_bytes);
-      for (std::uint64_t at = range.begin; at < range.end; at += kDigestBlock) {
-        const std::uint64_t size = std::min<std::uint64_t>(kDigestBlock, range.end - at);
-        const std::uint32_t digest = crc32c({object + at, size});
-        std::memcpy(digest_at, &digest, sizeof digest);
-        digest_at += sizeof digest;
-      }
-    }
-  }
-  std::memcpy(object + geometry.tokens_offset(), tokens.data(), tokens.size_bytes());
+wire::Header header_of(const ChunkIdentity& identity, std::uint32_t held) {
+  const ChunkGeometry& geometry = identity.geometry;
+  wire::Header header{};
+  header.magic = wire::kHeaderMagic;
+  header.major = wire::kMajor;
+  header.minor = geometry.reaches().empty() ? 0 : wire::kMinor;
+  header.header_bytes = sizeof header;
+  header.object_bytes = geometry.object_bytes(held);
+  header.payload_begin = geometry.head_bytes();
+  header.payload_bytes = geometry.payload_end(held) - geometry.head_bytes();
+  header.raw_bytes = geometry.raw_bytes(held);
+  header.key = identity.key.bytes;
+  header.parent = identity.parent.bytes;
+  header.fingerprint = identity.fingerprint.bytes;
+  header.tenant = identity.tenant;
+  header.token_begin = identity.token_begin;
+  header.token_count = geometry.chunk_tokens();
+  header.n_layers = geometry.layout().n_layers;
+  header.layout = geometry.layout_digest();
+  header.digest = wire::kDigestCrc32c;
+  header.block_log2 = wire::kBlockLog2;
+  header.n_extents = static_cast<std::uint32_t>(geometry.n_extents());
+  header.n_digests = static_cast<std::uint32_t>(geometry.n_digests());
+  header.extents_offset = geometry.extents_offset();
+  header.digests_offset = geometry.digests_offset();
+  header.tokens_offset = geometry.tokens_offset();
+  header.tables_end = geometry.tables_end();
+  header.held = held == header.n_layers ? 0 : held;
+  return header;
+}
+
+void zero(MutableBytes object, std::uint64_t begin, std::uint64_t end) {
+  std::memset(object.data() + begin, 0, end - begin);
 }
 
 }  // namespace
 
 ChunkWriter::ChunkWriter(const KvLayout& layout, std::uint32_t chunk_tokens, StagingMemory* memory)
-    : geometry_(layout, chunk_tokens), object_(geometry_.object_bytes(), memory) {
-  std::memset(object_.data(), 0, object_.size());
+    : geometry_(layout, chunk_tokens),
+      own_(geometry_.object_bytes(), memory),
+      object_(own_.bytes()) {
+  zero(object_, 0, object_.size());
 }
+
+ChunkWriter::ChunkWriter(ChunkGeometry geometry, MutableBytes object)
+    : geometry_(std::move(geometry)), object_(object) {}
 
 MutableKvView ChunkWriter::payload() {
   return {object_.data() + geometry_.head_bytes() + geometry_.runs().begin(0), 0,
           geometry_.shared_runs()};
+}
+
+void ChunkWriter::digest(LayerRange positions) {
+  if (positions.begin == 0) digested_ = 0;
+  if (positions.begin != digested_ || positions.end > geometry_.layout().n_layers) return;
+  while (digested_ < positions.end) digest_layer(digested_++);
+}
+
+void ChunkWriter::digest_layer(std::uint32_t position) {
+  const KvRuns& runs = geometry_.runs();
+  const std::uint32_t layer = runs.layer_at(position);
+  const std::uint32_t first = runs.first_at(position);
+  std::byte* to = object_.data() + geometry_.digests_offset() +
+                  std::uint64_t{4} * geometry_.first_digest(first);
+  for (std::uint32_t plane = 0; plane < runs.n_planes(layer); ++plane) {
+    const ByteRange range = geometry_.extent(layer, plane);
+    zero(object_, range.begin + runs[first + plane].bytes, range.end);
+    for (std::uint64_t at = range.begin; at < range.end; at += kDigestBlock) {
+      const std::uint64_t size = std::min<std::uint64_t>(kDigestBlock, range.end - at);
+      const std::uint32_t digest = crc32c(object_.subspan(at, size));
+      std::memcpy(to, &digest, sizeof digest);
+      to += sizeof digest;
+    }
+  }
+}
+
+/// Extents, digests and token ids. Those of layers that are not held are zero.
+void ChunkWriter::write_tables(std::uint32_t held, Tokens tokens, std::uint32_t digested) {
+  const KvRuns& runs = geometry_.runs();
+  std::uint64_t at = geometry_.extents_offset();
+  for (std::uint32_t position = 0; position < held; ++position) {
+    const std::uint32_t layer = runs.layer_at(position);
+    for (std::uint32_t plane = 0; plane < runs.n_planes(layer); ++plane) {
+      const wire::Extent extent = wire::extent_of(geometry_, layer, plane);
+      std::memcpy(object_.data() + at, &extent, sizeof extent);
+      at += sizeof extent;
+    }
+  }
+  zero(object_, at, geometry_.digests_offset());
+  while (digested < held) digest_layer(digested++);
+  const std::uint64_t digests = geometry_.first_digest(runs.first_at(held));
+  zero(object_, geometry_.digests_offset() + 4 * digests, geometry_.tokens_offset());
+  std::memcpy(object_.data() + geometry_.tokens_offset(), tokens.data(), tokens.size_bytes());
+  zero(object_, geometry_.tables_end(), geometry_.head_bytes());
 }
 
 Result<ConstBytes> ChunkWriter::finish(const ChunkIdentity& identity) {
@@ -54,6 +114,7 @@ Result<ConstBytes> ChunkWriter::finish(const ChunkIdentity& identity) {
 }
 
 Result<ConstBytes> ChunkWriter::finish(const ChunkIdentity& identity, std::uint32_t held) {
+  const std::uint32_t digested = std::exchange(digested_, 0);
   if (identity.geometry != geometry_ || identity.tokens.size() != geometry_.chunk_tokens()) {
     return Error{
         Errc::invalid_argument, 0,
@@ -64,35 +125,9 @@ Result<ConstBytes> ChunkWriter::finish(const ChunkIdentity& identity, std::uint3
     return Error{Errc::invalid_argument, 0,
                  "no object of this layout holds exactly " + std::to_string(held) + " layers"};
   }
-  std::byte* object = object_.data();
-  write_tables(object, geometry_, held, identity.tokens);
-
-  wire::Header header{};
-  header.magic = wire::kHeaderMagic;
-  header.major = wire::kMajor;
-  header.minor = geometry_.reaches().empty() ? 0 : wire::kMinor;
-  header.header_bytes = sizeof header;
-  header.object_bytes = size;
-  header.payload_begin = geometry_.head_bytes();
-  header.payload_bytes = geometry_.payload_end(held) - geometry_.head_bytes();
-  header.raw_bytes = geometry_.raw_bytes(held);
-  header.key = identity.key.bytes;
-  header.parent = identity.parent.bytes;
-  header.fingerprint = identity.fingerprint.bytes;
-  header.tenant = identity.tenant;
-  header.token_begin = identity.token_begin;
-  header.token_count = geometry_.chunk_tokens();
-  header.n_layers = geometry_.layout().n_layers;
-  header.layout = geometry_.layout_digest();
-  header.digest = wire::kDigestCrc32c;
-  header.block_log2 = wire::kBlockLog2;
-  header.n_extents = static_cast<std::uint32_t>(geometry_.n_extents());
-  header.n_digests = static_cast<std::uint32_t>(geometry_.n_digests());
-  header.extents_offset = geometry_.extents_offset();
-  header.digests_offset = geometry_.digests_offset();
-  header.tokens_offset = geometry_.tokens_offset();
-  header.tables_end = geometry_.tables_end();
-  header.held = held == header.n_layers ? 0 : held;
+  write_tables(held, identity.tokens, digested);
+  std::byte* const object = object_.data();
+  wire::Header header = header_of(identity, held);
   header.tables_crc = crc32c({object + sizeof header, geometry_.head_bytes() - sizeof header});
   header.crc = crc32c(std::as_bytes(std::span(&header, 1)).first(wire::kSealed));
   std::memcpy(object, &header, sizeof header);
@@ -104,7 +139,8 @@ Result<ConstBytes> ChunkWriter::finish(const ChunkIdentity& identity, std::uint3
   footer.header_crc = header.crc;
   footer.crc = crc32c(std::as_bytes(std::span(&footer, 1)).first(wire::kSealed));
   std::memcpy(object + geometry_.payload_end(held), &footer, sizeof footer);
-  return ConstBytes(object_.bytes()).first(size);
+  seal_ = header.crc;
+  return ConstBytes(object_.first(size));
 }
 
 }  // namespace cake::inline CAKE_ABI

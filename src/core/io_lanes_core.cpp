@@ -778,7 +778,12 @@ LaneHost& IoLanesCore::host() const { return *inside_; }
 LaneStorage& IoLanesCore::storage() const { return *inside_->storage; }
 SaverCore& IoLanesCore::saver() {
   const std::lock_guard lock(inside_->saver_made);
-  if (!inside_->saver) inside_->saver.emplace(nullptr, this, SaverOptions());
+  if (!inside_->saver) {
+    DeviceStaging* const device = inside_->device;
+    SaverOptions how;
+    how.staging = device == nullptr ? inside_->options.staging : device->host_memory();
+    inside_->saver.emplace(nullptr, this, how);
+  }
   return *inside_->saver;
 }
 

@@ -3,6 +3,7 @@
 #include "cake/save.hpp"
 
 #include <cstdint>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <utility>
@@ -24,7 +25,7 @@ void save_all(SaveWork& work, SaveTally& tally, const std::stop_token& stop) {
   const auto chunks = static_cast<std::uint32_t>(work.chunks().size());
   if (chunks == 0) return;
   tally.reserve(chunks);
-  ChunkWriter writer(work.layout(), work.chunk_tokens());
+  std::optional<ChunkWriter> own;
   for (std::uint32_t i = 0; i < chunks; ++i) {
     if (stop.stop_requested() || tally.given_up()) {
       tally.lost(chunks - i);
@@ -32,10 +33,18 @@ void save_all(SaveWork& work, SaveTally& tally, const std::stop_token& stop) {
       return;
     }
     const SaveChunk& what = work.chunks()[i];
+    ObjectRoom room = work.make_room(what);
+    std::optional<ChunkWriter> there;
+    if (!room.empty()) {
+      there.emplace(work.geometry(), room.bytes());
+    } else if (!own) {
+      own.emplace(work.layout(), work.chunk_tokens());
+    }
+    ChunkWriter& writer = there ? *there : *own;
     Status why;
     const std::uint32_t got = work.extract(writer, what, why);
     if (!tally.extracted(what, got, why)) continue;
-    tally.written(what, got, work.n_layers(), work.write(writer, what, got));
+    tally.written(what, got, work.n_layers(), work.write(writer, what, got, std::move(room)));
   }
 }
 

@@ -72,7 +72,7 @@ class SaveJob {
     if (auto status = work.prepare(report); !status) return status.error();
     if (work.chunks().empty()) return 0;
     tally.reserve(work.chunks().size());
-    return ChunkGeometry(work.layout(), options_.chunk_tokens).object_bytes();
+    return work.geometry().object_bytes();
   }
 
   /// What prepare() has answered: chunks wait to be extracted, or there is nothing to do.
@@ -132,7 +132,7 @@ class SaveJob {
   Phase phase = Phase::fresh;
   std::size_t first = 0;           // of the chunks that wait to be extracted,
   std::size_t last = 0;            // and behind the last one; the last one is next
-  bool extracting = false;         // one of them
+  std::uint32_t extracting = 0;    // chunks, at this moment
   std::uint32_t on_their_way = 0;  // chunks that are extracted, or being so, and not written
   std::uint64_t object_bytes = 0;  // of each
 
@@ -143,6 +143,11 @@ class SaveJob {
   std::uint64_t lowest() const {
     return std::uint64_t{work.chunks()[first].chunk} * options_.chunk_tokens;
   }
+  /// One more of its chunks may be extracted now.
+  bool may_extract() const {
+    return waiting() != 0 && extracting < engine_->abilities.parallel_extracts;
+  }
+  bool all_extracted() const { return waiting() == 0 && extracting == 0; }
   /// Nothing is left to be done but to count what is readable.
   bool all_written() const { return phase == Phase::open && waiting() == 0 && on_their_way == 0; }
   /// All that wait are lost.

@@ -14,6 +14,9 @@
 #include <utility>
 
 #include "cake/chunk/writer.hpp"
+#include "cake/result.hpp"
+#include "cake/staging.hpp"
+#include "cake/storage_backend.hpp"
 #include "src/core/save_job.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
@@ -25,9 +28,32 @@ struct SaveObject {
   std::uint32_t got = 0;  // layers
   std::uint64_t bytes = 0;
   std::optional<ChunkWriter> writer;
+  bool in_store = false;  // it is built in memory of the store: there until it is published,
+  ObjectRoom room;        // in this
 };
 /// One object, or none. It moves from list to list, so that no step needs memory for that.
 using SaveObjects = std::list<SaveObject>;
+
+/// An object for this chunk if there is none: in the store's own memory if it has any for that, else
+/// in `staging`.
+///
+/// Errors:  throws std::bad_alloc
+inline Status make_object(SaveObjects& object, const SaveJob& job, const SaveChunk& what,
+                          StagingMemory* staging) {
+  if (!object.empty()) return {};
+  SaveObjects fresh(1);
+  SaveObject& made = fresh.front();
+  made.bytes = job.object_bytes;
+  made.room = job.work.make_room(what);
+  made.in_store = !made.room.empty();
+  if (made.in_store) {
+    made.writer.emplace(job.work.geometry(), made.room.bytes());
+  } else {
+    made.writer.emplace(job.work.layout(), job.work.chunk_tokens(), staging);
+  }
+  object.splice(object.end(), fresh);
+  return {};
+}
 
 /// Units: bytes
 class SaveMemory {
@@ -64,7 +90,7 @@ class SaveMemory {
   /// What take() gave, or made possible, is not needed any more. Returns what is not kept; it ends
   /// without the lock.
   SaveObjects give_back(SaveObjects object, std::uint64_t bytes) {
-    if (object.empty() || used_ > limit_) {
+    if (object.empty() || object.front().in_store || used_ > limit_) {
       used_ -= bytes;
       return object;
     }

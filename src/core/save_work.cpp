@@ -13,6 +13,11 @@ namespace cake::inline CAKE_ABI::detail {
 
 namespace {
 
+/// So much is extracted at once, and then digested while it is in a cache. Smaller ones cost an engine
+/// whose copies run on a device more than they give; behind larger ones its own small copies wait
+/// (benchmarks/NOTES.md, Saving). Units: bytes
+constexpr std::uint64_t kPiece = std::uint64_t{2} << 20;
+
 /// The store took `written` chunks, and `there` of them are there.
 Error lost_chunks(std::size_t written, std::uint32_t there) {
   return Error{Errc::not_found, 0,
@@ -41,6 +46,7 @@ Status SaveWork::prepare_keys() {
   if (!ChunkGeometry::fits(layout_, chunks_.chunk_tokens)) {
     return Error{Errc::invalid_argument, 0, "save: layout or chunk_tokens out of range"};
   }
+  geometry_ = ChunkGeometry(layout_, chunks_.chunk_tokens);
   root_ = root_key(fingerprint_, layout_, chunks_.chunk_tokens, chunks_.salt);
   keys_ = prefix_chain(root_, tokens_, chunks_.chunk_tokens, chunks_.extra);
   todo_.reserve(keys_.size());
@@ -50,10 +56,9 @@ Status SaveWork::prepare_keys() {
 Status SaveWork::ask_store(SaveReport& report) {
   const auto stored = guarded(Errc::io, "save: lookup", [&] { return storage_.lookup_all(keys_); });
   if (!stored) return stored.error();
-  const ChunkGeometry geometry(layout_, chunks_.chunk_tokens);
   for (std::uint32_t c = 0; c < keys_.size(); ++c) {
     const StoredChunk there = c < stored->size() ? (*stored)[c] : StoredChunk{};
-    const std::uint32_t held = there.stored() ? geometry.held_by(there.size) : 0;
+    const std::uint32_t held = there.stored() ? geometry_.held_by(there.size) : 0;
     if (held == layout_.n_layers) {
       ++report.present;
     } else {
@@ -76,24 +81,41 @@ std::uint32_t SaveWork::extract(ChunkWriter& writer, const SaveChunk& what, Stat
   return got;
 }
 
-/// Positions of stored_order(), in one call for each run of the model's layers.
+/// Positions of stored_order(), in one call for each run of the model's layers, or piece of it.
 Status SaveWork::extract_layers(ChunkWriter& writer, std::uint32_t chunk,
                                 LayerRange positions) const {
   const KvRuns& runs = writer.geometry().runs();
   for (std::uint32_t at = positions.begin; at < positions.end;) {
+    const std::uint32_t begin = at;
     const std::uint32_t first = runs.layer_at(at++);
     LayerRange layers{first, first + 1};
-    for (; at < positions.end && runs.layer_at(at) == layers.end; ++at) ++layers.end;
+    const auto more = [&] {
+      return at < positions.end && runs.layer_at(at) == layers.end &&
+             (engine_.abilities.whole_chunks ||
+              runs.begin_at(at + 1) - runs.begin_at(begin) <= kPiece);
+    };
+    for (; more(); ++at) ++layers.end;
     Status status = guarded(Errc::device, "save: extract", [&] {
       return engine_.extract(Slice{chunk, range_of(chunk), layers}, writer.payload());
     });
     if (!status) return status;
+    writer.digest({begin, at});
   }
   return {};
 }
 
+ObjectRoom SaveWork::make_room(const SaveChunk& what) const noexcept {
+  if (!storage_.abilities.write_in_place) return {};
+  const std::uint64_t bytes = geometry_.object_bytes();
+  Result<ObjectRoom> room = guarded(Errc::io, "save: room in the store",
+                                    [&] { return storage_.make_room(keys_[what.chunk], bytes); });
+  // Why there is none the write will say.
+  if (!room || room->bytes().size() < bytes) return {};
+  return std::move(*room);
+}
+
 Result<std::uint64_t> SaveWork::write(ChunkWriter& writer, const SaveChunk& what,
-                                      std::uint32_t held) const {
+                                      std::uint32_t held, ObjectRoom room) const {
   const std::uint32_t c = what.chunk;
   // What is there under this key is not a chunk of this layout, or holds less than there is now,
   // and would stay for ever.
@@ -108,8 +130,11 @@ Result<std::uint64_t> SaveWork::write(ChunkWriter& writer, const SaveChunk& what
         held);
   });
   if (!object) return object.error();
-  const Status written =
-      guarded(Errc::io, "save: write", [&] { return storage_.write(keys_[c], *object); });
+  const Status written = guarded(Errc::io, "save: write", [&] {
+    return room.empty()
+               ? storage_.write(keys_[c], *object)
+               : storage_.publish(keys_[c], std::move(room), object->size(), writer.seal());
+  });
   if (!written) return written.error();
   return object->size();
 }

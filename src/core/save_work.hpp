@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "cake/chunk/format.hpp"
 #include "cake/chunk/writer.hpp"
 #include "cake/detail/guarded.hpp"
 #include "cake/detail/lane_storage.hpp"
@@ -17,6 +18,7 @@
 #include "cake/kv_layout.hpp"
 #include "cake/result.hpp"
 #include "cake/save.hpp"
+#include "cake/storage_backend.hpp"
 #include "cake/types.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
@@ -41,6 +43,7 @@ class SaveWork {
   Status prepare(SaveReport& report);
   /// In the order of the prompt.
   const std::vector<SaveChunk>& chunks() const { return todo_; }
+  const ChunkGeometry& geometry() const { return geometry_; }
   const KvLayout& layout() const { return layout_; }
   std::uint32_t chunk_tokens() const { return chunks_.chunk_tokens; }
   std::uint32_t n_layers() const { return layout_.n_layers; }
@@ -48,8 +51,12 @@ class SaveWork {
   /// Layers that the engine gives of the chunk, as many as an object may hold: those that need all
   /// tokens, then what it still has of windows and states. 0: not even those; `why` is its error.
   std::uint32_t extract(ChunkWriter& writer, const SaveChunk& what, Status& why) const;
-  /// Writes what was extracted, over what is of no use. Returns the bytes of the object.
-  Result<std::uint64_t> write(ChunkWriter& writer, const SaveChunk& what, std::uint32_t held) const;
+  /// Memory of the store to build the chunk in; empty: it has none for that.
+  ObjectRoom make_room(const SaveChunk& what) const noexcept;
+  /// Writes what was extracted, over what is of no use, or publishes it in the room that it was
+  /// extracted to. Returns the bytes of the object.
+  Result<std::uint64_t> write(ChunkWriter& writer, const SaveChunk& what, std::uint32_t held,
+                              ObjectRoom room = {}) const;
 
   struct Written {
     std::uint32_t chunk = 0;
@@ -71,6 +78,7 @@ class SaveWork {
   Tokens tokens_;
   const ChunkOptions& chunks_;
   KvLayout layout_;
+  ChunkGeometry geometry_;
   ModelFingerprint fingerprint_;
   ChunkKey root_;
   std::vector<ChunkKey> keys_;

@@ -126,39 +126,43 @@ struct SaverCore::Inside {
                                   "save: chunks were dropped, because more wait than "
                                   "SaverOptions::backlog_bytes; the store is slower than what is "
                                   "to be saved"));
-      if (lowest->waiting() == 0 && !lowest->extracting) lowest->note_extracted();
+      if (lowest->all_extracted()) lowest->note_extracted();
     }
   }
   // ---- from the engine into memory ----
   /// The next chunk can be extracted, or those that wait are given up.
   bool may_extract(const SaveJob& job) const {
-    if (job.phase != SaveJob::Phase::open || job.extracting || job.waiting() == 0) return false;
+    if (job.phase != SaveJob::Phase::open || !job.may_extract()) return false;
     return job.stop_requested() || job.tally.given_up() || memory.has_room(job.object_bytes);
   }
   bool extract(Job job, Lock& lock) noexcept {
     if (job->stop_requested() || job->tally.given_up()) {
       if (!job->tally.given_up()) job->tally.note(error_of(Errc::canceled, 0, "save"));
       job->give_up();
-      job->note_extracted();
+      if (job->all_extracted()) job->note_extracted();
       changed.notify_all();
       return true;
     }
     const SaveChunk what = job->work.chunks()[--job->last];
-    job->extracting = true;
+    ++job->extracting;
     ++job->on_their_way;
     SaveObjects dropped;
     SaveObjects object = memory.take(*job, dropped);
     lock.unlock();
     dropped.clear();
+    // What is extracted to where it stays is all the writing that there is.
+    const bool in_place = storage.abilities.write_in_place && !job->on_caller();
+    if (in_place) let_reads_go_first(host, options.wait_for_reads);
     Status why;
     std::uint32_t got = 0;
-    const Status fits = guarded(Errc::out_of_memory, "save: memory for an object",
-                                [&]() -> Status { return make_writer(object, *job); });
+    const Status fits = guarded(Errc::out_of_memory, "save: memory for an object", [&]() -> Status {
+      return make_object(object, *job, what, options.staging);
+    });
     if (fits) got = job->work.extract(*object.front().writer, what, why);
     lock.lock();
-    job->extracting = false;
+    --job->extracting;
     ++job->taken;
-    if (job->waiting() == 0) job->note_extracted();
+    if (job->all_extracted()) job->note_extracted();
     if (job->tally.extracted(what, got, fits ? why : fits)) {
       SaveObject& made = object.front();
       made.job = job;
@@ -173,14 +177,6 @@ struct SaverCore::Inside {
     return true;
   }
 
-  Status make_writer(SaveObjects& object, const SaveJob& job) const {
-    if (!object.empty()) return {};
-    SaveObjects fresh(1);
-    fresh.front().bytes = job.object_bytes;
-    fresh.front().writer.emplace(job.work.layout(), job.work.chunk_tokens(), options.staging);
-    object.splice(object.end(), fresh);
-    return {};
-  }
   void give_back(SaveObjects object, Lock& lock, const SaveJob& job) noexcept {
     if (!object.empty()) object.front().job.reset();
     SaveObjects gone = memory.give_back(std::move(object), job.object_bytes);
@@ -203,9 +199,11 @@ struct SaverCore::Inside {
     lock.unlock();
     Result<std::uint64_t> bytes = error_of(Errc::io, 0, "save: the store was given up");
     if (!given_up) {
-      let_reads_go_first(host, options.wait_for_reads);
-      bytes = guarded(Errc::io, "save: write",
-                      [&] { return job->work.write(*object.front().writer, what, got); });
+      if (!object.front().in_store) let_reads_go_first(host, options.wait_for_reads);
+      bytes = guarded(Errc::io, "save: write", [&] {
+        SaveObject& made = object.front();
+        return job->work.write(*made.writer, what, got, std::move(made.room));
+      });
     }
     lock.lock();
     --writing;

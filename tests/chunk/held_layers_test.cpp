@@ -126,6 +126,15 @@ TEST_CASE("a whole object that follows a short one in the same writer has clean 
   CHECK(std::memcmp(object.data(), stored.whole.object.data(), object.size()) == 0);
 }
 
+TEST_CASE("layers that were digested and are not held after all leave no digest behind") {
+  Stored stored(7);
+  for (std::uint32_t p = 0; p < 7; ++p) stored.writer.digest({p, p + 1});
+  const ConstBytes object = stored.writer.finish(stored.whole.identity, 4).value();
+  const Stored right(4);
+  REQUIRE(object.size() == right.object.size());
+  CHECK(std::memcmp(object.data(), right.object.data(), object.size()) == 0);
+}
+
 TEST_CASE("an object that another save has made longer meanwhile is no damage") {
   Stored stored(4);
   const std::uint64_t looked_up = stored.whole.geometry().object_bytes(3);

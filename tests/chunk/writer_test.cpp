@@ -144,6 +144,73 @@ TEST_CASE("a writer makes the same object from the same chunk, whatever it made 
   CHECK(put(first));
 }
 
+/// The KV of a chunk into what a writer's object is made of, and how it is digested on the way.
+template <class Digest>
+ConstBytes put(ChunkWriter& writer, const sample::Chunk& chunk, const Digest& digest) {
+  const auto tables = parse_chunk(chunk.object, chunk.object.size(), chunk.identity).value();
+  const auto view = verify_slice(tables, chunk.identity, {0, 4}, chunk.object).value();
+  for (std::uint32_t layer = 0; layer < 4; ++layer) {
+    std::memcpy(writer.payload().k(layer).data(), view.k(layer).data(), view.k(layer).size());
+    std::memcpy(writer.payload().v(layer).data(), view.v(layer).data(), view.v(layer).size());
+    digest(layer);
+  }
+  return writer.finish(chunk.identity).value();
+}
+
+TEST_CASE("layers that are digested one by one make the same object") {
+  const auto first = sample::make(1), second = sample::make(2);
+  ChunkWriter writer(sample::kSmall, 16);
+  for (const auto* chunk : {&first, &second, &first}) {
+    CHECK(equal(put(writer, *chunk,
+                    [&](std::uint32_t l) {
+                      writer.digest({l, l + 1});
+                    }),
+                chunk->object));
+    CHECK(writer.seal() == verify_object(chunk->object, chunk->identity.key).value());
+    // Some of them, and the others at the end.
+    CHECK(equal(put(writer, *chunk,
+                    [&](std::uint32_t l) {
+                      if (l < 2) writer.digest({l, l + 1});
+                    }),
+                chunk->object));
+  }
+}
+
+TEST_CASE("layers that are digested out of turn are digested at the end") {
+  const auto first = sample::make(1), second = sample::make(2);
+  ChunkWriter writer(sample::kSmall, 16);
+  // Layer 1 was never digested, and what a writer knows of one object is not taken for the next.
+  CHECK(equal(put(writer, first,
+                  [&](std::uint32_t l) {
+                    if (l != 1) writer.digest({l, l + 1});
+                  }),
+              first.object));
+  CHECK(equal(put(writer, second,
+                  [&](std::uint32_t l) {
+                    if (l == 3) writer.digest({2, 4});
+                  }),
+              second.object));
+  CHECK(equal(put(writer, first, [&](std::uint32_t) { writer.digest({0, 9}); }), first.object));
+  // Given up half way, and begun anew.
+  (void)writer.payload();
+  writer.digest({0, 3});
+  CHECK(equal(put(writer, second,
+                  [&](std::uint32_t l) {
+                    writer.digest({l, l + 1});
+                  }),
+              second.object));
+}
+
+TEST_CASE("an object in memory of the caller's is the same, whatever was there") {
+  const auto chunk = sample::make(1);
+  AlignedBuffer memory(chunk.object.size());
+  std::memset(memory.data(), 0xa5, memory.size());
+  ChunkWriter writer(chunk.geometry(), memory.bytes());
+  const ConstBytes object = put(writer, chunk, [&](std::uint32_t l) { writer.digest({l, l + 1}); });
+  CHECK(object.data() == memory.data());
+  CHECK(equal(object, chunk.object));
+}
+
 TEST_CASE("an object is aligned for reads and writes past the page cache") {
   ChunkWriter writer(sample::kSmall, 16);
   const auto chunk = sample::make(1);

@@ -66,6 +66,10 @@ struct Engine {
 #elif defined(CASE_wide_steps_without_gates)
   // case wide_steps_without_gates: wide_gated_steps asks for an engine that takes gated steps
   static constexpr cake::EngineAbilities abilities{.wide_gated_steps = true};
+#elif defined(CASE_parallel_extracts_on_caller)
+  // case parallel_extracts_on_caller: so it cannot have parallel_extracts
+  static constexpr cake::EngineAbilities abilities{.insert_on_caller = true,
+                                                   .parallel_extracts = 4};
 #elif defined(CASE_smallest_step_zero)
   // case smallest_step_zero: are at least 1
   static constexpr cake::EngineAbilities abilities{.smallest_step = 0};
@@ -165,6 +169,12 @@ struct Store {
   // case write_new_wrong: the ability write_new asks for
   static constexpr cake::StorageAbilities abilities{.write_new = true};
   Status write_new(const ChunkKey&, ConstBytes) { return {}; }
+#elif defined(CASE_make_room_undeclared)
+  // case make_room_undeclared: has to declare it
+  Result<cake::ObjectRoom> make_room(const ChunkKey&, std::uint64_t) { return cake::ObjectRoom(); }
+#elif defined(CASE_write_in_place_missing)
+  // case write_in_place_missing: the ability write_in_place asks for
+  static constexpr cake::StorageAbilities abilities{.write_in_place = true};
 #elif defined(CASE_borrow_undeclared)
   // case borrow_undeclared: has to declare it
   Result<cake::BorrowedBytes> borrow(std::uint32_t, const ChunkKey&, std::uint64_t, std::uint64_t) {

@@ -65,6 +65,37 @@ struct Pending {
     changed.notify_all();
   }
 };
+
+/// Calls that no fault is ever done to.
+template <StorageBackend S>
+class PassedOn {
+ public:
+  static constexpr StorageAbilities abilities = storage_traits<S>::abilities;
+  explicit PassedOn(S& inner) : inner_(&inner) {}
+  std::uint32_t tiers() requires(abilities.tiers) { return inner_->tiers(); }
+  Status lookup_problem() requires(abilities.lookup_problem) { return inner_->lookup_problem(); }
+  bool lends(std::uint32_t tier) requires(abilities.borrow&& abilities.tiers) {
+    return inner_->lends(tier);
+  }
+  Result<ObjectRoom> make_room(const ChunkKey& key,
+                               std::uint64_t bytes) requires(abilities.write_in_place) {
+    return inner_->make_room(key, bytes);
+  }
+  DeviceStaging* device_staging() requires(abilities.device_staging) {
+    return inner_->device_staging();
+  }
+  bool stored_bytes_differ(const ChunkKey& key, std::uint64_t offset,
+                           ConstBytes bytes) requires(abilities.stored_bytes_differ) {
+    return inner_->stored_bytes_differ(key, offset, bytes);
+  }
+  void promote(std::uint32_t tier, const ChunkKey& key,
+               BorrowedBytes object) requires(abilities.promote) {
+    inner_->promote(tier, key, std::move(object));
+  }
+
+ protected:
+  S* inner_;
+};
 }  // namespace parts
 
 /// Completion of a faulty call. May be dropped before it is ready.
@@ -97,9 +128,11 @@ class FaultyCompletion {
 /// Needs:   the inner store outlives it
 /// Thread:  Safe for concurrent use
 template <StorageBackend S>
-class FaultyStorage {
+class FaultyStorage : public parts::PassedOn<S> {
+  using parts::PassedOn<S>::inner_;
+
  public:
-  explicit FaultyStorage(S& inner) : inner_(&inner) {}
+  explicit FaultyStorage(S& inner) : parts::PassedOn<S>(inner) {}
   FaultyStorage(const FaultyStorage&) = delete;
   FaultyStorage& operator=(const FaultyStorage&) = delete;
   /// Reads that still hang end with Errc::canceled, and nothing arrives any more.
@@ -158,8 +191,7 @@ class FaultyStorage {
     return counts;
   }
 
-  static constexpr StorageAbilities abilities = storage_traits<S>::abilities;
-  std::uint32_t tiers() requires(abilities.tiers) { return inner_->tiers(); }
+  using parts::PassedOn<S>::abilities;
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
     if (const auto error = lookup_fault()) return *error;
     return inner_->lookup(keys);
@@ -169,7 +201,6 @@ class FaultyStorage {
     if (const auto error = lookup_fault()) return *error;
     return inner_->lookup_tier(tier, keys);
   }
-  Status lookup_problem() requires(abilities.lookup_problem) { return inner_->lookup_problem(); }
   FaultyCompletion read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
                         MutableBytes out) {
     return begin(tier, key, offset, out, nullptr);
@@ -181,9 +212,6 @@ class FaultyStorage {
     return begin(tier, key, offset, out, std::move(sink));
   }
 
-  bool lends(std::uint32_t tier) requires(abilities.borrow&& abilities.tiers) {
-    return inner_->lends(tier);
-  }
   /// A loan to which a fault is done is one of a copy, which nobody has verified. One that hangs
   /// blocks its caller until release().
   Result<BorrowedBytes> borrow(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
@@ -215,6 +243,13 @@ class FaultyStorage {
     return inner_->write_new(key, bytes);
   }
 
+  Result<bool> publish(const ChunkKey& key, ObjectRoom room, std::uint64_t bytes,
+                       std::optional<std::uint32_t> seal)  //
+      requires(abilities.write_in_place) {
+    if (const auto error = write_fault(key)) return *error;
+    return inner_->publish(key, std::move(room), bytes, seal);
+  }
+
   Status erase(const ChunkKey& key) {
     count_erase();
     return inner_->erase(key);
@@ -222,18 +257,6 @@ class FaultyStorage {
   Status erase_tier(std::uint32_t tier, const ChunkKey& key) requires(abilities.erase_tier) {
     count_erase();
     return inner_->erase_tier(tier, key);
-  }
-
-  DeviceStaging* device_staging() requires(abilities.device_staging) {
-    return inner_->device_staging();
-  }
-  bool stored_bytes_differ(const ChunkKey& key, std::uint64_t offset,
-                           ConstBytes bytes) requires(abilities.stored_bytes_differ) {
-    return inner_->stored_bytes_differ(key, offset, bytes);
-  }
-  void promote(std::uint32_t tier, const ChunkKey& key,
-               BorrowedBytes object) requires(abilities.promote) {
-    inner_->promote(tier, key, std::move(object));
   }
 
  private:
@@ -336,7 +359,6 @@ class FaultyStorage {
     return std::exchange(hung_, {});
   }
 
-  S* inner_;
   mutable std::mutex mutex_;
   Counts counts_;
   std::map<ChunkKey, Order> by_key_;

@@ -9,7 +9,9 @@
 #include <thread>
 #include <vector>
 
+#include "cake/chunk/format.hpp"
 #include "cake/saver.hpp"
+#include "cake/storage/host.hpp"
 #include "cake/storage/memory.hpp"
 #include "catch.hpp"
 #include "fault/failing_new.hpp"
@@ -48,6 +50,7 @@ struct Others {
 };
 
 struct Engine {
+  static constexpr EngineAbilities abilities{.parallel_extracts = 4};
   testing::ToyEngine toy{200};
   UniformKvLayout layout() const {
     const Others others;
@@ -111,6 +114,37 @@ TEST_CASE(
     CHECK(again.status);
     CHECK(again.written + again.present == 6);
     CHECK(storage.inner.size() == 6);
+    CHECK(saver.stats().on_their_way == 0);
+  } while (++k < reached);
+  CHECK(reached > 5);
+}
+
+TEST_CASE("any allocation may fail of a save into memory that the store lends") {
+  const auto prompt = testing::toy_prompt(200);
+  Engine engine;
+  REQUIRE(engine.toy.prefill(prompt, {0, 200}));
+  const std::uint64_t object = ChunkGeometry(engine.layout(), kChunk).object_bytes();
+  long k = -1;
+  long reached = 0;
+  do {
+    INFO("allocation " << k << " fails");
+    HostStorage storage({.capacity_bytes = 14 * object});
+    Saver saver(storage, {.threads = 1});
+    // A thread counts once it has called the engine: after this, it has.
+    REQUIRE(saver.save(engine, prompt, {.chunk_tokens = kChunk, .salt = "x"}).wait().status);
+    allocations = 0;
+    fails_at = k;
+    armed = true;
+    const SaveReport report = saver.save(engine, prompt, {.chunk_tokens = kChunk}).wait();
+    reached = std::max(reached, allocations.load());
+    fails_at = -1;
+    armed = false;
+    CHECK(report.written + report.failed == 6);
+    CHECK(report.status.has_value() == (report.failed == 0));
+    CHECK(storage.stats().used_bytes == storage.stats().objects * object);
+    const SaveReport again = saver.save(engine, prompt, {.chunk_tokens = kChunk}).wait();
+    CHECK(again.status);
+    CHECK(again.written + again.present == 6);
     CHECK(saver.stats().on_their_way == 0);
   } while (++k < reached);
   CHECK(reached > 5);

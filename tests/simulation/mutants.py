@@ -698,13 +698,69 @@ MUTANTS = [
          "      --lowest->last;\n")],
      "saver_test.cpp", "above its backlog a saver drops the chunks that lie lowest in their prompts"),
     ("KV counts as extracted while a chunk still is being", [
-        ("    job->extracting = false;\n    ++job->taken;\n",
-         "    job->extracting = false;\n    ++job->taken;\n    job->note_extracted();\n")],
+        ("    --job->extracting;\n    ++job->taken;\n",
+         "    --job->extracting;\n    ++job->taken;\n    job->note_extracted();\n")],
      "saver_test.cpp", "an engine's KV is not needed any more when all is extracted, though nothing is written"),
+    ("KV counts as extracted while another thread extracts", [
+        ("  bool all_extracted() const { return waiting() == 0 && extracting == 0; }\n",
+         "  bool all_extracted() const { return waiting() == 0; }\n")],
+     "saver_test.cpp", "an engine's KV is needed until the last of several threads has extracted"),
+    ("an engine is asked for several chunks at once though it did not say so", [
+        ("    return waiting() != 0 && extracting < engine_->abilities.parallel_extracts;\n",
+         "    return waiting() != 0;\n")],
+     "saver_test.cpp", "chunks of one save are extracted by several threads where the engine allows it"),
+    ("one thread alone extracts a save, whatever the engine allows", [
+        ("    return waiting() != 0 && extracting < engine_->abilities.parallel_extracts;\n",
+         "    return waiting() != 0 && extracting == 0;\n")],
+     "saver_test.cpp", "chunks of one save are extracted by several threads where the engine allows it"),
+    ("a saver keeps memory of the store for the next object", [
+        ("    if (object.empty() || object.front().in_store || used_ > limit_) {\n",
+         "    if (object.empty() || used_ > limit_) {\n")],
+     "saver_test.cpp", "a store that lends memory for it has its objects built there"),
+    ("an engine of whole chunks is asked for pieces", [
+        ("             (engine_.abilities.whole_chunks ||\n              runs",
+         "             (\n              runs")],
+     "saver_test.cpp", "a large chunk is extracted in pieces that join, or whole where the engine asks for it"),
+    ("layers that nobody digested count as digested", [
+        ("  if (positions.begin != digested_ || positions.end >",
+         "  if (positions.begin < digested_) return;\n  digested_ = positions.begin;\n  if (positions.end >")],
+     "chunk/writer_test.cpp", "layers that are digested out of turn are digested at the end"),
+    ("what a writer digested of one object counts for the next", [
+        ("  const std::uint32_t digested = std::exchange(digested_, 0);\n",
+         "  const std::uint32_t digested = digested_;\n")],
+     "chunk/writer_test.cpp", "layers that are digested out of turn are digested at the end"),
+    ("digests of layers that are not held stay in the tables", [
+        ("  zero(object_, geometry_.digests_offset() + 4 * digests, geometry_.tokens_offset());\n",
+         "  (void)digests;\n")],
+     "chunk/held_layers_test.cpp", "layers that were digested and are not held after all leave no digest behind"),
+    ("the seal of an object that is built in the store is not checked", [
+        ("  if (!header || header->crc != seal || header->key != key.bytes ||\n",
+         "  if (!header || header->key != key.bytes ||\n")],
+     "storage/host_test.cpp", "a room that is given up, or holds no whole object, leaves nothing behind"),
+    ("an object that is built in the store without a seal is not verified", [
+        ("      const auto verified = sealed_copy(object->content(), key, nullptr);\n",
+         "      const auto verified = Result<std::optional<std::uint32_t>>(std::nullopt);\n")],
+     "storage/host_test.cpp", "a room that is given up, or holds no whole object, leaves nothing behind"),
+    ("the rest of a room is never given back", [
+        ("    memory_->shrink(object->data, object->bytes, bytes);\n    object->bytes = bytes;\n",
+         "    object->bytes = bytes;\n")],
+     "storage/host_test.cpp", "what an object does not need of its room is free again"),
     ("writes do not wait for reads", [
         ("  while (lanes->reading() && std::chrono",
          "  while (!lanes->reading() && std::chrono")],
      "saver_test.cpp", "writes of a saver wait for reads of the lanes, as long as they are allowed to"),
+    ("what write-back publishes in the first store is not copied into the others", [
+        ("      copy_behind(key, bytes, position, 0, between(0, last));\n",
+         "      (void)position;\n")],
+     "storage/tier_policy_test.cpp", "an object that is built in a store of tiers lies where a write would put it"),
+    ("an object that the first store does not publish is lost", [
+        ("    if (last == 0 || fault_of_object(taken.error().code)) return taken;\n    note(0",
+         "    if (last != 99) return taken;\n    note(0")],
+     "saver_test.cpp", "a save by write-back is built in the first store, and the others get it behind it"),
+    ("what is built in the store does not wait for reads", [
+        ("    if (in_place) let_reads_go_first(host, options.wait_for_reads);\n",
+         "    (void)in_place;\n")],
+     "saver_test.cpp", "where chunks are extracted into the store, that waits for reads of the lanes"),
     ("a saver asks a store that refuses everything for ever", [
         ("    const bool given_up = job->tally.given_up();\n    ++writing;\n",
          "    const bool given_up = false;\n    ++writing;\n"),

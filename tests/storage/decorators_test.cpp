@@ -32,7 +32,8 @@ constexpr bool same(const StorageAbilities& a, const StorageAbilities& b) {
          a.lookup_problem == b.lookup_problem && a.lookup_tier == b.lookup_tier &&
          a.erase_tier == b.erase_tier && a.device_staging == b.device_staging &&
          a.stored_bytes_differ == b.stored_bytes_differ && a.write_new == b.write_new &&
-         a.borrow == b.borrow && a.read_pieces == b.read_pieces && a.promote == b.promote;
+         a.write_in_place == b.write_in_place && a.borrow == b.borrow &&
+         a.read_pieces == b.read_pieces && a.promote == b.promote;
 }
 
 // A link in front of a store changes nothing of what that can do.

@@ -146,6 +146,91 @@ TEST_CASE("objects that hold a part of the layers are whole objects, too") {
   CHECK(store.stats().unverified == 0);
 }
 
+/// The object in a room of the store.
+ObjectRoom built(HostStorage& store, const ChunkKey& key, ConstBytes object,
+                 std::uint64_t room_bytes) {
+  ObjectRoom room = store.make_room(key, room_bytes).value();
+  std::memcpy(room.bytes().data(), object.data(), object.size());
+  return room;
+}
+
+TEST_CASE("an object that is built in the store is lent from where it was built, with its seal") {
+  const auto chunk = sample::make(1);
+  const ChunkKey& key = chunk.identity.key;
+  const std::uint32_t seal = verify_object(chunk.bytes(), key).value();
+  HostStorage store({.capacity_bytes = 1 << 20});
+  ObjectRoom room = built(store, key, chunk.bytes(), chunk.object.size());
+  const std::byte* const place = room.bytes().data();
+  CHECK(store.stats().used_bytes == chunk.object.size());
+  CHECK(store.stats().objects == 0);
+  REQUIRE(store.publish(key, std::move(room), chunk.object.size(), seal).value());
+  const auto loan = store.borrow(0, key, 0, chunk.object.size());
+  REQUIRE(loan);
+  CHECK(loan->bytes().data() == place);
+  CHECK(loan->seal() == seal);
+  CHECK(store.stats().published == 1);
+  CHECK(store.stats().unverified == 0);
+}
+
+TEST_CASE("a room that is given up, or holds no whole object, leaves nothing behind") {
+  const auto chunk = sample::make(1), other = sample::make(2);
+  const ChunkKey& key = chunk.identity.key;
+  const std::uint64_t size = chunk.object.size();
+  const std::uint32_t seal = verify_object(chunk.bytes(), key).value();
+  HostStorage store({.capacity_bytes = 1 << 20});
+  { const ObjectRoom given_up = built(store, key, chunk.bytes(), size); }
+  const auto refused = [&](ConstBytes object, const ChunkKey& as, std::uint64_t bytes,
+                           std::optional<std::uint32_t> with) {
+    const auto shown = store.publish(as, built(store, as, object, size), bytes, with);
+    REQUIRE_FALSE(shown);
+    CHECK(store.stats().used_bytes == 0);
+    CHECK(store.stats().objects == 0);
+    return shown.error().code;
+  };
+  CHECK(refused(chunk.bytes(), key, size, seal + 1) == Errc::mismatch);
+  CHECK(refused(chunk.bytes(), other.identity.key, size, seal) == Errc::mismatch);
+  CHECK(refused(chunk.bytes(), key, size - kPage, seal) == Errc::mismatch);
+  CHECK(refused(chunk.bytes(), key, size + kPage, seal) == Errc::invalid_argument);
+  CHECK(refused(chunk.bytes(), key, 0, seal) == Errc::invalid_argument);
+  auto damaged = chunk.object;
+  damaged[size / 2] ^= std::byte{1};
+  CHECK(refused(damaged, key, size, std::nullopt) ==
+        Errc::corrupt);  // nobody says that it is whole
+  CHECK(refused(chunk.bytes(), other.identity.key, size, std::nullopt) == Errc::mismatch);
+  CHECK(store.publish(key, ObjectRoom(), size, seal).error().code == Errc::invalid_argument);
+  CHECK(store.make_room(key, 0).error().code == Errc::invalid_argument);
+  REQUIRE(store.publish(key, built(store, key, chunk.bytes(), size), size, std::nullopt).value());
+  CHECK(store.borrow(0, key, 0, size)->seal() == seal);
+}
+
+TEST_CASE("what an object does not need of its room is free again") {
+  const auto chunk = sample::make(1);
+  const std::uint64_t size = chunk.object.size();
+  HostStorage store({.capacity_bytes = 3 * size});
+  ObjectRoom room = built(store, chunk.identity.key, chunk.bytes(), 3 * size);
+  CHECK(store.make_room(sample::key_of(1), kPage).error().code == Errc::out_of_memory);
+  REQUIRE(store.publish(chunk.identity.key, std::move(room), size, std::nullopt));
+  CHECK(store.stats().used_bytes == size);
+  ObjectRoom rest = store.make_room(sample::key_of(1), 2 * size).value();
+  std::memset(rest.bytes().data(), 0, rest.bytes().size());
+  CHECK(sample::equal(store.borrow(0, chunk.identity.key, 0, size)->bytes(), chunk.bytes()));
+}
+
+TEST_CASE("a room evicts as a write does, and is evicted by nobody") {
+  const auto chunks = prompt_chunks(1, 3);
+  Timed timed(3);
+  for (const auto& chunk : chunks) timed.write(chunk);
+  timed.now += 3600;
+  const ObjectRoom first = timed.store.make_room(sample::key_of(1), chunk_bytes()).value();
+  CHECK(timed.held(chunks) == "011");
+  const ObjectRoom second = timed.store.make_room(sample::key_of(2), chunk_bytes()).value();
+  const ObjectRoom third = timed.store.make_room(sample::key_of(3), chunk_bytes()).value();
+  CHECK(timed.held(chunks) == "000");
+  CHECK(timed.store.make_room(sample::key_of(4), chunk_bytes()).error().code ==
+        Errc::out_of_memory);
+  CHECK(timed.store.write(chunks[0].identity.key, chunks[0].bytes()).code() == Errc::out_of_memory);
+}
+
 TEST_CASE("what is no chunk object is kept as it is, and lent as unverified") {
   HostStorage store({.capacity_bytes = 1 << 20});
   const auto bytes = sample::content(1, 3 * kPage);

@@ -7,9 +7,12 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstring>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "cake/storage/host.hpp"
@@ -67,6 +70,41 @@ BorrowedBytes lent(ConstBytes bytes, std::shared_ptr<std::atomic<bool>> ended = 
     if (ended) *ended = true;
   });
   return {where, std::move(loan)};
+}
+
+TEST_CASE("an object that is built in a store of tiers lies where a write would put it") {
+  const Prompt prompt(2);
+  const std::uint64_t size = prompt.chunk_bytes();
+  const auto publish = [&](auto& store, std::size_t i) {
+    ObjectRoom room = store.make_room(prompt.key(i), size).value();
+    std::memcpy(room.bytes().data(), prompt.bytes(i).data(), size);
+    return store.publish(prompt.key(i), std::move(room), size, std::nullopt);
+  };
+  HostStorage host({.capacity_bytes = 1 << 20});
+  MemoryStorage memory;
+  SECTION("write-back: in the first store, and in the others behind it") {
+    TieredStorage store(kBack, host, memory);
+    REQUIRE(publish(store, 0).value());
+    CHECK(prompt.held(host) == "10");
+    CHECK(store.flush());
+    CHECK(prompt.held(memory) == "10");
+    CHECK_FALSE(publish(store, 0).value());
+    CHECK(store.stats()[0].writes == 1);
+    TieredStorage turned(kBack, memory, host);
+    CHECK(turned.make_room(prompt.key(1), size).error().code == Errc::unsupported);
+  }
+  SECTION("write-through: it is written") {
+    TieredStorage store(kThrough, host, memory);
+    CHECK(store.make_room(prompt.key(0), size).error().code == Errc::unsupported);
+  }
+  SECTION("the last store alone: there, if it has rooms") {
+    TieredStorage store(host, memory);
+    CHECK(store.make_room(prompt.key(0), size).error().code == Errc::unsupported);
+    store.write_to(0);
+    REQUIRE(publish(store, 1).value());
+    CHECK(prompt.held(host) == "01");
+    CHECK(prompt.held(memory) == "00");
+  }
 }
 
 TEST_CASE("write-through puts a chunk into every tier up to the last one of a write") {

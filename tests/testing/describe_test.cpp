@@ -78,6 +78,7 @@ TEST_CASE("an engine's description says what was recognised, and what was left a
   CHECK(said(text, "prefill") == "takes a LayerGate");
   CHECK(said(text, "gates") == "on: prefill() takes a LayerGate");
   CHECK(said(text, "insert_on_caller") == "no: insert on lane threads");
+  CHECK(said(text, "parallel_extracts") == "1");
   CHECK(said(text, "smallest_step") == "1 tokens");
   CHECK(said(text, "max_overlap_tokens") == "no limit");
   CHECK(said(text, "wide_gated_steps") == "no: no step above the budget");
@@ -112,6 +113,8 @@ TEST_CASE("a store's description is the same behind a link, and counts its tiers
   CHECK(said(describe(both), "promote") == "yes: offered what was read whole");
   CHECK(said(describe(one), "promote") == "no: tiers keep what they have");
   HostStorage host({.capacity_bytes = 4096});
+  CHECK(said(describe(host), "write_in_place") == "yes: saves build objects in its memory");
+  CHECK(said(describe(one), "write_in_place") == "no: saves have it copy them");
   TieredStorage lending(one, host);
   CHECK(said(describe(lending), "borrow") == "yes: reads take no staging memory; tier 1");
 }

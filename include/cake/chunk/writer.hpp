@@ -11,6 +11,7 @@
 #include "cake/export.hpp"
 #include "cake/result.hpp"
 #include "cake/staging.hpp"
+#include "cake/types.hpp"
 
 namespace cake::inline CAKE_ABI {
 
@@ -27,10 +28,18 @@ class CAKE_API ChunkWriter {
  public:
   /// The object lies in `memory`, which outlives the writer; null: in plain host memory.
   ChunkWriter(const KvLayout& layout, std::uint32_t chunk_tokens, StagingMemory* memory = nullptr);
+  /// The object lies in memory of the caller's, which nothing is written to before payload() is.
+  ///
+  /// Needs:   `object` has geometry.object_bytes() bytes, and outlives the writer
+  ChunkWriter(ChunkGeometry geometry, MutableBytes object);
 
   const ChunkGeometry& geometry() const { return geometry_; }
   /// Where the KV of all layers goes. Stays the same from chunk to chunk.
   MutableKvView payload();
+  /// The KV of these layers, as positions of KvLayout::stored_order(), is in the payload and stays as
+  /// it is: digests it now, while it is in the cache, so that finish() need not. Layers come in
+  /// order, from 0 on for each object; what comes out of turn is left for finish().
+  void digest(LayerRange positions);
   /// Fills in digests, tables, header and footer, and returns the object. It is valid until the
   /// payload is written again. `held`: one of geometry().held_counts(); the first layers of
   /// KvLayout::stored_order(), whose KV alone is in the object. Without it: all.
@@ -39,10 +48,18 @@ class CAKE_API ChunkWriter {
   ///          or no object holds so many layers
   Result<ConstBytes> finish(const ChunkIdentity& identity);
   Result<ConstBytes> finish(const ChunkIdentity& identity, std::uint32_t held);
+  /// Of the object that finish() returned last: what verify_object() would return for it.
+  std::uint32_t seal() const { return seal_; }
 
  private:
+  void digest_layer(std::uint32_t position);
+  void write_tables(std::uint32_t held, Tokens tokens, std::uint32_t digested);
+
   ChunkGeometry geometry_;
-  AlignedBuffer object_;
+  AlignedBuffer own_;
+  MutableBytes object_;
+  std::uint32_t digested_ = 0;  // layers of this object, from the first position on
+  std::uint32_t seal_ = 0;
 };
 
 }  // namespace cake::inline CAKE_ABI

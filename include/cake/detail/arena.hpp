@@ -45,7 +45,7 @@ class ArenaMap {
     }
     throw std::bad_alloc();
   }
-  /// Needs:   as many bytes as were taken at `data`
+  /// Needs:   bytes that were taken: all that were taken at once, or the last pages of them
   void give_back(std::byte* data, std::size_t bytes) noexcept {
     if (data == nullptr) return;
     const std::lock_guard lock(mutex_);

@@ -39,6 +39,10 @@ class LaneStorage {
   virtual Status lookup_problem() = 0;
   /// Returns when the object is written, or is not going to be.
   virtual Status write(const ChunkKey& key, ConstBytes bytes) = 0;
+  /// As the ability write_in_place. Empty: the object is to be written.
+  virtual Result<ObjectRoom> make_room(const ChunkKey& key, std::uint64_t bytes) = 0;
+  virtual Status publish(const ChunkKey& key, ObjectRoom room, std::uint64_t bytes,
+                         std::uint32_t seal) = 0;
   virtual Status erase(const ChunkKey& key) = 0;
   virtual Status erase_in_tier(std::uint32_t tier, const ChunkKey& key) = 0;
   virtual bool stored_bytes_differ(const ChunkKey& key, std::uint64_t offset, ConstBytes bytes) = 0;
@@ -80,6 +84,14 @@ class LaneStorageOf final : public LaneStorage {
   Status lookup_problem() override { return Traits::lookup_problem(storage_); }
   Status write(const ChunkKey& key, ConstBytes bytes) override {
     return cake::await_completion(storage_.write(key, bytes));
+  }
+  Result<ObjectRoom> make_room(const ChunkKey& key, std::uint64_t bytes) override {
+    return Traits::make_room(storage_, key, bytes);
+  }
+  Status publish(const ChunkKey& key, ObjectRoom room, std::uint64_t bytes,
+                 std::uint32_t seal) override {
+    const Result<bool> shown = Traits::publish(storage_, key, std::move(room), bytes, seal);
+    return shown ? Status() : Status(shown.error());
   }
   Status erase(const ChunkKey& key) override { return storage_.erase(key); }
   Status erase_in_tier(std::uint32_t tier, const ChunkKey& key) override {

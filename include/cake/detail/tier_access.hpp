@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "cake/detail/tier_counters.hpp"
 #include "cake/engine.hpp"
@@ -38,6 +39,13 @@ class TierAccess {
   /// Returns when it is written, and whether this call made it visible.
   virtual Result<bool> write(std::size_t store, const ChunkKey& key,
                              ConstBytes object) noexcept = 0;
+  /// As the ability write_in_place.
+  ///
+  /// Errors:  unsupported: the store has no rooms
+  virtual Result<ObjectRoom> make_room(std::size_t store, const ChunkKey& key,
+                                       std::uint64_t bytes) noexcept = 0;
+  virtual Result<bool> publish(std::size_t store, const ChunkKey& key, ObjectRoom room,
+                               std::uint64_t bytes, std::optional<std::uint32_t> seal) noexcept = 0;
   /// The whole object where it lies; empty: the store does not lend it.
   virtual BorrowedBytes lend(std::size_t store, const ChunkKey& key,
                              std::uint64_t bytes) noexcept = 0;

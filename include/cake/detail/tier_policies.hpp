@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "cake/detail/tier_access.hpp"
 #include "cake/engine.hpp"
@@ -36,6 +37,9 @@ class CAKE_API TierPolicies {
   /// Write-through or write-back, up to the store `last`. Whether the object is new: to the last
   /// store, or to the one that took it first.
   Result<bool> write(const ChunkKey& key, ConstBytes object, std::size_t last) noexcept;
+  /// A write-back of an object in a room of the first store. Whether it is new there.
+  Result<bool> publish(const ChunkKey& key, ObjectRoom room, std::uint64_t bytes,
+                       std::optional<std::uint32_t> seal, std::size_t last) noexcept;
   /// A lookup found the object in the stores `held`, and `lacking` do not have it: those of a write
   /// up to `last` are given it later, if there is room.
   void found(const ChunkKey& key, std::uint64_t bytes, std::uint32_t held, std::uint32_t lacking,

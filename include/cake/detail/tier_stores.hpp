@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <tuple>
 #include <utility>
@@ -102,6 +103,26 @@ class TierStores final : public TierAccess {
                        [&] { return traits(it).write_and_tell(it, key, object); });
     });
     if (!result || *result) counters(store).write_ended(object.size(), result.has_value());
+    return result;
+  }
+  Result<ObjectRoom> make_room(std::size_t store, const ChunkKey& key,
+                               std::uint64_t bytes) noexcept override {
+    Result<ObjectRoom> room = error_of(Errc::unsupported, 0, "the tier has no rooms for objects");
+    one(store, [&]<class One>(One& it) {
+      if constexpr (storage_traits<One>::abilities.write_in_place) {
+        room = guarded(Errc::io, "room in a store", [&] { return it.make_room(key, bytes); });
+      }
+    });
+    return room;
+  }
+  Result<bool> publish(std::size_t store, const ChunkKey& key, ObjectRoom room, std::uint64_t bytes,
+                       std::optional<std::uint32_t> seal) noexcept override {
+    Result<bool> result = false;
+    one(store, [&](auto& it) {
+      result = guarded(Errc::io, "write of a store",
+                       [&] { return traits(it).publish(it, key, std::move(room), bytes, seal); });
+    });
+    if (!result || *result) counters(store).write_ended(bytes, result.has_value());
     return result;
   }
   BorrowedBytes lend(std::size_t store, const ChunkKey& key,

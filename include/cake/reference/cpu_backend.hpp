@@ -57,7 +57,8 @@ struct CpuProfile {
 ///          prefill and each other, on tokens that nobody else writes meanwhile
 class CAKE_API CpuBackend {
  public:
-  static constexpr EngineAbilities abilities{.wide_gated_steps = true};
+  static constexpr EngineAbilities abilities{.parallel_extracts = ~std::uint32_t{0},
+                                             .wide_gated_steps = true};
 
   /// Errors:  throws Exception(invalid_argument) for options that make no sense
   explicit CpuBackend(std::shared_ptr<const Weights> weights, CpuOptions options = {});

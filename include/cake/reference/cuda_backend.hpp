@@ -91,6 +91,7 @@ class CAKE_API CudaBackend {
   /// max_step_tokens. There is room for that from the start: the residual stream of 8,192 tokens.
   static constexpr EngineAbilities abilities{.staging_memory = true,
                                              .inserts_from_device = true,
+                                             .parallel_extracts = 4,
                                              .max_overlap_tokens = 8192,
                                              .wide_gated_steps = true};
 

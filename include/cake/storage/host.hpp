@@ -64,8 +64,8 @@ struct HostStats {
 /// slow and may stop the device, so no call but the constructor does it. Where `memory` has no more,
 /// the rest is plain memory, and problem() says so.
 ///
-/// A chunk object is verified while it is copied in; one that is damaged, or that of another key, is
-/// refused. What is no chunk object is kept as it is, and lent as unverified.
+/// A chunk object is verified while it is copied in, or digested where it is built (make_room()); one
+/// that is damaged, or that of another key, is refused. What is no chunk object is kept as it is, and lent as unverified.
 ///
 /// Eviction: a write that finds no room evicts in the order of PosixStorage: by age since the last
 /// read or loan or, if there was none, the write, in classes that double (1, 2, 4, ... minutes), and
@@ -82,7 +82,7 @@ struct HostStats {
 class CAKE_API HostStorage {
  public:
   static constexpr StorageAbilities abilities{
-      .lookup_never_blocks = true, .write_new = true, .borrow = true};
+      .lookup_never_blocks = true, .write_new = true, .write_in_place = true, .borrow = true};
 
   /// Errors:  throws Exception: invalid_argument without capacity_bytes; out_of_memory when there is
   ///          no plain memory, either
@@ -107,6 +107,20 @@ class CAKE_API HostStorage {
   Status write(const ChunkKey& key, ConstBytes bytes);
   /// write(), and whether this call stored the object. False: one was there already.
   Result<bool> write_new(const ChunkKey& key, ConstBytes bytes);
+
+  /// Memory for an object, which is built there instead of being copied in; as much of it as the object
+  /// does not need goes back with publish().
+  ///
+  /// Errors:  invalid_argument: no bytes; out_of_memory as write()
+  Result<ObjectRoom> make_room(const ChunkKey& key, std::uint64_t bytes);
+  /// Makes the first `bytes` of the room visible. With a seal no block is digested again: whoever
+  /// gives it has digested these very bytes; header, key and size are checked against it. Without one
+  /// all is verified as by write().
+  ///
+  /// Needs:   the room is this store's, for this key
+  /// Errors:  as write(); invalid_argument: the room is smaller; mismatch: the seal is another object's
+  Result<bool> publish(const ChunkKey& key, ObjectRoom room, std::uint64_t bytes,
+                       std::optional<std::uint32_t> seal);
 
   Status erase(const ChunkKey& key);
 

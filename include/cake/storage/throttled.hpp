@@ -227,6 +227,22 @@ class ThrottledStorage {
       return detail::caught(Errc::io, "write of a store");
     }
   }
+  Result<ObjectRoom> make_room(const ChunkKey& key,
+                               std::uint64_t bytes) requires(abilities.write_in_place) {
+    return detail::guarded(Errc::io, "room in a store",
+                           [&] { return inner_->make_room(key, bytes); });
+  }
+  /// As write_new(): returns when the link would have carried the bytes.
+  Result<bool> publish(const ChunkKey& key, ObjectRoom room, std::uint64_t bytes,
+                       std::optional<std::uint32_t> seal)  //
+      requires(abilities.write_in_place) {
+    const auto due = write_due(bytes);
+    auto result = detail::guarded(Errc::io, "write of a store", [&] {
+      return inner_->publish(key, std::move(room), bytes, seal);
+    });
+    std::this_thread::sleep_until(due);
+    return result;
+  }
   Status lookup_problem() requires(abilities.lookup_problem) { return inner_->lookup_problem(); }
   bool lends(std::uint32_t tier) requires(abilities.borrow&& abilities.tiers) {
     return inner_->lends(tier);

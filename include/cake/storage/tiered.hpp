@@ -119,6 +119,7 @@ requires(sizeof...(S) > 0) class TieredStorage {
       .device_staging = (storage_traits<S>::abilities.device_staging || ...),
       .stored_bytes_differ = (storage_traits<S>::abilities.stored_bytes_differ || ...),
       .write_new = (storage_traits<S>::abilities.write_new && ...),
+      .write_in_place = (storage_traits<S>::abilities.write_in_place || ...),
       .borrow = (storage_traits<S>::abilities.borrow || ...),
       .read_pieces = (storage_traits<S>::abilities.read_pieces || ...),
       .promote = true};
@@ -314,6 +315,25 @@ requires(sizeof...(S) > 0) class TieredStorage {
   Result<bool> write_new(const ChunkKey& key, ConstBytes bytes) requires(abilities.write_new) {
     const bool alone = policies_.options().write == WritePolicy::last;
     return alone ? stores_.write(write_to_, key, bytes) : policies_.write(key, bytes, write_to_);
+  }
+
+  /// In the store that a write goes to first: the one that write_to() names, or of write-back the first.
+  ///
+  /// Errors:  unsupported: that store has no rooms, or the policy is write-through; else the store's
+  Result<ObjectRoom> make_room(const ChunkKey& key,
+                               std::uint64_t bytes) requires(abilities.write_in_place) {
+    const WritePolicy policy = policies_.options().write;
+    if (policy == WritePolicy::through) {
+      return Error{Errc::unsupported, 0, "a write-through has no rooms for objects"};
+    }
+    return stores_.make_room(policy == WritePolicy::back ? 0 : write_to_, key, bytes);
+  }
+  Result<bool> publish(const ChunkKey& key, ObjectRoom room, std::uint64_t bytes,
+                       std::optional<std::uint32_t> seal)  //
+      requires(abilities.write_in_place) {
+    return policies_.options().write == WritePolicy::back
+               ? policies_.publish(key, std::move(room), bytes, seal, write_to_)
+               : stores_.publish(write_to_, key, std::move(room), bytes, seal);
   }
 
   /// Erases in all stores, also after one has failed; returns the first failure. Copies of the key

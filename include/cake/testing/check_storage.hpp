@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <thread>
@@ -196,6 +197,92 @@ void check_pieces(S& storage, std::uint64_t seed, testing::Failures& failures) {
   (void)storage.erase(object_key);
 }
 
+/// Threads build objects in rooms at once, some of one key. How many were not as they were built.
+template <StorageBackend S, class Read>
+int wrong_rooms(S& storage, std::uint64_t seed, std::size_t size, const Read& read) {
+  using Traits = storage_traits<S>;
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> threads;
+  for (std::uint64_t t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      const AlignedBuffer expected(size), out(size);
+      for (std::uint64_t i = 0; i < 8; ++i) {
+        const std::uint64_t own = seed + 100 + 100 * (i % 2 == 0 ? t : 9) + i;
+        fill(expected.bytes(), own);
+        auto room = Traits::make_room(storage, key(own), size);
+        if (!room || room->bytes().size() < size) continue;  // there may be none for it
+        std::copy(expected.bytes().begin(), expected.bytes().end(), room->bytes().begin());
+        if (!Traits::publish(storage, key(own), std::move(*room), size, std::nullopt)) ++wrong;
+        if (!read(own, out.bytes()) || !same(out.bytes(), expected.bytes())) ++wrong;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (std::uint64_t i = 0; i < 1000; ++i) (void)storage.erase(key(seed + 100 + i));
+  return wrong;
+}
+
+/// What is built in a room of the store is an object as soon as it is published, and not before.
+///
+/// Needs:   `seed` names keys that are not stored; they are not afterwards
+template <StorageBackend S>
+void check_rooms(S& storage, std::uint64_t seed, testing::Failures& failures) {
+  using Traits = storage_traits<S>;
+  constexpr std::size_t kSize = 5 * kIoAlignment;
+  const auto expect = [&](bool good, const char* what) {
+    if (!good) failures.push_back(std::string("storage: write_in_place: ") + what);
+  };
+  const auto size_of = [&](std::uint64_t own) -> std::uint64_t {
+    const ChunkKey asked = key(own);
+    const auto found = storage.lookup(std::span(&asked, 1));
+    return found && found->size() == 1 ? found->front().size : 0;
+  };
+  const auto read = [&](std::uint64_t own, MutableBytes out) {
+    const ChunkKey asked = key(own);
+    const auto found = storage.lookup(std::span(&asked, 1));
+    if (!found || found->size() != 1 || !found->front().stored()) return false;
+    const auto tier = static_cast<std::uint32_t>(std::countr_zero(found->front().tiers));
+    return await_completion(storage.read(tier, asked, 0, out)).has_value();
+  };
+  const auto build = [&](std::uint64_t content) {
+    ChunkKey passing = key(seed);  // a backend copies the keys that it keeps
+    auto room = Traits::make_room(storage, passing, kSize);
+    passing = {};
+    expect(room.has_value() && room->bytes().size() >= kSize &&
+               reinterpret_cast<std::uintptr_t>(room->bytes().data()) % kIoAlignment == 0,
+           "there is a room of the size, at a page");
+    if (room && room->bytes().size() >= kSize) fill(room->bytes().first(kSize), content);
+    return room ? std::move(*room) : ObjectRoom();
+  };
+  const AlignedBuffer expected(kSize), out(kSize);
+  fill(expected.bytes(), seed);
+  const auto supported = Traits::make_room(storage, key(seed), kSize);
+  if (!supported && supported.error().code == Errc::unsupported) return;
+  (void)build(seed + 1);
+  expect(size_of(seed) == 0, "a room that is given up leaves nothing");
+  ObjectRoom room = build(seed);
+  if (room.empty()) return;
+  expect(size_of(seed) == 0, "an object is absent until it is published");
+  ObjectRoom second = build(seed + 1);
+  const auto publish = [&](ObjectRoom what, std::uint64_t bytes) {
+    return Traits::publish(storage, key(seed), std::move(what), bytes, std::nullopt);
+  };
+  expect(publish(std::move(room), kSize).has_value() && read(seed, out.bytes()) &&
+             same(out.bytes(), expected.bytes()),
+         "what is published is what was built");
+  expect(publish(std::move(second), kSize).has_value() && read(seed, out.bytes()) &&
+             same(out.bytes(), expected.bytes()),
+         "the first one wins, and the second one is no error");
+  (void)storage.erase(key(seed));
+  const MutableBytes part = out.bytes().first(2 * kIoAlignment);
+  expect(publish(build(seed), part.size()).has_value() && size_of(seed) == part.size() &&
+             read(seed, part) && same(part, expected.bytes().first(part.size())),
+         "an object may be smaller than its room");
+  expect(!publish(build(seed), kSize + kIoAlignment), "an object is not larger than its room");
+  (void)storage.erase(key(seed));
+  expect(wrong_rooms(storage, seed, kSize, read) == 0, "four threads build objects at once");
+}
+
 }  // namespace cake::inline CAKE_ABI::detail::kit
 
 namespace cake::inline CAKE_ABI::testing {
@@ -297,6 +384,9 @@ Failures check(S& storage, std::uint64_t seed = 1) {
   for (std::uint64_t i = 0; i < 1000; ++i) (void)storage.erase(detail::kit::key(seed + 1000 + i));
   if constexpr (storage_traits<S>::abilities.borrow) {
     detail::kit::check_lending(storage, seed + 3000, failures);
+  }
+  if constexpr (storage_traits<S>::abilities.write_in_place) {
+    detail::kit::check_rooms(storage, seed + 5000, failures);
   }
   if constexpr (storage_traits<S>::abilities.read_pieces) {
     detail::kit::check_pieces(storage, seed + 4000, failures);

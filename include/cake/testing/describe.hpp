@@ -58,6 +58,9 @@ std::string describe_engine(M& engine) {
   d.line("gates", why);
   d.line("insert_on_caller", can.insert_on_caller, "yes: insert on the driving thread",
          "no: insert on lane threads");
+  d.line("parallel_extracts", can.parallel_extracts == ~std::uint32_t{0}
+                                  ? std::string("no limit")
+                                  : std::to_string(can.parallel_extracts));
   d.line("whole_chunks", can.whole_chunks, "yes: no slices of layers", "no");
   d.line("smallest_step", std::to_string(can.smallest_step) + " tokens");
   d.line("max_overlap_tokens", can.max_overlap_tokens == ~std::uint32_t{0}
@@ -88,6 +91,8 @@ std::string describe_storage(S& storage) {
   d.line("stored_bytes_differ", can.stored_bytes_differ, "yes",
          "no: wrong bytes are the object's fault");
   d.line("write_new", can.write_new, "yes", "no: each write counts as the first");
+  d.line("write_in_place", can.write_in_place, "yes: saves build objects in its memory",
+         "no: saves have it copy them");
   std::string lending;
   for (std::uint32_t t = 0; t < Traits::tiers(storage); ++t) {
     if (Traits::lends(storage, t)) lending += (lending.empty() ? "" : ", ") + std::to_string(t);

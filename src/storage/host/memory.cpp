@@ -81,6 +81,17 @@ void HostMemory::give_back(std::byte* data, std::uint64_t bytes) noexcept {
   arena.used -= bytes;
 }
 
+void HostMemory::shrink(std::byte* data, std::uint64_t from, std::uint64_t to) noexcept {
+  const std::uint64_t kept = align_up(to);
+  const std::uint64_t gone = align_up(from) - kept;
+  if (gone == 0) return;
+  const std::lock_guard lock(mutex_);
+  Arena& arena = arena_of(arenas_, data);
+  arena.taken.find(data)->second.bytes = kept;
+  arena.map.give_back(data + kept, gone);
+  arena.used -= gone;
+}
+
 HostMemory::Space HostMemory::space_around(const std::byte* begin, const std::byte* end) const {
   const std::lock_guard lock(mutex_);
   const Arena& arena = arena_of(arenas_, begin);

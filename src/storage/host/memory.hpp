@@ -36,6 +36,10 @@ class HostMemory {
   std::byte* take(std::uint64_t bytes, const ChunkKey& key);
   /// Needs:   as many bytes as were taken
   void give_back(std::byte* data, std::uint64_t bytes) noexcept;
+  /// What was taken is only to have `to` bytes: gives back the pages behind them.
+  ///
+  /// Needs:   `from` bytes were taken, at least `to`
+  void shrink(std::byte* data, std::uint64_t from, std::uint64_t to) noexcept;
 
   /// The space that there would be if [begin, end) of one arena were free, and the keys of what ends
   /// it on both sides.

@@ -42,8 +42,10 @@ class NameGuard {
 void clear_direct(int file) { ::fcntl(file, F_SETFL, ::fcntl(file, F_GETFL) & ~O_DIRECT); }
 
 /// Room for the whole file at once: a full disk is known before the first byte, and a file is laid
-/// out in few extents. Not every file system can; then the writes find out.
+/// out in few extents. Not every file system can; then the writes find out. One in memory would
+/// go through all its pages once more for that.
 Status allocate(StoreDirectory& store, int file, std::size_t bytes, const std::string& name) {
+  if (store.in_memory()) return {};
   int result;
   do {
     result = store.calls().allocate(file, static_cast<off_t>(bytes));

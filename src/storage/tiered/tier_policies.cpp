@@ -2,6 +2,7 @@
 // Copyright 2026 the cake authors
 #include "cake/detail/tier_policies.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <deque>
 #include <mutex>
@@ -61,8 +62,9 @@ struct TierPolicies::Inside {
     return decided;
   }
 
-  Result<bool> write_back(const ChunkKey& key, ConstBytes object, std::size_t last) noexcept {
-    for (std::size_t i = 0;; ++i) {
+  Result<bool> write_back(const ChunkKey& key, ConstBytes object, std::size_t last,
+                          std::size_t first = 0) noexcept {
+    for (std::size_t i = first;; ++i) {
       Result<bool> taken = stores.write(i, key, object);
       if (taken) {
         copy_behind(key, object.size(), position_of(object), i, between(i, last));
@@ -71,6 +73,24 @@ struct TierPolicies::Inside {
       if (i == last || fault_of_object(taken.error().code)) return taken;
       note(i, taken.error());
     }
+  }
+
+  /// As write_back(), of an object in a room of the first store. Others are given it where that one
+  /// does not take it.
+  Result<bool> publish_back(const ChunkKey& key, ObjectRoom room, std::uint64_t bytes,
+                            std::optional<std::uint32_t> seal, std::size_t last) noexcept {
+    const ObjectRoom kept(room.bytes(), room.owner());
+    const std::uint64_t there = std::min<std::uint64_t>(bytes, kept.bytes().size());
+    const ConstBytes object = ConstBytes(kept.bytes()).first(there);
+    const std::uint32_t position = position_of(object);
+    Result<bool> taken = stores.publish(0, key, std::move(room), bytes, seal);
+    if (taken) {
+      copy_behind(key, bytes, position, 0, between(0, last));
+      return taken;
+    }
+    if (last == 0 || fault_of_object(taken.error().code)) return taken;
+    note(0, taken.error());
+    return write_back(key, object, last, 1);
   }
 
   void copy_behind(const ChunkKey& key, std::uint64_t bytes, std::uint32_t position,
@@ -168,6 +188,15 @@ Result<bool> TierPolicies::write(const ChunkKey& key, ConstBytes object,
   if (!here) return here.error();
   return inside_->options.write == WritePolicy::back ? inside_->write_back(key, object, last)
                                                      : inside_->write_through(key, object, last);
+}
+
+Result<bool> TierPolicies::publish(const ChunkKey& key, ObjectRoom room, std::uint64_t bytes,
+                                   std::optional<std::uint32_t> seal, std::size_t last) noexcept {
+  const Status here = guarded(Errc::io, "write", [&] {
+    return inside_->made_here.check("a TieredStorage with a WritePolicy");
+  });
+  if (!here) return here.error();
+  return inside_->publish_back(key, std::move(room), bytes, seal, last);
 }
 
 void TierPolicies::found(const ChunkKey& key, std::uint64_t bytes, std::uint32_t held,
