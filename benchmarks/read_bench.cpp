@@ -5,10 +5,11 @@
 // same run, by turns: HostStorage and PosixStorage into the engine's pages, from a disk, from memory
 // and over links of a given rate; GdsStorage into device memory.
 //
-//     read_bench [FOLDER-ON-A-DISK FOLDER-IN-MEMORY [READS-AT-ONCE [KIB-OF-A-PIECE]]]
+//     read_bench [FOLDER-ON-A-DISK FOLDER-IN-MEMORY [READS-AT-ONCE [KIB-OF-A-PIECE [KIB-OF-A-PART]]]]
 //
-// Without folders HostStorage alone. With the last two, which are what lanes and PosixStorage take by
-// themselves, only what they bear on.
+// Without folders HostStorage alone. With the last three, which are what lanes and PosixStorage take by
+// themselves (-1 for a part; 0: reads are not carried out in parts), only what they bear on. Where the
+// lanes' threads read themselves, there are as many of them as the row says; else as many of the store's.
 //
 // Host memory is page-locked and pages lie on the device where there is a GPU; else all is plain
 // memory. The disk's folder takes 2.2 GB, that in memory up to 4.4 GB; both are
@@ -51,6 +52,7 @@ constexpr std::uint32_t kChunks = 64;  // of 32 MiB
 struct Tuning {
   unsigned reads_at_once = 0;  // as the lanes take by themselves
   std::size_t piece_bytes = 0;
+  std::int64_t part_kib = -1;
   bool brief = false;
 };
 Tuning tuning;
@@ -92,6 +94,7 @@ static_assert(ComputeBackend<Sink>);
 
 /// An engine whose pages are plain host memory: chunks go into the places of a few, by turns.
 struct HostPages {
+  static constexpr cake::EngineAbilities abilities{.inserts_parts = true};
   static constexpr std::uint32_t kPlaces = 16;
   HostPages() { std::memset(memory.data(), 1, memory.size()); }
   UniformKvLayout layout() const { return Sink().layout(); }
@@ -204,6 +207,8 @@ template <class Scheduler = LoadOnlyScheduler, class Engine, class Storage>
 Loader<Engine, Storage, Scheduler> loader_of(Engine& engine, Storage& storage, unsigned threads) {
   LoaderOptions options;
   options.lanes.threads = threads;
+  if (tuning.part_kib >= 0)
+    options.lanes.part_bytes = std::uint64_t{1024} * static_cast<std::uint64_t>(tuning.part_kib);
   options.lanes.staging_bytes = std::uint64_t{512} << 20;
   // Computing costs nothing here, and is to take nothing from the loads.
   options.session.idle_timeout = std::chrono::minutes(1);
@@ -332,7 +337,8 @@ void folder_row(const std::string& what, const std::filesystem::path& folder, En
                 Tokens prompt, unsigned threads, const benchmarks::Ceiling::MakeTarget& target) {
   PosixStorage storage({.directory = folder, .threads = threads, .op_bytes = tuning.piece_bytes});
   const benchmarks::Ceiling ceiling(folder, storage.direct());
-  auto loader = loader_of<Scheduler>(engine, storage, tuning.reads_at_once);
+  const bool by_lanes = storage.reads_on_caller(0) && tuning.part_kib != 0;
+  auto loader = loader_of<Scheduler>(engine, storage, by_lanes ? threads : tuning.reads_at_once);
   line(what + ", " + std::to_string(threads) + " threads",
        by_turns(loader, prompt, [&] { return ceiling.rate(threads, true, target); }),
        storage.direct() ? "O_DIRECT + CRC + copy" : "pread + CRC + copy");
@@ -377,13 +383,11 @@ void folder_rows(const std::string& pages, const std::filesystem::path& disk,
                  const benchmarks::Ceiling::MakeTarget& target) {
   const std::vector<TokenId> prompt = prompt_of(kChunks);
   for (const unsigned threads : {1u, 4u, 16u}) {
-    if ((!all || tuning.brief) && threads != 16) continue;
+    if (!all && threads != 16) continue;
     folder_row("memory, " + pages, fast, engine, prompt, threads, target);
   }
-  if (all || tuning.brief) {
-    folder_row<LayerMajorScheduler>("memory, layer-major, " + pages, fast, engine, prompt, 16,
-                                    target);
-  }
+  folder_row<LayerMajorScheduler>("memory, layer-major, " + pages, fast, engine, prompt, 16,
+                                  target);
   if (!all || tuning.brief) return;
   folder_row("disk, " + pages, disk, engine, prompt, 8, target);
   const std::vector<TokenId> short_prompt = prompt_of(32);
@@ -403,7 +407,6 @@ void run_device_rows(Sink& sink, const std::filesystem::path& disk,
                      const std::filesystem::path& fast, bool direct) {
   const std::vector<TokenId> prompt = prompt_of(kChunks);
   for (const KvOrder order : {KvOrder::nhd, KvOrder::hnd}) {
-    if (order == KvOrder::hnd && tuning.brief) continue;
     sink.order = order;  // another order has other keys
     if (order == KvOrder::hnd) save_to(fast, sink, prompt);
     for (const std::uint32_t page : {16u, 64u}) {
@@ -440,16 +443,17 @@ void run_folders(Sink& sink, const std::filesystem::path& disk, const std::files
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc == 2 || argc > 5) {
+  if (argc == 2 || argc > 6) {
     std::fprintf(stderr,
                  "usage: read_bench [FOLDER-ON-A-DISK FOLDER-IN-MEMORY [READS-AT-ONCE "
-                 "[KIB-OF-A-PIECE]]]\n");
+                 "[KIB-OF-A-PIECE [KIB-OF-A-PART]]]]\n");
     return 2;
   }
   tuning.brief = argc > 3;
   if (argc > 3) tuning.reads_at_once = static_cast<unsigned>(std::atoi(argv[3]));
   if (argc > 4)
     tuning.piece_bytes = std::size_t{1024} * static_cast<std::size_t>(std::atoi(argv[4]));
+  if (argc > 5) tuning.part_kib = std::atoi(argv[5]);
   std::vector<std::filesystem::path> folders;
   for (int i = 1; i < std::min(argc, 3); ++i)
     folders.push_back(std::filesystem::path(argv[i]) / "cake-read");

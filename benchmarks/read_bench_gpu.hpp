@@ -19,7 +19,7 @@ namespace cake::benchmarks {
 
 /// An engine whose pages lie on the device: chunks go into the places of a few, by turns.
 struct DevicePages {
-  static constexpr EngineAbilities abilities{.staging_memory = true};
+  static constexpr EngineAbilities abilities{.staging_memory = true, .inserts_parts = true};
   DevicePages(std::uint32_t page_tokens, KvOrder order) : target(order, page_tokens) {}
   StagingMemory* staging_memory() { return &staging; }
   UniformKvLayout layout() const { return target.layout; }

@@ -225,6 +225,12 @@ struct EngineAbilities {
   /// insert and extract get whole chunks only, all layers that are needed at once, however little
   /// staging memory there is. Such an engine gets no gated steps.
   bool whole_chunks = false;
+  /// insert takes any layers of a chunk in any order, and several parts of one chunk on several
+  /// threads at once; where the completion is asynchronous, a thread begins with the next part before
+  /// it is ready, and another thread may ask for it, one at a time. Where a store lies in memory (StorageAbilities::read_on_caller), a chunk is then
+  /// inserted while the rest of it is being read. A read that fails leaves some layers inserted, as a
+  /// slice that fails does: all of its chunk is computed.
+  bool inserts_parts = false;
   /// Whether steps may be gated. Not set: if prefill() takes a LayerGate. An engine without a
   /// prefill() of its own, whose loop waits at the session's gates, sets it to true.
   std::optional<bool> gates = {};
@@ -255,8 +261,9 @@ struct EngineAbilities {
 /// What else an engine may offer is a member of EngineAbilities.
 ///
 /// Slices come in any order of chunks. Within a chunk they come in order of layers. Those of an insert
-/// are whole chunks unless the engine takes gated steps or staging memory has no room for one; a
-/// chunk is extracted in pieces of a few MiB, so that each is digested while a cache has it.
+/// are whole chunks unless the engine takes gated steps or staging memory has no room for one; but see
+/// EngineAbilities::inserts_parts. A chunk is extracted in pieces of a few MiB, so that each is digested
+/// while a cache has it.
 ///
 /// extract refuses tokens whose KV was never computed or inserted (invalid_argument): bytes that
 /// happen to lie there would be stored, and served to others. So it does with KV that has left its
@@ -361,9 +368,11 @@ constexpr bool engine_abilities_hold() {
   static_assert(
       !requires { M::inserts_from_device; } && !requires { M::insert_on_caller; } &&
           !requires { M::parallel_extracts; } && !requires { M::whole_chunks; } &&
-          !requires { M::gates; } && !requires { M::smallest_step; } &&
-          !requires { M::max_overlap_tokens; } && !requires { M::wide_gated_steps; },
-      "cake: inserts_from_device, insert_on_caller, parallel_extracts, whole_chunks, gates, "
+          !requires { M::inserts_parts; } && !requires { M::gates; } &&
+          !requires { M::smallest_step; } && !requires { M::max_overlap_tokens; } &&
+          !requires { M::wide_gated_steps; },
+      "cake: inserts_from_device, insert_on_caller, parallel_extracts, whole_chunks, "
+      "inserts_parts, gates, "
       "smallest_step, max_overlap_tokens and wide_gated_steps are no members of an engine, but of "
       "its abilities: "
       "static constexpr cake::EngineAbilities abilities{.insert_on_caller = true}");
@@ -378,6 +387,9 @@ constexpr bool engine_abilities_hold() {
       !can.wide_gated_steps || (!can.whole_chunks && can.gates.value_or(PrefillsGated<M>)),
       "cake: wide_gated_steps asks for an engine that takes gated steps: "
       "prefill(cake::Tokens, cake::TokenRange, cake::LayerGate), or gates = true");
+  static_assert(!can.inserts_parts || (!can.whole_chunks && !can.insert_on_caller),
+                "cake: inserts_parts asks for an engine whose inserts run on lane threads and take "
+                "some layers of a chunk: neither whole_chunks nor insert_on_caller");
   static_assert(can.parallel_extracts == 1 || !can.insert_on_caller,
                 "cake: an engine whose context belongs to one thread (insert_on_caller) extracts "
                 "on that one, so it cannot have parallel_extracts");

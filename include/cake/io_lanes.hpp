@@ -32,6 +32,9 @@ struct LaneOptions {
   std::uint64_t staging_bytes = std::uint64_t{256} << 20;
   StagingMemory* staging = nullptr;  // where it comes from; null: plain host memory
   bool device = false;  // from the storage's device_staging(), if it has one: inserts take it
+  /// Where the lanes' own threads read (StorageAbilities::read_on_caller) they do so in parts of whole
+  /// layers of about this size. Each thread has two of them, which stay in its cache. 0: not in parts.
+  std::uint64_t part_bytes = std::uint64_t{2} << 20;
   /// What was measured before, and learns from every session; null: one of its own.
   std::shared_ptr<Calibration> calibration = nullptr;
 };

@@ -153,6 +153,14 @@ struct StorageAbilities {
   /// `out`, some 256 KiB to 4 MiB, on the thread that has just read it. `out` is in host memory. The
   /// store keeps the sink until the read has ended, also after it was abandoned.
   bool read_pieces = false;
+  /// Status read_on_caller(std::uint32_t tier, ChunkKey, std::uint64_t offset, MutableBytes out): as
+  /// read(), by the calling thread alone, which it blocks; and bool reads_on_caller(std::uint32_t
+  /// tier): whether that is as fast as read(), since what the tier holds lies in memory and a read is
+  /// a copy. Lanes then read such a tier in parts of 2 MiB or so with their own threads, into small
+  /// buffers, and insert each part while the next one is read, where the engine takes that
+  /// (EngineAbilities::inserts_parts) and bytes land on the host. Where all tiers are such, lookup() is
+  /// asked on the caller's thread.
+  bool read_on_caller = false;
   /// void promote(std::uint32_t tier, ChunkKey, BorrowedBytes object): a lane has read this whole
   /// object from the tier, and it was verified. The store may copy it into a faster tier, later: the
   /// loan is staging memory, which the lanes wait for. Empty: there was none to spare. Returns at once.
@@ -294,6 +302,23 @@ struct storage_calls {
       return storage.read(tier, key, offset, out);
     }
   }
+  /// Whether read_on_caller() is the better read of this tier; else false.
+  static bool reads_on_caller([[maybe_unused]] S& storage, [[maybe_unused]] std::uint32_t tier) {
+    if constexpr (storage_traits<S>::abilities.read_on_caller) {
+      return storage.reads_on_caller(tier);
+    } else {
+      return false;
+    }
+  }
+  /// Reads with the calling thread alone; else by read(), waiting for it.
+  static Status read_on_caller(S& storage, std::uint32_t tier, const ChunkKey& key,
+                               std::uint64_t offset, MutableBytes out) {
+    if constexpr (storage_traits<S>::abilities.read_on_caller) {
+      return storage.read_on_caller(tier, key, offset, out);
+    } else {
+      return cake::await_completion(storage.read(tier, key, offset, out));
+    }
+  }
   /// Offers a whole object that was read from the tier; else nothing.
   static void promote([[maybe_unused]] S& storage, [[maybe_unused]] std::uint32_t tier,
                       [[maybe_unused]] const ChunkKey& key, [[maybe_unused]] BorrowedBytes object) {
@@ -386,6 +411,12 @@ concept HasRooms = requires(S& s, const ChunkKey& key, std::uint64_t bytes, Obje
   { s.publish(key, std::move(room), bytes, seal) } -> std::same_as<Result<bool>>;
 };
 template <class S>
+concept HasReadOnCaller = requires(S& s, const ChunkKey& key, std::uint32_t tier,
+                                   MutableBytes out) {
+  { s.read_on_caller(tier, key, 0, out) } -> std::same_as<Status>;
+  { s.reads_on_caller(tier) } -> std::same_as<bool>;
+};
+template <class S>
 concept HasLends = requires(S& s, std::uint32_t tier) {
   { s.lends(tier) } -> std::same_as<bool>;
 };
@@ -418,6 +449,22 @@ constexpr bool rooms_hold() {
                                 !requires { &S::make_room; } && !requires { &S::publish; }),
       "cake: a store with make_room() or publish() has to declare it: "
       "static constexpr cake::StorageAbilities abilities{.write_in_place = true}");
+  return true;
+}
+
+/// As storage_abilities_hold(), of read_on_caller().
+template <class S>
+constexpr bool read_on_caller_holds() {
+  constexpr StorageAbilities can = storage_traits<S>::abilities;
+  static_assert(!can.read_on_caller || HasReadOnCaller<S>,
+                "cake: the ability read_on_caller asks for: cake::Status "
+                "read_on_caller(std::uint32_t tier, const cake::ChunkKey&, std::uint64_t offset, "
+                "cake::MutableBytes out), and bool reads_on_caller(std::uint32_t tier)");
+  static_assert(can.read_on_caller ||
+                    (
+                        !requires { &S::read_on_caller; } && !requires { &S::reads_on_caller; }),
+                "cake: a store with read_on_caller() or reads_on_caller() has to declare it: "
+                "static constexpr cake::StorageAbilities abilities{.read_on_caller = true}");
   return true;
 }
 
@@ -478,7 +525,7 @@ constexpr bool storage_abilities_hold() {
       !requires { S::lookup_never_blocks; },
       "cake: lookup_never_blocks is no member of a store, but of its abilities: "
       "static constexpr cake::StorageAbilities abilities{.lookup_never_blocks = true}");
-  return promote_holds<S>() && rooms_hold<S>();
+  return promote_holds<S>() && rooms_hold<S>() && read_on_caller_holds<S>();
 }
 
 }  // namespace detail

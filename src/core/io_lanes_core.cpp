@@ -32,6 +32,7 @@
 #include "cake/io_lanes.hpp"
 #include "cake/saver.hpp"
 #include "cake/staging.hpp"
+#include "src/core/lane_parts.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 
@@ -44,7 +45,9 @@ struct IoLanesCore::Inside final : LaneHost {
     std::uint64_t read = 0;
     std::uint64_t bytes = 0;  // of staging memory
     bool reading = true;
+    std::size_t part = kWhole;
   };
+  static constexpr std::size_t kWhole = ~std::size_t{0};
   struct Lane {
     std::condition_variable wake;
     unsigned waiting = 0;                 // threads
@@ -54,12 +57,18 @@ struct IoLanesCore::Inside final : LaneHost {
     std::uint64_t used_bytes = 0;         // lent to this lane or set aside for it, those included
     unsigned threads = 0;                 // that there are
     bool lends = false;                   // its tier lends bytes: its reads take no staging memory
+    bool by_threads = false;              // its threads read themselves, in parts
+    std::vector<std::shared_ptr<LaneParts>> parts;  // of which some are left, oldest first
+    std::vector<PartBuffers> buffers;               // of its threads
     std::atomic<unsigned> busy{0};
   };
   /// So many reads of a lane may be of any size; more of them take no more than kSmallReads together.
   /// They keep a link busy; more buffers were slower (benchmarks/NOTES.md, Read path).
   static constexpr unsigned kFewReads = 4;
   static constexpr std::uint64_t kSmallReads = std::uint64_t{64} << 20;
+
+  /// Buffers that are kept for each thread: a large one and those for parts.
+  static constexpr unsigned kKept = 3;
 
   /// What a lane was told when it asked a session for a read and got none.
   struct Refusal {
@@ -79,9 +88,11 @@ struct IoLanesCore::Inside final : LaneHost {
     std::shared_ptr<LaneClient> client;
     ReadTicket read;
     AlignedBuffer buffer;
-    std::unique_ptr<Parked> parked;  // a read that has not ended
-    bool kept = false;               // the client, or the store, keeps the buffer
-    bool whole = false;              // it holds a whole object that was verified
+    std::unique_ptr<Parked> parked;    // a read that has not ended
+    bool kept = false;                 // the client, or the store, keeps the buffer
+    bool whole = false;                // it holds a whole object that was verified
+    std::shared_ptr<LaneParts> parts;  // it is carried out in parts, and has no buffer of its own,
+    PartBuffer* head = nullptr;        // but one of the thread for its head
   };
   /// A buffer that is lent to the store. Comes back on any thread.
   struct StoreLoan {
@@ -111,7 +122,7 @@ struct IoLanesCore::Inside final : LaneHost {
         pool(device == nullptr
                  ? options.staging_bytes
                  : std::min<std::uint64_t>(options.staging_bytes, device->arena().size()),
-             device == nullptr ? std::size_t{threads_per_lane()} * tier_count() + 4 : 0),
+             device == nullptr ? std::size_t{kKept} * threads_per_lane() * tier_count() + 4 : 0),
         lookups(*storage, tier_count()) {
     if (device != nullptr) options.staging = device;
     if (options.calibration == nullptr) options.calibration = std::make_shared<Calibration>();
@@ -124,12 +135,15 @@ struct IoLanesCore::Inside final : LaneHost {
       // Bytes that are to land in device memory are read there.
       lanes.back().lends = device == nullptr && storage->lends(l);
       readers += lanes.back().lends ? 0 : 1;
+      lanes.back().by_threads = device == nullptr && !lanes.back().lends &&
+                                options.part_bytes != 0 && storage->reads_on_caller(l);
+      lanes.back().buffers = std::vector<PartBuffers>(threads_per_lane());
     }
     reserve_room(n_threads);
     threads.reserve(n_threads);
     for (unsigned t = 0; t < threads_per_lane(); ++t) {
       for (LaneId l = 0; l < n; ++l) {
-        if (!start_thread(l) && t == 0) {
+        if (!start_thread(l, t) && t == 0) {
           end();
           throw Exception({Errc::out_of_memory, EAGAIN,
                            "I/O lanes: cannot make a thread for each tier; the limit of threads "
@@ -142,11 +156,13 @@ struct IoLanesCore::Inside final : LaneHost {
   unsigned threads_per_lane() const { return options.threads == 0 ? kFewReads : options.threads; }
   std::uint32_t tier_count() const { return std::clamp(storage->tiers(), 1u, kMaxTiers); }
 
-  bool start_thread(LaneId lane) {
+  bool start_thread(LaneId lane, unsigned number) {
     try {
       StagingPool::Dropped dropped;
       dropped.buffers.reserve(pool.most_kept());
-      threads.emplace_back([this, lane, room = std::move(dropped)]() mutable { work(lane, room); });
+      threads.emplace_back([this, lane, number, room = std::move(dropped)]() mutable {
+        work(lane, lanes[lane].buffers[number], room);
+      });
       ++lanes[lane].threads;
       return true;
     } catch (const std::exception&) {
@@ -161,6 +177,7 @@ struct IoLanesCore::Inside final : LaneHost {
     }
     for (Lane& lane : lanes) lane.wake.notify_all();
     for (std::thread& thread : threads) thread.join();
+    for (Lane& lane : lanes) lane.parts.clear();  // sessions may learn of it
     {
       std::unique_lock lock(mutex);
       store_gave_back.wait(lock, [&] { return store_has == 0; });
@@ -178,6 +195,7 @@ struct IoLanesCore::Inside final : LaneHost {
     return static_cast<std::uint32_t>(lanes.size());
   }
   std::uint32_t reads_at_once() const noexcept override { return threads_per_lane(); }
+  std::uint64_t part_bytes() const noexcept override { return options.part_bytes; }
   std::uint64_t staging_budget() const noexcept override { return pool.budget(); }
   DeviceStaging* landing_device() const noexcept override { return device; }
   Status usable() const override { return made_here.check("an IoLanes"); }
@@ -348,38 +366,61 @@ struct IoLanesCore::Inside final : LaneHost {
   // ---- lanes ----
 
   /// `dropped`: room for all buffers that are kept.
-  void work(LaneId id, StagingPool::Dropped& dropped) noexcept {
-    Lane& lane = lanes[id];
+  void work(LaneId id, PartBuffers& buffers, StagingPool::Dropped& dropped) noexcept {
+    const Lane& lane = lanes[id];
     std::unique_lock lock(mutex);
     while (!stop) {
       release_ended(lock);
       Job job;
-      if (!claim(id, job, dropped, lock)) {
-        wait_for_work(id, lock);
+      if (buffers.free(0) == nullptr) {
+        wait_for_insert(id, buffers, lock);
+      } else if (wants_reads(lane) && claim(id, job, buffers, dropped, lock)) {
+        carry_out(id, job, dropped, lock);
+      } else if (take_part(id, buffers, dropped, lock)) {
         continue;
+      } else if (buffers.inserts()) {
+        wait_for_insert(id, buffers, lock);
+      } else if (!give_back(id, buffers, lock)) {
+        wait_for_work(id, lock);
       }
-      const bool more = call(lane);  // there may be more for a second thread
-      lock.unlock();
-      if (more) lane.wake.notify_one();
-      free(dropped);  // given back before new memory is taken
-      const bool served = serve(id, job, dropped);
-      if (job.whole) job.kept = offer(job.read, job.buffer);
-      lock.lock();
-      settle(id, job, lock);
-      if (!served && !stop) {  // others hold the memory: they give it back soon
-        wait(lane, lock, std::chrono::milliseconds(1));
-        for (const auto& session : clients) ++session->changes;
-      }
+    }
+    lock.unlock();
+    while (buffers.inserts()) finish_inserts(id, buffers, true);
+    lock.lock();
+    (void)give_back(id, buffers, lock);
+  }
+
+  /// A read that was claimed just now.
+  void carry_out(LaneId id, Job& job, StagingPool::Dropped& dropped,
+                 std::unique_lock<std::mutex>& lock) noexcept {
+    Lane& lane = lanes[id];
+    const bool more = call(lane);  // there may be more for a second thread
+    lock.unlock();
+    if (more) lane.wake.notify_one();
+    free(dropped);  // given back before new memory is taken
+    if (job.parts) return open(id, job, lock);
+    const bool served = serve(id, job, dropped);
+    if (job.whole) job.kept = offer(job.read, job.buffer);
+    lock.lock();
+    settle(id, job, lock);
+    if (!served && !stop) {  // others hold the memory: they give it back soon
+      wait(lane, lock, std::chrono::milliseconds(1));
+      for (const auto& session : clients) ++session->changes;
     }
   }
 
   void wait_for_work(LaneId id, std::unique_lock<std::mutex>& lock) {
     const auto ready = [&] {
-      return stop || std::any_of(clients.begin(), clients.end(),
-                                 [&](const auto& session) { return may_have_read(*session, id); });
+      if (stop || may_take_part(lanes[id])) return true;
+      return wants_reads(lanes[id]) &&
+             std::any_of(clients.begin(), clients.end(),
+                         [&](const auto& session) { return may_have_read(*session, id); });
     };
     while (!ready()) {
-      if (!quarantine.empty()) return wait(lanes[id], lock, std::chrono::milliseconds(2));
+      if (!quarantine.empty() || help(id, lock)) {
+        return wait(lanes[id], lock, std::chrono::milliseconds(2));
+      }
+      if (ready()) return;
       wait(lanes[id], lock, kNever);
     }
   }
@@ -403,12 +444,12 @@ struct IoLanesCore::Inside final : LaneHost {
   }
 
   /// Asks the sessions in turn for a read.
-  bool claim(LaneId id, Job& job, StagingPool::Dropped& dropped,
+  bool claim(LaneId id, Job& job, PartBuffers& buffers, StagingPool::Dropped& dropped,
              std::unique_lock<std::mutex>& lock) noexcept {
     for (std::size_t i = 0; i < clients.size() && !stop; ++i) {
       std::shared_ptr<Attached> session = clients[(turn + i) % clients.size()];
       if (!may_have_read(*session, id)) continue;
-      const bool claimed = ask(id, *session, job, dropped, lock);
+      const bool claimed = ask(id, *session, job, buffers, dropped, lock);
       if (session.use_count() == 1) {  // it was detached meanwhile, and ends without the lock
         lock.unlock();
         session.reset();
@@ -428,16 +469,22 @@ struct IoLanesCore::Inside final : LaneHost {
 
   /// Asks one session for a read, without the lock: memory for the largest one is set aside first.
   /// Whatever throws here, nothing was claimed.
-  bool ask(LaneId id, Attached& session, Job& job, StagingPool::Dropped& dropped,
-           std::unique_lock<std::mutex>& lock) noexcept {
+  bool ask(LaneId id, Attached& session, Job& job, PartBuffers& buffers,
+           StagingPool::Dropped& dropped, std::unique_lock<std::mutex>& lock) noexcept {
     Lane& lane = lanes[id];
     Refusal refusal{session.changes, false, freed_memory};
     std::optional<ReadTicket> read;
+    std::shared_ptr<LaneParts> parts;
+    job.head = room_for_parts(id, *session.client, buffers, dropped, lock);
+    if (job.head != nullptr) {
+      parts = value_or([] { return std::make_shared<LaneParts>(); }, std::shared_ptr<LaneParts>());
+    }
+    if (session.asked) return false;  // by another thread meanwhile, which calls this one
     if (value_or([&] { return reserve_room(threads.capacity()); }, false)) {
       const std::uint64_t largest = session.client->largest_read();
+      const bool any = lane.lends || parts != nullptr;  // its size does not matter
       const std::uint64_t most =
-          lane.lends ? 0
-                     : std::min({room_for(lane), room_for_more(lane), StagingPool::cost(largest)});
+          any ? 0 : std::min({room_for(lane), room_for_more(lane), StagingPool::cost(largest)});
       const bool others_ask = asking != 0;
       lane.used_bytes += most;
       set_aside += most;
@@ -445,10 +492,7 @@ struct IoLanesCore::Inside final : LaneHost {
       session.asked = true;
       lock.unlock();
       read = value_or(
-          [&] {
-            const std::uint64_t room = lane.lends ? largest : most;
-            return session.client->next_read(id, room, refusal.for_memory);
-          },
+          [&] { return session.client->next_read(id, any ? largest : most, refusal.for_memory); },
           std::optional<ReadTicket>());
       lock.lock();
       session.asked = false;
@@ -469,6 +513,7 @@ struct IoLanesCore::Inside final : LaneHost {
       return false;
     }
     ++turn;
+    job.parts = std::move(parts);
     begin(id, session.client, *read, job, dropped);
     return true;
   }
@@ -479,7 +524,12 @@ struct IoLanesCore::Inside final : LaneHost {
     Lane& lane = lanes[id];
     job.client = client;
     job.read = read;
-    if (lane.lends) {
+    if (job.parts) {
+      job.parts->client = client;
+      job.parts->read = read;
+      lane.parts.push_back(job.parts);
+    }
+    if (lane.lends || job.parts) {
       lane.active.push_back({client, read.id, 0, true});
       lane.busy.fetch_add(1, std::memory_order_relaxed);
       return;
@@ -501,6 +551,7 @@ struct IoLanesCore::Inside final : LaneHost {
     };
     grow(quarantine);
     grow(lent);
+    for (Lane& lane : lanes) grow(lane.parts);
     return true;
   }
 
@@ -566,14 +617,15 @@ struct IoLanesCore::Inside final : LaneHost {
   }
 
   /// May take long: locking pages into memory is a matter of milliseconds.
-  bool allocate(Job& job) noexcept {
+  bool allocate(Job& job) noexcept { return allocate(job.read.bytes, job.buffer); }
+  bool allocate(std::uint64_t bytes, AlignedBuffer& buffer) noexcept {
     if (device == nullptr) {  // other threads are giving back what this one was promised
       std::unique_lock lock(mutex);
       memory_back.wait(lock, [&] { return pool.fits(); });
     }
     return value_or(
         [&] {
-          job.buffer = AlignedBuffer(job.read.bytes, options.staging);
+          buffer = AlignedBuffer(bytes, options.staging);
           return true;
         },
         false);
@@ -657,7 +709,7 @@ struct IoLanesCore::Inside final : LaneHost {
   void note_end(LaneId id, const Job& job) {
     std::lock_guard lock(mutex);
     for (Active& a : lanes[id].active) {
-      if (a.client == job.client && a.read == job.read.id) a.reading = false;
+      if (a.client == job.client && a.read == job.read.id && a.part == kWhole) a.reading = false;
     }
   }
 
@@ -667,13 +719,213 @@ struct IoLanesCore::Inside final : LaneHost {
     job.kept = true;
   }
 
+  // ---- reads in parts ----
+
+  /// A buffer for a read of the client that is carried out in parts. Null: it is not, or there is no
+  /// room, so that it may have to be carried out as a whole. May give the lock up for a while.
+  PartBuffer* room_for_parts(LaneId id, const LaneClient& client, PartBuffers& buffers,
+                             StagingPool::Dropped& dropped,
+                             std::unique_lock<std::mutex>& lock) noexcept {
+    const std::uint64_t bytes = lanes[id].by_threads ? client.part_bytes() : 0;
+    return bytes == 0 ? nullptr : buffer_of(id, bytes, buffers, dropped, lock);
+  }
+
+  /// A buffer of this thread that a part of so many bytes can be read into. Null: there is no memory
+  /// for it. May give the lock up for a while.
+  PartBuffer* buffer_of(LaneId id, std::uint64_t bytes, PartBuffers& buffers,
+                        StagingPool::Dropped& dropped,
+                        std::unique_lock<std::mutex>& lock) noexcept {
+    PartBuffer* const one = buffers.free(bytes);
+    if (one == nullptr || one->buffer.size() >= bytes) return one;
+    give_back(id, *one, lock);
+    if (room_for(lanes[id]) < StagingPool::cost(bytes)) {
+      memory_wanted = true;
+      set_aside_wanted = set_aside_wanted || asking != 0;
+      return nullptr;
+    }
+    one->buffer = pool.lend(bytes, pool.room() - std::min(pool.room(), set_aside), dropped);
+    one->taken = StagingPool::cost(std::max<std::uint64_t>(one->buffer.size(), bytes));
+    lanes[id].used_bytes += one->taken;
+    if (one->buffer.size() != 0) return one;
+    lock.unlock();
+    free(dropped);
+    const bool there = allocate(bytes, one->buffer);
+    lock.lock();
+    if (there) return one;
+    lanes[id].used_bytes -= std::exchange(one->taken, 0);
+    pool.cancel(bytes);
+    announce_memory();
+    return nullptr;
+  }
+
+  /// The buffers of a thread that has nothing to read. False: it had none.
+  bool give_back(LaneId id, PartBuffers& buffers, std::unique_lock<std::mutex>& lock) noexcept {
+    bool any = false;
+    for (PartBuffer& one : buffers.both) {
+      any = any || one.taken != 0;
+      give_back(id, one, lock);
+    }
+    return any;
+  }
+  void give_back(LaneId id, PartBuffer& one, std::unique_lock<std::mutex>& lock) noexcept {
+    if (one.taken == 0) return;
+    lanes[id].used_bytes -= std::exchange(one.taken, 0);
+    AlignedBuffer buffer = std::move(one.buffer);
+    one.buffer = AlignedBuffer();
+    take_back(std::move(buffer), lock);
+  }
+
+  /// Reads the head of the object, where it is needed, and lets all threads have the parts.
+  void open(LaneId id, Job& job, std::unique_lock<std::mutex>& lock) noexcept {
+    std::shared_ptr<PartedRead> parted = job.client->in_parts(job.read);
+    bool good = parted != nullptr;
+    if (!good) job.client->failed(job.read, error_of(Errc::out_of_memory, 0, "a read in parts"));
+    if (good) {
+      const MutableBytes head = job.head->buffer.bytes().first(parted->head_bytes());
+      const Status status = guarded(Errc::io, "read of a chunk", [&]() -> Status {
+        if (head.empty()) return {};
+        return storage->read_on_caller(id, job.read.key, 0, head);
+      });
+      if (!status) parted->failed(status.error());
+      good = status && parted->open(head);
+      if (!good) parted.reset();
+    }
+    lock.lock();
+    Lane& lane = lanes[id];
+    if (good) {
+      job.parts->parted = std::move(parted);
+      if (job.parts->parted->parts().size() > 1) lane.wake.notify_all();
+    } else {
+      std::erase(lane.parts, job.parts);
+    }
+    job.parts.reset();  // there is another one to know of it, or it knows nothing
+    job.kept = true;
+    settle(id, job, lock);
+  }
+
+  static LaneParts* first_left(const Lane& lane) {
+    const auto found = std::find_if(lane.parts.begin(), lane.parts.end(),
+                                    [](const auto& parts) { return parts->left(); });
+    return found == lane.parts.end() ? nullptr : found->get();
+  }
+  /// There are parts for fewer than half of the threads, or none that can be taken: somebody asks for
+  /// more before they run out, since a thread that has to be woken for each read comes late.
+  static bool wants_reads(const Lane& lane) {
+    if (first_left(lane) == nullptr) return true;
+    std::size_t left = 0;
+    for (const auto& parts : lane.parts) {
+      left += parts->parted == nullptr ? 1 : parts->parted->parts().size() - parts->next;
+    }
+    return 2 * left < lane.threads;
+  }
+  bool may_take_part(const Lane& lane) const {
+    const LaneParts* const parts = first_left(lane);
+    return parts != nullptr && (room_for(lane) >= StagingPool::cost(parts->client->part_bytes()) ||
+                                !parts->client->wanted(parts->read.id));
+  }
+
+  /// Takes the next part of the oldest read that has some left, and reads it. False: there is none,
+  /// or no memory. True also after anything else that took time without the lock.
+  bool take_part(LaneId id, PartBuffers& buffers, StagingPool::Dropped& dropped,
+                 std::unique_lock<std::mutex>& lock) noexcept {
+    Lane& lane = lanes[id];
+    LaneParts* const next = first_left(lane);
+    if (next == nullptr) return false;
+    if (!next->client->wanted(next->read.id)) {
+      drop_parts(lane, *next, lock);
+      return true;
+    }
+    const std::uint64_t bytes = next->client->part_bytes();
+    PartBuffer* const one = buffers.free(bytes);
+    if (one->buffer.size() < bytes) {
+      return buffer_of(id, bytes, buffers, dropped, lock) != nullptr;
+    }
+    const std::size_t part = next->next++;
+    std::shared_ptr<LaneParts> parts = found(lane, *next);
+    std::shared_ptr<LaneClient> client = parts->client;
+    const std::uint64_t read = parts->read.id;
+    lane.active.push_back({client, read, one->taken, true, part});
+    lane.busy.fetch_add(1, std::memory_order_relaxed);
+    lock.unlock();
+    buffers.turn = one == &buffers.both[0] ? 1 : 0;
+    read_part_of(id, *parts, part, *one, buffers);
+    parts.reset();  // the last one to know of it tells the session
+    lock.lock();
+    lane.busy.fetch_sub(1, std::memory_order_relaxed);
+    end_active(lane, client, read, part);
+    end_client(client, lock);
+    return true;
+  }
+  /// It leaves the lane where none of it is left to take.
+  static std::shared_ptr<LaneParts> found(Lane& lane, const LaneParts& one) {
+    const auto place = std::find_if(lane.parts.begin(), lane.parts.end(),
+                                    [&](const auto& parts) { return parts.get() == &one; });
+    std::shared_ptr<LaneParts> parts = *place;
+    if (!parts->left()) lane.parts.erase(place);
+    return parts;
+  }
+  /// Nobody waits for it any more.
+  static void drop_parts(Lane& lane, LaneParts& one, std::unique_lock<std::mutex>& lock) {
+    one.next = one.parted->parts().size();
+    std::shared_ptr<LaneParts> parts = found(lane, one);
+    lock.unlock();
+    parts.reset();
+    lock.lock();
+  }
+
+  void read_part_of(LaneId id, const LaneParts& parts, std::size_t number, PartBuffer& one,
+                    PartBuffers& buffers) noexcept {
+    PartedRead& parted = *parts.parted;
+    const ReadPart& part = parted.parts()[number];
+    const MutableBytes out = one.buffer.bytes().first(part.bytes);
+    std::optional<SliceDigests> digests = parted.digests(number, out);
+    const Status status = read_part(*storage, id, parts.read.key, part.offset, out, digests,
+                                    [&] { finish_inserts(id, buffers, false); });
+    if (!status) return parted.failed(status.error());
+    std::unique_ptr<PendingInsert> insert =
+        parted.landed(number, out, digests ? &*digests : nullptr);
+    if (insert) one.begin(std::move(insert), parts.parted, parts.read);
+  }
+
+  void wait_for_insert(LaneId id, PartBuffers& buffers,
+                       std::unique_lock<std::mutex>& lock) noexcept {
+    lock.unlock();
+    finish_inserts(id, buffers, true);
+    lock.lock();
+  }
+  /// Tells of inserts that are over; where it `waits`, of the one that began first at least.
+  void finish_inserts(LaneId id, PartBuffers& buffers, bool waits) noexcept {
+    for (std::size_t i = 0; i < buffers.both.size(); ++i) {
+      PartBuffer& one = buffers.both[(buffers.turn + i) % buffers.both.size()];
+      if (!one.inserts()) continue;
+      const std::optional<ReadTicket> whole = one.finish(std::exchange(waits, false));
+      if (!whole || !storage->abilities.promote) continue;
+      (void)guarded(Errc::io, "promote a chunk", [&]() -> Status {
+        storage->promote(id, whole->key, {});
+        return {};
+      });
+    }
+  }
+
+  /// Tells of inserts of other threads, which may be stuck in a read. True: some are not over.
+  bool help(LaneId id, std::unique_lock<std::mutex>& lock) noexcept {
+    std::vector<PartBuffers>& all = lanes[id].buffers;
+    const auto busy = [&] {
+      return std::any_of(all.begin(), all.end(), [](const PartBuffers& b) { return b.inserts(); });
+    };
+    if (!busy()) return false;
+    lock.unlock();
+    for (PartBuffers& other : all) finish_inserts(id, other, false);
+    lock.lock();
+    return busy();
+  }
+
   /// The read is over for the lane: its buffer goes back to the pool, into quarantine, or stays
   /// with the client.
   void settle(LaneId id, Job& job, std::unique_lock<std::mutex>& lock) {
     Lane& lane = lanes[id];
     lane.busy.fetch_sub(1, std::memory_order_relaxed);
-    std::erase_if(lane.active,
-                  [&](const Active& a) { return a.client == job.client && a.read == job.read.id; });
+    end_active(lane, job.client, job.read.id, kWhole);
     if (job.parked) {
       job.parked->lane = id;
       job.parked->buffer = std::move(job.buffer);
@@ -688,12 +940,20 @@ struct IoLanesCore::Inside final : LaneHost {
       pool.cancel(job.read.bytes);
       announce_memory();
     }
-    // The client may be the last one to know its session: it ends without the lock.
-    if (job.client.use_count() == 1) {
-      lock.unlock();
-      job.client.reset();
-      lock.lock();
-    }
+    end_client(job.client, lock);
+  }
+  static void end_active(Lane& lane, const std::shared_ptr<LaneClient>& client, std::uint64_t read,
+                         std::size_t part) {
+    std::erase_if(lane.active, [&](const Active& a) {
+      return a.client == client && a.read == read && a.part == part;
+    });
+  }
+  /// The client may be the last one to know its session: it ends without the lock.
+  static void end_client(std::shared_ptr<LaneClient>& client, std::unique_lock<std::mutex>& lock) {
+    if (client.use_count() != 1) return;
+    lock.unlock();
+    client.reset();
+    lock.lock();
   }
 
   /// Gives back what is no longer in quarantine.

@@ -193,6 +193,25 @@ void PrefillState::inserted(std::uint64_t id, bool ok, Time now) {
   changed();
 }
 
+bool PrefillState::begin_part(std::uint64_t id) {
+  const ReadEntry* entry = reads_.find(id);
+  if (entry == nullptr || entry->phase != ReadPhase::reading || status_ != Errc::ok) return false;
+  const std::uint32_t chunk = entry->ticket.slice.chunk;
+  const bool first = view().state(chunk) != ChunkState::inserting;
+  ++inserting_;
+  chunks_.begin_insert(chunk);
+  if (first) changed();
+  return true;
+}
+
+void PrefillState::end_part(std::uint32_t chunk) {
+  chunks_.end_insert(chunk);
+  --inserting_;
+  const ChunkState before = view().state(chunk);
+  refresh_state(chunk);
+  if (view().state(chunk) != before) changed();
+}
+
 bool PrefillState::failed(std::uint64_t id, Errc code, Time now) {
   const ReadEntry* found = reads_.find(id);
   if (found == nullptr) return false;

@@ -57,6 +57,7 @@ void SessionState::begin(Tokens tokens, const ChunkOptions& chunks, const Prefil
       (staging - std::min(staging, ends)) / lookup_.geometry.largest_layer();
   core_.set_read_layers(static_cast<std::uint32_t>(std::min<std::uint64_t>(layers, ~0u)));
   largest_read_ = std::min(spec.read_bytes({0, spec.n_layers}), staging);
+  part_bytes_ = largest_part();
   planning_ = now();
   woken_ = planning_;  // they are when they get the session
 }
@@ -355,13 +356,16 @@ Status SessionState::insert(const Slice& slice, const KvView& view) noexcept {
 void SessionState::finish_insert(std::uint64_t id, const Status& status) noexcept {
   {
     const Change change(*this);
-    core_.inserted(id, status.has_value(), now());
-    if (!status && core_.first_failure() == id) {
-      const Error& why = status.error();
-      load_error_ = error_of(why.code, why.native, why.context);
-    }
+    note_inserted(id, status);
   }
   announce();
+}
+
+void SessionState::note_inserted(std::uint64_t id, const Status& status) {
+  core_.inserted(id, status.has_value(), now());
+  if (status || core_.first_failure() != id) return;
+  const Error& why = status.error();
+  load_error_ = error_of(why.code, why.native, why.context);
 }
 
 void SessionState::insert_pending() noexcept {

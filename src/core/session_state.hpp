@@ -36,7 +36,9 @@
 
 namespace cake::inline CAKE_ABI::detail {
 
-class SessionState final : public LaneClient, public GateSource {
+class SessionState final : public LaneClient,
+                           public GateSource,
+                           public std::enable_shared_from_this<SessionState> {
  public:
   SessionState(SessionEngine& engine, LaneHost& lanes, AnyScheduler scheduler,
                const SessionOptions& options)
@@ -88,6 +90,8 @@ class SessionState final : public LaneClient, public GateSource {
   bool keeps_bytes() const noexcept override { return can_.insert_on_caller; }
 
   std::shared_ptr<DigestingSink> sink(const ReadTicket& read, ConstBytes out) noexcept override;
+  std::uint64_t part_bytes() const noexcept override { return part_bytes_; }
+  std::shared_ptr<PartedRead> in_parts(const ReadTicket& read) noexcept override;
   bool landed(const ReadTicket& read, const Landed& landed) noexcept override;
 
   // ---- the engine's side ----
@@ -138,6 +142,8 @@ class SessionState final : public LaneClient, public GateSource {
     std::lock_guard<std::mutex> lock_;
   };
 
+  class Parted;  // session_parts.cpp
+
   struct Taken {
     KvView view;
     bool inserts = false;  // false: the claim was lost meanwhile
@@ -166,6 +172,10 @@ class SessionState final : public LaneClient, public GateSource {
   /// One call for each run of the model's layers; the slice counts positions.
   Status insert(const Slice& slice, const KvView& view) noexcept;
   void finish_insert(std::uint64_t id, const Status& status) noexcept;
+  /// What an insert came to, with the lock.
+  void note_inserted(std::uint64_t id, const Status& status);
+  /// Most bytes of a part of any read.
+  std::uint64_t largest_part() const;
 
   /// Runs the inserts that wait for the driving thread.
   void insert_pending() noexcept;
@@ -185,6 +195,7 @@ class SessionState final : public LaneClient, public GateSource {
   ChunkKey root_;
   PrefillLookup lookup_;
   std::uint64_t largest_read_ = 0;  // bytes
+  std::uint64_t part_bytes_ = 0;    // most of a part; 0: reads are not carried out in parts
   Time planning_{0};
   std::uint64_t seen_ = 0;  // version, by next()
   Time woken_{0};           // the lanes, by done()

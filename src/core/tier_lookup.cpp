@@ -12,6 +12,9 @@ namespace cake::inline CAKE_ABI::detail {
 TierLookup::TierLookup(LaneStorage& storage, std::uint32_t n_tiers)
     : storage_(storage), n_tiers_(n_tiers) {
   for (std::uint32_t t = 0; t < (asks_tiers() ? n_tiers : 1); ++t) calls_.emplace_back();
+  for (std::uint32_t t = 0; t < n_tiers && in_memory_; ++t) {
+    in_memory_ = storage.reads_on_caller(t);
+  }
 }
 
 void TierLookup::discard(LaneId tier, const ChunkKey& key) noexcept {
@@ -22,7 +25,7 @@ TierLookup::Answer TierLookup::lookup(std::span<const ChunkKey> keys, const Chun
                                       Time timeout, const std::stop_token& stop_token,
                                       Status& problem) {
   std::optional<Answer> merged;
-  if (storage_.abilities.lookup_never_blocks) {
+  if (storage_.abilities.lookup_never_blocks || in_memory_) {
     for (std::uint32_t t = 0; t < calls_.size(); ++t) {
       Status part;
       merge(merged, ask(keys, geometry, t, part), problem);

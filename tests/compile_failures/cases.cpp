@@ -219,6 +219,17 @@ struct Store {
   // case promote_wrong: the ability promote asks for
   static constexpr cake::StorageAbilities abilities{.promote = true};
   void promote(const ChunkKey&, cake::BorrowedBytes) {}
+#elif defined(CASE_read_on_caller_undeclared)
+  // case read_on_caller_undeclared: has to declare it
+  Status read_on_caller(std::uint32_t, const ChunkKey&, std::uint64_t, cake::MutableBytes) {
+    return {};
+  }
+#elif defined(CASE_read_on_caller_unsaid)
+  // case read_on_caller_unsaid: the ability read_on_caller asks for
+  static constexpr cake::StorageAbilities abilities{.read_on_caller = true};
+  Status read_on_caller(std::uint32_t, const ChunkKey&, std::uint64_t, cake::MutableBytes) {
+    return {};
+  }
 #elif defined(CASE_lends_alone)
   // case lends_alone: has to declare it
   bool lends(std::uint32_t) { return true; }

@@ -369,6 +369,21 @@ MUTANTS = [
          "      session.asked = false;\n",
          "      session.asked = false;\n")],
      "io_lanes_test.cpp", "a scheduler that thinks for long holds up no other session"),
+    # ---- parts ----
+    ("a thread reads into a buffer that is still being inserted", [
+        ("      if (one.inserts()) continue;\n",
+         "")],
+     "parts_test.cpp", "the threads of a lane read a chunk in parts, and the report tells of whole reads"),
+    ("nobody tells of the inserts of a thread that hangs", [
+        ("      if (!quarantine.empty() || help(id, lock)) {\n",
+         "      if (!quarantine.empty()) {\n")],
+     "parts_test.cpp", "a part that hangs costs its chunk, also when its thread has other inserts to tell of"),
+    ("parts of a cancelled run are inserted", [
+        ("  if (entry == nullptr || entry->phase != ReadPhase::reading || status_ != Errc::ok) return false;\n"
+         "  const std::uint32_t chunk",
+         "  if (entry == nullptr) return false;\n"
+         "  const std::uint32_t chunk")],
+     "parts_test.cpp", "a run that is cancelled while parts hang ends, and touches no KV afterwards"),
     # ---- loans ----
     ("a loan ends when its read is handed over, not when its bytes are inserted", [
         ("    const Landed landed{.bytes = loan->bytes(), .lent = true, .seal = loan->seal()};\n",

@@ -33,7 +33,8 @@ constexpr bool same(const StorageAbilities& a, const StorageAbilities& b) {
          a.erase_tier == b.erase_tier && a.device_staging == b.device_staging &&
          a.stored_bytes_differ == b.stored_bytes_differ && a.write_new == b.write_new &&
          a.write_in_place == b.write_in_place && a.borrow == b.borrow &&
-         a.read_pieces == b.read_pieces && a.promote == b.promote;
+         a.read_pieces == b.read_pieces && a.promote == b.promote &&
+         a.read_on_caller == b.read_on_caller;
 }
 
 // A link in front of a store changes nothing of what that can do.
@@ -370,3 +371,50 @@ TEST_CASE("a store that throws out of borrow() is a tier that fails, and no more
 }
 
 }  // namespace
+
+namespace {
+
+/// Memory that a calling thread reads as well as anybody.
+struct CallerMemory : MemoryStorage {
+  static constexpr StorageAbilities abilities{
+      .lookup_never_blocks = true, .write_new = true, .read_on_caller = true};
+  bool reads_on_caller(std::uint32_t tier) const { return tier == 0; }
+  Status read_on_caller(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
+                        MutableBytes out) const {
+    if (throws) throw Strange{};
+    return read(tier, key, offset, out);
+  }
+  bool throws = false;
+};
+static_assert(same(kCan<Slow<CallerMemory>>, kCan<CallerMemory>));
+static_assert(kCan<TieredStorage<MemoryStorage, CallerMemory>>.read_on_caller);
+static_assert(!kCan<TieredStorage<MemoryStorage, HostStorage>>.read_on_caller);
+
+}  // namespace
+
+TEST_CASE("reads by the calling thread reach the store of their tier, but a link is not memory") {
+  CallerMemory memory;
+  MemoryStorage other;
+  CHECK(testing::check(memory) == testing::Failures{});
+  Slow<CallerMemory> open(memory, LinkOptions{});
+  CHECK(testing::check(open) == testing::Failures{});
+  TieredStorage store(other, open);
+  CHECK(testing::check(store) == testing::Failures{});
+  CHECK_FALSE(store.reads_on_caller(0));
+  CHECK(store.reads_on_caller(1));
+  CHECK_FALSE(store.reads_on_caller(2));
+  open.set_link(0, {.bytes_per_second = 1e12});
+  CHECK_FALSE(store.reads_on_caller(1));
+  open.set_link(0, {.latency = std::chrono::microseconds(1)});
+  CHECK_FALSE(store.reads_on_caller(1));
+  const auto bytes = sample::content(1, 8192);
+  const AlignedBuffer out(4096);
+  REQUIRE(memory.write(sample::key_of(1), bytes.bytes()));
+  CHECK(store.read_on_caller(1, sample::key_of(1), 4096, out.bytes()));
+  CHECK(std::equal(out.bytes().begin(), out.bytes().end(), bytes.bytes().begin() + 4096));
+  CHECK(store.read_on_caller(2, sample::key_of(1), 0, out.bytes()).error().code ==
+        Errc::invalid_argument);
+  memory.throws = true;
+  CHECK(store.read_on_caller(1, sample::key_of(1), 0, out.bytes()).error().code == Errc::io);
+  CHECK(open.read_on_caller(0, sample::key_of(1), 0, out.bytes()).error().code == Errc::io);
+}

@@ -98,6 +98,7 @@ TEST_CASE("an engine's description says what was recognised, and what was left a
   Theirs theirs(8);
   CHECK(said(describe(theirs), "gates") == "off: whole_chunks");
   CHECK(said(describe(theirs), "smallest_step") == "64 tokens");
+  CHECK(said(describe(theirs), "inserts_parts") == "no: slices in the order of their layers");
 }
 
 TEST_CASE("a store's description is the same behind a link, and counts its tiers") {
@@ -112,6 +113,7 @@ TEST_CASE("a store's description is the same behind a link, and counts its tiers
   CHECK(said(describe(both), "borrow") == "no: bytes are copied out of it");
   CHECK(said(describe(both), "promote") == "yes: offered what was read whole");
   CHECK(said(describe(one), "promote") == "no: tiers keep what they have");
+  CHECK(said(describe(one), "read_on_caller") == "no: by the store's own means");
   HostStorage host({.capacity_bytes = 4096});
   CHECK(said(describe(host), "write_in_place") == "yes: saves build objects in its memory");
   CHECK(said(describe(one), "write_in_place") == "no: saves have it copy them");

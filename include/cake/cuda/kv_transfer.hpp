@@ -21,23 +21,33 @@
 
 namespace cake::inline CAKE_ABI::cuda {
 
+class EventPool;
+
 /// A transfer that may still run; an AsyncCompletion. The destructor waits for it.
+///
+/// Thread:  any one thread at a time
 class CAKE_API Transfer {
  public:
   Transfer() = default;  // done
   explicit Transfer(Error error) : status_(std::move(error)) {}
   explicit Transfer(Event done) : done_(std::move(done)) {}
+  /// The event goes back to where it came from.
+  Transfer(Event done, std::shared_ptr<EventPool> pool)
+      : done_(std::move(done)), pool_(std::move(pool)) {}
   ~Transfer() {
     if (done_) (void)wait();
   }
   Transfer(Transfer&& other) noexcept
-      : done_(std::move(other.done_)), status_(std::move(other.status_)) {
+      : done_(std::move(other.done_)),
+        pool_(std::move(other.pool_)),
+        status_(std::move(other.status_)) {
     other.done_.reset();
   }
   Transfer& operator=(Transfer&& other) noexcept {
     if (this != &other) {
       if (done_) (void)wait();
       done_ = std::move(other.done_);
+      pool_ = std::move(other.pool_);
       status_ = std::move(other.status_);
       other.done_.reset();
     }
@@ -51,6 +61,7 @@ class CAKE_API Transfer {
 
  private:
   std::optional<Event> done_;
+  std::shared_ptr<EventPool> pool_;
   Status status_;
 };
 static_assert(AsyncCompletion<Transfer>);

@@ -16,6 +16,7 @@
 #include "cake/calibration.hpp"
 #include "cake/chunk/format.hpp"
 #include "cake/detail/landing.hpp"
+#include "cake/detail/parted_read.hpp"
 #include "cake/detail/read_table.hpp"
 #include "cake/identity.hpp"
 #include "cake/result.hpp"
@@ -41,6 +42,14 @@ class LaneClient {
   /// What the parts of a read into `out`, on the host, are to be told to; null: they are verified
   /// when all have landed.
   virtual std::shared_ptr<DigestingSink> sink(const ReadTicket& read, ConstBytes out) noexcept = 0;
+  /// Most bytes of a part, where reads may be carried out in parts; 0: they may not. Never changes.
+  virtual std::uint64_t part_bytes() const noexcept { return 0; }
+  /// The read in parts, which then tells the session of its end: nothing else does. Null: there is no
+  /// memory for it.
+  virtual std::shared_ptr<PartedRead> in_parts(const ReadTicket& read) noexcept {
+    (void)read;
+    return nullptr;
+  }
   /// Takes the bytes of a good read. They are the lane's again when it returns, or, where
   /// keeps_bytes(), when it calls LaneHost::give_back(). True: they are the lane's, and a whole
   /// object that was verified.
@@ -61,6 +70,8 @@ class LaneHost {
   virtual std::uint32_t lane_count() const noexcept = 0;
   /// Most of one lane.
   virtual std::uint32_t reads_at_once() const noexcept = 0;
+  /// About so many bytes has a part of a read; 0: there are none.
+  virtual std::uint64_t part_bytes() const noexcept = 0;
   /// Bytes of staging memory that there are for all lanes together.
   virtual std::uint64_t staging_budget() const noexcept = 0;
   /// Where landed bytes lie; null: on the host.

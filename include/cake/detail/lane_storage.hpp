@@ -51,6 +51,10 @@ class LaneStorage {
   virtual Status read(LaneId tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out,
                       std::shared_ptr<PieceSink> sink, std::unique_ptr<Parked>& parked) = 0;
 
+  /// Whether the lane's own threads read this tier best, and such a read.
+  virtual bool reads_on_caller(LaneId tier) = 0;
+  virtual Status read_on_caller(LaneId tier, const ChunkKey& key, std::uint64_t offset,
+                                MutableBytes out) = 0;
   /// Whether this tier lends its bytes in place.
   virtual bool lends(LaneId tier) = 0;
   virtual Result<BorrowedBytes> borrow(LaneId tier, const ChunkKey& key, std::uint64_t offset,
@@ -116,6 +120,11 @@ class LaneStorageOf final : public LaneStorage {
       parked = std::move(read);
       return {};
     }
+  }
+  bool reads_on_caller(LaneId tier) override { return Traits::reads_on_caller(storage_, tier); }
+  Status read_on_caller(LaneId tier, const ChunkKey& key, std::uint64_t offset,
+                        MutableBytes out) override {
+    return Traits::read_on_caller(storage_, tier, key, offset, out);
   }
   bool lends(LaneId tier) override { return Traits::lends(storage_, tier); }
   Result<BorrowedBytes> borrow(LaneId tier, const ChunkKey& key, std::uint64_t offset,

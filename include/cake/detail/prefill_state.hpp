@@ -81,6 +81,11 @@ class CAKE_API PrefillState {
   /// landing, so that the rate of the lane is that of the inserts.
   bool begin_insert(std::uint64_t id, Time now, bool lent = false);
   void inserted(std::uint64_t id, bool ok, Time now);
+  /// One part of a read is there and verified: may it be inserted? Once all parts are there,
+  /// begin_insert() as well. False: the claim was lost, drop it. Until end_part() compute does not get
+  /// the chunk.
+  bool begin_part(std::uint64_t id);
+  void end_part(std::uint32_t chunk);
   /// The read failed, or its bytes are not what was asked for. Also how a lane reports the end of a
   /// read that it had to abandon. False: nobody wanted it any more, so it is no failure.
   bool failed(std::uint64_t id, Errc code, Time now);

@@ -58,6 +58,8 @@ class CAKE_API SessionCore {
     return state_.begin_insert(id, now, lent);
   }
   void inserted(std::uint64_t id, bool ok, Time now) { state_.inserted(id, ok, now); }
+  bool begin_part(std::uint64_t id) { return state_.begin_part(id); }
+  void end_part(std::uint32_t chunk) { state_.end_part(chunk); }
   bool failed(std::uint64_t id, Errc code, Time now) { return state_.failed(id, code, now); }
   bool wanted(std::uint64_t id) const { return state_.wanted(id); }
   const ReadEntry* find(std::uint64_t id) const { return state_.find(id); }

@@ -4,6 +4,10 @@
 // What sessions and saves ask of an engine's KV, of whatever type: they are compiled once.
 #pragma once
 
+#include <concepts>
+#include <memory>
+#include <utility>
+
 #include "cake/engine.hpp"
 #include "cake/identity.hpp"
 #include "cake/kv_layout.hpp"
@@ -11,6 +15,34 @@
 #include "cake/types.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
+
+/// An insert that may still run, of whatever type. As a Completion.
+class PendingInsert {
+ public:
+  PendingInsert() = default;
+  PendingInsert(const PendingInsert&) = delete;
+  PendingInsert& operator=(const PendingInsert&) = delete;
+  virtual ~PendingInsert() = default;
+  virtual bool ready() = 0;
+  virtual Status wait() = 0;
+};
+
+template <Completion C>
+class PendingInsertOf final : public PendingInsert {
+ public:
+  explicit PendingInsertOf(C completion) : completion_(std::move(completion)) {}
+  bool ready() override {
+    if constexpr (std::same_as<C, Status>) {
+      return true;
+    } else {
+      return completion_.ready();
+    }
+  }
+  Status wait() override { return cake::await_completion(std::move(completion_)); }
+
+ private:
+  C completion_;
+};
 
 /// insert() and extract() return when their completion is ready.
 ///
@@ -27,6 +59,8 @@ class SessionEngine {
   virtual KvLayout layout() = 0;
   virtual ModelFingerprint fingerprint() = 0;
   virtual Status insert(const Slice& slice, const KvView& view) = 0;
+  /// insert() that has only begun. Never null.
+  virtual std::unique_ptr<PendingInsert> begin_insert(const Slice& slice, const KvView& view) = 0;
   virtual Status extract(const Slice& slice, const MutableKvView& view) = 0;
 
   const EngineAbilities abilities;
@@ -43,6 +77,10 @@ class SessionEngineOf final : public SessionEngine {
   ModelFingerprint fingerprint() override { return memory_.fingerprint(); }
   Status insert(const Slice& slice, const KvView& view) override {
     return cake::await_completion(memory_.insert(slice, view));
+  }
+  std::unique_ptr<PendingInsert> begin_insert(const Slice& slice, const KvView& view) override {
+    using C = decltype(memory_.insert(slice, view));
+    return std::make_unique<PendingInsertOf<C>>(memory_.insert(slice, view));
   }
   Status extract(const Slice& slice, const MutableKvView& view) override {
     return cake::await_completion(memory_.extract(slice, view));

@@ -62,6 +62,7 @@ class TierLookup {
 
   LaneStorage& storage_;
   std::uint32_t n_tiers_;
+  bool in_memory_ = true;            // all tiers: then a lookup blocks no more than a read does
   std::deque<DeadlineCalls> calls_;  // one for each tier that is asked
 };
 

@@ -148,7 +148,7 @@ class CAKE_API PosixRead {
 class CAKE_API PosixStorage {
  public:
   static constexpr StorageAbilities abilities{
-      .lookup_problem = true, .write_new = true, .read_pieces = true};
+      .lookup_problem = true, .write_new = true, .read_pieces = true, .read_on_caller = true};
 
   /// Stores an object, reads it back and erases it, to find out what the file system can do.
   ///
@@ -176,6 +176,13 @@ class CAKE_API PosixStorage {
   /// read(), telling of what each pread brought, on the thread that made it.
   PosixRead read_pieces(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
                         MutableBytes out, std::shared_ptr<PieceSink> sink);
+  /// Whether the file system is in memory (tmpfs, ramfs), so that a read is a copy by whoever asks.
+  bool reads_on_caller(std::uint32_t tier) const;
+  /// read() by the calling thread alone, without one of the store's threads.
+  ///
+  /// Errors:  as read()
+  Status read_on_caller(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
+                        MutableBytes out);
   /// Needs:   the size is a multiple of 4 KiB; past the page cache only if the address is, too
   /// Errors:  out_of_memory: no room on the disk, or above capacity_bytes, or above RLIMIT_FSIZE;
   ///          unsupported: the store only serves; io. Nothing is left behind

@@ -190,6 +190,25 @@ class ThrottledStorage {
       return {detail::caught(Errc::io, "read of a store"), due};
     }
   }
+  /// No link carries as fast as memory: false where there is one.
+  bool reads_on_caller(std::uint32_t tier) requires(abilities.read_on_caller) {
+    if (tier >= links_.size()) return false;
+    {
+      const std::lock_guard lock(links_[tier].mutex);
+      const LinkOptions& link = links_[tier].schedule.options();
+      if (link.bytes_per_second > 0 || link.latency.count() > 0) return false;
+    }
+    return inner_->reads_on_caller(tier);
+  }
+  /// Returns when the link would have carried the bytes.
+  Status read_on_caller(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
+                        MutableBytes out) requires(abilities.read_on_caller) {
+    const auto due = reserve(tier, out.size());
+    Status status = detail::guarded(Errc::io, "read of a store",
+                                    [&] { return inner_->read_on_caller(tier, key, offset, out); });
+    std::this_thread::sleep_until(due);
+    return status;
+  }
   ThrottledCompletion<InnerWrite> write(const ChunkKey& key, ConstBytes bytes) {
     const auto due = write_due(bytes.size());
     try {

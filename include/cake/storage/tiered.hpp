@@ -122,6 +122,7 @@ requires(sizeof...(S) > 0) class TieredStorage {
       .write_in_place = (storage_traits<S>::abilities.write_in_place || ...),
       .borrow = (storage_traits<S>::abilities.borrow || ...),
       .read_pieces = (storage_traits<S>::abilities.read_pieces || ...),
+      .read_on_caller = (storage_traits<S>::abilities.read_on_caller || ...),
       .promote = true};
 
   /// Errors:  throws Exception(invalid_argument) when there are more than kMaxTiers tiers
@@ -251,6 +252,29 @@ requires(sizeof...(S) > 0) class TieredStorage {
   Read read_pieces(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out,
                    std::shared_ptr<PieceSink> sink) requires(abilities.read_pieces) {
     return read_from(tier, key, offset, out, std::move(sink));
+  }
+  /// A tier's store says so.
+  bool reads_on_caller(std::uint32_t tier) requires(abilities.read_on_caller) {
+    bool result = false;
+    stores_.at_tier(tier, [&](std::size_t, auto& store, std::uint32_t own) {
+      result = traits(store).reads_on_caller(store, own);
+    });
+    return result;
+  }
+  Status read_on_caller(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
+                        MutableBytes out) requires(abilities.read_on_caller) {
+    Status result = Error{Errc::invalid_argument, 0,
+                          "a call names a storage tier that the TieredStorage does not have"};
+    stores_.at_tier(tier, [&](std::size_t i, auto& store, std::uint32_t own) {
+      detail::TierCall call(detail::TierCall::Kind::read, out.size(),
+                            stores_.shared_counters(tier));
+      note_reader(out.data(), i);
+      result = contained("read of a store", [&] {
+        return traits(store).read_on_caller(store, own, key, offset, out);
+      });
+      call.ended(result.has_value());
+    });
+    return result;
   }
   /// A tier lends if its store does.
   bool lends(std::uint32_t tier) requires(abilities.borrow) {

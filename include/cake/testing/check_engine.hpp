@@ -27,6 +27,37 @@
 #include "cake/scheduler/baselines.hpp"
 #include "cake/storage/memory.hpp"
 
+namespace cake::inline CAKE_ABI::detail::kit {
+
+/// Inserts each layer of a slice by itself, the last one first, on four threads; each thread begins
+/// all its inserts before another one waits for them.
+template <KvMemory M>
+bool insert_parts(M& memory, const Slice& slice, Runs& runs) {
+  using Completion = decltype(memory.insert(slice, runs.const_view()));
+  constexpr std::uint32_t kThreads = 4;
+  std::vector<std::vector<Completion>> pending(kThreads);
+  std::vector<std::thread> threads;
+  for (std::uint32_t t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      for (std::uint32_t l = slice.layers.end; l-- > slice.layers.begin;) {
+        if (l % kThreads != t) continue;
+        const Slice layer{slice.chunk, slice.tokens, {l, l + 1}};
+        pending[t].push_back(memory.insert(layer, runs.const_view()));
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  bool good = true;
+  for (std::vector<Completion>& of_thread : pending) {
+    for (Completion& insert : of_thread) {
+      good = await_completion(std::move(insert)).has_value() && good;
+    }
+  }
+  return good;
+}
+
+}  // namespace cake::inline CAKE_ABI::detail::kit
+
 namespace cake::inline CAKE_ABI::testing {
 
 /// Tries an engine's KV memory on the tokens [0, n_tokens), which must be allocated; what was there
@@ -98,6 +129,11 @@ Failures check_memory(M& memory, std::uint32_t n_tokens, std::uint64_t seed = 1)
     }
     for (std::thread& thread : threads) thread.join();
     expect(good, "four threads insert and extract tokens of their own at once");
+  }
+  if constexpr (engine_traits<M>::abilities.inserts_parts) {
+    detail::kit::fill(ground.bytes(), seed + 2);
+    expect(detail::kit::insert_parts(memory, whole, ground) && holds(whole, ground),
+           "layers of the same tokens are inserted by several threads at once, the last one first");
   }
   return failures;
 }

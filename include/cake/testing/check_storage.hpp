@@ -283,6 +283,59 @@ void check_rooms(S& storage, std::uint64_t seed, testing::Failures& failures) {
   expect(wrong_rooms(storage, seed, kSize, read) == 0, "four threads build objects at once");
 }
 
+/// What the calling thread reads by itself is what read() gives, on several threads at once.
+///
+/// Needs:   `seed` names keys that are not stored; they are not afterwards
+template <StorageBackend S>
+void check_caller_reads(S& storage, std::uint64_t seed, testing::Failures& failures) {
+  using Traits = storage_traits<S>;
+  constexpr std::size_t kSize = 9 * kIoAlignment;
+  const auto expect = [&](bool good, const char* what) {
+    if (!good) failures.push_back(std::string("storage: read_on_caller: ") + what);
+  };
+  const ChunkKey object_key = key(seed);
+  const AlignedBuffer object(kSize), out(kSize);
+  fill(object.bytes(), seed);
+  if (!await_completion(storage.write(object_key, object.bytes()))) return;  // failed before
+  const auto found = storage.lookup(std::span(&object_key, 1));
+  if (!found || found->size() != 1 || !found->front().stored()) return;
+  const auto tier = static_cast<std::uint32_t>(std::countr_zero(found->front().tiers));
+  const auto read = [&](const ChunkKey& from, std::uint64_t offset, MutableBytes to) {
+    std::fill(to.begin(), to.end(), std::byte{0x5a});
+    return Traits::read_on_caller(storage, tier, from, offset, to).has_value();
+  };
+  expect(Traits::reads_on_caller(storage, tier) == Traits::reads_on_caller(storage, tier),
+         "reads_on_caller() does not change");
+  expect(!Traits::reads_on_caller(storage, Traits::tiers(storage)),
+         "a tier that there is not is not read so");
+  expect(read(object_key, 0, out.bytes()) && same(out.bytes(), object.bytes()),
+         "a read gives what was written, and every byte is there when it returns");
+  const MutableBytes part = out.bytes().first(2 * kIoAlignment);
+  expect(read(object_key, 3 * kIoAlignment, part) &&
+             same(part, object.bytes().subspan(3 * kIoAlignment, part.size())),
+         "a part is read from its offset");
+  expect(!read(object_key, 8 * kIoAlignment, part), "a read beyond the end fails");
+  expect(!read(object_key, std::uint64_t{1} << 62, part), "an offset beyond the end fails");
+  expect(!read(key(seed + 1), 0, part), "reading an absent key fails");
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> threads;
+  for (std::uint64_t t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      const AlignedBuffer mine(kIoAlignment);
+      for (std::uint64_t i = 0; i < 18; ++i) {
+        const std::uint64_t at = (i + 2 * t) % 9 * kIoAlignment;
+        if (!read(object_key, at, mine.bytes()) ||
+            !same(mine.bytes(), object.bytes().subspan(at, kIoAlignment)))
+          ++wrong;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  expect(wrong == 0, "four threads read at once, each what it asked for");
+  (void)storage.erase(object_key);
+  expect(!read(object_key, 0, part), "an erased object is not read any more");
+}
+
 }  // namespace cake::inline CAKE_ABI::detail::kit
 
 namespace cake::inline CAKE_ABI::testing {
@@ -390,6 +443,9 @@ Failures check(S& storage, std::uint64_t seed = 1) {
   }
   if constexpr (storage_traits<S>::abilities.read_pieces) {
     detail::kit::check_pieces(storage, seed + 4000, failures);
+  }
+  if constexpr (storage_traits<S>::abilities.read_on_caller) {
+    detail::kit::check_caller_reads(storage, seed + 6000, failures);
   }
   return failures;
 }

@@ -62,6 +62,8 @@ std::string describe_engine(M& engine) {
                                   ? std::string("no limit")
                                   : std::to_string(can.parallel_extracts));
   d.line("whole_chunks", can.whole_chunks, "yes: no slices of layers", "no");
+  d.line("inserts_parts", can.inserts_parts, "yes: layers in any order, several at once",
+         "no: slices in the order of their layers");
   d.line("smallest_step", std::to_string(can.smallest_step) + " tokens");
   d.line("max_overlap_tokens", can.max_overlap_tokens == ~std::uint32_t{0}
                                    ? std::string("no limit")
@@ -101,6 +103,14 @@ std::string describe_storage(S& storage) {
          "no: bytes are copied out of it");
   d.line("read_pieces", can.read_pieces, "yes: verified by the threads that read",
          "no: verified when the whole read has landed");
+  std::string by_caller;
+  for (std::uint32_t t = 0; t < Traits::tiers(storage); ++t) {
+    if (Traits::reads_on_caller(storage, t))
+      by_caller += (by_caller.empty() ? "" : ", ") + std::to_string(t);
+  }
+  d.line("read_on_caller", !by_caller.empty(),
+         "yes: lanes read with their own threads; tier " + by_caller,
+         "no: by the store's own means");
   d.line("promote", can.promote, "yes: offered what was read whole",
          "no: tiers keep what they have");
   return d.text();
@@ -119,7 +129,7 @@ std::string describe_scheduler() {
 namespace cake::inline CAKE_ABI::testing {
 
 /// One line for each thing that was recognised, or was not. Calls layout() of an engine, tiers(),
-/// device_staging() and lends() of a store, nothing of a scheduler.
+/// device_staging(), lends() and reads_on_caller() of a store, nothing of a scheduler.
 template <class X>
 requires(KvMemory<X> || StorageBackend<X> || Scheduler<X>) std::string describe(X& x) {
   if constexpr (KvMemory<X>) {

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "event_pool.hpp"
 #include "kv_transfer_impl.hpp"
 #include "kv_transfer_memory.hpp"
 #include "kv_transfer_operation.hpp"
@@ -66,10 +67,10 @@ Transfer run(Impl& impl, const Pages& kv, const Slice& slice, const BasicKvView<
         std::ranges::move(evenly_spaced(group), std::back_inserter(even));
       *groups = std::move(even);
     }
-    Event done;
+    Event done = impl.events->take();
     streams = &impl.streams[impl.turn.fetch_add(1) % impl.streams.size()];
     const Status status = enqueue(impl, *streams, *groups, *memory, kInsert, done);
-    if (status) return Transfer(std::move(done));
+    if (status) return Transfer(std::move(done), impl.events);
     failure = status.error();
   } catch (const Exception& e) {
     failure = e.error();
@@ -96,7 +97,9 @@ bool Transfer::wait_for(std::chrono::nanoseconds span) {
 Status Transfer::wait() {
   if (!done_) return status_;
   status_ = wait_for_event(*done_);
+  if (status_ && pool_) pool_->give_back(std::move(*done_));
   done_.reset();
+  pool_.reset();
   return status_;
 }
 

@@ -8,12 +8,14 @@
 #include <condition_variable>
 #include <cstddef>
 #include <deque>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "cake/cuda/kv_transfer.hpp"
+#include "event_pool.hpp"
 
 namespace cake::inline CAKE_ABI::cuda {
 namespace transfer {
@@ -55,6 +57,7 @@ struct KvTransfer::Impl {
   std::mutex mutex;
   std::condition_variable returned;
   std::vector<transfer::Slot*> idle;  // the longest unused first
+  std::shared_ptr<EventPool> events = std::make_shared<EventPool>();
   std::atomic<int> fail_after{-1};
 
   /// To be asked before work is enqueued; see KvTransferProbe.

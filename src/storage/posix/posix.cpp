@@ -123,6 +123,18 @@ class PosixEngine {
 
 namespace {
 
+Status may_read(const PosixEngine& engine, std::uint32_t tier, std::uint64_t offset,
+                MutableBytes out) {
+  CAKE_TRY(engine.usable());
+  if (tier != 0) return Error{Errc::invalid_argument, 0, "read: a directory has only tier 0"};
+  if (offset % kIoAlignment != 0 || out.size() % kIoAlignment != 0 ||
+      reinterpret_cast<std::uintptr_t>(out.data()) % kIoAlignment != 0) {
+    return Error{Errc::invalid_argument, 0,
+                 "offset, size and address of a read must be multiples of 4096"};
+  }
+  return {};
+}
+
 /// What a call gives back when it runs out of memory.
 template <class R, class Call>
 R contained(Call&& call) {
@@ -229,16 +241,9 @@ PosixRead PosixStorage::read_pieces(std::uint32_t tier, const ChunkKey& key, std
     read->offset = offset;
     read->out = out;
     read->sink = std::move(sink);
-    const auto refuse = [&](Error why) {
-      read->finish(std::move(why));
+    if (auto status = detail::may_read(*engine_, tier, offset, out); !status) {
+      read->finish(std::move(status));
       return PosixRead(read);
-    };
-    if (auto status = engine_->usable(); !status) return refuse(status.error());
-    if (tier != 0) return refuse({Errc::invalid_argument, 0, "read: a directory has only tier 0"});
-    if (offset % kIoAlignment != 0 || out.size() % kIoAlignment != 0 ||
-        reinterpret_cast<std::uintptr_t>(out.data()) % kIoAlignment != 0) {
-      return refuse({Errc::invalid_argument, 0,
-                     "offset, size and address of a read must be multiples of 4096"});
     }
     ++engine_->store.counters().reads;
     engine_->pool.submit(read);
@@ -246,6 +251,20 @@ PosixRead PosixStorage::read_pieces(std::uint32_t tier, const ChunkKey& key, std
   } catch (const std::bad_alloc&) {
     return PosixRead(nullptr);
   }
+}
+
+bool PosixStorage::reads_on_caller(std::uint32_t tier) const {
+  return tier == 0 && engine_->store.in_memory() &&
+         engine_->store.options().engine != ReadEngine::io_uring;
+}
+
+Status PosixStorage::read_on_caller(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
+                                    MutableBytes out) {
+  CAKE_TRY(detail::may_read(*engine_, tier, offset, out));
+  return detail::contained<Status>([&] {
+    ++engine_->store.counters().reads;
+    return engine_->pool.read_here(key, offset, out);
+  });
 }
 
 Result<bool> PosixStorage::write_new(const ChunkKey& key, ConstBytes bytes) {

@@ -276,17 +276,34 @@ void ReadPool::run(ReadOperation& operation) {
   }
 }
 
+Result<std::shared_ptr<OpenFile>> ReadPool::file_with(const ChunkKey& key, std::uint64_t offset,
+                                                      std::uint64_t size) {
+  auto file = files_.get(key, [&] { return open(key); });
+  if (file && (offset > (*file)->size || size > (*file)->size - offset)) {
+    return Error{Errc::corrupt, 0, StoreDirectory::file_name(key) + " ends before the read does"};
+  }
+  return file;
+}
+
+Status ReadPool::read_here(const ChunkKey& key, std::uint64_t offset, MutableBytes out) {
+  const std::uint64_t opens = store_.counters().opens;
+  const auto file = file_with(key, offset, out.size());
+  // Somebody has to close it when it is not used any more.
+  if (store_.counters().opens != opens) {
+    const std::lock_guard lock(mutex_);
+    changed_.notify_one();
+  }
+  if (!file) return file.error();
+  return carry_out(**file, offset, out);
+}
+
 /// Opens the file, queues all operations but the first, and carries out that one. When it throws,
 /// finish() of that one was not called, and the queued ones are queued for good.
 void ReadPool::begin(ReadOperation& operation) {
   PendingRead& read = *operation.read;
-  auto file = files_.get(read.key, [&] { return open(read.key); });
-  if (!file) return read.finish(file.error());
   const std::uint64_t size = read.out.size();
-  if (read.offset > (*file)->size || size > (*file)->size - read.offset) {
-    return read.finish(Error{Errc::corrupt, 0,
-                             StoreDirectory::file_name(read.key) + " ends before the read does"});
-  }
+  auto file = file_with(read.key, read.offset, size);
+  if (!file) return read.finish(file.error());
   if (size == 0) return read.finish({});
   const std::size_t step = store_.options().op_bytes;
   const bool by_rings = this->by_rings(**file);

@@ -97,6 +97,10 @@ class ReadPool {
   ~ReadPool();
   /// Errors:  throws std::bad_alloc; then the read has not begun
   void submit(std::shared_ptr<PendingRead> read);
+  /// Reads with the calling thread.
+  ///
+  /// Errors:  as PosixStorage::read(); throws std::bad_alloc
+  Status read_here(const ChunkKey& key, std::uint64_t offset, MutableBytes out);
   /// What carries out reads now, and why not the other one.
   ReadEngine engine() const;
   std::string engine_reason() const;
@@ -119,6 +123,11 @@ class ReadPool {
   void end(Operations::iterator operation, std::unique_lock<std::mutex>& lock);
   void begin(ReadOperation& operation);
   Result<std::shared_ptr<OpenFile>> open(const ChunkKey& key);
+  /// The file, if it has these bytes.
+  ///
+  /// Errors:  corrupt, and as open()
+  Result<std::shared_ptr<OpenFile>> file_with(const ChunkKey& key, std::uint64_t offset,
+                                              std::uint64_t size);
   /// Reads one operation's bytes, and tells of them.
   Status carry_out(OpenFile& file, std::uint64_t offset, MutableBytes out);
 

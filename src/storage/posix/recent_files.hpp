@@ -33,7 +33,7 @@ inline void mark_used(int file, const struct stat& info) {
   ::futimens(file, times);
 }
 
-/// The files of up to 32 chunks, the one used last first. One that is no longer what its name leads
+/// The files of up to 128 chunks, the one used last first. One that is no longer what its name leads
 /// to is noticed, and sweep() lets go of those that nobody used for a while, so that a cache does
 /// not keep the space of evicted objects. Files are released without the lock.
 ///
@@ -102,7 +102,7 @@ class RecentFiles {
 
  private:
   using Clock = std::chrono::steady_clock;
-  static constexpr std::size_t kMostFiles = 32;
+  static constexpr std::size_t kMostFiles = 128;
   static constexpr std::chrono::seconds kIdle{2};
   struct Entry {
     ChunkKey key;
