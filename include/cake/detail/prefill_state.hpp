@@ -99,8 +99,8 @@ class CAKE_API PrefillState {
   std::span<const ReadEntry> reads() const { return reads_.all(); }
   /// The first read that failed while it was wanted; 0 while there is none.
   std::uint64_t first_failure() const { return log_.first_failure(); }
-  /// Something is being read or inserted.
-  bool loads_live() const { return reads_.any_claim(); }
+  /// Something is being read or inserted; an insert outlives its read where another part of that failed.
+  bool loads_live() const { return reads_.any_claim() || inserting_ != 0; }
   void set_lane_down(LaneId lane, bool down);
   /// Chunks of which more layers are needed than before, since the last forget_grown(). No
   /// scheduler knows of them: who drives the run asks for them.
