@@ -176,9 +176,9 @@ class FaultyStorage {
   }
   /// Tells of what came of the fault, in two parts, the second one first.
   FaultyCompletion read_pieces(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
-                               MutableBytes out, std::shared_ptr<PieceSink> sink)  //
+                               MutableBytes out, const std::shared_ptr<PieceSink>& sink)  //
       requires(abilities.read_pieces) {
-    return begin(tier, key, offset, out, std::move(sink));
+    return begin(tier, key, offset, out, sink);
   }
 
   bool lends(std::uint32_t tier) requires(abilities.borrow&& abilities.tiers) {
@@ -238,7 +238,7 @@ class FaultyStorage {
 
  private:
   FaultyCompletion begin(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
-                         MutableBytes out, std::shared_ptr<PieceSink> sink) {
+                         MutableBytes out, const std::shared_ptr<PieceSink>& sink) {
     auto pending = std::make_shared<parts::Pending>();
     const Fault fault = next_fault(key);
     if (fault.kind == Kind::hang) {

@@ -26,7 +26,6 @@ namespace {
 
 using models::Engine;
 using models::EngineOptions;
-using models::Model;
 
 constexpr std::uint32_t kChunk = 16;    // tokens
 constexpr std::uint32_t kTokens = 167;  // ten chunks and a rest
@@ -241,7 +240,7 @@ TEST_CASE("chunks are stored without windows that the engine has evicted, and se
   for_each_model([](const models::NamedModel& named) {
     const cake::KvLayout layout = models::layout_of(named.model);
     Saved saved(named, {.evicts = true});
-    const bool windows = cake::ChunkGeometry(layout, kChunk).reaches().size() != 0 &&
+    const bool windows = !cake::ChunkGeometry(layout, kChunk).reaches().empty() &&
                          (!layout.has_states() || layout.kinds.size() > 4);
     if (!windows) {
       CHECK(saved.report.partial == 0);

@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "cake/storage/host.hpp"
@@ -61,11 +62,12 @@ struct Prompt {
 BorrowedBytes lent(ConstBytes bytes, std::shared_ptr<std::atomic<bool>> ended = nullptr) {
   auto copy = std::make_shared<std::vector<std::byte>>(bytes.begin(), bytes.end());
   const ConstBytes where(*copy);
-  auto loan = std::shared_ptr<const void>(copy.get(), [copy, ended](const void*) mutable {
-    std::fill(copy->begin(), copy->end(), std::byte{0xee});  // others use it from here on
-    copy.reset();
-    if (ended) *ended = true;
-  });
+  auto loan = std::shared_ptr<const void>(
+      copy.get(), [copy, ended = std::move(ended)](const void*) mutable {
+        std::fill(copy->begin(), copy->end(), std::byte{0xee});  // others use it from here on
+        copy.reset();
+        if (ended) *ended = true;
+      });
   return {where, std::move(loan)};
 }
 
