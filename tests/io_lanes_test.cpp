@@ -34,7 +34,6 @@ using testing::kChunk;
 using testing::kChunks;
 using testing::kPatient;
 using testing::kTokens;
-using testing::toy_prompt;
 using testing::ToyEngine;
 
 namespace {

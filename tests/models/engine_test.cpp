@@ -162,7 +162,7 @@ TEST_CASE("chunks that are missing among KV of any kind are computed") {
   for_each_model([](const models::NamedModel& named) {
     Saved saved(named);
     const auto keys = saved.keys();
-    for (const std::size_t lost : {0, 3, 4, 8}) REQUIRE(saved.storage.erase(keys[lost]));
+    for (const std::size_t lost : {0u, 3u, 4u, 8u}) REQUIRE(saved.storage.erase(keys[lost]));
     const auto report = run(saved.engine, saved.storage, cake::LoadOnlyScheduler());
     if (!all_limited(saved.engine)) CHECK(report.tokens_loaded == 6 * kChunk);
     CHECK(same_bits(saved.engine.logits(), saved.logits));

@@ -343,7 +343,7 @@ TEST_CASE(
   REQUIRE(store.erase(sample::key_of(2)));
   ++now;
   REQUIRE(store.write(sample::key_of(2), page(22).bytes()));  // where object 1 lay
-  for (const std::uint64_t i : {3, 2}) {                      // these two go last
+  for (const std::uint64_t i : {3u, 2u}) {                    // these two go last
     ++now;
     REQUIRE(sample::read_code(store, sample::key_of(i), kPage, 0, 0) == Errc::ok);
   }
