@@ -70,7 +70,7 @@ class Ceiling {
       if (file < 0) continue;
       files_.push_back(file);
       for (std::uint64_t at = 0; at < entry.file_size(); at += kPiece) {
-        pieces_.push_back({file, at});
+        pieces_.emplace_back(file, at);
       }
     }
   }
@@ -90,6 +90,7 @@ class Ceiling {
     const auto begin = std::chrono::steady_clock::now();
     {
       std::vector<std::jthread> pool;
+      pool.reserve(targets.size());
       for (auto& target : targets) {
         pool.emplace_back([&, to = target.get()] {
           for (std::size_t i; (i = next++) < pieces_.size();) {

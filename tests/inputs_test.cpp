@@ -5,6 +5,7 @@
 // KV.
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "cake/loader.hpp"
 #include "cake/scheduler/baselines.hpp"
@@ -39,7 +40,7 @@ struct ImageEngine {
       seen[t] = static_cast<TokenId>(1'000'000 * image + static_cast<int>(t));
     }
     for (TokenId& id : seen) id += 7777 * adapter;
-    return toy.prefill(seen, range, gate);
+    return toy.prefill(seen, range, std::move(gate));
   }
   Status insert(const Slice& slice, const KvView& view) { return toy.insert(slice, view); }
   Status extract(const Slice& slice, const MutableKvView& view) { return toy.extract(slice, view); }

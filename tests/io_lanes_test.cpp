@@ -34,7 +34,6 @@ using testing::kChunk;
 using testing::kChunks;
 using testing::kPatient;
 using testing::kTokens;
-using testing::toy_prompt;
 using testing::ToyEngine;
 
 namespace {
@@ -45,7 +44,7 @@ template <class E, class S, class Sch>
 PrefillReport run(PrefillSession<E, S, Sch>& session, E& engine, const Stored& stored) {
   engine.clear();
   session.begin(stored.prompt);
-  const PrefillReport report = drive(session, engine, stored.prompt);
+  PrefillReport report = drive(session, engine, stored.prompt);
   CHECK(engine.kv() == stored.expected);
   return report;
 }
@@ -69,7 +68,8 @@ TEST_CASE("a kept buffer that is larger takes nothing that is set aside for anot
   AlignedBuffer kept = pool.lend(6 * kPage, pool.room(), dropped);
   CHECK(kept.size() == 0);
   kept = AlignedBuffer(6 * kPage);
-  CHECK(pool.take_back(std::move(kept)).size() == 0);
+  const AlignedBuffer back = pool.take_back(std::move(kept));
+  CHECK(back.size() == 0);
   // Six pages of the ten are promised to the second read while the first one is asked for.
   const AlignedBuffer first = pool.lend(4 * kPage, pool.room() - 6 * kPage, dropped);
   CHECK(first.size() == 0);
@@ -718,8 +718,9 @@ struct Blocking {
 
 TEST_CASE("small reads keep all threads of a lane busy, large ones four") {
   constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
-  const auto [bytes, most] = GENERATE_COPY(table<std::uint64_t, unsigned>(
+  const auto [bytes, at_once] = GENERATE_COPY(table<std::uint64_t, unsigned>(
       {{kMiB, 12}, {4 * kMiB, 12}, {8 * kMiB, 8}, {32 * kMiB, 4}, {100 * kMiB, 4}}));
+  const unsigned most = at_once;  // clang 14 captures no structured binding
   CAPTURE(bytes);
   Blocking storage;
   IoLanes lanes(storage, {.threads = 12, .staging_bytes = std::uint64_t{2} << 30});

@@ -39,7 +39,6 @@ using testing::kChunk;
 using testing::kChunks;
 using testing::kPatient;
 using testing::kTokens;
-using testing::toy_prompt;
 using testing::ToyEngine;
 
 namespace {
@@ -74,7 +73,7 @@ template <class S, class Sch>
 PrefillReport run(const Stored& stored, IoLanes<S>& lanes, Sch scheduler,
                   const SessionOptions& options = kPatient) {
   ToyEngine engine(kTokens);
-  const PrefillReport report = run_on(engine, stored, lanes, std::move(scheduler), options);
+  PrefillReport report = run_on(engine, stored, lanes, std::move(scheduler), options);
   CHECK((engine.kv() == stored.expected));
   return report;
 }

@@ -76,7 +76,7 @@ struct PieceStore {
     if (!status) return status;
     std::vector<ConstBytes> parts;
     for (std::size_t at = 0; at < out.size(); at += kPiece) {
-      parts.push_back(out.subspan(at, std::min(kPiece, out.size() - at)));
+      parts.emplace_back(out.subspan(at, std::min(kPiece, out.size() - at)));
     }
     switch (telling) {
       case Telling::nothing:

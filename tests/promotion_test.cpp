@@ -141,7 +141,7 @@ TEST_CASE("a fast tier that hangs holds up neither loads nor more than a part of
   HeldStorage ram;
   TieredStorage store(kPromotes, ram, stored.store);
   ram.hold();
-  const std::uint64_t budget = GENERATE(2, 3, 8) * stored.object_bytes;
+  const std::uint64_t budget = GENERATE(2u, 3u, 8u) * stored.object_bytes;
   ExactStaging staging(budget);
   std::optional<IoLanes<decltype(store)>> lanes;
   lanes.emplace(store, LaneOptions{.threads = 2, .staging_bytes = budget, .staging = &staging});

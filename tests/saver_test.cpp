@@ -404,7 +404,7 @@ TEST_CASE("many engines save into one store at once, and every byte is right") {
   std::vector<std::vector<TokenId>> prompts;
   std::list<Engine<>> engines;
   for (std::uint32_t i = 0; i < 8; ++i) {
-    prompts.push_back(toy_prompt(300 + 10 * i, i + 1));
+    prompts.push_back(toy_prompt(300 + 10 * i, static_cast<TokenId>(i + 1)));
     engines.emplace_back(prompts.back());
   }
   {

@@ -31,6 +31,7 @@ TEST_CASE("one thread at a time has the turn, and each that waits gets it") {
   int rounds = 0;
   turn.take();
   std::vector<std::thread> threads;
+  threads.reserve(kThreads);
   for (int t = 0; t < kThreads; ++t) {
     threads.emplace_back([&] {
       for (int i = 0; i < kRounds; ++i) {

@@ -255,7 +255,7 @@ TEST_CASE("a whole object is verified by its own tables, and damage anywhere is 
     CHECK(verify_object(chunk.bytes(), key).error().code == Errc::corrupt);
     chunk.object[at] ^= std::byte{64};
   }
-  for (const std::size_t size : {0, 1, 4095, 4096, 8191, 8192, 12288}) {
+  for (const std::size_t size : {0u, 1u, 4095u, 4096u, 8191u, 8192u, 12288u}) {
     const Exact cut(chunk.bytes().first(size));
     CHECK(verify_object(cut.bytes(), key).error().code == Errc::corrupt);
   }

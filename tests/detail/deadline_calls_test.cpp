@@ -102,6 +102,7 @@ TEST_CASE("a call that was left before it began is not made, and keeps nothing")
   Hang hang;
   DeadlineCalls calls;
   std::vector<DeadlineCalls::Ticket> busy;
+  busy.reserve(8);
   for (int i = 0; i < 8; ++i) busy.push_back(calls.begin(hang.call()));
   while (hang.inside < 8) std::this_thread::yield();
   std::atomic<bool> ran{false};

@@ -159,7 +159,7 @@ TEST_CASE("a loader whose prefill found no memory serves the next prompt") {
   const auto prefill = [&](long k) {
     engine.toy.clear();
     plan = {true, 0, k, k};
-    const Status status = [&] {
+    Status status = [&] {
       try {
         return loader.prefill(setting.prompt).status;
       } catch (const std::bad_alloc&) {

@@ -207,9 +207,9 @@ class FaultyStorage : public parts::PassedOn<S> {
   }
   /// Tells of what came of the fault, in two parts, the second one first.
   FaultyCompletion read_pieces(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
-                               MutableBytes out, std::shared_ptr<PieceSink> sink)  //
+                               MutableBytes out, const std::shared_ptr<PieceSink>& sink)  //
       requires(abilities.read_pieces) {
-    return begin(tier, key, offset, out, std::move(sink));
+    return begin(tier, key, offset, out, sink);
   }
 
   /// A loan to which a fault is done is one of a copy, which nobody has verified. One that hangs
@@ -261,7 +261,7 @@ class FaultyStorage : public parts::PassedOn<S> {
 
  private:
   FaultyCompletion begin(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
-                         MutableBytes out, std::shared_ptr<PieceSink> sink) {
+                         MutableBytes out, const std::shared_ptr<PieceSink>& sink) {
     auto pending = std::make_shared<parts::Pending>();
     const Fault fault = next_fault(key);
     if (fault.kind == Kind::hang) {

@@ -176,12 +176,12 @@ TEST_CASE("exit() ends a process with a static store, and a child that was forke
         const pid_t child = ::fork();
         if (child == 0) {
           ::alarm(10);
-          std::exit(0);
+          std::exit(0);  // NOLINT(concurrency-mt-unsafe): exit() beside threads is what is tested
         }
         sample::expect(sample::join_child(child) == 0, "the child ends");
         sample::expect(sample::read_code(store, sample::key_of(1), 8192) == Errc::ok, "read");
       }
-      std::exit(0);
+      std::exit(0);  // NOLINT(concurrency-mt-unsafe): so it is here
     });
   };
   CHECK(body(false) == 0);

@@ -26,7 +26,6 @@ namespace {
 
 using models::Engine;
 using models::EngineOptions;
-using models::Model;
 
 constexpr std::uint32_t kChunk = 16;    // tokens
 constexpr std::uint32_t kTokens = 167;  // ten chunks and a rest
@@ -163,7 +162,7 @@ TEST_CASE("chunks that are missing among KV of any kind are computed") {
   for_each_model([](const models::NamedModel& named) {
     Saved saved(named);
     const auto keys = saved.keys();
-    for (const std::size_t lost : {0, 3, 4, 8}) REQUIRE(saved.storage.erase(keys[lost]));
+    for (const std::size_t lost : {0u, 3u, 4u, 8u}) REQUIRE(saved.storage.erase(keys[lost]));
     const auto report = run(saved.engine, saved.storage, cake::LoadOnlyScheduler());
     if (!all_limited(saved.engine)) CHECK(report.tokens_loaded == 6 * kChunk);
     CHECK(same_bits(saved.engine.logits(), saved.logits));
@@ -241,7 +240,7 @@ TEST_CASE("chunks are stored without windows that the engine has evicted, and se
   for_each_model([](const models::NamedModel& named) {
     const cake::KvLayout layout = models::layout_of(named.model);
     Saved saved(named, {.evicts = true});
-    const bool windows = cake::ChunkGeometry(layout, kChunk).reaches().size() != 0 &&
+    const bool windows = !cake::ChunkGeometry(layout, kChunk).reaches().empty() &&
                          (!layout.has_states() || layout.kinds.size() > 4);
     if (!windows) {
       CHECK(saved.report.partial == 0);

@@ -49,6 +49,7 @@ std::string answer_of(const std::string& text) {
 Result<QuickstartOptions> options(std::vector<std::string> words) {
   words.insert(words.begin(), "quickstart");
   std::vector<char*> pointers;
+  pointers.reserve(words.size());
   for (std::string& word : words) pointers.push_back(word.data());
   return parse_options(static_cast<int>(pointers.size()), pointers.data());
 }

@@ -185,7 +185,7 @@ inline void encode_k_block(std::uint32_t type, Encoded& out, std::mt19937& rando
       const std::size_t in_half = e % 128;
       const int low = block[e / 128 * 64 + e % 64] >> (in_half < 64 ? 0 : 4) & 15;
       const int high = block[128 + e / 128 * 32 + e % 32] >> (in_half / 32 * 2) & 3;
-      const int sub_scale = static_cast<std::int8_t>(block[192 + e / 16]);
+      const auto sub_scale = static_cast<std::int8_t>(block[192 + e / 16]);
       out.values.push_back(half_value(scale) * sub_scale * (low + 16 * high - 32));
       continue;
     }

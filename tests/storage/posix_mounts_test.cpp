@@ -30,7 +30,7 @@ struct Mount {
   /// Writes an object, finds and reads it, replaces it when it is cut, and erases it.
   void use(PosixStorage& store) {
     const ChunkKey key = sample::key_of(1);
-    for (int round = 0; round < 2; ++round) {
+    for (unsigned round = 0; round < 2; ++round) {
       REQUIRE(store.write_new(key, bytes.bytes()).value());
       CHECK(sample::look(store, key).size == bytes.size());
       CHECK(sample::equal(sample::fetch(store, key, bytes.size()).bytes(), bytes.bytes()));

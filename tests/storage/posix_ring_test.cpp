@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <mutex>
 #include <set>
+#include <utility>
 
 #include "catch.hpp"
 #include "posix_helpers.hpp"
@@ -41,7 +42,7 @@ struct Fixture {
   /// What the rings of the threads do; that of the constructor's probe works.
   void rings(std::function<void(SimulatedRing&)> change, unsigned most_entries = 64) {
     auto first = std::make_shared<std::atomic<bool>>(true);
-    calls->on_ring = [this, change, most_entries, first](unsigned entries) {
+    calls->on_ring = [this, change = std::move(change), most_entries, first](unsigned entries) {
       auto ring = std::make_unique<SimulatedRing>(*calls, std::min(entries, most_entries));
       if (!first->exchange(false)) change(*ring);
       return ring;

@@ -64,11 +64,12 @@ struct Prompt {
 BorrowedBytes lent(ConstBytes bytes, std::shared_ptr<std::atomic<bool>> ended = nullptr) {
   auto copy = std::make_shared<std::vector<std::byte>>(bytes.begin(), bytes.end());
   const ConstBytes where(*copy);
-  auto loan = std::shared_ptr<const void>(copy.get(), [copy, ended](const void*) mutable {
-    std::fill(copy->begin(), copy->end(), std::byte{0xee});  // others use it from here on
-    copy.reset();
-    if (ended) *ended = true;
-  });
+  auto loan = std::shared_ptr<const void>(
+      copy.get(), [copy, ended = std::move(ended)](const void*) mutable {
+        std::fill(copy->begin(), copy->end(), std::byte{0xee});  // others use it from here on
+        copy.reset();
+        if (ended) *ended = true;
+      });
   return {where, std::move(loan)};
 }
 
@@ -272,7 +273,7 @@ TEST_CASE("above its bound write-back drops the chunks at the front, counts and 
   disk.hold();
   REQUIRE(prompt.write(store, 0));  // being written: it is not dropped any more
   disk.wait_for_writes(1);
-  for (const std::size_t i : {1, 2, 3, 7, 6, 5, 4}) REQUIRE(prompt.write(store, i));
+  for (const std::size_t i : {1u, 2u, 3u, 7u, 6u, 5u, 4u}) REQUIRE(prompt.write(store, i));
   CHECK(ram.stats().in_use == 4);
   CHECK(store.stats()[1].dropped == 4);
   disk.let_go();

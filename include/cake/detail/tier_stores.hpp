@@ -68,8 +68,11 @@ class TierStores final : public TierAccess {
   /// f(number, store, the tier as the store numbers it) of the store that has this tier.
   template <class F>
   void at_tier(std::uint32_t tier, F&& f) {
+    bool found = false;
     each([&](std::size_t i, auto& store) {
-      if (tier >= first_[i] && tier < first_[i + 1]) f(i, store, tier - first_[i]);
+      if (found || tier < first_[i] || tier >= first_[i + 1]) return;
+      found = true;
+      f(i, store, tier - first_[i]);
     });
   }
   template <class One>

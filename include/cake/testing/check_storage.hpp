@@ -179,7 +179,7 @@ void check_pieces(S& storage, std::uint64_t seed, testing::Failures& failures) {
     ChunkKey passing = from;  // a backend copies the keys that it keeps
     auto completion = storage_traits<S>::read_pieces(storage, tier, passing, offset, to, sink);
     passing = {};
-    const Status status = await_completion(std::move(completion));
+    Status status = await_completion(std::move(completion));
     sink->end();
     expect(sink->inside(), "only parts of the read are told of, before it is ready");
     expect(sink->once(), "each byte is told of at most once");

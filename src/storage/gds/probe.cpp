@@ -20,8 +20,7 @@ constexpr std::size_t kProbeBytes = std::size_t{256} << 10;
 /// refuses files that have none. A store that opens the directory removes it if this process dies.
 class ProbeFile {
  public:
-  ProbeFile(StoreDirectory& store, std::size_t bytes)
-      : store_(store), root_(store.root()), content_(bytes) {
+  ProbeFile(StoreDirectory& store, std::size_t bytes) : root_(store.root()), content_(bytes) {
     std::uint64_t x = 0x9e3779b97f4a7c15u;
     for (std::byte& b : content_.bytes()) {
       x = x * 6364136223846793005u + 1442695040888963407u;
@@ -60,7 +59,6 @@ class ProbeFile {
   ConstBytes content() const { return content_.bytes(); }
 
  private:
-  StoreDirectory& store_;
   StoreDirectory::Root root_;
   AlignedBuffer content_;
   TemporaryFile temporary_;

@@ -45,9 +45,9 @@ class ObjectIndex {
 
   /// A look at the whole directory begins; what it finds is put().
   void begin_look() { ++look_; }
-  /// The look is through with a folder (the first byte of its keys): what it has not found there
-  /// is gone, unless it was put meanwhile.
-  void end_folder(std::uint8_t folder);
+  /// The look is through with the folder `number` (the first byte of its keys): what it has not
+  /// found there is gone, unless it was put meanwhile.
+  void end_folder(std::uint8_t number);
 
  private:
   struct Kept {

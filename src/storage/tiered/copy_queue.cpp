@@ -209,7 +209,7 @@ Result<bool> CopyQueue::copy(const TierCopy& what) const {
 
 /// A damaged chunk is not spread. What is no chunk nobody can verify.
 Status CopyQueue::read_whole(const TierCopy& what, MutableBytes out) const {
-  const Status read = stores_.read(what.from, what.key, out);
+  Status read = stores_.read(what.from, what.key, out);
   if (!read || out.size() < kIoAlignment || !peek_chunk(out.first(kIoAlignment))) return read;
   const auto whole = verify_object(out, what.key);
   return whole ? Status() : Status(whole.error());
