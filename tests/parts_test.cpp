@@ -423,7 +423,7 @@ TEST_CASE("a run that is cancelled while parts hang ends, and touches no KV afte
 TEST_CASE("the kits find stores and engines that do not keep what these abilities promise") {
   CallerStore store;
   CHECK(testing::check(store).size() == 1);  // it says so of a tier that it does not have
-  std::atomic<int> late{0};  // the kit reads on several threads
+  std::atomic<int> late{0};                  // the kit reads on several threads
   store.fault = [&](const ChunkKey&, std::uint64_t, MutableBytes out) -> std::optional<Status> {
     if (++late % 2 == 0) std::fill(out.begin(), out.end(), std::byte{0});
     return std::nullopt;

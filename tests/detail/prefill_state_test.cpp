@@ -126,6 +126,19 @@ TEST_CASE("a step that was issued behind another has the device once that one ha
   CHECK(state.view().running()[0].begins == Time(70));
 }
 
+TEST_CASE("an insert of a part keeps the run alive when another part of its read has failed") {
+  OwnState state(Prompt("11"));
+  const detail::ReadTicket ticket = state.load(1);
+  REQUIRE(state.begin_part(ticket.id));
+  state.failed(ticket.id, Errc::io, Time(1));
+  CHECK(state.loads_live());  // compute waits: the chunk is no hole yet
+  CHECK(state.view().state(1) == ChunkState::inserting);
+  CHECK_FALSE(state.begin_part(ticket.id));
+  state.end_part(1);
+  CHECK_FALSE(state.loads_live());
+  CHECK(state.view().state(1) == ChunkState::hole);
+}
+
 TEST_CASE("a read that was dropped counts on its lane until it has ended") {
   OwnState state(Prompt("111"));
   const detail::ReadTicket dropped = state.load(1);

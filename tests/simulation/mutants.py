@@ -20,6 +20,11 @@ MUTANTS = [
         ("  chunks_.drop_layers(chunk);\n"
          "  reads_.drop_reads_of(chunk);\n",
          "  chunks_.drop_layers(chunk);\n")]),
+    ("nobody waits for the insert of a part whose read has failed", [
+        ("return reads_.any_claim() || inserting_ != 0;",
+         "return reads_.any_claim();")],
+     "detail/prefill_state_test.cpp",
+     "an insert of a part keeps the run alive when another part of its read has failed"),
     ("take over while inserting", [
         ("    case ChunkState::inserting:\n"
          "    case ChunkState::resident:\n"
