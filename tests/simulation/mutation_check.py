@@ -34,7 +34,7 @@ PURE = ["core/chunk_table.cpp", "core/planner/forecast.cpp", "core/planner/sched
         "core/result.cpp", "chunk/format.cpp"]
 LIBRARY = [*PURE, "core/calibration.cpp", "core/io_lanes_core.cpp", "core/landing.cpp", "core/last_prompt.cpp",
            "core/save.cpp", "core/save_ticket.cpp", "core/save_work.cpp", "core/saver_core.cpp",
-           "core/session_run.cpp", "core/session_state.cpp", "core/tier_lookup.cpp", "chunk/digest.cpp",
+           "core/session_parts.cpp", "core/session_run.cpp", "core/session_state.cpp", "core/tier_lookup.cpp", "chunk/digest.cpp",
            "chunk/reader.cpp", "chunk/writer.cpp", "storage/host/host.cpp", "storage/host/memory.cpp",
            "storage/memory.cpp", "storage/posix/index.cpp", "storage/tiered/copy_queue.cpp",
            "storage/tiered/tier_policies.cpp"]
