@@ -3,6 +3,7 @@
 //
 // A session's reads in parts: each is verified and inserted by the thread that read it.
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -79,11 +80,8 @@ class SessionState::Parted final : public PartedRead {
       session_->parsed_[read_.slice.chunk] = tables_;
       return {};
     });
-    if (parsed) return true;
-    ReadTicket front = read_;
-    front.offset = 0;
-    session_->failed(read_, session_->why_not(front, head, parsed.error()));
-    return false;
+    if (!parsed) refuse(0, head, parsed.error());
+    return parsed.has_value();
   }
 
   std::optional<SliceDigests> digests(std::size_t part, ConstBytes bytes) const noexcept override {
@@ -105,9 +103,7 @@ class SessionState::Parted final : public PartedRead {
                                 : verify_slice(*tables_, expected_, layers, bytes);
     });
     if (!view) {
-      ReadTicket own = read_;
-      own.offset = parts_[part].offset;
-      session_->failed(read_, session_->why_not(own, bytes, view.error()));
+      refuse(parts_[part].offset, bytes, view.error());
       return nullptr;
     }
     bool last = false;
@@ -143,9 +139,20 @@ class SessionState::Parted final : public PartedRead {
     return ended && outcome_ && read_.bytes == session_->lookup_.stored[read_.slice.chunk].size;
   }
 
-  void failed(const Error& why) noexcept override { session_->failed(read_, why); }
+  void failed(const Error& why) noexcept override {
+    if (!refused_) session_->failed(read_, why);
+  }
 
  private:
+  /// Bytes that are not what was stored. Their object may be erased before the session hears of it, and reads of
+  /// other parts fail then: what they say is not the reason.
+  void refuse(std::uint64_t offset, ConstBytes bytes, const Error& why) noexcept {
+    refused_ = true;
+    ReadTicket own = read_;
+    own.offset = offset;
+    session_->failed(read_, session_->why_not(own, bytes, why));
+  }
+
   std::unique_ptr<PendingInsert> begin_insert(LayerRange layers, const KvView& view) noexcept {
     const std::uint32_t first = expected_.geometry.runs().layer_at(layers.begin);
     const Slice slice{read_.slice.chunk, read_.slice.tokens, {first, first + layers.size()}};
@@ -172,6 +179,7 @@ class SessionState::Parted final : public PartedRead {
   const ChunkIdentity expected_;
   const std::vector<ReadPart> parts_;
   std::shared_ptr<const ChunkTables> tables_;  // from open() on
+  std::atomic<bool> refused_{false};
   // Under the session's lock:
   std::size_t to_land_;
   std::size_t to_insert_;
