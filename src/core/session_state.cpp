@@ -64,10 +64,7 @@ void SessionState::begin(Tokens tokens, const ChunkOptions& chunks, const Prefil
 
 Step SessionState::next(std::uint32_t budget, bool may_gate) {
   drive();
-  std::uint32_t down = 0;
-  for (LaneId l = 0; l < n_lanes_; ++l) {
-    down |= std::uint32_t{lanes_.down(l, largest_read_)} << l;
-  }
+  const std::uint32_t down = lanes_down();
   insert_pending();
   Step step;
   {
@@ -75,8 +72,20 @@ Step SessionState::next(std::uint32_t budget, bool may_gate) {
     step = ask_for_step(budget, may_gate, down);
   }
   // A step that computes gives the lanes no new work; a step that waits for them may.
-  if (step.kind == Step::Kind::wait) lanes_.wake(*this);
+  if (step.kind == Step::Kind::wait) {
+    lanes_.wake(*this);
+    if (lanes_down() != down) step.until = Time{0};  // reads that hang were given up just now
+  }
   return step;
+}
+
+/// Bit set of the lanes over which nothing will come for now.
+std::uint32_t SessionState::lanes_down() const noexcept {
+  std::uint32_t down = 0;
+  for (LaneId l = 0; l < n_lanes_; ++l) {
+    down |= std::uint32_t{lanes_.down(l, largest_read_)} << l;
+  }
+  return down;
 }
 
 void SessionState::done(const Step& step, std::uint32_t tokens, const Status& status) {

@@ -157,6 +157,7 @@ class SessionState final : public LaneClient,
   };
 
   /// Without the lock while the scheduler thinks: reads land meanwhile.
+  std::uint32_t lanes_down() const noexcept;
   Step ask_for_step(std::uint32_t budget, bool may_gate, std::uint32_t down);
   void publish();
   void pause(std::unique_lock<std::mutex>& lock, Time span);
