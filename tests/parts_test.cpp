@@ -344,6 +344,7 @@ TEST_CASE("two sessions share a lane, one in parts and one in whole chunks") {
   IoLanes lanes(stored.store,
                 {.threads = 3, .staging_bytes = 2 * stored.object_bytes, .part_bytes = kOneLayer});
   std::vector<std::jthread> threads;
+  threads.reserve(4);
   for (int i = 0; i < 4; ++i) {
     threads.emplace_back([&, i] {
       PartsEngine parts(kTokens);

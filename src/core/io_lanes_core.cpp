@@ -372,13 +372,13 @@ struct IoLanesCore::Inside final : LaneHost {
     while (!stop) {
       release_ended(lock);
       Job job;
-      if (buffers.free(0) == nullptr) {
-        wait_for_insert(id, buffers, lock);
-      } else if (wants_reads(lane) && claim(id, job, buffers, dropped, lock)) {
+      const bool room = buffers.free(0) != nullptr;
+      if (room && wants_reads(lane) && claim(id, job, buffers, dropped, lock)) {
         carry_out(id, job, dropped, lock);
-      } else if (take_part(id, buffers, dropped, lock)) {
         continue;
-      } else if (buffers.inserts()) {
+      }
+      if (room && take_part(id, buffers, dropped, lock)) continue;
+      if (buffers.inserts()) {
         wait_for_insert(id, buffers, lock);
       } else if (!give_back(id, buffers, lock)) {
         wait_for_work(id, lock);

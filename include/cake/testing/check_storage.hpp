@@ -304,8 +304,8 @@ void check_caller_reads(S& storage, std::uint64_t seed, testing::Failures& failu
     std::fill(to.begin(), to.end(), std::byte{0x5a});
     return Traits::read_on_caller(storage, tier, from, offset, to).has_value();
   };
-  expect(Traits::reads_on_caller(storage, tier) == Traits::reads_on_caller(storage, tier),
-         "reads_on_caller() does not change");
+  const bool before = Traits::reads_on_caller(storage, tier);
+  expect(Traits::reads_on_caller(storage, tier) == before, "reads_on_caller() does not change");
   expect(!Traits::reads_on_caller(storage, Traits::tiers(storage)),
          "a tier that there is not is not read so");
   expect(read(object_key, 0, out.bytes()) && same(out.bytes(), object.bytes()),

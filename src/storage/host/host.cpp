@@ -159,7 +159,7 @@ class HostEngine : private HostTable {
 
  private:
   /// Makes an object visible, unless another one of the key is.
-  Result<bool> show(const ChunkKey& key, std::shared_ptr<HostObject> object,
+  Result<bool> show(const ChunkKey& key, const std::shared_ptr<HostObject>& object,
                     std::optional<std::uint32_t> seal) {
     object->seal = seal;
     const auto summary = seal ? peek_chunk(object->content()) : std::nullopt;
