@@ -103,7 +103,7 @@ class HostEngine : private HostTable {
     // Nobody waits for the copy. Whether another write of the key is faster is seen afterwards.
     auto seal = sealed_copy(bytes, key, object->data);
     if (!seal) return damaged(seal.error());
-    return show(key, std::move(object), *seal);
+    return show(key, object, *seal);
   }
 
   Result<ObjectRoom> make_room(const ChunkKey& key, std::uint64_t bytes) {
@@ -133,7 +133,7 @@ class HostEngine : private HostTable {
       if (!verified) return damaged(verified.error());
       seal = *verified;
     }
-    return show(key, std::move(object), seal);
+    return show(key, object, seal);
   }
 
   void erase(const ChunkKey& key) {
