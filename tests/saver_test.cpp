@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 #include "cake/saver.hpp"
+#include "cake/scheduler/baselines.hpp"
 
 #include <sys/wait.h>
 #include <unistd.h>
@@ -633,7 +634,7 @@ TEST_CASE("a store that lends memory for it has its objects built there") {
   built_in_place(kChunks);
   built_in_place(other);
   ToyEngine loading(200);
-  Loader loader(loading, storage, {.chunks = kChunks});
+  Loader loader(loading, storage, {.chunks = kChunks}, LoadOnlyScheduler());
   const PrefillReport report = loader.prefill(prompt);
   REQUIRE(report.status);
   CHECK(report.tokens_loaded == 6 * kChunk);
