@@ -207,7 +207,7 @@ MUTANTS = [
         ("if (options_.learn && !last.gated)",
          "if (options_.learn && last.gated)")]),
     ("the first step of a model is as long as any", [
-        ("    end = test_step(view, end, limit, now);\n",
+        ("    end = test_step(view, end, limit);\n",
          "")],
      "scheduler/guesses_test.cpp", "the first step of a model that nobody has measured is a short one"),
     ("the second step of a model does not wait for the first", [
@@ -233,8 +233,8 @@ MUTANTS = [
          "  return taken > kPlannerTuning.overdue * expected ? 1 : 1;\n")],
      "scheduler/guesses_test.cpp", "a step that should have ended makes compute dearer, and the lanes' share larger"),
     ("nothing measures compute where a wrong guess has all loaded", [
-        ("  return worth_testing(view, test, now) ? test : front;\n",
-         "  return worth_testing(view, test, now) ? front : front;\n")],
+        ("  return worth_testing(view, test) ? test : front;\n",
+         "  return worth_testing(view, test) ? front : front;\n")],
      "simulation/learning_test.cpp",
      "guesses that are thirty times off cost a long prompt 1.3 of the better baseline at most"),
     ("a lane that looks too slow is never tried", [

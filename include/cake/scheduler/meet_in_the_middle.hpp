@@ -82,11 +82,10 @@ class CAKE_API MeetInTheMiddleScheduler {
   std::uint32_t shorten(const RunView& view, std::uint32_t end) const;
   Time when_needed(const RunView& view, std::uint32_t end) const;
   bool cost_is_guess(const RunView& view) const;
-  std::uint32_t test_step(const RunView& view, std::uint32_t end, std::uint32_t limit,
-                          Time now) const;
+  std::uint32_t test_step(const RunView& view, std::uint32_t end, std::uint32_t limit) const;
   std::uint32_t most_tested() const;
   std::uint32_t test_end(const RunView& view, std::uint32_t limit) const;
-  bool worth_testing(const RunView& view, std::uint32_t end, Time now) const;
+  bool worth_testing(const RunView& view, std::uint32_t end) const;
   Time lanes_known_at(const RunView& view) const;
   Step wait(Time now) const;
   bool loads_do_not_begin(const RunView& view, Time now);

@@ -133,7 +133,7 @@ Step MeetInTheMiddleScheduler::next_step(const RunView& view, std::uint32_t budg
     if (!view.running().empty()) return wait(now);  // that one will show what passes cost
     if (asked_ == kNever) asked_ = now;
     if (const Time known = lanes_known_at(view); known > now) return wait_until(known);
-    end = test_step(view, end, limit, now);
+    end = test_step(view, end, limit);
   } else {
     end = std::min(end, front + most_tested());
   }
@@ -287,7 +287,7 @@ Time MeetInTheMiddleScheduler::lanes_known_at(const RunView& view) const {
 /// The first step of a model is a short one, which measures its passes, also where the schedule has nothing for compute; the
 /// next one begins when that has ended.
 std::uint32_t MeetInTheMiddleScheduler::test_step(const RunView& view, std::uint32_t end,
-                                                  std::uint32_t limit, Time now) const {
+                                                  std::uint32_t limit) const {
   const std::uint32_t front = view.front();
   const std::uint32_t test = test_end(view, limit);
   if (end > front) {
@@ -296,7 +296,7 @@ std::uint32_t MeetInTheMiddleScheduler::test_step(const RunView& view, std::uint
     return saves ? test : end;
   }
   if (snapshot_.partial || test == front) return front;
-  return worth_testing(view, test, now) ? test : front;
+  return worth_testing(view, test) ? test : front;
 }
 
 /// Tokens of the longest step in the first run of a model: a pass tells little of much longer ones.
@@ -315,13 +315,23 @@ std::uint32_t MeetInTheMiddleScheduler::test_end(const RunView& view, std::uint3
   return detail::compute_end(view, std::min(limit, spec.chunk_range(last).end));
 }
 
-/// If the guess is right, the test ends before the loads do and costs nothing. Where it would end later it costs what the guess is
-/// too low by, and where it is not made loads may be waited for that compute could have spared.
-bool MeetInTheMiddleScheduler::worth_testing(const RunView& view, std::uint32_t end,
-                                             Time now) const {
-  const ComputeCost cost = compute_.current();
-  const double loads = schedule_.forecast.loads_done - to_seconds(now);
-  return loads > cost.pass(view.front(), end);
+/// If the guess is right, the test ends before the loads do and costs nothing. Where it would end later it costs what the
+/// guess is too low by, and where it is not made loads may be waited for that compute could have spared. A read that is late
+/// changes nothing: threads of a busy machine are.
+bool MeetInTheMiddleScheduler::worth_testing(const RunView& view, std::uint32_t end) const {
+  double loads = 0;
+  for (LaneId l = 0; l < view.n_lanes(); ++l) {
+    const LinkEstimator& lane = view.lane(l);
+    loads += static_cast<double>(lane.bytes_in_flight()) / lane.rate().bytes_per_second;
+  }
+  for (const OpenBytes& set : view.open_bytes()) {
+    double rate = 1;  // bytes per second, of all lanes that can read them
+    for (LaneId l = 0; l < view.n_lanes(); ++l) {
+      if ((set.tiers >> l & 1) != 0) rate += view.lane(l).rate().bytes_per_second;
+    }
+    loads += static_cast<double>(set.bytes) / rate;
+  }
+  return loads > compute_.current().pass(view.front(), end);
 }
 
 /// Until the scheduler is asked again: the sooner the nearer the forecast end is, and less and less
