@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 #include "cake/saver.hpp"
-#include "cake/scheduler/baselines.hpp"
 
 #include <sys/wait.h>
 #include <unistd.h>
@@ -26,6 +25,7 @@
 #include "cake/chunk/reader.hpp"
 #include "cake/io_lanes.hpp"
 #include "cake/loader.hpp"
+#include "cake/scheduler/baselines.hpp"
 #include "cake/storage/host.hpp"
 #include "cake/storage/memory.hpp"
 #include "cake/storage/throttled.hpp"
