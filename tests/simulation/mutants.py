@@ -721,10 +721,6 @@ MUTANTS = [
         ("    --job->extracting;\n    ++job->taken;\n",
          "    --job->extracting;\n    ++job->taken;\n    job->note_extracted();\n")],
      "saver_test.cpp", "an engine's KV is not needed any more when all is extracted, though nothing is written"),
-    ("KV counts as extracted while another thread extracts", [
-        ("  bool all_extracted() const { return waiting() == 0 && extracting == 0; }\n",
-         "  bool all_extracted() const { return waiting() == 0; }\n")],
-     "saver_test.cpp", "an engine's KV is needed until the last of several threads has extracted"),
     ("an engine is asked for several chunks at once though it did not say so", [
         ("    return waiting() != 0 && extracting < engine_->abilities.parallel_extracts;\n",
          "    return waiting() != 0;\n")],
