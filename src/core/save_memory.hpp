@@ -38,9 +38,9 @@ using SaveObjects = std::list<SaveObject>;
 /// in `staging`.
 ///
 /// Errors:  throws std::bad_alloc
-inline Status make_object(SaveObjects& object, const SaveJob& job, const SaveChunk& what,
-                          StagingMemory* staging) {
-  if (!object.empty()) return {};
+inline void make_object(SaveObjects& object, const SaveJob& job, const SaveChunk& what,
+                        StagingMemory* staging) {
+  if (!object.empty()) return;
   SaveObjects fresh(1);
   SaveObject& made = fresh.front();
   made.bytes = job.object_bytes;
@@ -52,7 +52,6 @@ inline Status make_object(SaveObjects& object, const SaveJob& job, const SaveChu
     made.writer.emplace(job.work.layout(), job.work.chunk_tokens(), staging);
   }
   object.splice(object.end(), fresh);
-  return {};
 }
 
 /// Units: bytes

@@ -156,7 +156,8 @@ struct SaverCore::Inside {
     Status why;
     std::uint32_t got = 0;
     const Status fits = guarded(Errc::out_of_memory, "save: memory for an object", [&]() -> Status {
-      return make_object(object, *job, what, options.staging);
+      make_object(object, *job, what, options.staging);
+      return {};
     });
     if (fits) got = job->work.extract(*object.front().writer, what, why);
     lock.lock();
