@@ -82,9 +82,9 @@ Beside beside(const std::function<double()>& work, const Move& move) {
 }
 
 /// Copies of 8 MiB, two enqueued, at no more than `limit` GB/s (0: as fast as it goes).
-Move plain_copies(const cuda::PinnedBuffer& source, const cuda::DeviceBuffer& target,
-                  double limit) {
-  return [&source, &target, limit](const std::atomic<bool>& stop) {
+Move plain_copies(const cuda::PinnedBuffer& host, const cuda::DeviceBuffer& device, double limit,
+                  bool to_device = true) {
+  return [&host, &device, limit, to_device](const std::atomic<bool>& stop) {
     constexpr std::size_t kPiece = std::size_t{8} << 20;
     const cuda::Stream stream;
     const cuda::Event events[2];
@@ -92,9 +92,12 @@ Move plain_copies(const cuda::PinnedBuffer& source, const cuda::DeviceBuffer& ta
     double bytes = 0;
     for (unsigned turn = 0; !stop; ++turn) {
       events[turn % 2].wait().value();
-      cuda::throw_unless_ok(cudaMemcpyAsync(target.data(), source.data() + turn % 8 * kPiece,
-                                            kPiece, cudaMemcpyHostToDevice, stream.get()),
-                            "copy");
+      std::byte* const near = host.data() + turn % 8 * kPiece;
+      void* const far = device.data();
+      cuda::throw_unless_ok(
+          to_device ? cudaMemcpyAsync(far, near, kPiece, cudaMemcpyHostToDevice, stream.get())
+                    : cudaMemcpyAsync(near, far, kPiece, cudaMemcpyDeviceToHost, stream.get()),
+          "copy");
       events[turn % 2].record(stream.get()).value();
       bytes += double{kPiece};
       if (limit > 0) {
@@ -110,6 +113,7 @@ Move plain_copies(const cuda::PinnedBuffer& source, const cuda::DeviceBuffer& ta
 
 /// KV in the places of a few chunks, to be saved.
 struct SavedPages {
+  explicit SavedPages(std::uint32_t page) : target(KvOrder::nhd, page) {}
   static constexpr EngineAbilities abilities{.parallel_extracts = 4};
   UniformKvLayout layout() const { return target.layout; }
   ModelFingerprint fingerprint() const { return {}; }
@@ -119,7 +123,7 @@ struct SavedPages {
     place.layers = slice.layers;
     return transfer.extract(target.paged(), place, to);
   }
-  InsertTarget target{KvOrder::nhd, 16};
+  InsertTarget target;
   cuda::KvTransfer transfer;
 };
 static_assert(KvMemory<SavedPages>);
@@ -151,12 +155,13 @@ double decode(reference::CudaBackend& engine, std::vector<TokenId>& tokens) {
 }
 
 void run_saves(reference::CudaBackend& engine, std::vector<TokenId>& prompt) {
-  SavedPages pages;
   cuda::PinnedStaging pinned(0);
   std::atomic<std::int64_t> count{0};
   HostStorage storage({.capacity_bytes = std::uint64_t{1500} << 20,
                        .memory = &pinned,
                        .clock = [&] { return count.load() * 86400; }});
+  const cuda::PinnedBuffer host(std::size_t{64} << 20);
+  const cuda::DeviceBuffer device(std::size_t{8} << 20);
   const auto slower = [](double t, double base) { return 100 * (t / base - 1); };
   struct Work {
     const char* what;
@@ -164,15 +169,23 @@ void run_saves(reference::CudaBackend& engine, std::vector<TokenId>& prompt) {
   };
   for (const Work& work : {Work{"prefill", [&] { return prefill(engine, prompt); }},
                            Work{"decoding", [&] { return decode(engine, prompt); }}}) {
-    const double before = beside(work.once, {}).seconds;
-    const Beside saving = beside(work.once, saves(pages, storage, count));
-    const double between = beside(work.once, {}).seconds;
-    const double after = beside(work.once, {}).seconds;
-    std::printf(
-        "%-9s beside saves of %.1f GB/s: %.1f ms, slower by %.1f %% (alone %.1f; twice "
-        "alone: %.1f %%)\n",
-        work.what, saving.rate, saving.seconds * 1e3,
-        slower(saving.seconds, (before + between) / 2), before * 1e3, slower(after, between));
+    for (const std::uint32_t page : {16u, 64u}) {
+      SavedPages pages(page);
+      const auto alone = [&] { return beside(work.once, {}).seconds; };
+      const double before = alone();
+      const Beside saving = beside(work.once, saves(pages, storage, count));
+      const double between = alone();
+      const Beside plain = beside(work.once, plain_copies(host, device, saving.rate, false));
+      const double after = alone();
+      std::printf(
+          "%-9s beside saves out of pages of %u, %.1f GB/s: %.1f ms, slower by %.1f %% (alone "
+          "%.1f; twice "
+          "alone: %.1f %%); beside plain copies of %.1f GB/s by %.1f %%\n",
+          work.what, page, saving.rate, saving.seconds * 1e3,
+          slower(saving.seconds, (before + between) / 2), before * 1e3, slower(after, between),
+          plain.rate, slower(plain.seconds, (between + after) / 2));
+      std::fflush(stdout);
+    }
   }
 }
 

@@ -98,7 +98,8 @@ class PagedEngine {
     }
     return transfer_.extract(pages(), slice, to);
   }
-  static constexpr EngineAbilities abilities{.staging_memory = true, .parallel_extracts = 4};
+  static constexpr EngineAbilities abilities{
+      .staging_memory = true, .parallel_extracts = 4, .inserts_parts = true};
   StagingMemory* staging_memory() { return &staging_; }  // the loader reads into pinned memory
 
  private:

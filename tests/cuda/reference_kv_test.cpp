@@ -24,7 +24,7 @@ namespace {
 struct Stopped {
   UniformKvLayout layout() const { return engine.layout(); }
   ModelFingerprint fingerprint() const { return engine.fingerprint(); }
-  Status insert(const Slice& s, const KvView& view) { return engine.insert(s, view); }
+  CudaInsert insert(const Slice& s, const KvView& view) { return engine.insert(s, view); }
   Status extract(const Slice& s, const MutableKvView& view) { return engine.extract(s, view); }
   CudaPass prefill(Tokens prompt, TokenRange range, LayerGate gate) {
     auto pass = engine.prefill(prompt, range, gate);
@@ -55,8 +55,8 @@ TEST_CASE("reference model on the GPU: KV comes back bit-equal for every order a
         Buffer low_again = low, high_again = high;
         std::ranges::fill(low_again.bytes, std::byte{});
         std::ranges::fill(high_again.bytes, std::byte{});
-        REQUIRE(engine.insert(high.slice, high.read()).has_value());
-        REQUIRE(engine.insert(low.slice, low.read()).has_value());
+        REQUIRE(engine.insert(high.slice, high.read()).wait().has_value());
+        REQUIRE(engine.insert(low.slice, low.read()).wait().has_value());
         REQUIRE(engine.extract(low.slice, low_again.view()).has_value());
         REQUIRE(engine.extract(high.slice, high_again.view()).has_value());
         REQUIRE(same(low, low_again));
@@ -200,9 +200,9 @@ TEST_CASE(
   }
   CudaBackend engine(weights, {.max_step_tokens = 16});
   Buffer upper(engine.layout(), {0, {0, 20}, {1, 3}}), lower(engine.layout(), {0, {2, 20}, {0, 1}});
-  REQUIRE(engine.insert(upper.slice, upper.read()).has_value());
+  REQUIRE(engine.insert(upper.slice, upper.read()).wait().has_value());
   CHECK(names(refusal(engine, {0, 20}), 0));
-  REQUIRE(engine.insert(lower.slice, lower.read()).has_value());
+  { const CudaInsert nobody_waits = engine.insert(lower.slice, lower.read()); }
   CHECK(refusal(engine, {2, 20}).empty());
   CHECK(names(refusal(engine, {1, 20}), 1));
   CHECK(run_range(engine, prompt, {20, 31}).code() == Errc::invalid_argument);
@@ -232,7 +232,7 @@ TEST_CASE("reference model on the GPU: insert and extract run beside prefill of 
       if (chunk % 2 != parity) continue;
       Buffer buffer(engine.layout(), {chunk, {chunk * 64, chunk * 64 + 64}, {0, 3}});
       if (!whole.extract(buffer.slice, buffer.view()) ||
-          !engine.insert(buffer.slice, buffer.read())) {
+          !engine.insert(buffer.slice, buffer.read()).wait()) {
         good = false;
       }
     }

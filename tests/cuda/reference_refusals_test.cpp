@@ -26,12 +26,13 @@ TEST_CASE("reference model on the GPU: wrong use is refused") {
 
   Buffer buffer(engine.layout(), {0, {0, 32}, {0, 3}});
   CHECK(engine.extract(buffer.slice, buffer.view()).code() == Errc::invalid_argument);  // not there
-  REQUIRE(engine.insert(buffer.slice, buffer.read()).has_value());
+  REQUIRE(engine.insert(buffer.slice, buffer.read()).wait().has_value());
   CHECK(engine.extract(buffer.slice, buffer.view()).has_value());
-  CHECK(engine.insert({0, {0, 31}, {0, 3}}, buffer.read()).code() == Errc::invalid_argument);
-  CHECK(engine.insert({0, {90, 122}, {0, 3}}, buffer.read()).code() == Errc::invalid_argument);
-  CHECK(engine.insert({0, {0, 32}, {0, 4}}, buffer.read()).code() == Errc::invalid_argument);
-  CHECK(engine.insert({0, {0, 32}, {3, 3}}, buffer.read()).code() == Errc::invalid_argument);
+  CHECK(engine.insert({0, {0, 31}, {0, 3}}, buffer.read()).wait().code() == Errc::invalid_argument);
+  CHECK(engine.insert({0, {90, 122}, {0, 3}}, buffer.read()).wait().code() ==
+        Errc::invalid_argument);
+  CHECK(engine.insert({0, {0, 32}, {0, 4}}, buffer.read()).wait().code() == Errc::invalid_argument);
+  CHECK(engine.insert({0, {0, 32}, {3, 3}}, buffer.read()).wait().code() == Errc::invalid_argument);
 
   CHECK_THROWS_AS(CudaBackend(nullptr), Exception);
   CHECK_THROWS_AS(CudaBackend(weights, {.page_tokens = 0}), Exception);

@@ -30,7 +30,7 @@ TEST_CASE(
     gate.before = [&](std::uint32_t layer) {  // this layer's KV comes only now
       Buffer buffer(engine.layout(), {0, {0, 128}, {layer, layer + 1}});
       REQUIRE(whole.extract(buffer.slice, buffer.view()).has_value());
-      REQUIRE(engine.insert(buffer.slice, buffer.read()).has_value());
+      REQUIRE(engine.insert(buffer.slice, buffer.read()).wait().has_value());
     };
     CAPTURE(round);
     REQUIRE(run_range(engine, prompt, {128, 200}, LayerGate(gate, 42)).has_value());
@@ -59,7 +59,7 @@ TEST_CASE(
     gate.before = [&](std::uint32_t layer) {  // this layer's KV comes only now
       Buffer buffer(engine.layout(), {0, {0, 128}, {layer, layer + 1}});
       REQUIRE(steps.extract(buffer.slice, buffer.view()).has_value());
-      REQUIRE(engine.insert(buffer.slice, buffer.read()).has_value());
+      REQUIRE(engine.insert(buffer.slice, buffer.read()).wait().has_value());
     };
     CAPTURE(round);
     REQUIRE(run_range(engine, prompt, {128, 500}, LayerGate(gate, 42)).has_value());

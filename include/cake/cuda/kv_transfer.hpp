@@ -67,8 +67,8 @@ class CAKE_API Transfer {
 static_assert(AsyncCompletion<Transfer>);
 
 struct KvTransferOptions {
-  /// Number of transfers that copy at the same time; each takes a stream for copies and one for
-  /// kernels.
+  /// Number of inserts, and of extracts, that copy at the same time; each takes a stream for copies and
+  /// one for kernels. No insert waits behind an extract: the device copies both ways at once.
   unsigned streams = 3;
   /// Copies go directly into pages if runs of bytes that are contiguous both in the slice and in
   /// the pages have this length on average. 0: always; SIZE_MAX: never.

@@ -69,6 +69,28 @@ class CAKE_API CudaPass {
   std::shared_ptr<Work> work_;  // null: status_ is the answer
 };
 
+/// A copy into the pages that may still run; an AsyncCompletion. What it inserts counts as there once
+/// wait() has returned, which the destructor calls; it has to be so before the backend is destroyed.
+///
+/// Thread:  any one thread at a time
+class CAKE_API CudaInsert {
+ public:
+  struct Work;
+  CudaInsert(Error error);  // failed already
+  explicit CudaInsert(std::unique_ptr<Work> work);
+  CudaInsert(CudaInsert&&) noexcept;
+  CudaInsert& operator=(CudaInsert&&) noexcept;
+  ~CudaInsert();
+
+  bool ready();
+  bool wait_for(std::chrono::nanoseconds span);
+  Status wait();
+
+ private:
+  Status status_;
+  std::unique_ptr<Work> work_;  // null: status_ is the answer
+};
+
 /// A Llama model and the KV of one sequence, on the device that was current when it was made.
 ///
 ///     auto weights = cake::reference::CudaWeights::upload(*cpu_weights).value();
@@ -92,6 +114,7 @@ class CAKE_API CudaBackend {
   static constexpr EngineAbilities abilities{.staging_memory = true,
                                              .inserts_from_device = true,
                                              .parallel_extracts = 4,
+                                             .inserts_parts = true,
                                              .max_overlap_tokens = 8192,
                                              .wide_gated_steps = true};
 
@@ -138,15 +161,15 @@ class CAKE_API CudaBackend {
   /// Errors:  invalid_argument (nothing to append to, no such token, context full), device
   Status decode(TokenId token);
 
-  /// Copies a slice into the pages, or out of them; bit-exact, any range of tokens. extract waits
-  /// for steps that were enqueued before. What is there is known for each layer of each token:
+  /// Copies a slice into the pages, or out of them; bit-exact, any range of tokens. insert returns when
+  /// the copy is enqueued, and `from` must stay as it is until it has ended. extract waits for steps that were enqueued before. What is there is known for each layer of each token:
   /// extract refuses a slice of which anything was neither computed nor inserted, the token that
   /// was sampled last and not decoded among them.
   ///
   /// Errors:  invalid_argument (out of range, sizes that do not fit; for extract, naming the first
   ///          token without KV), out_of_memory, device
   /// Thread:  Safe for concurrent use
-  Status insert(const Slice& slice, const KvView& from);
+  CudaInsert insert(const Slice& slice, const KvView& from);
   Status extract(const Slice& slice, const MutableKvView& to) const;
 
   /// Of the last token of the prompt, or the one decoded last; empty before. In host memory.

@@ -68,7 +68,7 @@ Transfer run(Impl& impl, const Pages& kv, const Slice& slice, const BasicKvView<
       *groups = std::move(even);
     }
     Event done = impl.events->take();
-    streams = &impl.streams[impl.turn.fetch_add(1) % impl.streams.size()];
+    streams = &(kInsert ? impl.inserts : impl.extracts).next();
     const Status status = enqueue(impl, *streams, *groups, *memory, kInsert, done);
     if (status) return Transfer(std::move(done), impl.events);
     failure = status.error();
@@ -120,7 +120,9 @@ KvTransfer::KvTransfer(const KvTransferOptions& options) {
 }
 
 KvTransfer::~KvTransfer() {
-  for (const Streams& streams : impl_->streams) streams.drain();
+  for (const Direction* direction : {&impl_->inserts, &impl_->extracts}) {
+    for (const Streams& streams : direction->streams) streams.drain();
+  }
 }
 
 Transfer KvTransfer::insert(const PagedKv& kv, const Slice& slice, const KvView& view) {

@@ -39,20 +39,29 @@ struct Streams {
   }
 };
 
+/// The streams of all transfers one way, which take them in turn.
+struct Direction {
+  std::deque<Streams> streams;
+  std::atomic<unsigned> turn{0};
+  const Streams& next() { return streams[turn.fetch_add(1) % streams.size()]; }
+};
+
 }  // namespace transfer
 
 struct KvTransfer::Impl {
   explicit Impl(const KvTransferOptions& o) : options(o) {
     throw_unless_ok(cudaGetDevice(&device), "cudaGetDevice");
-    for (unsigned i = 0; i < options.streams; ++i) streams.emplace_back();
+    for (transfer::Direction* direction : {&inserts, &extracts}) {
+      for (unsigned i = 0; i < options.streams; ++i) direction->streams.emplace_back();
+    }
     for (unsigned i = 0; i < options.pieces; ++i) slots.emplace_back(options.piece_bytes);
     for (transfer::Slot& slot : slots) idle.push_back(&slot);  // never grows beyond this again
   }
 
   KvTransferOptions options;
   int device = 0;
-  std::deque<transfer::Streams> streams;
-  std::atomic<unsigned> turn{0};
+  transfer::Direction inserts;
+  transfer::Direction extracts;
   std::deque<transfer::Slot> slots;
   std::mutex mutex;
   std::condition_variable returned;

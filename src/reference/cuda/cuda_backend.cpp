@@ -10,6 +10,7 @@
 
 #include "backend_options.hpp"
 #include "backend_state.hpp"
+#include "cuda_insert.hpp"
 #include "model.hpp"
 #include "src/core/try.hpp"
 
@@ -88,21 +89,18 @@ Status CudaBackend::decode(TokenId token) {
   return CudaPass(std::move(*work)).wait();
 }
 
-Status CudaBackend::insert(const Slice& slice, const KvView& from) {
+CudaInsert CudaBackend::insert(const Slice& slice, const KvView& from) {
   CAKE_TRY(state_->pool.check(slice));
   CAKE_TRY(state_->use_device());
-  auto status = state_->transfer.insert(kv(), slice, from).wait();
-  KvPresence& presence = *state_->pool.presence();
   try {
-    if (status) presence.add(slice.tokens, slice.layers);
+    auto work = std::make_unique<CudaInsert::Work>();
+    work->slice = slice;
+    work->presence = state_->pool.presence();
+    work->copy = state_->transfer.insert(kv(), slice, from);
+    return CudaInsert(std::move(work));
   } catch (const std::bad_alloc&) {
-    status = Error{Errc::out_of_memory, 0, "record which KV was inserted: no host memory"};
+    return Error{Errc::out_of_memory, 0, "insert: no host memory"};
   }
-  // A copy that failed on its way may have written a part.
-  if (!status && status.code() != Errc::invalid_argument) {
-    presence.forget(slice.tokens, slice.layers);
-  }
-  return status;
 }
 
 Status CudaBackend::extract(const Slice& slice, const MutableKvView& to) const {
