@@ -61,6 +61,7 @@ std::string tier_line(const LinkEstimate& tier) {
   put(line, static_cast<int>(tier.settled));
   put(line, tier.measured);
   put(line, tier.unused);
+  put(line, tier.insert_per_byte);
   return line + "\n";
 }
 
@@ -71,7 +72,8 @@ std::optional<LinkEstimate> tier_of(std::string_view line) {
   int settled = 0;
   const bool read = get(line, tier.bytes_per_second) && get(line, latency) && get(line, insert) &&
                     get(line, tier.depth) && get(line, tier.shallower) && get(line, settled) &&
-                    get(line, tier.measured) && get(line, tier.unused) && line.empty();
+                    get(line, tier.measured) && get(line, tier.unused) &&
+                    get(line, tier.insert_per_byte) && line.empty();
   tier.latency = Time(latency);
   tier.insert = Time(insert);
   tier.settled = settled != 0;

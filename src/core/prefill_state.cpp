@@ -173,7 +173,7 @@ void PrefillState::inserted(std::uint64_t id, bool ok, Time now) {
   if (entry.lent) {
     lane.landed(id, ok, now);
   } else {
-    lane.inserted(now - log_.landed_at(entry));
+    lane.inserted(now - log_.landed_at(entry), entry.ticket.bytes);
   }
   reads_.end(id);
   --inserting_;

@@ -270,7 +270,7 @@ bool SessionCore::waits_too_long(const Slice& slice, LaneId lane, Time now) cons
   const LinkEstimator& link = view.lane(lane);
   if (link.in_flight().empty()) return false;
   const auto bytes = static_cast<double>(state_.spec().read_bytes(slice.layers));
-  return link.ready_at(bytes, now) - now - link.rate().insert > state_.spec().read_timeout;
+  return link.ready_at(bytes, now) - now - link.insert_of(bytes) > state_.spec().read_timeout;
 }
 
 bool SessionCore::ends_in_time(std::uint64_t bytes, const LinkEstimator& link, Time now) const {

@@ -247,7 +247,7 @@ TEST_CASE("one read that was late, or one slow insert, is no latency") {
     now += prompt == 3 ? Time(5s) : Time(1ms);
     for (std::uint64_t i = 0; i < 8; ++i) {
       lane.landed(i, true, now += 10ms);
-      lane.inserted(prompt == 4 && i == 3 ? Time(5s) : Time(1ms));
+      lane.inserted(prompt == 4 && i == 3 ? Time(5s) : Time(1ms), 10'000);
     }
     CHECK(lane.rate().latency < 20ms);
     CHECK(lane.rate().insert < 20ms);
@@ -326,7 +326,7 @@ TEST_CASE("no value that a lane's rate may be given is too much for arithmetic")
           now += 1ms;
           if (i % 2 == 0) lane.landed(i, i % 4 == 0, now);
           if (i % 8 == 1) lane.given_up(i, now);
-          lane.inserted(i % 2 == 0 ? kNever : Time::min());
+          lane.inserted(i % 2 == 0 ? kNever : Time::min(), i % 3 == 0 ? ~0ull : 0);
         }
         const LinkEstimate learned = lane.learned({rate, latency}, now);
         CHECK(learned.bytes_per_second >= 1);
@@ -354,8 +354,50 @@ TEST_CASE("a read gets the time that is known to be enough, and much more while 
 
 TEST_CASE("the time of inserts is learned") {
   LinkEstimator lane({1e6, 0ms, 0ms});
-  for (int i = 0; i < 40; ++i) lane.inserted(4ms);
+  for (int i = 0; i < 40; ++i) lane.inserted(4ms, 10'000);
   CHECK(to_seconds(lane.rate().insert) == Approx(4e-3).epsilon(0.01));
+}
+
+TEST_CASE("of an insert it is learned what each one takes, and what its bytes do") {
+  LinkEstimator lane({1e9, 0ms, 0ms});
+  lane.set_noise(Time(2'000'000), 32'000'000);
+  const auto took = [](std::uint64_t bytes) {
+    return Time(100'000) + from_seconds(static_cast<double>(bytes) * 20e-12);
+  };
+  // Whole chunks alone: what a small one will take is not thought to be as much.
+  for (int i = 0; i < 20; ++i) lane.inserted(took(32'000'000), 32'000'000);
+  CHECK(to_seconds(lane.insert_of(32e6)) == Approx(740e-6).epsilon(0.02));
+  CHECK(lane.insert_of(1e6) < Time(200'000));
+  for (int i = 0; i < 40; ++i) lane.inserted(took(1'000'000), 1'000'000);
+  CHECK(to_seconds(lane.insert_of(1e6)) == Approx(120e-6).epsilon(0.05));
+  CHECK(to_seconds(lane.insert_of(32e6)) == Approx(740e-6).epsilon(0.2));
+  for (int i = 0; i < 200; ++i) {
+    const std::uint64_t bytes = i % 2 == 0 ? 32'000'000 : 1'000'000;
+    lane.inserted(took(bytes), bytes);
+  }
+  CHECK(to_seconds(lane.rate().insert) == Approx(100e-6).epsilon(0.1));
+  CHECK(lane.rate().insert_per_byte == Approx(20e-12).epsilon(0.1));
+}
+
+TEST_CASE("first reads that are late because their threads were not run are no latency") {
+  LinkEstimate prior{1e9, Time{100'000}, Time{0}};
+  prior.measured = LinkEstimate::kSure;
+  for (const bool noisy : {false, true}) {
+    LinkEstimate known = prior;
+    for (int prompt = 0; prompt < 8; ++prompt) {  // of four prompts three are late
+      LinkEstimator lane(known);
+      if (noisy) lane.set_noise(Time(2'000'000), 1'000'000);
+      Time now{0};
+      for (int burst = 0; burst < 2; ++burst) {
+        for (std::uint64_t i = 0; i < 8; ++i) lane.issue(i, 0, 1'000'000, now);
+        now += Time(prompt % 4 == 0 ? 100'000 : 1'100'000);
+        for (std::uint64_t i = 0; i < 8; ++i) lane.landed(i, true, now += Time(1'000'000));
+        now += Time(5'000'000);
+      }
+      known = lane.rate();
+    }
+    CHECK((known.latency < Time(800'000)) == noisy);
+  }
 }
 
 namespace {

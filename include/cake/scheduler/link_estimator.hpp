@@ -48,8 +48,8 @@ constexpr Time read_deadline(Time now, Time floor, double allowed, std::uint32_t
 /// What is known of a lane, or guessed. LinkEstimator takes any values: a rate that is zero, negative
 /// or no number means that nothing is known, everything else is brought into a sane range.
 ///
-/// Units: bytes per second, reads; latency is from the call to the first byte, insert from the last
-/// byte to resident KV.
+/// Units: bytes per second, reads; latency is from the call to the first byte. From the last byte to
+/// resident KV it takes insert, and insert_per_byte seconds for each byte of the read.
 struct LinkEstimate {
   double bytes_per_second = 1e9;
   Time latency{0};
@@ -61,6 +61,7 @@ struct LinkEstimate {
   /// guess or, after reads that did not come in time, a limit.
   std::uint32_t measured = 0;
   std::uint32_t unused = 0;  // prompts in a row in which no read told anything about it
+  double insert_per_byte = 0;
 
   static constexpr std::uint32_t kSure = 16;
   friend bool operator==(const LinkEstimate&, const LinkEstimate&) = default;
@@ -76,6 +77,8 @@ struct LinkEstimate {
     r.bytes_per_second = std::clamp(r.bytes_per_second, 1.0, 1e15);
     r.latency = std::clamp(r.latency, Time{0}, most);
     r.insert = std::clamp(r.insert, Time{0}, most);
+    if (!(r.insert_per_byte > 0)) r.insert_per_byte = 0;
+    r.insert_per_byte = std::min(r.insert_per_byte, 1.0);
     r.depth = std::clamp(r.depth, 1u, 1024u);
     if (!(r.shallower > 0) || !std::isfinite(r.shallower)) {
       r.shallower = 0;
@@ -106,8 +109,9 @@ class CAKE_API LinkEstimator {
   explicit LinkEstimator(const LinkEstimate& prior) : rate_(prior.checked()), prior_(prior) {}
 
   /// Times are those of a real machine: a read may be late by `lateness` because its thread was not run,
-  /// and reads of fewer than `unit` bytes count as the part of a read that they are. Without this every
-  /// moment and every read counts, as is right in virtual time.
+  /// reads of fewer than `unit` bytes count as the part of a read that they are, and an insert takes the
+  /// longer the more bytes it has. Without this every moment and every read counts, and all inserts take
+  /// as long, as is right in virtual time.
   void set_noise(Time lateness, std::uint64_t unit) {
     lateness_ = lateness;
     unit_ = static_cast<double>(unit);
@@ -140,12 +144,17 @@ class CAKE_API LinkEstimator {
   void given_up(std::uint64_t load, Time now);
 
   /// How long the bytes of one read took from landing to resident KV.
-  void inserted(Time took);
+  void inserted(Time took, std::uint64_t bytes);
+
+  /// From the last byte of a read of so many bytes to resident KV.
+  Time insert_of(double bytes) const {
+    return rate_.insert + from_seconds(rate_.insert_per_byte * bytes);
+  }
 
   /// When `more_bytes`, issued now, would be resident.
   Time ready_at(double more_bytes, Time now) const {
     if (!on_time(now)) return late_ready_at(more_bytes, now);
-    return std::max(link_free_, now) + transfer(more_bytes) + rate_.latency + rate_.insert;
+    return std::max(link_free_, now) + transfer(more_bytes) + rate_.latency + insert_of(more_bytes);
   }
 
   /// When the bytes on the link will be resident; `now` when there are none.
@@ -201,8 +210,8 @@ class CAKE_API LinkEstimator {
   double probe_bytes_ = 0;
   Time last_landing_{-1};
   Time last_given_up_{-1};
-  Time last_failed_{-1};  // a read that was the oldest one then
-  Time last_insert_{-1};
+  Time last_failed_{-1};         // a read that was the oldest one then
+  double last_insert_ = -1;      // of what was expected; none yet: -1
   Time busy_since_{0};           // some read is in flight since then
   double first_took_ = 0;        // the first read of it: seconds,
   double first_bytes_ = 0;       // bytes,

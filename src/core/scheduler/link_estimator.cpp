@@ -34,6 +34,7 @@ LinkEstimate LinkEstimator::learned(const LinkEstimate& known, Time now) const {
       from_seconds(share * to_seconds(mine.latency) + (1 - share) * to_seconds(others.latency));
   mine.insert =
       from_seconds(share * to_seconds(mine.insert) + (1 - share) * to_seconds(others.insert));
+  mine.insert_per_byte = share * mine.insert_per_byte + (1 - share) * others.insert_per_byte;
   mine.measured = std::max(mine.measured, others.measured);
   return mine;
 }
@@ -75,14 +76,20 @@ void LinkEstimator::given_up(std::uint64_t load, Time now) {
   remove(flight, false, now);
 }
 
-void LinkEstimator::inserted(Time took) {
-  took = std::clamp(took, Time{0}, Time(std::chrono::hours(1)));
-  // A single slow one is not believed before the next.
-  const Time said =
-      took > rate_.insert ? std::min(took, std::max(last_insert_, rate_.insert)) : took;
-  rate_.insert +=
-      ((last_insert_ < Time{0} ? took : said) - rate_.insert) / kLinkTuning.insert_divisor;
-  last_insert_ = took;
+/// Corrects both parts by the error of their sum, each by its share in it: large reads say what a byte
+/// takes, small ones what each insert does. A single slow one is not believed before the next.
+void LinkEstimator::inserted(Time took, std::uint64_t bytes) {
+  const double seconds = to_seconds(std::clamp(took, Time{0}, Time(std::chrono::hours(1))));
+  const double expected = to_seconds(insert_of(static_cast<double>(bytes)));
+  const double said =
+      last_insert_ < 0 ? seconds : std::min(seconds, std::max(last_insert_, expected));
+  const bool unknown = rate_.insert_per_byte == 0 && rate_.insert == Time{0} && unit_ > 0;
+  const double error = (said - expected) / (unknown ? 1 : kLinkTuning.insert_divisor);
+  const double part = unit_ > 0 ? unit_ / kLinkTuning.insert_unit : 1;
+  const double x = unit_ > 0 ? static_cast<double>(bytes) / part : 0;
+  rate_.insert = std::max(Time{0}, rate_.insert + from_seconds(error / (1 + x * x)));
+  rate_.insert_per_byte = std::max(0.0, rate_.insert_per_byte + error * x / (1 + x * x) / part);
+  last_insert_ = seconds;
 }
 
 Time LinkEstimator::drained_at(Time now) const {
@@ -91,13 +98,14 @@ Time LinkEstimator::drained_at(Time now) const {
 
 Time LinkEstimator::resident_at(const Flight& flight, Time now) const {
   const double slow = slowdown(now);
-  if (slow <= 1) return std::max(flight.lands, now) + rate_.insert;
+  const Time insert = insert_of(static_cast<double>(flight.bytes));
+  if (slow <= 1) return std::max(flight.lands, now) + insert;
   double bytes = 0;
   for (const Flight& f : flights_) {
     bytes += static_cast<double>(f.bytes);
     if (f.load == flight.load) break;
   }
-  return now + transfer(bytes * slow) + rate_.insert;
+  return now + transfer(bytes * slow) + insert;
 }
 
 std::vector<LinkEstimator::Flight>::iterator LinkEstimator::find(std::uint64_t load) {
@@ -133,7 +141,7 @@ Time LinkEstimator::late_ready_at(double more_bytes, Time now) const {
   const double slow = late(now);
   const double ahead = slow > 1 ? static_cast<double>(bytes_in_flight_) : 0;
   const Time base = slow > 1 ? now : std::max(link_free_, now);
-  return base + transfer((ahead + more_bytes) * slow) + rate_.latency + rate_.insert;
+  return base + transfer((ahead + more_bytes) * slow) + rate_.latency + insert_of(more_bytes);
 }
 
 /// Takes the rate that the lane looks to have for a limit. A rate that was measured is not given
@@ -233,13 +241,16 @@ void LinkEstimator::follow_up(double bytes, double took) {
   round_bytes_ = round_s_ = 0;
 }
 
-/// The smaller of two excesses: one read that was late for once is no latency.
+/// The smaller of two excesses: one read that was late for once is no latency. Threads that are not run
+/// only ever add to it, so that less is believed at once, and a little more not soon.
 void LinkEstimator::learn_latency() {
   const double excess = std::max(0.0, first_took_ - first_bytes_ / rate_.bytes_per_second);
   const double said = last_excess_ < 0 ? excess : std::min(excess, last_excess_);
   last_excess_ = excess;
   const Time latency = std::min(from_seconds(said), Time(std::chrono::hours(1)));
-  rate_.latency += (latency - rate_.latency) / 2;
+  const Time more = latency - rate_.latency;
+  const bool noise = lateness_ > Time{0} && prior_.measured != 0 && more < lateness_;
+  rate_.latency += noise ? (more < Time{0} ? more : more / 8) : more / 2;
 }
 
 /// One link is as fast with two reads as with ten; a device or a pool of threads may not be.

@@ -407,7 +407,7 @@ std::optional<LoadRequest> MeetInTheMiddleScheduler::next_load(const RunView& vi
   const auto bytes = static_cast<double>(view.spec().read_bytes(next.layers));
   const LinkEstimator& link = view.lane(lane);
   const Time takes = link.ready_at(bytes, now) - now;
-  if (takes - link.rate().insert > view.spec().read_timeout && !link.in_flight().empty()) {
+  if (takes - link.insert_of(bytes) > view.spec().read_timeout && !link.in_flight().empty()) {
     return std::nullopt;  // when those that it would wait for have ended
   }
   const double expected = to_seconds(takes);

@@ -115,7 +115,10 @@ struct LinkTuning {
   /// and falls by this factor at most.
   double most_slowdown = 8;
   /// An insert time moves one part in so many towards each new one.
-  std::int64_t insert_divisor = 4;
+  double insert_divisor = 4;
+  /// Of a read of a whole chunk, on a real machine: a read of one part in so many has an insert that is as
+  /// much a matter of each insert as of its bytes, while nothing else is known.
+  double insert_unit = 4;
   /// A read takes at least this share of what it should, or the rate would jump.
   double least_share = 0.01;
   /// Share by which what was seen fades with each read, over the reads at once.
