@@ -40,7 +40,25 @@ struct Outcome {
   Time latency{0};          // of the lane with an insert, as the planner sees it
   double difference = 0;    // of the logits from compute only's, relative
   std::string trace = {};
+  std::string knows = {};  // what its session began with
 };
+
+/// What a session begins with, and the meeting point that it planned first.
+template <class L>
+std::string knowledge(L& loader, const ModelFingerprint& model) {
+  const Calibration& known = *loader.lanes().calibration();
+  const LinkEstimate lane = known.tiers().front();
+  const ComputeCost cost = known.compute(model).value_or(ComputeCostEstimator()).current();
+  char text[240];
+  std::snprintf(
+      text, sizeof text,
+      "%.1f GB/s, latency %.2f ms, insert %.2f ms + %.2f of 32 MiB; passes %.2f ms + %.2f us a "
+      "token + %.3f ns a position, at least %.0f tokens",
+      lane.bytes_per_second * 1e-9, to_seconds(lane.latency) * 1e3, to_seconds(lane.insert) * 1e3,
+      lane.insert_per_byte * 0x1p25 * 1e3, cost.overhead * 1e3, cost.per_token * 1e6,
+      cost.per_position * 1e9, cost.smallest);
+  return text;
+}
 
 struct Bench {
   reference::CudaBackend& engine;
@@ -54,7 +72,6 @@ struct Bench {
     LoaderOptions options;
     options.chunks.chunk_tokens = kChunk;
     options.session.max_step_tokens = kStep;
-    options.lanes.threads = 8;
     options.lanes.staging_bytes = std::uint64_t{512} << 20;
     return options;
   }
@@ -91,16 +108,18 @@ struct Bench {
     std::vector<Outcome> outcomes;
     for (unsigned run = 0; run <= runs; ++run) {
       engine.clear();
+      std::string knows = knowledge(loader, engine.fingerprint());
       const PrefillReport report = loader.prefill(prompt);
       if (!report.status) throw Exception(report.status.error());
       if (run == 0) continue;  // rates are learned, staging is allocated
       if constexpr (std::same_as<Scheduler, ComputeOnlyScheduler>) {
         logits.assign(engine.logits().begin(), engine.logits().end());
       }
+      knows += "; planned to meet at " + std::to_string(report.predicted_meet_token);
       outcomes.push_back({PrefillReport::seconds_of(report.ttft), report.bound_s,
                           report.tokens_loaded, report.meet_token, gated_tokens(report),
                           latency_of(loader), difference(),
-                          traces.empty() ? std::string() : report.chrome_trace()});
+                          traces.empty() ? std::string() : report.chrome_trace(), knows});
     }
     for (const Outcome& o : outcomes) worst_difference = std::max(worst_difference, o.difference);
     const auto middle = outcomes.begin() + static_cast<std::ptrdiff_t>(outcomes.size() / 2);
@@ -125,6 +144,7 @@ struct Bench {
                 prompt.size() - prefix, link.c_str(), compute * 1e3, load.seconds * 1e3,
                 cake.seconds * 1e3, ratio, cake.seconds / cake.bound, cake.meet, cake.loaded,
                 cake.gated, to_seconds(cake.latency) * 1e3, cake.difference);
+    if (!traces.empty()) std::printf("       %s\n", cake.knows.c_str());
     std::fflush(stdout);
   }
 };

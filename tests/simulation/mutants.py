@@ -905,4 +905,17 @@ MUTANTS = [
          "    if (brings && link.rate().measured == 99) return false;\n")],
      "simulation/learning_test.cpp",
      "no gated pass waits for a lane whose rate is a guess and thirty times too high"),
+    ("after a new search layers are read from the first chunk on again", [
+        ("      queue.at_layer = queue.layered.size();\n", "")],
+     "simulation/abilities_test.cpp",
+     "layers come in their order however often the schedule is searched again"),
+    ("what a byte of an insert takes counts for each insert", [
+        ("  const double x = unit_ > 0 ? static_cast<double>(bytes) / part : 0;",
+         "  const double x = 0;")],
+     "scheduler/link_estimator_test.cpp",
+     "of an insert it is learned what each one takes, and what its bytes do"),
+    ("a first read that a thread delays is a latency", [
+        ("more < lateness_;", "more < Time{0};")],
+     "scheduler/link_estimator_test.cpp",
+     "first reads that are late because their threads were not run are no latency"),
 ]

@@ -299,15 +299,23 @@ Schedule::Assumptions assumptions_of(const RunSnapshot& run, const Forecast& for
   return assumed;
 }
 
+/// Chunks that come layer by layer go on where fewest layers of one were requested: those in front of it are a
+/// round ahead.
 void fill_queues(const RunSnapshot& run, const Assignment& assignment, Schedule& answer) {
   answer.queues.resize(run.n_lanes);
   for (LaneQueue& queue : answer.queues) queue.clear();
+  std::array<float, kMaxTiers> most_left{};  // share of a chunk, of each lane
   in_load_order(assignment, [&](std::uint32_t i) {
     const ChunkLeft& left = run.chunks[i];
-    LaneQueue& queue = answer.queues[assignment.owner[i]];
+    const std::uint8_t owner = assignment.owner[i];
+    LaneQueue& queue = answer.queues[owner];
     const bool layered =
         left.begun || (answer.forecast.slice_layers != 0 &&
                        read_begins(run, assignment, i) >= answer.forecast.layered_from);
+    if (layered && left.bytes > most_left[owner] * left.all_bytes) {
+      most_left[owner] = left.bytes / left.all_bytes;
+      queue.at_layer = queue.layered.size();
+    }
     (layered ? queue.layered : queue.whole).push_back(left.chunk);
   });
 }
