@@ -67,6 +67,7 @@ struct Bench {
   std::filesystem::path traces;  // folder for the median runs' traces; may be empty
   double worst_ratio = 0;
   double worst_difference = 0;
+  std::string all_known;  // of each run since the last row, a line
 
   static LoaderOptions options() {
     LoaderOptions options;
@@ -111,11 +112,15 @@ struct Bench {
       std::string knows = knowledge(loader, engine.fingerprint());
       const PrefillReport report = loader.prefill(prompt);
       if (!report.status) throw Exception(report.status.error());
+      all_known += run == 0 ? "first run\n" : "";
       if (run == 0) continue;  // rates are learned, staging is allocated
       if constexpr (std::same_as<Scheduler, ComputeOnlyScheduler>) {
         logits.assign(engine.logits().begin(), engine.logits().end());
       }
-      knows += "; planned to meet at " + std::to_string(report.predicted_meet_token);
+      knows += "; planned to meet at " + std::to_string(report.predicted_meet_token) + ", met at " +
+               std::to_string(report.meet_token);
+      all_known +=
+          knows + ", " + std::to_string(PrefillReport::seconds_of(report.ttft) * 1e3) + " ms\n";
       outcomes.push_back({PrefillReport::seconds_of(report.ttft), report.bound_s,
                           report.tokens_loaded, report.meet_token, gated_tokens(report),
                           latency_of(loader), difference(),
@@ -138,6 +143,7 @@ struct Bench {
       const std::string name = std::to_string(prefix) + "-" +
                                std::to_string(prompt.size() - prefix) + "-" + link.substr(0, 2);
       std::ofstream(traces / (name + "-cake.json")) << cake.trace;
+      std::ofstream(traces / (name + "-known.txt")) << std::exchange(all_known, {});
       std::ofstream(traces / (name + "-load.json")) << load.trace;
     }
     std::printf("%6u %5zu  %-12s %8.1f %8.1f %8.1f %7.3f %7.3f %7u %7u %6u %7.2f %9.1e\n", prefix,
