@@ -177,10 +177,10 @@ TEST_CASE("a damaged, cut or foreign file is an error, and no value of it is use
     REQUIRE(load_of(file, other) != Errc::ok);
     REQUIRE(load_of(file, text.substr(0, at)) == Errc::corrupt);
   }
-  CHECK(load_of(file, text + "tier 1 2 3\n") == Errc::corrupt);
+  CHECK(load_of(file, text + "tier 1 2 3\n 0") == Errc::corrupt);
   CHECK(load_of(file, "{\"version\": 1}\n") == Errc::corrupt);
   CHECK(load_of(file, std::string(2 << 20, ' ')) == Errc::corrupt);
-  CHECK(load_of(file, "cake calibration 2\nend 0\n") == Errc::unsupported);
+  CHECK(load_of(file, "cake calibration 3\nend 0\n") == Errc::unsupported);
   write(file, "nothing");
   CHECK(Calibration::load(file).error().message().find("delete the file") != std::string::npos);
 }
@@ -189,18 +189,18 @@ TEST_CASE("values that cannot be are refused, though the digest is right") {
   const sample::Directory folder;
   const auto file = folder.path() / "calibration";
   const auto code_of = [&](const std::string& line) {
-    const std::string head = "cake calibration 1\n" + line + "\n";
+    const std::string head = "cake calibration 2\n" + line + "\n";
     const auto bytes = std::as_bytes(std::span(head));
     return load_of(file, head + "end " + std::to_string(crc32c(bytes)) + "\n");
   };
-  CHECK(code_of("tier 1e9 100000 0 2 0 0 0 0") == Errc::ok);
-  CHECK(code_of("tier -1 100000 0 2 0 0 0 0") == Errc::corrupt);
-  CHECK(code_of("tier nan 100000 0 2 0 0 0 0") == Errc::corrupt);
-  CHECK(code_of("tier 1e9 -5 0 2 0 0 0 0") == Errc::corrupt);
-  CHECK(code_of("tier 1e9 100000 0 0 0 0 0 0") == Errc::corrupt);
-  CHECK(code_of("tier 1e9 100000 0 2 0 0 99 0") == Errc::corrupt);
-  CHECK(code_of("tier 1e9 100000 0 2 0 0 0") == Errc::corrupt);
-  CHECK(code_of("tier 1e9 100000 0 2 0 0 0 0 0") == Errc::corrupt);
+  CHECK(code_of("tier 1e9 100000 0 2 0 0 0 0 0") == Errc::ok);
+  CHECK(code_of("tier -1 100000 0 2 0 0 0 0 0") == Errc::corrupt);
+  CHECK(code_of("tier nan 100000 0 2 0 0 0 0 0") == Errc::corrupt);
+  CHECK(code_of("tier 1e9 -5 0 2 0 0 0 0 0") == Errc::corrupt);
+  CHECK(code_of("tier 1e9 100000 0 0 0 0 0 0 0") == Errc::corrupt);
+  CHECK(code_of("tier 1e9 100000 0 2 0 0 99 0 0") == Errc::corrupt);
+  CHECK(code_of("tier 1e9 100000 0 2 0 0 0 0") == Errc::corrupt);
+  CHECK(code_of("tier 1e9 100000 0 2 0 0 0 0 0 0") == Errc::corrupt);
   CHECK(code_of("compute " + model_of("x").hex() + " 1 2 3") == Errc::corrupt);
   CHECK(code_of("compute xyz") == Errc::corrupt);
   CHECK(code_of("speed 7") == Errc::corrupt);

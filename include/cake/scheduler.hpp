@@ -159,8 +159,8 @@ struct RunningStep {
   bool gated = false;
 };
 
-/// The step that was done last; `busy` is the time that it had the device for itself. `sequence`
-/// counts them.
+/// The step that was done last; `busy` is the time that it had the device for itself, of a gated one
+/// without what it certainly waited in its gates. `sequence` counts them.
 struct FinishedStep {
   std::uint64_t sequence = 0;
   TokenRange tokens;
@@ -296,6 +296,10 @@ concept AnswersAtOnce = requires(S& s, const RunView& view, std::uint32_t budget
   { s.step_at_once(view, budget, now) } -> std::same_as<std::optional<Step>>;
 };
 template <class S>
+concept SeesTheEnd = requires(S& s, const RunView& view) {
+  { s.ended(view) } -> std::same_as<void>;
+};
+template <class S>
 concept TellsComputeCost = requires(const S& s) {
   { s.compute_cost().per_token } -> std::convertible_to<double>;
   { s.compute_cost().per_position } -> std::convertible_to<double>;
@@ -312,6 +316,9 @@ constexpr bool scheduler_members_hold() {
       AnswersAtOnce<S> || !requires { &S::step_at_once; },
       "cake: step_at_once() of a scheduler has to be: std::optional<cake::Step> "
       "step_at_once(const cake::RunView&, std::uint32_t budget, cake::Time now)");
+  static_assert(
+      SeesTheEnd<S> || !requires { &S::ended; },
+      "cake: ended() of a scheduler has to be: void ended(const cake::RunView&)");
   static_assert(
       TellsComputeCost<S> || !requires { &S::compute_cost; },
       "cake: compute_cost() of a scheduler has to be const, and what it returns has "
@@ -341,10 +348,12 @@ constexpr bool scheduler_members_hold() {
 ///
 ///     std::optional<Step> step_at_once(const RunView&, std::uint32_t budget, Time now);
 ///
-/// One that learns what passes cost may have two more, which the session calls before begin() and
-/// after the run: it is a copy that runs, and what it learns goes into the lanes' Calibration.
+/// One that learns what passes cost may have three more, which the session calls before begin() and
+/// after the run: it is a copy that runs, and what it learns goes into the lanes' Calibration. ended()
+/// and measured_compute() should take microseconds: other calls of the session wait for them.
 ///
 ///     void calibrate(const ComputeCostEstimator&);               // what sessions before have measured
+///     void ended(const RunView&);                                // the last step is in finished()
 ///     const ComputeCostEstimator* measured_compute() const;      // null: nothing
 ///
 /// Thread:  one at a time; the session sees to it

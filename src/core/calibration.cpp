@@ -22,7 +22,7 @@ namespace {
 
 // The file: a line that names it, a line for each tier and each model, and a line with the CRC-32C of all
 // before it. Numbers are as short as they can be and read back exactly.
-constexpr std::string_view kHead = "cake calibration 1\n";
+constexpr std::string_view kHead = "cake calibration 2\n";
 constexpr std::string_view kAnyHead = "cake calibration ";
 constexpr std::uintmax_t kMostBytes = 1 << 20;
 

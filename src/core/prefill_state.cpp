@@ -46,8 +46,8 @@ Step PrefillState::claim(Step step, Time now) {
   return step;
 }
 
-GateAnswer PrefillState::gate(std::uint64_t id, std::uint32_t layer) {
-  const GateAnswer state = gate_.ask(id, layer);
+GateAnswer PrefillState::gate(std::uint64_t id, std::uint32_t layer, Time now) {
+  const GateAnswer state = gate_.ask(id, layer, now);
   if (status_ == Errc::ok) return state;
   // Of a wide step much may be left, which nobody wants any more.
   return state == GateAnswer::shut || spec().wide_gated_steps ? GateAnswer::voided : state;
@@ -80,6 +80,8 @@ void PrefillState::done(std::uint64_t id, std::uint32_t tokens, Errc code, Time 
   if (ran.id == 0) return;
   changed();
   log_.step_ended(ran, now);
+  const Time from = std::max(ran.issued, last_done_);
+  const Time busy = spec().reaches.empty() ? gate_.busy(ran.id, from, now) : now - from;
   code = checked(code, ran);
   if (code != Errc::ok) {
     log_.step_voided(ran);
@@ -101,12 +103,11 @@ void PrefillState::done(std::uint64_t id, std::uint32_t tokens, Errc code, Time 
     if (range.begin >= end) break;
     if (range.end <= end) chunks_.set_state(c, ChunkState::resident);
   }
-  const Time from = std::max(ran.issued, last_done_);
   last_done_ = now;
   // While a gated step is being enqueued behind this one, nobody notices that this one has ended.
   const std::vector<RunningStep>& running = chunks_.tables().running;
   const bool waited = ran.gated || (!running.empty() && running.back().gated);
-  chunks_.set_finished(computed, now - from, waited);
+  chunks_.set_finished(computed, busy, waited);
   if (complete()) ended_ = now;
 }
 
@@ -226,6 +227,20 @@ bool PrefillState::failed(std::uint64_t id, Errc code, Time now) {
   }
   changed();
   return entry.holds_claim();
+}
+
+void PrefillState::held_up(std::uint64_t id) {
+  const ReadEntry* entry = reads_.find(id);
+  if (entry == nullptr) return;
+  chunks_.lane(entry->ticket.lane).held_up(id);
+  changed();
+}
+
+void PrefillState::begun(std::uint64_t id, Time now) {
+  const ReadEntry* entry = reads_.find(id);
+  if (entry == nullptr) return;
+  chunks_.lane(entry->ticket.lane).begun(id, now);
+  changed();
 }
 
 void PrefillState::returned(std::uint64_t id, Time now) {

@@ -168,6 +168,7 @@ void SessionState::teach() {
   for (LaneId l = 0; l < n_lanes_; ++l) {
     calibration.learn(l, core_.view().lane(l), now());
   }
+  core_.ended();
   if (const ComputeCostEstimator* compute = core_.measured_compute()) {
     calibration.learn(fingerprint_, *compute);
   }
@@ -199,6 +200,16 @@ std::optional<ReadTicket> SessionState::next_read(LaneId lane, std::uint64_t max
     if (short_of_room || !question.ask || !changed) break;
   }
   return std::nullopt;
+}
+
+void SessionState::held_up(const ReadTicket& read) noexcept {
+  const Change change(*this);
+  core_.held_up(read.id);
+}
+
+void SessionState::begun(const ReadTicket& read) noexcept {
+  const Change change(*this);
+  core_.begun(read.id, now());
 }
 
 void SessionState::returned(const ReadTicket& read) noexcept {
@@ -256,7 +267,7 @@ bool SessionState::wait_layer(std::uint64_t step, std::uint32_t layer) {
     }
     core_.expire(now());
     publish();
-    const GateAnswer gate = core_.gate(step, layer);
+    const GateAnswer gate = core_.gate(step, layer, now());
     open = gate == GateAnswer::open;
     if (gate != GateAnswer::shut || closed_) break;
     const std::uint64_t seen = core_.version();

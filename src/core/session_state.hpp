@@ -85,6 +85,8 @@ class SessionState final : public LaneClient,
                                       bool& short_of_room) override;
   bool wanted(std::uint64_t read) noexcept override { return wanted_reads_.contains(read, now()); }
 
+  void held_up(const ReadTicket& read) noexcept override;
+  void begun(const ReadTicket& read) noexcept override;
   void returned(const ReadTicket& read) noexcept override;
   void failed(const ReadTicket& read, const Error& why) noexcept override;
   bool keeps_bytes() const noexcept override { return can_.insert_on_caller; }

@@ -309,6 +309,9 @@ struct Sched {
 #elif defined(CASE_compute_cost_wrong)
   // case compute_cost_wrong: compute_cost() of a scheduler has to be const
   double compute_cost() const { return 0; }
+#elif defined(CASE_ended_wrong)
+  // case ended_wrong: ended() of a scheduler has to be
+  void ended() {}
 #elif defined(CASE_step_at_once_wrong)
   // case step_at_once_wrong: step_at_once() of a scheduler has to be
   cake::Step step_at_once(const cake::RunView&, std::uint32_t, cake::Time) { return {}; }

@@ -60,17 +60,17 @@ TEST_CASE("a gate opens layer by layer, when every chunk below has that layer") 
   const detail::ReadTicket a = state.load(0, {0, 2});
   const detail::ReadTicket b = state.load(1, {0, 1});
   const Step step = state.step(32, 40, true);
-  CHECK(state.gate(step.id, 0) == detail::GateAnswer::shut);
+  CHECK(state.gate(step.id, 0, Time{0}) == detail::GateAnswer::shut);
   state.land(a);
-  CHECK(state.gate(step.id, 0) == detail::GateAnswer::shut);
+  CHECK(state.gate(step.id, 0, Time{0}) == detail::GateAnswer::shut);
   state.land(b);
-  CHECK(state.gate(step.id, 0) == detail::GateAnswer::open);
-  CHECK(state.gate(step.id, 1) == detail::GateAnswer::shut);
+  CHECK(state.gate(step.id, 0, Time{0}) == detail::GateAnswer::open);
+  CHECK(state.gate(step.id, 1, Time{0}) == detail::GateAnswer::shut);
   state.land(state.load(1, {1, 4}));
-  CHECK(state.gate(step.id, 1) == detail::GateAnswer::open);
-  CHECK(state.gate(step.id, 2) == detail::GateAnswer::shut);
+  CHECK(state.gate(step.id, 1, Time{0}) == detail::GateAnswer::open);
+  CHECK(state.gate(step.id, 2, Time{0}) == detail::GateAnswer::shut);
   state.land(state.load(0, {2, 4}));
-  CHECK(state.gate(step.id, 3) == detail::GateAnswer::open);
+  CHECK(state.gate(step.id, 3, Time{0}) == detail::GateAnswer::open);
 }
 
 TEST_CASE("a gate is void once a chunk below it is lost") {
@@ -79,7 +79,7 @@ TEST_CASE("a gate is void once a chunk below it is lost") {
   state.load(1);
   const Step step = state.step(32, 40, true);
   state.failed(a.id, Errc::corrupt, Time(1));
-  CHECK(state.gate(step.id, 0) == detail::GateAnswer::voided);
+  CHECK(state.gate(step.id, 0, Time{0}) == detail::GateAnswer::voided);
   state.done(step.id, 0, Errc::superseded, Time(2));
   CHECK(state.view().front() == 0);
   CHECK(state.view().suffix_front() == 32);

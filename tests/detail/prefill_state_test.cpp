@@ -93,10 +93,10 @@ TEST_CASE("a gated step that waits for nobody frees its chunks at once when ever
   OwnState state(Prompt("1"));
   const Step step = state.step(16, 24, true);
   state.expire(Time(1));
-  CHECK(state.gate(step.id, 0) == detail::GateAnswer::shut);
+  CHECK(state.gate(step.id, 0, Time{0}) == detail::GateAnswer::shut);
   state.set_lane_down(0, true);
   state.expire(Time(2));
-  CHECK(state.gate(step.id, 0) == detail::GateAnswer::voided);
+  CHECK(state.gate(step.id, 0, Time{0}) == detail::GateAnswer::voided);
   CHECK(state.view().state(0) == ChunkState::hole);
 }
 
@@ -107,9 +107,10 @@ TEST_CASE("a wide step ends at its next layer once the run is over") {
     OwnState state(prompt);
     const Step step = state.step(16, 216, true);
     state.land(state.load(0));
-    CHECK(state.gate(step.id, 0) == detail::GateAnswer::open);
+    CHECK(state.gate(step.id, 0, Time{0}) == detail::GateAnswer::open);
     state.cancel();
-    CHECK(state.gate(step.id, 1) == (wide ? detail::GateAnswer::voided : detail::GateAnswer::open));
+    CHECK(state.gate(step.id, 1, Time{0}) ==
+          (wide ? detail::GateAnswer::voided : detail::GateAnswer::open));
     state.done(step.id, 0, Errc::superseded, Time(5));
     CHECK(state.status() == Errc::canceled);
     CHECK(state.report(Time(5)).steps[0].voided);

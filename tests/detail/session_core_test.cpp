@@ -264,9 +264,9 @@ TEST_CASE("a gated step is void as soon as no lane reads what it waits for") {
   REQUIRE(step.gated);
   core.expire(Time(1));
   CHECK_FALSE(core.next_load(0, ~0ull, Time(1)));
-  CHECK(core.gate(step.id, 0) == detail::GateAnswer::shut);  // the other lane may come
+  CHECK(core.gate(step.id, 0, Time{0}) == detail::GateAnswer::shut);  // the other lane may come
   CHECK_FALSE(core.next_load(1, ~0ull, Time(1)));
-  CHECK(core.gate(step.id, 0) == detail::GateAnswer::voided);
+  CHECK(core.gate(step.id, 0, Time{0}) == detail::GateAnswer::voided);
 }
 
 TEST_CASE("loads of an engine that takes whole chunks have all layers") {

@@ -379,6 +379,40 @@ TEST_CASE("of an insert it is learned what each one takes, and what its bytes do
   CHECK(lane.rate().insert_per_byte == Approx(20e-12).epsilon(0.1));
 }
 
+TEST_CASE("reads that wait for memory to be made say nothing of their lane") {
+  LinkEstimate prior{1e9, Time{100'000}, Time{0}};
+  prior.measured = LinkEstimate::kSure;
+  LinkEstimator lane(prior);
+  Time now{0};
+  for (std::uint64_t i = 0; i < 4; ++i) lane.issue(i, 0, 1'000'000, now);
+  for (std::uint64_t i = 0; i < 4; ++i) lane.held_up(i);
+  for (std::uint64_t i = 0; i < 4; ++i) {  // eight milliseconds for each, one after the other
+    lane.begun(i, now += Time(8'000'000));
+    CHECK(lane.in_flight().front().load == i);
+    CHECK(lane.in_flight().front().lands == now + Time(1'100'000));
+    lane.landed(i, true, now += Time(1'100'000));
+  }
+  CHECK(lane.in_flight().empty());
+  CHECK(lane.rate().bytes_per_second == Approx(1e9).epsilon(0.02));
+  CHECK(lane.rate().latency <= Time(110'000));
+  CHECK(lane.rate().measured == LinkEstimate::kSure);
+  // One that is given up meanwhile neither.
+  lane.issue(5, 0, 1'000'000, now);
+  lane.held_up(5);
+  lane.given_up(5, now += Time(5'000'000'000));
+  CHECK(lane.rate().bytes_per_second == Approx(1e9).epsilon(0.02));
+  // One that is on the link is not disturbed by another one that waits.
+  lane.issue(6, 0, 1'000'000, now);
+  lane.issue(7, 0, 1'000'000, now);
+  lane.held_up(7);
+  lane.landed(6, true, now += Time(1'100'000));
+  lane.begun(7, now += Time(8'000'000));
+  lane.landed(7, true, now += Time(1'100'000));
+  CHECK(lane.rate().bytes_per_second == Approx(1e9).epsilon(0.02));
+  lane.begun(9, now);  // that nobody knows
+  CHECK(lane.in_flight().empty());
+}
+
 TEST_CASE("first reads that are late because their threads were not run are no latency") {
   LinkEstimate prior{1e9, Time{100'000}, Time{0}};
   prior.measured = LinkEstimate::kSure;

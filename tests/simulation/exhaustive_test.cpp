@@ -177,7 +177,7 @@ class Moment {
     if (passes_.empty() || passed(passes_.front())) return false;
     Pass& pass = passes_.front();
     while (!passed(pass)) {
-      const detail::GateAnswer gate = core_.gate(pass.step.id, pass.layer);
+      const detail::GateAnswer gate = core_.gate(pass.step.id, pass.layer, Time{0});
       if (gate == detail::GateAnswer::shut) return false;
       if (gate == detail::GateAnswer::voided) {
         checker_.step_ends(pass.step, 0);

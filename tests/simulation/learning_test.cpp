@@ -201,6 +201,25 @@ TEST_CASE(
   CHECK(worst > 1);
 }
 
+TEST_CASE("compute that is cheaper than was measured is found out where only gated passes run") {
+  for (const auto& [s, gigabytes] : {std::pair(1024u, 7.0), std::pair(4096u, 3.0)}) {
+    const SimulationSpec right = large_spec(8192, s, gigabytes, 2048);
+    SimulationSpec spec = right;
+    const PrefillReport best = told(right);
+    MeetOptions options;
+    options.cost = spec.cost.slower(30);
+    options.cost_is_measured = true;
+    Meet scheduler(options);
+    CHECK(best.meet_token > 0);
+    CHECK(next_prompt(spec, scheduler).meet_token == 0);
+    for (int prompt = 1; prompt < 4; ++prompt) (void)next_prompt(spec, scheduler);
+    CAPTURE(s);
+    const PrefillReport last = next_prompt(spec, scheduler);
+    CHECK(to_seconds(last.ttft) <= 1.02 * to_seconds(best.ttft));
+    CHECK(last.meet_token > 0);
+  }
+}
+
 TEST_CASE("of several lanes the one that is as guessed is used well, whatever the others are") {
   for (const double other : {1e3, 1e6, 4.6e6, 3e10, 1e12}) {
     for (const std::size_t right : {std::size_t{0}, std::size_t{1}, std::size_t{2}}) {

@@ -184,7 +184,7 @@ MUTANTS = [
          "    if (left.bytes > 1e300 * least) left.tiers = in_time(out, left.tiers, left.bytes);\n")],
      "detail/planner/search_test.cpp", "a lane is given no read that it does not end before the session gives it up"),
     ("a read is asked for that waits for another one until it is given up", [
-        ("  if (takes - link.rate().insert > view.spec().read_timeout && !link.in_flight().empty()) {",
+        ("  if (takes - link.insert_of(bytes) > view.spec().read_timeout && !link.in_flight().empty()) {",
          "  if (takes > kNever && !link.in_flight().empty()) {")],
      "scheduler/meet_in_the_middle_test.cpp",
      "a read that would wait for another one until it is given up is asked for behind that one"),
@@ -204,8 +204,7 @@ MUTANTS = [
          "if (view.unloadable(ready_)) return false;")],
      "scheduler/meet_in_the_middle_test.cpp", "the last loads come layer by layer, and the suffix pass follows them gated"),
     ("passes are not learned from", [
-        ("if (options_.learn && !last.gated)",
-         "if (options_.learn && last.gated)")]),
+        ("    compute_.observe(last.tokens, to_seconds(last.busy));\n", "")]),
     ("the first step of a model is as long as any", [
         ("    end = test_step(view, end, limit);\n",
          "")],
@@ -299,7 +298,7 @@ MUTANTS = [
          "  if (!ok) last_failed_ = now;\n")],
      "scheduler/link_estimator_test.cpp", "a read that fails before older ones says nothing about them"),
     ("a read that is given up in time tells a limit", [
-        ("  if (slowdown(now) > 1) {\n"
+        ("  if (flights_.front().begun && slowdown(now) > 1) {\n"
          "    limit(now);\n"
          "    last_given_up_",
          "  {\n"
@@ -813,11 +812,11 @@ MUTANTS = [
         ("    if ((was & kWaited) != 0) state_.notify_all();\n", "")],
      "turn_test.cpp", "one thread at a time has the turn, and each that waits gets it"),
     ("a read that fails delays those before it", [
-        ("  if (landed) next = flights_.begin();\n", "  next = flights_.begin();\n")],
+        ("  serve(landed ? flights_.begin() : next, now);\n", "  serve(flights_.begin(), now);\n")],
      "scheduler/link_estimator_test.cpp",
      "a read that fails or is given up delays none before it, and those behind it come earlier"),
     ("a read that lands out of turn delays nobody", [
-        ("  if (landed) next = flights_.begin();\n", "  if (landed && next == flights_.begin()) next = flights_.begin();\n")],
+        ("  serve(landed ? flights_.begin() : next, now);\n", "  serve(next, now);\n")],
      "scheduler/link_estimator_test.cpp", "a read that lands before older ones has held them up"),
     ("reads wait for an oldest one that has failed", [
         ("  const Time free_at = next == flights_.begin() ? now : std::prev(next)->lands;\n",
@@ -918,4 +917,18 @@ MUTANTS = [
         ("more < lateness_;", "more < Time{0};")],
      "scheduler/link_estimator_test.cpp",
      "first reads that are late because their threads were not run are no latency"),
+    ("the last step of a run teaches nothing", [
+        ("  void ended(const RunView& view) { learn(view); }",
+         "  void ended(const RunView&) {}")],
+     "simulation/learning_test.cpp",
+     "compute that is cheaper than was measured is found out where only gated passes run"),
+    ("a gated pass was busy as long as it had the device", [
+        ("  const Time busy = spec().reaches.empty() ? gate_.busy(ran.id, from, now) : now - from;",
+         "  const Time busy = now - from;")],
+     "simulation/learning_test.cpp",
+     "compute that is cheaper than was measured is found out where only gated passes run"),
+    ("a read on the link waits behind those that wait for memory", [
+        ("[](const Flight& f) { return !f.begun; });", "[](const Flight&) { return false; });")],
+     "scheduler/link_estimator_test.cpp",
+     "reads that wait for memory to be made say nothing of their lane"),
 ]

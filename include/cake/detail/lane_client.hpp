@@ -39,6 +39,9 @@ class LaneClient {
                                               bool& short_of_room) = 0;
   /// Called under the lanes' mutex.
   virtual bool wanted(std::uint64_t read) noexcept = 0;
+  /// Memory for the read is being made; it begins when begun() is called.
+  virtual void held_up(const ReadTicket& read) noexcept { (void)read; }
+  virtual void begun(const ReadTicket& read) noexcept { (void)read; }
   /// What the parts of a read into `out`, on the host, are to be told to; null: they are verified
   /// when all have landed.
   virtual std::shared_ptr<DigestingSink> sink(const ReadTicket& read, ConstBytes out) noexcept = 0;

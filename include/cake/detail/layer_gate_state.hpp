@@ -28,6 +28,7 @@ class LayerGateState {
     end_ = spec.chunk_of(begin_token);
     have_.assign(spec.n_layers, 0);
     passed_.assign(spec.n_layers, false);
+    opened_.assign(spec.n_layers, Time{0});
     for (std::uint32_t c = begin_; c < end_; ++c) {
       if (view.state(c) == ChunkState::resident) continue;
       ++missing_;
@@ -54,18 +55,34 @@ class LayerGateState {
     if (voided_) return GateAnswer::voided;
     return have(std::min(layer, n_layers() - 1)) == missing_ ? GateAnswer::open : GateAnswer::shut;
   }
-  /// As state(); an open layer counts as waited for, and so do those below it that are open now.
-  GateAnswer ask(std::uint64_t step, std::uint32_t layer) {
+  /// As state(); an open layer counts as waited for, and so do those below it that are open now. `now`:
+  /// it may have opened then.
+  GateAnswer ask(std::uint64_t step, std::uint32_t layer, Time now) {
     const GateAnswer answer = state(step, layer);
     if (step_ != step || answer != GateAnswer::open) return answer;
     for (std::uint32_t l = 0; l <= layer && l < n_layers(); ++l) {
-      if (have(l) == missing_) passed_[l] = true;
+      if (have(l) != missing_ || passed_[l]) continue;
+      passed_[l] = true;
+      opened_[l] = now;
     }
     return answer;
   }
   /// Whether every layer of this step has been waited for, as a step that reads KV must.
   bool passed(std::uint64_t step) const {
     return step_ != step || std::find(passed_.begin(), passed_.end(), false) == passed_.end();
+  }
+  /// How long the step was busy at most, that had the device from `from` to `end`: what it did from a
+  /// layer's gate on is a share of all that is as large as the layers from there on. Needs layers that are
+  /// alike.
+  Time busy(std::uint64_t step, Time from, Time end) const {
+    Time least = end - from;
+    if (step_ != step || !passed(step)) return least;
+    const std::uint32_t n = n_layers();
+    for (std::uint32_t l = 0; l < n; ++l) {
+      const Time rest = end - std::max(from, opened_[l]);
+      least = std::min(least, from_seconds(to_seconds(rest) * n / (n - l)));
+    }
+    return std::max(least, Time{0});
   }
   /// The step still waits for something, or is void: nothing may be enqueued behind it.
   bool shut(std::uint64_t step) const { return step_ == step && (missing_ != 0 || voided_); }
@@ -89,7 +106,8 @@ class LayerGateState {
   std::uint32_t end_ = 0;
   std::uint32_t missing_ = 0;
   std::vector<std::uint32_t> have_;  // [n_layers] by position: chunks that have it or need it not
-  std::vector<bool> passed_;         // [n_layers] the engine has waited for it
+  std::vector<bool> passed_;         // [n_layers] the engine has waited for it,
+  std::vector<Time> opened_;         // [n_layers] and it may have opened then
   bool voided_ = false;
 };
 

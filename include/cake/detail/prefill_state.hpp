@@ -64,7 +64,7 @@ class CAKE_API PrefillState {
   /// Compute has these tokens from now on. Needs may_compute(); nothing is claimed when it throws.
   Step claim(Step step, Time now);
   /// Whether KV of `layer` below the step is resident. The engine asks, and may read it when open.
-  GateAnswer gate(std::uint64_t id, std::uint32_t layer);
+  GateAnswer gate(std::uint64_t id, std::uint32_t layer, Time now);
   /// The newest step waits for layers, or is void: nothing may be enqueued behind it.
   bool newest_gate_shut() const;
   /// A step has ended. `tokens` may be fewer than asked only for the step that was issued last.
@@ -92,6 +92,9 @@ class CAKE_API PrefillState {
   /// The lane had no memory for the read just now: nothing was read, and the slice may be claimed
   /// again.
   void returned(std::uint64_t id, Time now);
+  /// As LinkEstimator says, of a read that was claimed.
+  void held_up(std::uint64_t id);
+  void begun(std::uint64_t id, Time now);
   /// Whether the lane should still wait for this read.
   bool wanted(std::uint64_t id) const;
   /// Null once its lane has answered.

@@ -39,6 +39,8 @@ class CAKE_API SessionCore {
   const AnyScheduler& scheduler() const { return scheduler_; }
   /// What other sessions have measured, for a scheduler that wants to know. Before begin().
   void calibrate(const std::optional<ComputeCostEstimator>& compute);
+  /// The run is over: the scheduler may look at the last step.
+  void ended() { scheduler_->ended(view()); }
   /// What the scheduler has measured beside that; null: it measures nothing.
   const ComputeCostEstimator* measured_compute() const { return scheduler_->measured_compute(); }
 
@@ -50,7 +52,9 @@ class CAKE_API SessionCore {
   bool over() const { return state_.over(); }
   std::uint64_t version() const { return state_.version(); }
   std::uint32_t inserting() const { return state_.inserting(); }
-  GateAnswer gate(std::uint64_t id, std::uint32_t layer) { return state_.gate(id, layer); }
+  GateAnswer gate(std::uint64_t id, std::uint32_t layer, Time now) {
+    return state_.gate(id, layer, now);
+  }
   void done(std::uint64_t id, std::uint32_t tokens, Errc code, Time now) {
     state_.done(id, tokens, code, now);
   }
@@ -58,6 +62,8 @@ class CAKE_API SessionCore {
     return state_.begin_insert(id, now, lent);
   }
   void inserted(std::uint64_t id, bool ok, Time now) { state_.inserted(id, ok, now); }
+  void held_up(std::uint64_t id) { state_.held_up(id); }
+  void begun(std::uint64_t id, Time now) { state_.begun(id, now); }
   bool begin_part(std::uint64_t id) { return state_.begin_part(id); }
   void end_part(std::uint32_t chunk) { state_.end_part(chunk); }
   bool failed(std::uint64_t id, Errc code, Time now) { return state_.failed(id, code, now); }

@@ -40,6 +40,7 @@ class SessionScheduler {
   /// The report's seconds of compute; else as they are.
   virtual void tell_compute_cost(double& per_token, double& per_position) const = 0;
   virtual void calibrate(const ComputeCostEstimator& measured) = 0;
+  virtual void ended(const RunView& view) = 0;
   /// Null: it measures nothing.
   virtual const ComputeCostEstimator* measured_compute() const = 0;
 
@@ -90,6 +91,9 @@ class SessionSchedulerOf final : public SessionScheduler {
   }
   void calibrate([[maybe_unused]] const ComputeCostEstimator& measured) override {
     if constexpr (requires { scheduler_.calibrate(measured); }) scheduler_.calibrate(measured);
+  }
+  void ended([[maybe_unused]] const RunView& view) override {
+    if constexpr (SeesTheEnd<S>) scheduler_.ended(view);
   }
   const ComputeCostEstimator* measured_compute() const override {
     if constexpr (requires {

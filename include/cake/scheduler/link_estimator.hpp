@@ -102,7 +102,8 @@ class CAKE_API LinkEstimator {
     std::uint32_t chunk = 0;
     std::uint64_t bytes = 0;
     Time issued{0};
-    Time lands{0};  // predicted
+    Time lands{0};      // predicted
+    bool begun = true;  // else memory for it is being made: it is not on the link
   };
 
   LinkEstimator() = default;
@@ -135,6 +136,11 @@ class CAKE_API LinkEstimator {
   /// Makes room for one more read in flight, so that issue() needs no memory.
   void reserve();
   void issue(std::uint64_t load, std::uint32_t chunk, std::uint64_t bytes, Time now);
+
+  /// The read has to wait for memory to be made; until it has begun() its time says nothing about the lane.
+  void held_up(std::uint64_t load);
+  /// It has its memory and is on the link now, behind those that are there.
+  void begun(std::uint64_t load, Time now);
 
   /// A read ended, well or not. Only a good one (`ok`) says something about the rate.
   void landed(std::uint64_t load, bool ok, Time now);
@@ -180,6 +186,8 @@ class CAKE_API LinkEstimator {
   Time transfer(std::uint64_t bytes) const { return transfer(static_cast<double>(bytes)); }
 
   std::vector<Flight>::iterator find(std::uint64_t load);
+  void put_on_link(const Flight& flight, Time now);
+  void serve(std::vector<Flight>::iterator next, Time now);
   void remove(std::vector<Flight>::iterator flight, bool landed, Time now);
   bool on_time(Time now) const { return flights_.empty() || now <= flights_.front().lands; }
   double late(Time now) const;
@@ -194,7 +202,7 @@ class CAKE_API LinkEstimator {
 
   // What schedulers look at with every decision lies together.
   LinkEstimate rate_;
-  std::vector<Flight> flights_;  // in the order of issue
+  std::vector<Flight> flights_;  // in the order of issue, those that wait for memory last
   std::uint64_t bytes_in_flight_ = 0;
   Time link_free_{0};
   bool down_ = false;

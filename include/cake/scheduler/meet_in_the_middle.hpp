@@ -57,6 +57,8 @@ class CAKE_API MeetInTheMiddleScheduler {
   void calibrate(const ComputeCostEstimator& compute) {
     if (options_.learn) compute_ = compute;
   }
+  /// Learns from the last step, too.
+  void ended(const RunView& view) { learn(view); }
   /// For the sessions to come; null: it does not learn.
   const ComputeCostEstimator* measured_compute() const {
     return options_.learn ? &compute_ : nullptr;
@@ -70,6 +72,7 @@ class CAKE_API MeetInTheMiddleScheduler {
   detail::PlanBasis basis(const RunView& view, Time now) const;
   double slowdown(const RunView& view, Time now) const;
   void learn(const RunView& view);
+  void learn_gated(const RunView& view, const FinishedStep& last);
   bool holds(const RunView& view, Time now, bool idle) const;
   void refresh(const RunView& view, Time now, bool idle);
   void search(const RunView& view, Time now);

@@ -124,6 +124,7 @@ class Simulation {
     for (LaneId l = 0; l < lanes_.size(); ++l) {
       result_.rates.push_back(core_.view().lane(l).learned(spec_.priors[l], now_));
     }
+    core_.ended();
     core_.close();
     closed_ = true;
     closed_at_ = now_;
@@ -278,7 +279,7 @@ class Simulation {
     if (passes_.empty() || !passes_.front().waiting) return;
     core_.expire(now_);
     Pass& pass = passes_.front();
-    const detail::GateAnswer gate = core_.gate(pass.step.id, pass.layer);
+    const detail::GateAnswer gate = core_.gate(pass.step.id, pass.layer, now_);
     if (gate == detail::GateAnswer::shut) return;
     pass.waiting = false;
     if (gate == detail::GateAnswer::voided) {

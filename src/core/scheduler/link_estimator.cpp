@@ -14,7 +14,8 @@ using detail::kLinkTuning;
 
 LinkEstimate LinkEstimator::learned(const LinkEstimate& known, Time now) const {
   LinkEstimator end = *this;
-  if (end.slowdown(now) > 1) end.limit(now);  // reads that have not come back yet
+  if (!flights_.empty() && flights_.front().begun && end.slowdown(now) > 1)
+    end.limit(now);  // reads that have not come back yet
   LinkEstimate mine = end.rate_;
   if (!end.measured()) {
     LinkEstimate same = known.checked();
@@ -49,10 +50,29 @@ void LinkEstimator::issue(std::uint64_t load, std::uint32_t chunk, std::uint64_t
     weight_s_ = std::max(1e-9, read / rate_.bytes_per_second);
     weight_bytes_ = weight_s_ * rate_.bytes_per_second;
   }
-  link_free_ = std::min(std::max(link_free_, now) + transfer(bytes), kFar);
-  if (flights_.empty()) busy_since_ = now;
-  flights_.push_back({load, chunk, bytes, now, link_free_ + rate_.latency});
-  bytes_in_flight_ += bytes;
+  put_on_link({load, chunk, bytes, now}, now);
+}
+
+/// In front of those that wait for memory.
+void LinkEstimator::put_on_link(const Flight& flight, Time now) {
+  const auto at =
+      std::find_if(flights_.begin(), flights_.end(), [](const Flight& f) { return !f.begun; });
+  if (at == flights_.begin()) busy_since_ = now;
+  bytes_in_flight_ += flight.bytes;
+  serve(flights_.insert(at, flight), now);
+}
+
+void LinkEstimator::held_up(std::uint64_t load) {
+  const auto flight = find(load);
+  if (flight != flights_.end()) flight->begun = false;
+}
+
+void LinkEstimator::begun(std::uint64_t load, Time now) {
+  const auto flight = find(load);
+  if (flight == flights_.end() || flight->begun) return;
+  const Flight read{flight->load, flight->chunk, flight->bytes, now};
+  remove(flight, false, now);
+  put_on_link(read, now);
 }
 
 void LinkEstimator::landed(std::uint64_t load, bool ok, Time now) {
@@ -69,7 +89,7 @@ void LinkEstimator::landed(std::uint64_t load, bool ok, Time now) {
 void LinkEstimator::given_up(std::uint64_t load, Time now) {
   const auto flight = find(load);
   if (flight == flights_.end()) return;
-  if (slowdown(now) > 1) {
+  if (flights_.front().begun && slowdown(now) > 1) {
     limit(now);
     last_given_up_ = now;
   }
@@ -117,8 +137,12 @@ std::vector<LinkEstimator::Flight>::iterator LinkEstimator::find(std::uint64_t l
 /// served first after all.
 void LinkEstimator::remove(std::vector<Flight>::iterator flight, bool landed, Time now) {
   bytes_in_flight_ -= flight->bytes;
-  auto next = flights_.erase(flight);
-  if (landed) next = flights_.begin();
+  const auto next = flights_.erase(flight);
+  serve(landed ? flights_.begin() : next, now);
+}
+
+/// When this read and those behind it land, served one after the other.
+void LinkEstimator::serve(std::vector<Flight>::iterator next, Time now) {
   const Time free_at = next == flights_.begin() ? now : std::prev(next)->lands;
   link_free_ = free_at - std::min(free_at, rate_.latency);
   for (; next != flights_.end(); ++next) {

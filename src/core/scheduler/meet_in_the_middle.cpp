@@ -489,7 +489,27 @@ void MeetInTheMiddleScheduler::learn(const RunView& view) {
   learned_ = last.sequence;
   if (tested_ != 0 || (!compute_.measured() && !options_.cost_is_measured))
     tested_ = std::max(tested_, last.tokens.size());
-  if (options_.learn && !last.gated) compute_.observe(last.tokens, to_seconds(last.busy));
+  if (!options_.learn) return;
+  if (last.gated) {
+    learn_gated(view, last);
+  } else {
+    compute_.observe(last.tokens, to_seconds(last.busy));
+  }
+}
+
+/// A pass may have waited in its gates, so that it takes no longer than it was busy. Less than expected is news: where
+/// compute looks too dear for any other step, nothing else would tell. A wide step is taken for the first of its passes.
+void MeetInTheMiddleScheduler::learn_gated(const RunView& view, const FinishedStep& last) {
+  const double begin = last.tokens.begin;
+  const double end = last.tokens.end;
+  const double step = view.spec().max_step_tokens;
+  const ComputeCost cost = compute_.current();
+  const double expected = cost.passes(begin, end, step);
+  const double busy = to_seconds(last.busy);
+  if (busy > kPlannerTuning.gated_news * expected) return;
+  TokenRange first = last.tokens;
+  first.end = std::min(first.end, first.begin + view.spec().max_step_tokens);
+  compute_.observe(first, busy * cost.pass(first.begin, first.end) / expected);
 }
 
 /// Searches for the best schedule again when things are no longer as the last one assumed.

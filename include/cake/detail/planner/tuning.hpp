@@ -54,6 +54,8 @@ struct PlannerTuning {
 
   /// Passes that nobody has measured may be this many times dearer than was said.
   double dearer_than_guessed = 30;
+  /// A gated pass that takes no more than this share of what it should shows that passes are cheaper.
+  double gated_news = 0.9;
   /// A pass that takes this many times what it should shows that passes are dearer now.
   double overdue = 1.25;
   /// Tokens of the first step of a model whose passes nobody has measured, at least.
