@@ -350,29 +350,29 @@ MUTANTS = [
          "  std::uint64_t room() const { return budget_ - lent_; }")],
      "io_lanes_test.cpp", "lent, kept and leaving buffers together never take more than the budget"),
     ("what abandoned reads hold never comes back", [
-        ("      if (!quarantine[i]->ended()) {",
-         "      if (quarantine[i] != nullptr) {")],
+        ("    if (!quarantine[i]->ended()) {",
+         "    if (quarantine[i] != nullptr) {")],
      "io_lanes_test.cpp", "a lane whose memory is held by abandoned reads is down, and comes back with them"),
     ("a lane without memory is not down", [
-        ("    return held != 0 && pool.budget() - held < bytes;",
-         "    return false;")],
+        ("  return held != 0 && pool.budget() - held < bytes;",
+         "  return false;")],
      "io_lanes_test.cpp", "a lane whose memory is held by abandoned reads is down, and comes back with them"),
     ("a dead tier takes all memory", [
-        ("    if (lane.used_bytes == 0 || readers == 1) return room;\n",
-         "    return room;\n")],
+        ("  if (lane.used_bytes == 0 || readers == 1) return room;\n",
+         "  return room;\n")],
      "io_lanes_test.cpp", "a dead tier keeps neither memory nor threads of another"),
     ("a read that throws gives its buffer back at once", [
-        ("      const Error why = caught(Errc::io, \"read of a chunk\");\n",
-         "      const Error why = caught(Errc::io, \"read of a chunk\");\n"
-         "      (void)job.parked.release();\n")],
+        ("    const Error why = caught(Errc::io, \"read of a chunk\");\n",
+         "    const Error why = caught(Errc::io, \"read of a chunk\");\n"
+         "    (void)job.parked.release();\n")],
      "io_lanes_test.cpp", "a completion that throws keeps its buffer until its read has ended"),
     ("a session is asked under the lock of all lanes", [
-        ("      session.asked = true;\n"
-         "      lock.unlock();\n",
-         "      session.asked = true;\n"),
-        ("      lock.lock();\n"
-         "      session.asked = false;\n",
-         "      session.asked = false;\n")],
+        ("    session.asked = true;\n"
+         "    lock.unlock();\n",
+         "    session.asked = true;\n"),
+        ("    lock.lock();\n"
+         "    session.asked = false;\n",
+         "    session.asked = false;\n")],
      "io_lanes_test.cpp", "a scheduler that thinks for long holds up no other session"),
     # ---- parts ----
     ("a thread reads into a buffer that is still being inserted", [
@@ -380,8 +380,8 @@ MUTANTS = [
          "")],
      "parts_test.cpp", "the threads of a lane read a chunk in parts, and the report tells of whole reads"),
     ("nobody tells of the inserts of a thread that hangs", [
-        ("      if (!quarantine.empty() || help(id, lock)) {\n",
-         "      if (!quarantine.empty()) {\n")],
+        ("    if (!quarantine.empty() || help(id, lock)) {\n",
+         "    if (!quarantine.empty()) {\n")],
      "parts_test.cpp", "a part that hangs costs its chunk, also when its thread has other inserts to tell of"),
     ("parts of a cancelled run are inserted", [
         ("  if (entry == nullptr || entry->phase != ReadPhase::reading || status_ != Errc::ok) return false;\n"
@@ -391,30 +391,30 @@ MUTANTS = [
      "parts_test.cpp", "a run that is cancelled while parts hang ends, and touches no KV afterwards"),
     # ---- loans ----
     ("a loan ends when its read is handed over, not when its bytes are inserted", [
-        ("    const Landed landed{.bytes = loan->bytes(), .lent = true, .seal = loan->seal()};\n",
-         "    const Landed landed{.bytes = loan->bytes(), .lent = true, .seal = loan->seal()};\n"
-         "    *loan = BorrowedBytes();\n"),
-        ("    if (landed.bytes.size() != read.bytes) {\n",
-         "    if (false) {\n")],
+        ("  const Landed landed{.bytes = loan->bytes(), .lent = true, .seal = loan->seal()};\n",
+         "  const Landed landed{.bytes = loan->bytes(), .lent = true, .seal = loan->seal()};\n"
+         "  *loan = BorrowedBytes();\n"),
+        ("  if (landed.bytes.size() != read.bytes) {\n",
+         "  if (false) {\n")],
      "lending_test.cpp", "what is being inserted is neither evicted nor erased meanwhile"),
     ("bytes that a client keeps are given back to the store at once", [
-        ("    if (job.client->keeps_bytes()) keep_lent(id, job, std::move(*loan));\n",
-         "    if (job.client->keeps_bytes()) keep_lent(id, job, {});\n")],
+        ("  if (job.client->keeps_bytes()) keep_lent(id, job, std::move(*loan));\n",
+         "  if (job.client->keeps_bytes()) keep_lent(id, job, {});\n")],
      "lending_test.cpp", "bytes that the driving thread is still to insert stay lent"),
     ("a loan that a client keeps never ends", [
-        ("      const BorrowedBytes loan = std::move(found->loan);\n"
-         "      lent.erase(found);\n",
+        ("    const BorrowedBytes loan = std::move(found->loan);\n"
+         "    lent.erase(found);\n",
          "")],
      "lending_test.cpp", "inserts go straight from the store's own memory, and reads take no staging memory"),
     ("a lane that lends takes staging memory from the others", [
-        ("      if (&other == &lane || other.lends || other.quarantined_bytes != 0) continue;",
-         "      if (&other == &lane || other.quarantined_bytes != 0) continue;"),
-        ("      readers += lanes.back().lends ? 0 : 1;\n",
-         "      readers += 1;\n")],
+        ("    if (&other == &lane || other.lends || other.quarantined_bytes != 0) continue;",
+         "    if (&other == &lane || other.quarantined_bytes != 0) continue;"),
+        ("    readers += lanes.back().lends ? 0 : 1;\n",
+         "    readers += 1;\n")],
      "lending_test.cpp", "a lane that reads has all staging memory beside one that lends"),
     ("lanes that land in device memory borrow from the host", [
-        ("      lanes.back().lends = device == nullptr && storage->lends(l);\n",
-         "      lanes.back().lends = storage->lends(l);\n")],
+        ("    lanes.back().lends = device == nullptr && storage->lends(l);\n",
+         "    lanes.back().lends = storage->lends(l);\n")],
      "lending_test.cpp", "lanes that land in device memory read instead of borrowing"),
     ("bytes that nobody verified are taken for verified", [
         ("    if (landed.seal) return verify_slice(*tables, expected, layers, bytes, *landed.seal);\n",
@@ -878,12 +878,12 @@ MUTANTS = [
          "  taken.whole = !landed.lent;\n")],
      "promotion_test.cpp", "what was read in slices of layers is not promoted"),
     ("the store may have all staging memory", [
-        ("    if (stop || memory_wanted || (!one && store_has + bytes > pool.budget() / 4)) return false;\n",
-         "    if (stop || memory_wanted || (!one && store_has > pool.budget())) return false;\n")],
+        ("  if (stop || memory_wanted || (!one && store_has + bytes > pool.budget() / 4)) return false;\n",
+         "  if (stop || memory_wanted || (!one && store_has > pool.budget())) return false;\n")],
      "promotion_test.cpp", "a fast tier that hangs holds up neither loads nor more than a part of the memory"),
     ("lanes end while the store has their memory", [
-        ("      store_gave_back.wait(lock, [&] { return store_has == 0; });\n",
-         "      store_gave_back.wait_for(lock, std::chrono::milliseconds(0), [&] { return store_has == 0; });\n")],
+        ("    store_gave_back.wait(lock, [&] { return store_has == 0; });\n",
+         "    store_gave_back.wait_for(lock, std::chrono::milliseconds(0), [&] { return store_has == 0; });\n")],
      "promotion_test.cpp", "the end of the lanes waits for what the store was lent"),
     ("a gated pass is thought to begin with the first layer of its objects", [
         ("  for (const GateNeed& need : run.gate_needs) {\n",
