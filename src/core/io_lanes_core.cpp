@@ -114,18 +114,29 @@ void IoLanesCore::Inside::attach(std::shared_ptr<LaneClient> client) {
   auto session = std::make_shared<Attached>();
   session->client = std::move(client);
   session->refusals.resize(lanes.size());
+  session->waited.resize(lanes.size());
+  for (LaneId l = 0; l < lanes.size(); ++l) {
+    session->waited[l].alone = session->client->left_to_load(l);
+  }
+  const std::vector<LinkEstimate> known = rates();
   std::unique_lock lock(mutex);
+  demands.reserve(clients.size() + 1);
   clients.push_back(std::move(session));
+  clients.back()->arrival = ++arrivals;
+  several = clients.size() > 1;
+  for (LaneId l = 0; l < lanes.size(); ++l) lanes[l].known = known[l].checked();
   call_lanes(lock);
 }
 
 void IoLanesCore::Inside::detach(const LaneClient& client) noexcept {
   std::shared_ptr<Attached> gone;  // ends without the lock
-  std::lock_guard lock(mutex);
+  std::unique_lock lock(mutex);
   const auto found = find(client);
   if (found == clients.end()) return;
   gone = std::move(*found);
   clients.erase(found);
+  several = clients.size() > 1;
+  if (!clients.empty()) call_lanes(lock);  // it may have been the one that others waited for
 }
 
 void IoLanesCore::Inside::wake(const LaneClient& client) noexcept {
@@ -226,18 +237,18 @@ void IoLanesCore::Inside::carry_out(LaneId id, Job& job, StagingPool::Dropped& d
 }
 
 void IoLanesCore::Inside::wait_for_work(LaneId id, std::unique_lock<std::mutex>& lock) {
+  Time until = kNever;
   const auto ready = [&] {
     if (stop || may_take_part(lanes[id])) return true;
-    return wants_reads(lanes[id]) &&
-           std::any_of(clients.begin(), clients.end(),
-                       [&](const auto& session) { return may_have_read(*session, id); });
+    return wants_reads(lanes[id]) && next_to_ask(id, &until) != nullptr;
   };
   while (!ready()) {
     if (!quarantine.empty() || help(id, lock)) {
       return wait(lanes[id], lock, std::chrono::milliseconds(2));
     }
     if (ready()) return;
-    wait(lanes[id], lock, kNever);
+    wait(lanes[id], lock,
+         until == kNever ? kNever : std::max(until - steady_now(), Time{0}) + kOverduePoll);
   }
 }
 
@@ -261,9 +272,10 @@ bool IoLanesCore::Inside::may_have_read(const Attached& session, LaneId id) cons
 bool IoLanesCore::Inside::claim(LaneId id, Job& job, PartBuffers& buffers,
                                 StagingPool::Dropped& dropped,
                                 std::unique_lock<std::mutex>& lock) noexcept {
-  for (std::size_t i = 0; i < clients.size() && !stop; ++i) {
-    std::shared_ptr<Attached> session = clients[(turn + i) % clients.size()];
-    if (!may_have_read(*session, id)) continue;
+  for (std::size_t tries = clients.size(); tries != 0 && !stop; --tries) {
+    const Attached* const next = next_to_ask(id);
+    if (next == nullptr) return false;
+    std::shared_ptr<Attached> session = *find(*next->client);
     const bool claimed = ask(id, *session, job, buffers, dropped, lock);
     if (session.use_count() == 1) {  // it was detached meanwhile, and ends without the lock
       lock.unlock();
@@ -326,7 +338,7 @@ bool IoLanesCore::Inside::ask(LaneId id, Attached& session, Job& job, PartBuffer
     session.refusals[id] = refusal;
     return false;
   }
-  ++turn;
+  note_overtaken(id, session, read->bytes);
   job.parts = std::move(parts);
   begin(id, session.client, *read, job, dropped);
   return true;
@@ -344,7 +356,7 @@ void IoLanesCore::Inside::begin(LaneId id, const std::shared_ptr<LaneClient>& cl
     lane.parts.push_back(job.parts);
   }
   if (lane.lends || job.parts) {
-    lane.active.push_back({client, read.id, 0, true});
+    lane.active.push_back({client, read.id, 0, true, kWhole, read.bytes, steady_now()});
     lane.busy.fetch_add(1, std::memory_order_relaxed);
     return;
   }
@@ -353,7 +365,7 @@ void IoLanesCore::Inside::begin(LaneId id, const std::shared_ptr<LaneClient>& cl
   if (device != nullptr) allocate(job);
   const std::uint64_t taken = pool.cost(job.buffer.size() != 0 ? job.buffer.size() : read.bytes);
   lane.used_bytes += taken;
-  lane.active.push_back({client, read.id, taken, true});
+  lane.active.push_back({client, read.id, taken, true, kWhole, read.bytes, steady_now()});
   lane.busy.fetch_add(1, std::memory_order_relaxed);
 }
 
@@ -405,10 +417,10 @@ void IoLanesCore::Inside::read(LaneId id, Job& job) noexcept {
   } catch (...) {
     // Where the completion would not say whether the read has ended, job.parked keeps its buffer.
     const Error why = caught(Errc::io, "read of a chunk");
-    note_end(id, job);
+    note_end(id, job, 0);
     return job.client->failed(job.read, why);
   }
-  note_end(id, job);
+  note_end(id, job, status ? job.read.bytes : 0);
   if (!status) return job.client->failed(job.read, status.error());
   if (job.client->keeps_bytes()) keep_lent(id, job, {});
   job.whole = job.client->landed(job.read, {.bytes = out, .sink = sink.get()});
@@ -419,7 +431,7 @@ void IoLanesCore::Inside::borrow(LaneId id, Job& job) noexcept {
   Result<BorrowedBytes> loan = guarded(Errc::io, "loan of a chunk's bytes", [&] {
     return storage->borrow(id, read.key, read.offset, read.bytes);
   });
-  note_end(id, job);
+  note_end(id, job, loan ? read.bytes : 0);
   if (!loan) return job.client->failed(read, loan.error());
   const Landed landed{.bytes = loan->bytes(), .lent = true, .seal = loan->seal()};
   if (landed.bytes.size() != read.bytes) {
@@ -429,7 +441,8 @@ void IoLanesCore::Inside::borrow(LaneId id, Job& job) noexcept {
   (void)job.client->landed(read, landed);
 }
 
-void IoLanesCore::Inside::note_end(LaneId id, const Job& job) {
+void IoLanesCore::Inside::note_end(LaneId id, const Job& job, std::uint64_t bytes) {
+  count_carried(id, *job.client, bytes);
   std::lock_guard lock(mutex);
   for (Active& a : lanes[id].active) {
     if (a.client == job.client && a.read == job.read.id && a.part == kWhole) a.reading = false;

@@ -2,12 +2,13 @@
 // Copyright 2026 the cake authors
 //
 // The lanes' threads and what they share, for the sources that are compiled into the library:
-// io_lanes_core.cpp (sessions and whole reads), lane_parts.cpp (reads in parts), lane_memory.cpp
-// (staging memory, and who has it).
+// io_lanes_core.cpp (sessions and whole reads), lane_prompts.cpp (whom a lane reads for next),
+// lane_parts.cpp (reads in parts), lane_memory.cpp (staging memory, and who has it).
 #pragma once
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -23,6 +24,7 @@
 
 #include "cake/detail/io_lanes_core.hpp"
 #include "cake/detail/lane_client.hpp"
+#include "cake/detail/lane_order.hpp"
 #include "cake/detail/lane_storage.hpp"
 #include "cake/detail/parked_read.hpp"
 #include "cake/detail/process.hpp"
@@ -45,6 +47,8 @@ struct IoLanesCore::Inside final : LaneHost {
     std::uint64_t bytes = 0;  // of staging memory
     bool reading = true;
     std::size_t part = kWhole;
+    std::uint64_t size = 0;  // bytes of the object that it brings
+    Time since{0};           // steady_clock
   };
   static constexpr std::size_t kWhole = ~std::size_t{0};
   struct Lane {
@@ -60,11 +64,16 @@ struct IoLanesCore::Inside final : LaneHost {
     std::vector<std::shared_ptr<LaneParts>> parts;  // of which some are left, oldest first
     std::vector<PartBuffers> buffers;               // of its threads
     std::atomic<unsigned> busy{0};
+    LinkEstimate known;                     // its rate, as of the last session that came or went
+    std::atomic<std::uint64_t> carried{0};  // bytes, for all sessions
   };
   /// So many reads of a lane may be of any size; more of them take no more than kSmallReads together.
   /// They keep a link busy; more buffers were slower (benchmarks/NOTES.md, Read path).
   static constexpr unsigned kFewReads = 4;
   static constexpr std::uint64_t kSmallReads = std::uint64_t{64} << 20;
+
+  /// How long after a read was overdue at the latest a thread looks whether the lane is busy still.
+  static constexpr Time kOverduePoll = std::chrono::milliseconds(1);
 
   /// Buffers that are kept for each thread: a large one and those for parts.
   static constexpr unsigned kKept = 3;
@@ -75,12 +84,19 @@ struct IoLanesCore::Inside final : LaneHost {
     bool for_memory = false;    // there would be a read for more memory
     std::uint64_t freed = 0;    // memory changes by then
   };
+  /// What the order of prompts keeps of one session and one lane, in bytes.
+  struct Waited {
+    std::uint64_t alone = 0;      // that were left to load when it came
+    std::uint64_t overtaken = 0;  // carried for later sessions while it may have had a read
+  };
   /// A session, and which of its changes each lane has seen.
   struct Attached {
     std::shared_ptr<LaneClient> client;
+    std::uint64_t arrival = 0;  // counts sessions
     std::uint64_t changes = 1;
     bool asked = false;             // a lane's thread asks it at the moment
     std::vector<Refusal> refusals;  // [lane]
+    std::vector<Waited> waited;     // [lane]
   };
   /// One read on its way through a lane.
   struct Job {
@@ -135,6 +151,8 @@ struct IoLanesCore::Inside final : LaneHost {
   bool reading() const noexcept override;
 
   std::vector<LinkEstimate> rates() const override { return options.calibration->tiers(); }
+  std::uint64_t carried(LaneId id) const noexcept override { return lanes[id].carried.load(); }
+  std::uint64_t ahead(const LaneClient& client, LaneId id) noexcept override;
   Calibration& calibration() noexcept override { return *options.calibration; }
 
   void attach(std::shared_ptr<LaneClient> client) override;
@@ -199,9 +217,31 @@ struct IoLanesCore::Inside final : LaneHost {
   /// The session may have a read for this lane, as far as the lane knows.
   bool may_have_read(const Attached& session, LaneId id) const;
 
-  /// Asks the sessions in turn for a read.
+  /// Asks the sessions for a read, one after the other as the order of prompts says.
   bool claim(LaneId id, Job& job, PartBuffers& buffers, StagingPool::Dropped& dropped,
              std::unique_lock<std::mutex>& lock) noexcept;
+
+  // ---- whom a lane reads for next ----
+
+  /// What each session wants of the lane, in `demands`.
+  LaneLoad take_demands(LaneId id) noexcept;
+  /// The session that is to be asked next: the first in order of those that may have a read. One that is
+  /// not the first of all waits while the lane is busy with reads of others; `until`: when some of those
+  /// will be overdue. Null: none.
+  Attached* next_to_ask(LaneId id, Time* until = nullptr) noexcept;
+  /// The reads of other sessions keep the lane at its rate: one more would only make them later. Returns
+  /// when that is over at the latest; none: it is not so. A read that is overdue keeps nothing busy.
+  std::optional<Time> busy_for_others(const Lane& lane, const LaneClient& client, Time now) const;
+  /// The lane is to carry so many bytes for this session.
+  void note_overtaken(LaneId id, const Attached& session, std::uint64_t bytes) noexcept;
+  /// It has carried them.
+  void count_carried(LaneId id, LaneClient& client, std::uint64_t bytes) noexcept {
+    client.count_carried(id, bytes);  // first: what others carried is never counted too high
+    lanes[id].carried += bytes;
+  }
+  static Time steady_now() {
+    return std::chrono::duration_cast<Time>(std::chrono::steady_clock::now().time_since_epoch());
+  }
 
   /// Asks one session for a read, without the lock: memory for the largest one is set aside first.
   /// Whatever throws here, nothing was claimed.
@@ -246,7 +286,8 @@ struct IoLanesCore::Inside final : LaneHost {
   /// Hands over bytes where they lie in the store, for as long as the client uses them.
   void borrow(LaneId id, Job& job) noexcept;
 
-  void note_end(LaneId id, const Job& job);
+  /// The store has done with the read, which brought so many bytes.
+  void note_end(LaneId id, const Job& job, std::uint64_t bytes);
 
   void keep_lent(LaneId id, Job& job, BorrowedBytes loan);
 
@@ -317,6 +358,9 @@ struct IoLanesCore::Inside final : LaneHost {
   std::deque<Lane> lanes;
   std::size_t readers = 0;  // lanes whose reads take staging memory
   std::vector<std::shared_ptr<Attached>> clients;
+  std::vector<LaneDemand> demands;  // room for one of each client
+  std::uint64_t arrivals = 0;
+  std::atomic<bool> several{false};  // clients
   std::vector<std::unique_ptr<Parked>> quarantine;
   std::vector<Lent> lent;
   std::atomic<bool> any_quarantined{false};
@@ -327,7 +371,6 @@ struct IoLanesCore::Inside final : LaneHost {
   bool set_aside_wanted = false;   // some session was refused a read while there were such
   bool memory_wanted = false;      // some session was refused a read for want of memory
   std::uint64_t freed_memory = 0;  // counts how often there was some again for those
-  std::size_t turn = 0;
   bool stop = false;
   std::vector<std::thread> threads;
   TierLookup lookups;  // ends first

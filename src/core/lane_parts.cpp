@@ -177,6 +177,7 @@ void IoLanesCore::Inside::read_part_of(LaneId id, const LaneParts& parts, std::s
   const Status status = read_part(*storage, id, parts.read.key, part.offset, out, digests,
                                   [&] { finish_inserts(id, buffers, false); });
   if (!status) return parted.failed(status.error());
+  count_carried(id, *parts.client, part.bytes);
   std::unique_ptr<PendingInsert> insert = parted.landed(number, out, digests ? &*digests : nullptr);
   if (insert) one.begin(std::move(insert), parts.parted, parts.read);
 }

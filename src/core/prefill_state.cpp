@@ -257,6 +257,17 @@ void PrefillState::set_lane_down(LaneId lane, bool down) {
   changed();
 }
 
+void PrefillState::set_lane_ahead(LaneId lane, std::uint64_t bytes, Time now) {
+  const Time before = view().lane(lane).others_until();
+  if (bytes == 0 && before <= now) return;
+  const Time until = std::max(view().lane(lane).carries_until(bytes, now), now);
+  const Time was = std::max(before, now);
+  const Time differs = until > was ? until - was : was - until;
+  if (differs <= std::max(kAheadFloor, (was - now) / kAheadDivisor)) return;
+  chunks_.lane(lane).set_ahead(bytes, now);
+  changed();
+}
+
 /// No slice of this chunk will be loaded any more. It becomes a hole as soon as nobody inserts into
 /// it.
 void PrefillState::mark_unloadable(std::uint32_t chunk, Errc why) {

@@ -201,6 +201,18 @@ SessionCore::LoadAnswer SessionCore::ask(const LoadQuestion& question) {
   }
 }
 
+std::uint64_t SessionCore::left_to_load(LaneId lane) const {
+  const RunView view = state_.view();
+  std::uint64_t open = 0;
+  for (const OpenBytes& set : view.open_bytes()) {
+    if ((set.tiers >> lane & 1) != 0) open += set.bytes;
+  }
+  const PrefillSpec& spec = view.spec();
+  const std::uint32_t computed = predicted_meet_ - std::min(predicted_meet_, view.front());
+  const std::uint64_t chunk = spec.read_bytes({0, spec.n_layers});
+  return open - std::min(open, computed / std::max(1u, spec.chunk_tokens) * chunk);
+}
+
 void SessionCore::returned(std::uint64_t id, Time now) {
   const ReadEntry* entry = find(id);
   if (entry == nullptr) return;

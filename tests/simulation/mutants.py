@@ -374,6 +374,47 @@ MUTANTS = [
          "    session.asked = false;\n",
          "    session.asked = false;\n")],
      "io_lanes_test.cpp", "a scheduler that thinks for long holds up no other session"),
+    # ---- several prompts on one lane ----
+    ("the longest prompt goes first", [
+        ("if (rank == Rank::least_left && left != other.left) return left < other.left;",
+         "if (rank == Rank::least_left && left != other.left) return left > other.left;")],
+     "detail/lane_order_test.cpp", "the prompt with the least left to load goes first, and of two the one that came first"),
+    ("nobody is ever passed over for too long", [
+        ("  if (waited_long(prompt, lane.read)) {\n",
+         "  if (false) {\n")],
+     "detail/lane_order_test.cpp", "no prompt waits longer behind later ones than four times its own time alone"),
+    ("a prompt is passed over for one read too many", [
+        ("return prompt.overtaken + read > kMostOvertaken * std::max(prompt.alone, read);",
+         "return prompt.overtaken > kMostOvertaken * std::max(prompt.alone, read);")],
+     "detail/lane_order_test.cpp", "no prompt waits longer behind later ones than four times its own time alone"),
+    ("a target that is lost goes first all the same", [
+        ("place.latest_start != kNever && place.latest_start >= now &&",
+         "place.latest_start != kNever &&")],
+     "detail/lane_order_test.cpp", "a target that cannot be met any more takes nothing from others"),
+    ("a target goes first that nobody endangers", [
+        ("             to_seconds(place.latest_start - now) < seconds(others)) {",
+         "             seconds(others) >= 0) {")],
+     "detail/lane_order_test.cpp", "a target at stake goes first, the earliest latest start before others"),
+    ("lanes do not count who was passed over", [
+        ("    if (other->arrival < session.arrival && may_have_read(*other, id)) {\n",
+         "    if (other->arrival > session.arrival && may_have_read(*other, id)) {\n")],
+     "lane_prompts_test.cpp", "a session is passed over for no more than four times what it came for"),
+    ("every session may fill a lane that is busy", [
+        ("  return busy ? nullptr : first;\n",
+         "  return first;\n")],
+     "lane_prompts_test.cpp", "while one session keeps a lane busy its other threads read for nobody else"),
+    ("reads that hang keep a lane busy", [
+        ("    if (!a.reading || now - a.since >= most) continue;\n",
+         "    if (!a.reading) continue;\n")],
+     "lane_prompts_test.cpp", "reads that hang keep a lane busy for no longer than a few times what they should take"),
+    ("prompts that share a lane teach that it is slow", [
+        ("  mine.bytes_per_second = std::min(mine.bytes_per_second / share(), 1e15);\n",
+         "")],
+     "scheduler/link_estimator_test.cpp", "a prompt's rate is what it gets of a shared lane, and what it teaches is the whole lane's"),
+    ("a shared lane looks idle", [
+        ("    return std::max({link_free_, others_until_, now}) + transfer(more_bytes) + rate_.latency +",
+         "    return std::max({link_free_, now}) + transfer(more_bytes) + rate_.latency +")],
+     "scheduler/link_estimator_test.cpp", "what a lane carries for others first delays every read that is not on it yet"),
     # ---- parts ----
     ("a thread reads into a buffer that is still being inserted", [
         ("      if (one.inserts()) continue;\n",

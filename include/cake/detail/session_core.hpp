@@ -66,6 +66,15 @@ class CAKE_API SessionCore {
   std::span<const ReadEntry> reads() const { return state_.reads(); }
   std::uint64_t first_failure() const { return state_.first_failure(); }
   void set_lane_down(LaneId lane, bool down) { state_.set_lane_down(lane, down); }
+  void set_lane_ahead(LaneId lane, std::uint64_t bytes, Time now) {
+    state_.set_lane_ahead(lane, bytes, now);
+  }
+  void set_carried_for_others(LaneId lane, std::uint64_t bytes) {
+    state_.set_carried_for_others(lane, bytes);
+  }
+  /// Bytes that the lane may still have to bring: those that nobody has asked for, but for what compute
+  /// has first by the forecast that was made when the run began.
+  std::uint64_t left_to_load(LaneId lane) const;
   void expire(Time now) { state_.expire(now, lanes_declined()); }
   Time next_deadline() const { return state_.next_deadline(); }
   void cancel() { state_.end(Errc::canceled); }
