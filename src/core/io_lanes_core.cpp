@@ -125,7 +125,9 @@ void IoLanesCore::Inside::attach(std::shared_ptr<LaneClient> client) {
   clients.back()->arrival = ++arrivals;
   several = clients.size() > 1;
   for (LaneId l = 0; l < lanes.size(); ++l) lanes[l].known = known[l].checked();
+  const std::shared_ptr<LaneClient> attached = clients.back()->client;
   call_lanes(lock);
+  invite_to_all(attached);
 }
 
 void IoLanesCore::Inside::detach(const LaneClient& client) noexcept {
@@ -356,7 +358,7 @@ void IoLanesCore::Inside::begin(LaneId id, const std::shared_ptr<LaneClient>& cl
     lane.parts.push_back(job.parts);
   }
   if (lane.lends || job.parts) {
-    lane.active.push_back({client, read.id, 0, true, kWhole, read.bytes, steady_now()});
+    lane.active.push_back({client, read.id, 0, true, kWhole, steady_now(), read});
     lane.busy.fetch_add(1, std::memory_order_relaxed);
     return;
   }
@@ -365,7 +367,8 @@ void IoLanesCore::Inside::begin(LaneId id, const std::shared_ptr<LaneClient>& cl
   if (device != nullptr) allocate(job);
   const std::uint64_t taken = pool.cost(job.buffer.size() != 0 ? job.buffer.size() : read.bytes);
   lane.used_bytes += taken;
-  lane.active.push_back({client, read.id, taken, true, kWhole, read.bytes, steady_now()});
+  lane.active.push_back(
+      {client, read.id, taken, true, kWhole, steady_now(), read, !client->keeps_bytes()});
   lane.busy.fetch_add(1, std::memory_order_relaxed);
 }
 
@@ -386,6 +389,7 @@ bool IoLanesCore::Inside::serve(LaneId id, Job& job, StagingPool::Dropped& dropp
     free(dropped);
     if (device == nullptr) allocate(job);
     if (job.buffer.size() == 0) {
+      for (const Joined& j : take_joined(id, job)) hand_back(j);
       if (others) {
         job.client->returned(job.read);
       } else {
@@ -403,13 +407,16 @@ void IoLanesCore::Inside::read(LaneId id, Job& job) noexcept {
   // Kept until the bytes are handed over: the store may have let go of it by then.
   std::shared_ptr<DigestingSink> sink;
   if (device == nullptr && storage->abilities.read_pieces) sink = job.client->sink(job.read, out);
+  invite(id, job);
   Status status;
   try {
     status = storage->read(id, job.read.key, job.read.offset, out, sink, job.parked);
     if (job.parked) {
       while (!job.parked->wait_for(std::chrono::milliseconds(2))) {
-        if (job.client->wanted(job.read.id)) continue;
-        return job.client->failed(job.read, error_of(Errc::timeout, 0, "read abandoned"));
+        if (wanted(id, job)) continue;
+        const Error why = error_of(Errc::timeout, 0, "read abandoned");
+        for (const Joined& j : take_joined(id, job)) j.client->failed(j.read, why);
+        return job.client->failed(job.read, why);
       }
       const std::unique_ptr<Parked> ended = std::move(job.parked);
       status = ended->wait();
@@ -418,12 +425,21 @@ void IoLanesCore::Inside::read(LaneId id, Job& job) noexcept {
     // Where the completion would not say whether the read has ended, job.parked keeps its buffer.
     const Error why = caught(Errc::io, "read of a chunk");
     note_end(id, job, 0);
+    for (const Joined& j : take_joined(id, job)) hand_back(j);
     return job.client->failed(job.read, why);
   }
   note_end(id, job, status ? job.read.bytes : 0);
-  if (!status) return job.client->failed(job.read, status.error());
+  const std::vector<Joined> joined = take_joined(id, job);
+  if (!status) {
+    for (const Joined& j : joined) hand_back(j);
+    return job.client->failed(job.read, status.error());
+  }
   if (job.client->keeps_bytes()) keep_lent(id, job, {});
   job.whole = job.client->landed(job.read, {.bytes = out, .sink = sink.get()});
+  for (const Joined& j : joined) {
+    const bool whole = j.client->landed(j.read, {.bytes = out, .sink = sink.get()});
+    job.whole = job.whole || whole;
+  }
 }
 
 void IoLanesCore::Inside::borrow(LaneId id, Job& job) noexcept {

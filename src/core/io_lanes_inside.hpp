@@ -3,7 +3,7 @@
 //
 // The lanes' threads and what they share, for the sources that are compiled into the library:
 // io_lanes_core.cpp (sessions and whole reads), lane_prompts.cpp (whom a lane reads for next),
-// lane_parts.cpp (reads in parts), lane_memory.cpp (staging memory, and who has it).
+// lane_joins.cpp (reads for several sessions), lane_parts.cpp (reads in parts), lane_memory.cpp (staging memory, and who has it).
 #pragma once
 
 #include <algorithm>
@@ -28,6 +28,7 @@
 #include "cake/detail/lane_storage.hpp"
 #include "cake/detail/parked_read.hpp"
 #include "cake/detail/process.hpp"
+#include "cake/detail/read_table.hpp"
 #include "cake/detail/saver_core.hpp"
 #include "cake/detail/staging_pool.hpp"
 #include "cake/detail/tier_lookup.hpp"
@@ -41,14 +42,21 @@ namespace cake::inline CAKE_ABI::detail {
 /// it is. No code of a session, a scheduler or the store runs under its mutex, but for
 /// LaneClient::wanted().
 struct IoLanesCore::Inside final : LaneHost {
+  /// A session that is to have the bytes of another one's read as well, by a ticket of its own.
+  struct Joined {
+    std::shared_ptr<LaneClient> client;
+    ReadTicket read;
+  };
   struct Active {
     std::shared_ptr<LaneClient> client;
     std::uint64_t read = 0;
     std::uint64_t bytes = 0;  // of staging memory
     bool reading = true;
     std::size_t part = kWhole;
-    std::uint64_t size = 0;  // bytes of the object that it brings
     Time since{0};           // steady_clock
+    ReadTicket ticket = {};  // where it is whole
+    bool joinable = false;   // its bytes are handed to others, too, that come before it has ended
+    std::vector<Joined> joined = {};  // those
   };
   static constexpr std::size_t kWhole = ~std::size_t{0};
   struct Lane {
@@ -288,6 +296,27 @@ struct IoLanesCore::Inside final : LaneHost {
 
   /// The store has done with the read, which brought so many bytes.
   void note_end(LaneId id, const Job& job, std::uint64_t bytes);
+
+  // ---- reads for several sessions ----
+
+  // Where a lane reads into staging memory, a chunk that several sessions want is read once: when a read
+  // begins, all others are asked whether they want it (LaneClient::join()), and a session that comes is
+  // asked about all that are under way. The thread that reads hands the bytes to each. When the read fails,
+  // those that joined may have it read again; it goes on while any of them wants it.
+
+  /// Asks all other sessions.
+  void invite(LaneId id, const Job& job) noexcept;
+  /// Asks a session that is new whether it wants what is under way.
+  void invite_to_all(const std::shared_ptr<LaneClient>& client) noexcept;
+  /// It has joined the read by that ticket, unless that has ended meanwhile.
+  void join(LaneId id, const LaneClient& reader, std::uint64_t read, const Joined& joins) noexcept;
+  Active* find_active(LaneId id, const LaneClient& client, std::uint64_t read) noexcept;
+  /// Those that have joined; nobody else does from now on.
+  std::vector<Joined> take_joined(LaneId id, const Job& job) noexcept;
+  /// The session may have what it joined read again.
+  void hand_back(const Joined& joined) noexcept;
+  static bool wanted(const Active& active) noexcept;
+  bool wanted(LaneId id, const Job& job) noexcept;
 
   void keep_lent(LaneId id, Job& job, BorrowedBytes loan);
 

@@ -27,7 +27,7 @@ bool IoLanesCore::Inside::down(LaneId id, std::uint64_t bytes) noexcept {
   const unsigned busy = lane.busy.load(std::memory_order_relaxed);
   if (busy == 0 && !any_quarantined.load(std::memory_order_relaxed)) return false;
   std::lock_guard lock(mutex);
-  const auto stuck = [](const Active& a) { return a.reading && !a.client->wanted(a.read); };
+  const auto stuck = [](const Active& a) { return a.reading && !wanted(a); };
   if (!std::all_of(lane.active.begin(), lane.active.end(), stuck)) return false;
   if (lane.active.size() >= lane.threads) return true;
   if (lane.lends) return false;
@@ -118,7 +118,7 @@ std::uint64_t IoLanesCore::Inside::room_for_more(const Lane& lane) {
   unsigned reads = 0;
   std::uint64_t bytes = 0;
   for (const Active& a : lane.active) {
-    if (a.reading && !a.client->wanted(a.read)) continue;
+    if (a.reading && !wanted(a)) continue;
     ++reads;
     bytes += a.bytes;
   }

@@ -74,7 +74,7 @@ std::optional<Time> IoLanesCore::Inside::busy_for_others(const Lane& lane, const
   // Such lanes have no link of their own, or look themselves how many reads are open.
   if (lane.lends || lane.by_threads) return std::nullopt;
   std::uint64_t bytes = 0;
-  for (const Active& a : lane.active) bytes += a.size;
+  for (const Active& a : lane.active) bytes += a.ticket.bytes;
   const LinkEstimate& known = lane.known;
   const double takes =
       to_seconds(known.latency) + static_cast<double>(bytes) / known.bytes_per_second;
@@ -87,8 +87,8 @@ std::optional<Time> IoLanesCore::Inside::busy_for_others(const Lane& lane, const
   for (const Active& a : lane.active) {
     if (!a.reading || now - a.since >= most) continue;
     ++reads;
-    bytes += a.size;
-    newest = a.size;
+    bytes += a.ticket.bytes;
+    newest = a.ticket.bytes;
     others = others || a.client.get() != &client;
     until = std::min(until, a.since + most);
   }

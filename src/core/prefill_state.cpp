@@ -120,7 +120,7 @@ void PrefillState::take_over(std::uint32_t chunk) {
 
 // ---- I/O lanes ----
 
-ReadTicket PrefillState::claim(const LoadRequest& load, LaneId lane, Time now) {
+ReadTicket PrefillState::claim(const LoadRequest& load, LaneId lane, Time now, bool joined) {
   log_.reserve_read();
   reads_.reserve();
   chunks_.lane(lane).reserve();  // nothing from here on needs memory
@@ -129,6 +129,7 @@ ReadTicket PrefillState::claim(const LoadRequest& load, LaneId lane, Time now) {
   ticket.slice = load.slice;
   ticket.slice.tokens = spec().object_range(load.slice.chunk);
   ticket.lane = lane;
+  ticket.joined = joined;
   ticket.offset = spec().read_offset(load.slice.layers);
   ticket.bytes = spec().read_bytes(load.slice.layers);
   const Time limit = now > kNever - options_.read_timeout ? kNever : now + options_.read_timeout;
@@ -148,7 +149,7 @@ bool PrefillState::begin_insert(std::uint64_t id, Time now, bool lent) {
   if (entry == nullptr) return false;
   const Slice& slice = entry->ticket.slice;
   LinkEstimator& lane = chunks_.lane(entry->ticket.lane);
-  if (!lent) lane.landed(id, true, now);
+  if (!lent) lane.landed(id, !entry->ticket.joined, now);
   changed();
   if (entry->phase != ReadPhase::reading || status_ != Errc::ok) {
     if (lent) lane.landed(id, false, now);  // nothing was moved

@@ -229,7 +229,9 @@ void SessionState::returned(const ReadTicket& read) noexcept {
 void SessionState::failed(const ReadTicket& read, const Error& why) noexcept {
   // What is there is of no use to anybody: gone, so that the next save can put it right, and
   // gone before the run can end. Once nobody waits for the read, a save may have done so.
-  if ((why.code == Errc::corrupt || why.code == Errc::mismatch) && wanted(read.id)) {
+  // Whoever the lane read it for does so for those who joined.
+  const bool damaged = why.code == Errc::corrupt || why.code == Errc::mismatch;
+  if (damaged && !read.joined && wanted(read.id)) {
     lanes_.discard(read.lane, read.key);
   }
   {
@@ -262,6 +264,23 @@ bool SessionState::landed(const ReadTicket& read, const Landed& landed) noexcept
   lanes_.wake(*this);  // the link has room for another read; for compute nothing is new yet
   finish_insert(read.id, insert(read.slice, taken->view));
   return taken->whole;
+}
+
+std::optional<ReadTicket> SessionState::join(const ReadTicket& other) noexcept {
+  const std::uint32_t chunk = other.slice.chunk;
+  // A key stands for one place in one prefix: the same chunk has the same number in both prompts.
+  if (chunk >= lookup_.keys.size() || lookup_.keys[chunk] != other.key) return std::nullopt;
+  if (lookup_.stored.size() <= chunk || keeps_bytes()) return std::nullopt;
+  return value_or(
+      [&] {
+        const Change change(*this);
+        if (closed_) return std::optional<ReadTicket>();
+        wanted_reads_.reserve(core_.reads().size() + 1);
+        auto ticket = core_.join(other.slice, other.lane, now());
+        if (ticket) ticket->key = other.key;
+        return ticket;
+      },
+      std::optional<ReadTicket>());
 }
 
 bool SessionState::wait_layer(std::uint64_t step, std::uint32_t layer) {

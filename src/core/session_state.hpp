@@ -93,6 +93,7 @@ class SessionState final : public LaneClient,
   std::uint64_t part_bytes() const noexcept override { return part_bytes_; }
   std::shared_ptr<PartedRead> in_parts(const ReadTicket& read) noexcept override;
   bool landed(const ReadTicket& read, const Landed& landed) noexcept override;
+  std::optional<ReadTicket> join(const ReadTicket& other) noexcept override;
   std::uint64_t left_to_load(LaneId lane) const noexcept override { return left_[lane].load(); }
   Time load_by() const noexcept override { return load_by_; }
 

@@ -415,6 +415,22 @@ MUTANTS = [
         ("    return std::max({link_free_, others_until_, now}) + transfer(more_bytes) + rate_.latency +",
          "    return std::max({link_free_, now}) + transfer(more_bytes) + rate_.latency +")],
      "scheduler/link_estimator_test.cpp", "what a lane carries for others first delays every read that is not on it yet"),
+    ("sessions that share a prefix read it each by itself", [
+        ("  invite(id, job);\n",
+         "")],
+     "lane_joins_test.cpp", "a prefix that several prompts load at once is read once, and all of them have it"),
+    ("a session that comes does not hear of what is under way", [
+        ("  invite_to_all(attached);\n",
+         "")],
+     "lane_joins_test.cpp", "a prefix that several prompts load at once is read once, and all of them have it"),
+    ("those that joined a read that fails wait for it", [
+        ("    for (const Joined& j : joined) hand_back(j);\n",
+         "")],
+     "lane_joins_test.cpp", "when a read fails that others joined, they have it read again"),
+    ("a read that was joined teaches the rate of its lane", [
+        ("lane.landed(id, !entry->ticket.joined, now);",
+         "lane.landed(id, true, now);")],
+     "detail/prefill_state_test.cpp", "a read that was joined says nothing of its lane"),
     # ---- parts ----
     ("a thread reads into a buffer that is still being inserted", [
         ("      if (one.inserts()) continue;\n",

@@ -76,7 +76,8 @@ class CAKE_API PrefillState {
   // ---- I/O lanes ----
 
   /// Claims the slice for a lane. Needs may_load(); nothing is claimed when it throws.
-  ReadTicket claim(const LoadRequest& load, LaneId lane, Time now);
+  /// `joined`: as in the ticket; when its bytes come says nothing of the lane.
+  ReadTicket claim(const LoadRequest& load, LaneId lane, Time now, bool joined = false);
   /// The read is there and its bytes are verified: may they be inserted? False: the claim was lost,
   /// drop them. Bytes that the store lends are moved by the insert alone: then its end counts as the
   /// landing, so that the rate of the lane is that of the inserts.

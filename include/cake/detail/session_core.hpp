@@ -128,6 +128,10 @@ class CAKE_API SessionCore {
   std::optional<ReadTicket> end_load(const LoadQuestion& question, const LoadAnswer& answer,
                                      std::uint64_t max_bytes, Time now, bool& short_of_room);
 
+  /// The session is to have this slice, which its lane reads for another one. None: it does not want
+  /// exactly that now, or its compute is at that chunk. The scheduler is not asked.
+  std::optional<ReadTicket> join(const Slice& slice, LaneId lane, Time now);
+
   StepAnswer ask(const StepQuestion& question);
   LoadAnswer ask(const LoadQuestion& question);
 
