@@ -57,7 +57,7 @@ LONG_CLASSES = [
     ("include/cake/detail/session_state.hpp", "SessionState", "to be split"),
     ("include/cake/detail/session_core.hpp", "SessionCore", "to be split"),
     ("examples/quickstart.cpp", "Quickstart", "one program, told in order"),
-    ("src/core/io_lanes_core.cpp", "IoLanesCore::Inside", "to be split"),
+    ("src/core/io_lanes_inside.hpp", "IoLanesCore::Inside", "one mutex and all that it guards; three sources"),
     ("include/cake/scheduler/compute_cost.hpp", "ComputeCostEstimator", "to be split"),
     ("include/cake/scheduler/link_estimator.hpp", "LinkEstimator", "to be split"),
     ("include/cake/testing/simulation.hpp", "Simulation", "one machine: engine, lanes and clock"),

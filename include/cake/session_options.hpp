@@ -22,6 +22,10 @@ struct PrefillOptions {
   /// Asks for the end: next() then says finished, the report's status canceled. A step in progress
   /// is waited for; an engine that is given the same token may break it off.
   std::stop_token stop = {};
+  /// The first token is wanted so long after begin(), where several prompts share the lanes: loads of a
+  /// prompt that would miss its target if the others went first, and can still meet it, go before
+  /// theirs. Nothing is given up for it. kNever: as soon as its turn comes.
+  Time ttft_target = kNever;
 };
 
 /// All prompts of a session: its steps, and how long it waits for others.

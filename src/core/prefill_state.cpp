@@ -121,7 +121,7 @@ void PrefillState::take_over(std::uint32_t chunk) {
 
 // ---- I/O lanes ----
 
-ReadTicket PrefillState::claim(const LoadRequest& load, LaneId lane, Time now) {
+ReadTicket PrefillState::claim(const LoadRequest& load, LaneId lane, Time now, bool joined) {
   log_.reserve_read();
   reads_.reserve();
   chunks_.lane(lane).reserve();  // nothing from here on needs memory
@@ -130,6 +130,7 @@ ReadTicket PrefillState::claim(const LoadRequest& load, LaneId lane, Time now) {
   ticket.slice = load.slice;
   ticket.slice.tokens = spec().object_range(load.slice.chunk);
   ticket.lane = lane;
+  ticket.joined = joined;
   ticket.offset = spec().read_offset(load.slice.layers);
   ticket.bytes = spec().read_bytes(load.slice.layers);
   const Time limit = now > kNever - options_.read_timeout ? kNever : now + options_.read_timeout;
@@ -149,7 +150,7 @@ bool PrefillState::begin_insert(std::uint64_t id, Time now, bool lent) {
   if (entry == nullptr) return false;
   const Slice& slice = entry->ticket.slice;
   LinkEstimator& lane = chunks_.lane(entry->ticket.lane);
-  if (!lent) lane.landed(id, true, now);
+  if (!lent) lane.landed(id, !entry->ticket.joined, now);
   changed();
   if (entry->phase != ReadPhase::reading || status_ != Errc::ok) {
     if (lent) lane.landed(id, false, now);  // nothing was moved
@@ -269,6 +270,17 @@ bool PrefillState::wanted(std::uint64_t id) const {
 void PrefillState::set_lane_down(LaneId lane, bool down) {
   if (lane >= view().n_lanes() || view().lane(lane).down() == down) return;
   chunks_.lane(lane).set_down(down);
+  changed();
+}
+
+void PrefillState::set_lane_ahead(LaneId lane, std::uint64_t bytes, Time now) {
+  const Time before = view().lane(lane).others_until();
+  if (bytes == 0 && before <= now) return;
+  const Time until = std::max(view().lane(lane).carries_until(bytes, now), now);
+  const Time was = std::max(before, now);
+  const Time differs = until > was ? until - was : was - until;
+  if (differs <= std::max(kAheadFloor, (was - now) / kAheadDivisor)) return;
+  chunks_.lane(lane).set_ahead(bytes, now);
   changed();
 }
 

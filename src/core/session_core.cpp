@@ -181,6 +181,22 @@ std::optional<ReadTicket> SessionCore::end_load(const LoadQuestion& question,
   return state_.claim(*load, lane, now);
 }
 
+std::optional<ReadTicket> SessionCore::join(const Slice& slice, LaneId lane, Time now) {
+  const RunView view = state_.view();
+  const PrefillSpec& spec = view.spec();
+  if (over() || lane >= view.n_lanes() || view.lane(lane).down()) return std::nullopt;
+  LoadRequest load{slice, kNever};
+  if (!may_load(view, load, lane)) return std::nullopt;
+  if (spec.chunk_range(slice.chunk).begin < view.front()) return std::nullopt;
+  if (spec.whole_chunks && slice.layers.end != spec.n_layers) return std::nullopt;
+  const LinkEstimator& link = view.lane(lane);
+  const auto bytes = static_cast<double>(spec.read_bytes(slice.layers));
+  const double expected = to_seconds(link.ready_at(bytes, now) - now);
+  load.deadline = read_deadline(now, kLateFloor, kLateFactor * expected, link.rate().measured);
+  idle_timed_out_ = false;
+  return state_.claim(load, lane, now, true);
+}
+
 SessionCore::StepAnswer SessionCore::ask(const StepQuestion& question) {
   if (scheduler_failed_) return std::nullopt;
   try {
@@ -199,6 +215,18 @@ SessionCore::LoadAnswer SessionCore::ask(const LoadQuestion& question) {
     ++ask_faults_;
     return std::nullopt;
   }
+}
+
+std::uint64_t SessionCore::left_to_load(LaneId lane) const {
+  const RunView view = state_.view();
+  std::uint64_t open = 0;
+  for (const OpenBytes& set : view.open_bytes()) {
+    if ((set.tiers >> lane & 1) != 0) open += set.bytes;
+  }
+  const PrefillSpec& spec = view.spec();
+  const std::uint32_t computed = predicted_meet_ - std::min(predicted_meet_, view.front());
+  const std::uint64_t chunk = spec.read_bytes({0, spec.n_layers});
+  return open - std::min(open, computed / std::max(1u, spec.chunk_tokens) * chunk);
 }
 
 void SessionCore::returned(std::uint64_t id, Time now) {

@@ -111,7 +111,10 @@ class SessionState::Parted final : public PartedRead {
       const Change change(*session_);
       if (!session_->core_.begin_part(read_.id)) return nullptr;
       last = --to_land_ == 0;
-      if (last) (void)session_->core_.begin_insert(read_.id, session_->now());
+      if (last) {
+        session_->note_others(read_.lane);
+        (void)session_->core_.begin_insert(read_.id, session_->now());
+      }
     }
     if (last) session_->lanes_.wake(*session_);  // the link has room for another read
     return begin_insert(layers, *view);

@@ -58,6 +58,11 @@ void SessionState::begin(Tokens tokens, const ChunkOptions& chunks, const Prefil
   core_.set_read_layers(static_cast<std::uint32_t>(std::min<std::uint64_t>(layers, ~0u)));
   largest_read_ = std::min(spec.read_bytes({0, spec.n_layers}), staging);
   part_bytes_ = largest_part();
+  for (LaneId l = 0; l < n_lanes_; ++l) {
+    carried_before_[l] = lanes_.carried(l);
+    left_[l] = core_.left_to_load(l);
+  }
+  load_by_ = loads_end_by(prompt.ttft_target);
   planning_ = now();
   woken_ = planning_;  // they are when they get the session
 }
@@ -66,6 +71,7 @@ Step SessionState::next(std::uint32_t budget, bool may_gate) {
   drive();
   const std::uint32_t down = lanes_down();
   insert_pending();
+  see_others();
   Step step;
   {
     const Asking asking(*this);
@@ -77,6 +83,17 @@ Step SessionState::next(std::uint32_t budget, bool may_gate) {
     if (lanes_down() != down) step.until = Time{0};  // reads that hang were given up just now
   }
   return step;
+}
+
+/// What the lanes carry for other sessions first.
+void SessionState::see_others() {
+  for (LaneId l = 0; l < n_lanes_; ++l) {
+    const std::uint64_t ahead = lanes_.ahead(*this, l);
+    if (ahead == 0 && !others_ahead_) continue;
+    others_ahead_ = true;
+    const Change change(*this);
+    core_.set_lane_ahead(l, ahead, now());
+  }
 }
 
 /// Bit set of the lanes over which nothing will come for now.
@@ -178,10 +195,13 @@ std::optional<ReadTicket> SessionState::next_read(LaneId lane, std::uint64_t max
                                                   bool& short_of_room) {
   const Asking asking(*this, std::try_to_lock);
   if (!asking.taken()) return std::nullopt;  // whoever has it wakes the lanes when he is done
+  const std::uint64_t ahead = lanes_.ahead(*this, lane);
   for (int i = 0; i < kAskAgain; ++i) {
     SessionCore::LoadQuestion question;
     {
       const Change change(*this);
+      core_.set_lane_ahead(lane, ahead, now());
+      note_others(lane);
       // An engine that does not come to insert keeps no more than half of the staging memory.
       if (!pending_.empty() && 2 * pending_bytes_ >= lanes_.staging_budget()) return std::nullopt;
       wanted_reads_.reserve(core_.reads().size() + 1);
@@ -220,7 +240,9 @@ void SessionState::returned(const ReadTicket& read) noexcept {
 void SessionState::failed(const ReadTicket& read, const Error& why) noexcept {
   // What is there is of no use to anybody: gone, so that the next save can put it right, and
   // gone before the run can end. Once nobody waits for the read, a save may have done so.
-  if ((why.code == Errc::corrupt || why.code == Errc::mismatch) && wanted(read.id)) {
+  // Whoever the lane read it for does so for those who joined.
+  const bool damaged = why.code == Errc::corrupt || why.code == Errc::mismatch;
+  if (damaged && !read.joined && wanted(read.id)) {
     lanes_.discard(read.lane, read.key);
   }
   {
@@ -253,6 +275,23 @@ bool SessionState::landed(const ReadTicket& read, const Landed& landed) noexcept
   lanes_.wake(*this);  // the link has room for another read; for compute nothing is new yet
   finish_insert(read.id, insert(read.slice, taken->view));
   return taken->whole;
+}
+
+std::optional<ReadTicket> SessionState::join(const ReadTicket& other) noexcept {
+  const std::uint32_t chunk = other.slice.chunk;
+  // A key stands for one place in one prefix: the same chunk has the same number in both prompts.
+  if (chunk >= lookup_.keys.size() || lookup_.keys[chunk] != other.key) return std::nullopt;
+  if (lookup_.stored.size() <= chunk || keeps_bytes()) return std::nullopt;
+  return value_or(
+      [&] {
+        const Change change(*this);
+        if (closed_) return std::optional<ReadTicket>();
+        wanted_reads_.reserve(core_.reads().size() + 1);
+        auto ticket = core_.join(other.slice, other.lane, now());
+        if (ticket) ticket->key = other.key;
+        return ticket;
+      },
+      std::optional<ReadTicket>());
 }
 
 bool SessionState::wait_layer(std::uint64_t step, std::uint32_t layer) {
@@ -304,9 +343,24 @@ Step SessionState::ask_for_step(std::uint32_t budget, bool may_gate, std::uint32
 void SessionState::publish() {
   if (published_ == core_.version()) return;
   published_ = core_.version();
+  for (LaneId l = 0; l < n_lanes_; ++l) {
+    left_[l].store(core_.left_to_load(l), std::memory_order_relaxed);
+  }
   if (core_.reads().empty() && !reads_published_) return;
   reads_published_ = !core_.reads().empty();
   wanted_reads_.publish(core_.reads());
+}
+
+Time SessionState::loads_end_by(Time target) const {
+  if (target >= std::chrono::hours(1)) return kNever;
+  const PrefillSpec& spec = lookup_.spec;
+  double suffix = 0;  // seconds
+  if (const ComputeCostEstimator* compute = core_.measured_compute()) {
+    suffix = compute->current().passes(spec.prefix_end(), spec.n_tokens,
+                                       std::max(1u, spec.max_step_tokens));
+  }
+  return std::chrono::duration_cast<Time>(start_.time_since_epoch()) + target -
+         from_seconds(suffix);
 }
 
 void SessionState::pause(std::unique_lock<std::mutex>& lock, Time span) {
@@ -350,6 +404,7 @@ Result<SessionState::Taken> SessionState::take(const ReadTicket& read, const Lan
   if (layers.end < lookup_.spec.n_layers) parsed_[chunk] = tables;
   if (can_.insert_on_caller) pending_.reserve(pending_.size() + 1);
   // Nothing from here on needs memory.
+  note_others(read.lane);
   taken.inserts = core_.begin_insert(read.id, now(), landed.lent && !can_.insert_on_caller);
   if (can_.insert_on_caller && taken.inserts) {
     pending_.push_back({read, taken.view, taken.whole});
@@ -382,6 +437,7 @@ void SessionState::finish_insert(std::uint64_t id, const Status& status) noexcep
 }
 
 void SessionState::note_inserted(std::uint64_t id, const Status& status) {
+  if (const ReadEntry* entry = core_.find(id)) note_others(entry->ticket.lane);
   core_.inserted(id, status.has_value(), now());
   if (status || core_.first_failure() != id) return;
   const Error& why = status.error();

@@ -95,6 +95,9 @@ class SessionState final : public LaneClient,
   std::uint64_t part_bytes() const noexcept override { return part_bytes_; }
   std::shared_ptr<PartedRead> in_parts(const ReadTicket& read) noexcept override;
   bool landed(const ReadTicket& read, const Landed& landed) noexcept override;
+  std::optional<ReadTicket> join(const ReadTicket& other) noexcept override;
+  std::uint64_t left_to_load(LaneId lane) const noexcept override { return left_[lane].load(); }
+  Time load_by() const noexcept override { return load_by_; }
 
   // ---- the engine's side ----
 
@@ -160,8 +163,18 @@ class SessionState final : public LaneClient,
 
   /// Without the lock while the scheduler thinks: reads land meanwhile.
   std::uint32_t lanes_down() const noexcept;
+  void see_others();
   Step ask_for_step(std::uint32_t budget, bool may_gate, std::uint32_t down);
   void publish();
+  /// When all is to be loaded, so that the first token meets its target.
+  Time loads_end_by(Time target) const;
+  /// What the lane carries for other sessions, now and so far.
+  void note_others(LaneId lane) {
+    const std::uint64_t all =
+        lanes_.carried(lane);  // first, so that it holds no more than carried()
+    const std::uint64_t mine = carried_before_[lane] + carried(lane);
+    core_.set_carried_for_others(lane, all - std::min(all, mine));
+  }
   void pause(std::unique_lock<std::mutex>& lock, Time span);
   void announce() noexcept;
   ChunkIdentity identity(std::uint32_t chunk) const;
@@ -200,9 +213,13 @@ class SessionState final : public LaneClient,
   std::uint64_t largest_read_ = 0;  // bytes
   std::uint64_t part_bytes_ = 0;    // most of a part; 0: reads are not carried out in parts
   Time planning_{0};
-  std::uint64_t seen_ = 0;  // version, by next()
-  Time woken_{0};           // the lanes, by done()
+  std::uint64_t seen_ = 0;     // version, by next()
+  Time woken_{0};              // the lanes, by done()
+  bool others_ahead_ = false;  // the lanes have carried something for other sessions first
   std::atomic<std::thread::id> driver_{std::this_thread::get_id()};
+  Time load_by_ = kNever;                                     // steady_clock
+  std::array<std::uint64_t, kMaxTiers> carried_before_{};     // by each lane when the run began
+  std::array<std::atomic<std::uint64_t>, kMaxTiers> left_{};  // as LaneClient::left_to_load()
   Turn turn_;
   WantedReads wanted_reads_;
   std::mutex mutex_;  // guards all below

@@ -192,3 +192,17 @@ TEST_CASE(
   busy.take_front({112, 160});
   CHECK(states_of(busy.view()) == "....ooohio");
 }
+
+TEST_CASE("a read that was joined says nothing of its lane") {
+  OwnState state(Prompt("111"));
+  const LinkEstimate before = state.view().lane(0).rate();
+  const detail::ReadTicket joined = state.claim(
+      LoadRequest{{2, state.view().spec().chunk_range(2), {0, 4}}, kNever}, 0, Time{0}, true);
+  CHECK(joined.joined);
+  state.land(joined, Time(1));
+  CHECK(state.view().lane(0).rate() == before);
+  CHECK_FALSE(state.view().lane(0).measured());
+  CHECK(state.view().state(2) == ChunkState::resident);
+  state.land(state.load(1, {0, 4}, 0, Time(1)), Time(1000));
+  CHECK(state.view().lane(0).measured());
+}

@@ -533,3 +533,84 @@ TEST_CASE("a lane that is late by more than a thread may be looks slower, whatev
   CHECK(lane.slowdown(Time(2'900'000)) == 1);
   CHECK(lane.slowdown(Time(30'000'000)) == Approx(30));
 }
+
+namespace {
+
+/// Prompts that read by turns, one read each on the way, over one link that carries `rate` bytes a second.
+/// Each is told what was carried for the others.
+std::vector<LinkEstimator> share_a_link(std::size_t prompts, double rate, const LinkEstimate& prior,
+                                        int rounds) {
+  constexpr std::uint64_t kBytes = 1'000'000;
+  std::vector<LinkEstimator> all(prompts, LinkEstimator(prior));
+  std::vector<std::uint64_t> own(prompts, 0);
+  std::uint64_t carried = 0;
+  Time now{0};
+  for (std::size_t p = 0; p < prompts; ++p) all[p].issue(1, 0, kBytes, now);
+  for (int round = 1; round <= rounds; ++round) {
+    for (std::size_t p = 0; p < prompts; ++p) {
+      now += from_seconds(static_cast<double>(kBytes) / rate);
+      carried += kBytes;
+      own[p] += kBytes;
+      all[p].set_carried_for_others(carried - own[p]);
+      all[p].landed(static_cast<std::uint64_t>(round), true, now);
+      all[p].issue(static_cast<std::uint64_t>(round) + 1, 0, kBytes, now);
+    }
+  }
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE(
+    "a prompt's rate is what it gets of a shared lane, and what it teaches is the whole lane's") {
+  for (const double prior : {0.3e9, 1e9, 3e9}) {
+    LinkEstimate known{prior, Time{0}, Time{0}};
+    known.measured = prior == 1e9 ? LinkEstimate::kSure : 0;
+    for (const std::size_t prompts : {2u, 4u, 8u}) {
+      const auto all = share_a_link(prompts, 1e9, known, 40);
+      LinkEstimate taught = known;
+      for (const LinkEstimator& lane : all) {
+        CHECK(lane.rate().bytes_per_second ==
+              Approx(1e9 / static_cast<double>(prompts)).epsilon(0.1));
+        taught = lane.learned(taught, Time{0});
+      }
+      CHECK(taught.bytes_per_second == Approx(1e9).epsilon(0.1));
+    }
+  }
+}
+
+TEST_CASE("a lane that has become slower is taught as slower, also by prompts that share it") {
+  LinkEstimate known{1e9, Time{0}, Time{0}};
+  known.measured = LinkEstimate::kSure;
+  for (const LinkEstimator& lane : share_a_link(4, 0.25e9, known, 40)) {
+    known = lane.learned(known, Time{0});
+  }
+  CHECK(known.bytes_per_second == Approx(0.25e9).epsilon(0.15));
+}
+
+TEST_CASE("a prompt that has a lane alone teaches what it did before lanes were shared") {
+  LinkEstimator lane({1e9, 1ms, 0ms});
+  LinkEstimator told = lane;
+  Time now{0};
+  for (std::uint64_t i = 1; i <= 20; ++i) {
+    lane.issue(i, 0, 1'000'000 * (i % 3 + 1), now);
+    told.issue(i, 0, 1'000'000 * (i % 3 + 1), now);
+    now += Time(2'300'000);
+    told.set_carried_for_others(0);
+    lane.landed(i, true, now);
+    told.landed(i, true, now);
+  }
+  CHECK(told.learned({}, now) == lane.learned({}, now));
+}
+
+TEST_CASE("what a lane carries for others first delays every read that is not on it yet") {
+  LinkEstimator lane({1e6, 0ms, 0ms});
+  lane.set_ahead(5000, 10ms);
+  CHECK(lane.others_until() == 15ms);
+  CHECK(lane.ready_at(1000, 10ms) == 16ms);
+  CHECK(lane.ready_at(1000, 20ms) == 21ms);
+  lane.issue(1, 0, 2000, 10ms);  // it was given one in between
+  CHECK(lane.in_flight()[0].lands == 12ms);
+  lane.set_ahead(0, 11ms);
+  CHECK(lane.ready_at(1000, 11ms) == 13ms);
+}

@@ -290,12 +290,10 @@ MUTANTS = [
          "    learn(*flight, now);")],
      "scheduler/link_estimator_test.cpp", "a failed read says nothing about the rate"),
     ("a read is charged with the time of a failed one", [
-        ("  if (!ok && flight == flights_.begin()) last_failed_ = now;\n",
-         "")],
+        ("  if (!ok && flight == flights_.begin()) {\n    last_failed_ = now;\n", "  if (!ok && flight == flights_.begin()) {\n")],
      "scheduler/link_estimator_test.cpp", "a read is not charged with the time of a failed one before it"),
     ("a failed read resets how long older ones have been waited for", [
-        ("  if (!ok && flight == flights_.begin()) last_failed_ = now;\n",
-         "  if (!ok) last_failed_ = now;\n")],
+        ("  if (!ok && flight == flights_.begin()) {\n    last_failed_ = now;\n", "  if (!ok) {\n    last_failed_ = now;\n")],
      "scheduler/link_estimator_test.cpp", "a read that fails before older ones says nothing about them"),
     ("a read that is given up in time tells a limit", [
         ("  if (flights_.front().begun && slowdown(now) > 1) {\n"
@@ -349,38 +347,95 @@ MUTANTS = [
          "  std::uint64_t room() const { return budget_ - lent_; }")],
      "io_lanes_test.cpp", "lent, kept and leaving buffers together never take more than the budget"),
     ("what abandoned reads hold never comes back", [
-        ("      if (!quarantine[i]->ended()) {",
-         "      if (quarantine[i] != nullptr) {")],
+        ("    if (!quarantine[i]->ended()) {",
+         "    if (quarantine[i] != nullptr) {")],
      "io_lanes_test.cpp", "a lane whose memory is held by abandoned reads is down, and comes back with them"),
     ("a lane without memory is not down", [
-        ("    return held != 0 && pool.budget() - held < bytes;",
-         "    return false;")],
+        ("  return held != 0 && pool.budget() - held < bytes;",
+         "  return false;")],
      "io_lanes_test.cpp", "a lane whose memory is held by abandoned reads is down, and comes back with them"),
     ("a dead tier takes all memory", [
-        ("    if (lane.used_bytes == 0 || readers == 1) return room;\n",
-         "    return room;\n")],
+        ("  if (lane.used_bytes == 0 || readers == 1) return room;\n",
+         "  return room;\n")],
      "io_lanes_test.cpp", "a dead tier keeps neither memory nor threads of another"),
     ("a read that throws gives its buffer back at once", [
-        ("      const Error why = caught(Errc::io, \"read of a chunk\");\n",
-         "      const Error why = caught(Errc::io, \"read of a chunk\");\n"
-         "      (void)job.parked.release();\n")],
+        ("    const Error why = caught(Errc::io, \"read of a chunk\");\n",
+         "    const Error why = caught(Errc::io, \"read of a chunk\");\n"
+         "    (void)job.parked.release();\n")],
      "io_lanes_test.cpp", "a completion that throws keeps its buffer until its read has ended"),
     ("a session is asked under the lock of all lanes", [
-        ("      session.asked = true;\n"
-         "      lock.unlock();\n",
-         "      session.asked = true;\n"),
-        ("      lock.lock();\n"
-         "      session.asked = false;\n",
-         "      session.asked = false;\n")],
+        ("    session.asked = true;\n"
+         "    lock.unlock();\n",
+         "    session.asked = true;\n"),
+        ("    lock.lock();\n"
+         "    session.asked = false;\n",
+         "    session.asked = false;\n")],
      "io_lanes_test.cpp", "a scheduler that thinks for long holds up no other session"),
+    # ---- several prompts on one lane ----
+    ("the longest prompt goes first", [
+        ("if (rank == Rank::least_left && left != other.left) return left < other.left;",
+         "if (rank == Rank::least_left && left != other.left) return left > other.left;")],
+     "detail/lane_order_test.cpp", "the prompt with the least left to load goes first, and of two the one that came first"),
+    ("nobody is ever passed over for too long", [
+        ("  if (waited_long(prompt, lane.read)) {\n",
+         "  if (false) {\n")],
+     "detail/lane_order_test.cpp", "no prompt waits longer behind later ones than four times its own time alone"),
+    ("a prompt is passed over for one read too many", [
+        ("return prompt.overtaken + read > kMostOvertaken * std::max(prompt.alone, read);",
+         "return prompt.overtaken > kMostOvertaken * std::max(prompt.alone, read);")],
+     "detail/lane_order_test.cpp", "no prompt waits longer behind later ones than four times its own time alone"),
+    ("a target that is lost goes first all the same", [
+        ("place.latest_start != kNever && place.latest_start >= now &&",
+         "place.latest_start != kNever &&")],
+     "detail/lane_order_test.cpp", "a target that cannot be met any more takes nothing from others"),
+    ("a target goes first that nobody endangers", [
+        ("             to_seconds(place.latest_start - now) < seconds(others)) {",
+         "             seconds(others) >= 0) {")],
+     "detail/lane_order_test.cpp", "a target at stake goes first, the earliest latest start before others"),
+    ("lanes do not count who was passed over", [
+        ("    if (other->arrival < session.arrival && may_have_read(*other, id)) {\n",
+         "    if (other->arrival > session.arrival && may_have_read(*other, id)) {\n")],
+     "lane_prompts_test.cpp", "a session is passed over for no more than four times what it came for"),
+    ("every session may fill a lane that is busy", [
+        ("  return busy ? nullptr : first;\n",
+         "  return first;\n")],
+     "lane_prompts_test.cpp", "while one session keeps a lane busy its other threads read for nobody else"),
+    ("reads that hang keep a lane busy", [
+        ("    if (!a.reading || now - a.since >= most) continue;\n",
+         "    if (!a.reading) continue;\n")],
+     "lane_prompts_test.cpp", "reads that hang keep a lane busy for no longer than a few times what they should take"),
+    ("prompts that share a lane teach that it is slow", [
+        ("  mine.bytes_per_second = std::min(mine.bytes_per_second / share(), 1e15);\n",
+         "")],
+     "scheduler/link_estimator_test.cpp", "a prompt's rate is what it gets of a shared lane, and what it teaches is the whole lane's"),
+    ("a shared lane looks idle", [
+        ("    return std::max({link_free_, others_until_, now}) + transfer(more_bytes) + rate_.latency +",
+         "    return std::max({link_free_, now}) + transfer(more_bytes) + rate_.latency +")],
+     "scheduler/link_estimator_test.cpp", "what a lane carries for others first delays every read that is not on it yet"),
+    ("sessions that share a prefix read it each by itself", [
+        ("  invite(id, job);\n",
+         "")],
+     "lane_joins_test.cpp", "a prefix that several prompts load at once is read once, and all of them have it"),
+    ("a session that comes does not hear of what is under way", [
+        ("  invite_to_all(attached);\n",
+         "")],
+     "lane_joins_test.cpp", "a prefix that several prompts load at once is read once, and all of them have it"),
+    ("those that joined a read that fails wait for it", [
+        ("    for (const Joined& j : joined) hand_back(j);\n",
+         "")],
+     "lane_joins_test.cpp", "when a read fails that others joined, they have it read again"),
+    ("a read that was joined teaches the rate of its lane", [
+        ("lane.landed(id, !entry->ticket.joined, now);",
+         "lane.landed(id, true, now);")],
+     "detail/prefill_state_test.cpp", "a read that was joined says nothing of its lane"),
     # ---- parts ----
     ("a thread reads into a buffer that is still being inserted", [
         ("      if (one.inserts()) continue;\n",
          "")],
      "parts_test.cpp", "the threads of a lane read a chunk in parts, and the report tells of whole reads"),
     ("nobody tells of the inserts of a thread that hangs", [
-        ("      if (!quarantine.empty() || help(id, lock)) {\n",
-         "      if (!quarantine.empty()) {\n")],
+        ("    if (!quarantine.empty() || help(id, lock)) {\n",
+         "    if (!quarantine.empty()) {\n")],
      "parts_test.cpp", "a part that hangs costs its chunk, also when its thread has other inserts to tell of"),
     ("parts of a cancelled run are inserted", [
         ("  if (entry == nullptr || entry->phase != ReadPhase::reading || status_ != Errc::ok) return false;\n"
@@ -390,30 +445,30 @@ MUTANTS = [
      "parts_test.cpp", "a run that is cancelled while parts hang ends, and touches no KV afterwards"),
     # ---- loans ----
     ("a loan ends when its read is handed over, not when its bytes are inserted", [
-        ("    const Landed landed{.bytes = loan->bytes(), .lent = true, .seal = loan->seal()};\n",
-         "    const Landed landed{.bytes = loan->bytes(), .lent = true, .seal = loan->seal()};\n"
-         "    *loan = BorrowedBytes();\n"),
-        ("    if (landed.bytes.size() != read.bytes) {\n",
-         "    if (false) {\n")],
+        ("  const Landed landed{.bytes = loan->bytes(), .lent = true, .seal = loan->seal()};\n",
+         "  const Landed landed{.bytes = loan->bytes(), .lent = true, .seal = loan->seal()};\n"
+         "  *loan = BorrowedBytes();\n"),
+        ("  if (landed.bytes.size() != read.bytes) {\n",
+         "  if (false) {\n")],
      "lending_test.cpp", "what is being inserted is neither evicted nor erased meanwhile"),
     ("bytes that a client keeps are given back to the store at once", [
-        ("    if (job.client->keeps_bytes()) keep_lent(id, job, std::move(*loan));\n",
-         "    if (job.client->keeps_bytes()) keep_lent(id, job, {});\n")],
+        ("  if (job.client->keeps_bytes()) keep_lent(id, job, std::move(*loan));\n",
+         "  if (job.client->keeps_bytes()) keep_lent(id, job, {});\n")],
      "lending_test.cpp", "bytes that the driving thread is still to insert stay lent"),
     ("a loan that a client keeps never ends", [
-        ("      const BorrowedBytes loan = std::move(found->loan);\n"
-         "      lent.erase(found);\n",
+        ("    const BorrowedBytes loan = std::move(found->loan);\n"
+         "    lent.erase(found);\n",
          "")],
      "lending_test.cpp", "inserts go straight from the store's own memory, and reads take no staging memory"),
     ("a lane that lends takes staging memory from the others", [
-        ("      if (&other == &lane || other.lends || other.quarantined_bytes != 0) continue;",
-         "      if (&other == &lane || other.quarantined_bytes != 0) continue;"),
-        ("      readers += lanes.back().lends ? 0 : 1;\n",
-         "      readers += 1;\n")],
+        ("    if (&other == &lane || other.lends || other.quarantined_bytes != 0) continue;",
+         "    if (&other == &lane || other.quarantined_bytes != 0) continue;"),
+        ("    readers += lanes.back().lends ? 0 : 1;\n",
+         "    readers += 1;\n")],
      "lending_test.cpp", "a lane that reads has all staging memory beside one that lends"),
     ("lanes that land in device memory borrow from the host", [
-        ("      lanes.back().lends = device == nullptr && storage->lends(l);\n",
-         "      lanes.back().lends = storage->lends(l);\n")],
+        ("    lanes.back().lends = device == nullptr && storage->lends(l);\n",
+         "    lanes.back().lends = storage->lends(l);\n")],
      "lending_test.cpp", "lanes that land in device memory read instead of borrowing"),
     ("bytes that nobody verified are taken for verified", [
         ("    if (landed.seal) return verify_slice(*tables, expected, layers, bytes, *landed.seal);\n",
@@ -427,8 +482,8 @@ MUTANTS = [
          "  static_cast<void>(seal);\n")],
      "lending_test.cpp", "a seal is no proof for bytes of an object that the tables are not of"),
     ("a loan counts as landed before its bytes are moved", [
-        ("  if (!lent) lane.landed(id, true, now);\n",
-         "  lane.landed(id, true, now);\n")],
+        ("  if (!lent) lane.landed(id, !entry->ticket.joined, now);\n",
+         "  lane.landed(id, !entry->ticket.joined, now);\n")],
      "lending_test.cpp", "the rate of a tier that lends is that of its inserts"),
     # ---- host storage ----
     ("an object that is lent is evicted", [
@@ -877,12 +932,12 @@ MUTANTS = [
          "  taken.whole = !landed.lent;\n")],
      "promotion_test.cpp", "what was read in slices of layers is not promoted"),
     ("the store may have all staging memory", [
-        ("    if (stop || memory_wanted || (!one && store_has + bytes > pool.budget() / 4)) return false;\n",
-         "    if (stop || memory_wanted || (!one && store_has > pool.budget())) return false;\n")],
+        ("  if (stop || memory_wanted || (!one && store_has + bytes > pool.budget() / 4)) return false;\n",
+         "  if (stop || memory_wanted || (!one && store_has > pool.budget())) return false;\n")],
      "promotion_test.cpp", "a fast tier that hangs holds up neither loads nor more than a part of the memory"),
     ("lanes end while the store has their memory", [
-        ("      store_gave_back.wait(lock, [&] { return store_has == 0; });\n",
-         "      store_gave_back.wait_for(lock, std::chrono::milliseconds(0), [&] { return store_has == 0; });\n")],
+        ("    store_gave_back.wait(lock, [&] { return store_has == 0; });\n",
+         "    store_gave_back.wait_for(lock, std::chrono::milliseconds(0), [&] { return store_has == 0; });\n")],
      "promotion_test.cpp", "the end of the lanes waits for what the store was lent"),
     ("a gated pass is thought to begin with the first layer of its objects", [
         ("  for (const GateNeed& need : run.gate_needs) {\n",

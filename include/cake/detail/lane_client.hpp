@@ -6,6 +6,8 @@
 // answers under LaneHost's mutex (wanted()) needs no lock that a scheduler runs under.
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -59,8 +61,33 @@ class LaneClient {
   virtual bool landed(const ReadTicket& read, const Landed& landed) noexcept = 0;
   virtual bool keeps_bytes() const noexcept = 0;
   virtual void failed(const ReadTicket& read, const Error& error) noexcept = 0;
-  /// There was no memory for the read; it may be claimed again.
+  /// Nothing was read, for want of memory or because the read that was to bring it failed; it may be
+  /// claimed again.
   virtual void returned(const ReadTicket& read) noexcept = 0;
+
+  /// This prompt is to have what a lane reads for another one just now, if it wants exactly that. None: it does
+  /// not. Without a lock of the lanes.
+  virtual std::optional<ReadTicket> join(const ReadTicket& other) noexcept {
+    (void)other;
+    return std::nullopt;
+  }
+
+  // What the order of prompts (lane_order.hpp) asks; called under the lanes' mutex.
+
+  /// Bytes that this lane may still have to bring.
+  virtual std::uint64_t left_to_load(LaneId lane) const noexcept {
+    (void)lane;
+    return 0;
+  }
+  /// When all of it is to be there, in the time of std::chrono::steady_clock; kNever: no matter when.
+  virtual Time load_by() const noexcept { return kNever; }
+
+  /// Bytes that a lane has carried for this client. Counted by the lanes.
+  std::uint64_t carried(LaneId lane) const noexcept { return carried_[lane].load(); }
+  void count_carried(LaneId lane, std::uint64_t bytes) noexcept { carried_[lane] += bytes; }
+
+ private:
+  std::array<std::atomic<std::uint64_t>, kMaxTiers> carried_{};
 };
 
 /// The lanes as sessions see them.
@@ -83,6 +110,11 @@ class LaneHost {
   /// Some lane reads for somebody.
   virtual bool reading() const noexcept = 0;
   virtual std::vector<LinkEstimate> rates() const = 0;
+  /// Bytes that the lane has carried for all clients since it began.
+  virtual std::uint64_t carried(LaneId lane) const noexcept = 0;
+  /// Bytes that the lane carries for other clients before it carries more for this one, as things
+  /// stand.
+  virtual std::uint64_t ahead(const LaneClient& client, LaneId lane) noexcept = 0;
   /// What a session has measured goes there, and the next one starts from it.
   virtual Calibration& calibration() noexcept = 0;
 

@@ -6,6 +6,7 @@
 // happened and when; no I/O, thread or clock. One thread at a time.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -75,7 +76,8 @@ class CAKE_API PrefillState {
   // ---- I/O lanes ----
 
   /// Claims the slice for a lane. Needs may_load(); nothing is claimed when it throws.
-  ReadTicket claim(const LoadRequest& load, LaneId lane, Time now);
+  /// `joined`: as in the ticket; when its bytes come says nothing of the lane.
+  ReadTicket claim(const LoadRequest& load, LaneId lane, Time now, bool joined = false);
   /// The read is there and its bytes are verified: may they be inserted? False: the claim was lost,
   /// drop them. Bytes that the store lends are moved by the insert alone: then its end counts as the
   /// landing, so that the rate of the lane is that of the inserts.
@@ -105,6 +107,12 @@ class CAKE_API PrefillState {
   /// Something is being read or inserted; an insert outlives its read where another part of that failed.
   bool loads_live() const { return reads_.any_claim() || inserting_ != 0; }
   void set_lane_down(LaneId lane, bool down);
+  /// As LinkEstimator: what the lane carries for other prompts first, and has carried for them. Only the
+  /// first is a change, and only where it differs by much.
+  void set_lane_ahead(LaneId lane, std::uint64_t bytes, Time now);
+  void set_carried_for_others(LaneId lane, std::uint64_t bytes) {
+    chunks_.lane(lane).set_carried_for_others(bytes);
+  }
   /// Chunks of which more layers are needed than before, since the last forget_grown(). No
   /// scheduler knows of them: who drives the run asks for them.
   std::span<const std::uint32_t> grown() const { return grown_; }
@@ -125,6 +133,10 @@ class CAKE_API PrefillState {
   PrefillReport report(Time now) const;
 
  private:
+  /// What others are given first differs by much: by more than the floor, and one part in so many.
+  static constexpr Time kAheadFloor = std::chrono::milliseconds(1);
+  static constexpr std::int64_t kAheadDivisor = 8;
+
   void changed() { ++version_; }
   void take_over(std::uint32_t chunk);
   void mark_unloadable(std::uint32_t chunk, Errc why);

@@ -26,6 +26,7 @@ struct ReadTicket {
   std::uint64_t offset = 0;
   std::uint64_t bytes = 0;
   Time deadline = kNever;
+  bool joined = false;  // a lane reads it for another session, and hands it to this one as well
 };
 
 /// How a read stands. Its lane has answered when it is free.

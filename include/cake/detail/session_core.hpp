@@ -72,6 +72,15 @@ class CAKE_API SessionCore {
   std::span<const ReadEntry> reads() const { return state_.reads(); }
   std::uint64_t first_failure() const { return state_.first_failure(); }
   void set_lane_down(LaneId lane, bool down) { state_.set_lane_down(lane, down); }
+  void set_lane_ahead(LaneId lane, std::uint64_t bytes, Time now) {
+    state_.set_lane_ahead(lane, bytes, now);
+  }
+  void set_carried_for_others(LaneId lane, std::uint64_t bytes) {
+    state_.set_carried_for_others(lane, bytes);
+  }
+  /// Bytes that the lane may still have to bring: those that nobody has asked for, but for what compute
+  /// has first by the forecast that was made when the run began.
+  std::uint64_t left_to_load(LaneId lane) const;
   void expire(Time now) { state_.expire(now, lanes_declined()); }
   Time next_deadline() const { return state_.next_deadline(); }
   void cancel() { state_.end(Errc::canceled); }
@@ -124,6 +133,10 @@ class CAKE_API SessionCore {
   /// None, and the version is another one than that of the question: ask again at once.
   std::optional<ReadTicket> end_load(const LoadQuestion& question, const LoadAnswer& answer,
                                      std::uint64_t max_bytes, Time now, bool& short_of_room);
+
+  /// The session is to have this slice, which its lane reads for another one. None: it does not want
+  /// exactly that now, or its compute is at that chunk. The scheduler is not asked.
+  std::optional<ReadTicket> join(const Slice& slice, LaneId lane, Time now);
 
   StepAnswer ask(const StepQuestion& question);
   LoadAnswer ask(const LoadQuestion& question);

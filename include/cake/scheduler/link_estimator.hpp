@@ -118,7 +118,17 @@ class CAKE_API LinkEstimator {
     unit_ = static_cast<double>(unit);
   }
 
-  /// As known now.
+  /// Bytes that the lane has carried for other prompts, counted from some moment on. They count for what
+  /// the lane is worth to all (learned()), not for what this prompt gets of it (rate()).
+  void set_carried_for_others(std::uint64_t bytes) { others_ = std::max(others_, bytes); }
+  /// The lane carries this many bytes for other prompts first, as far as is known at `now`.
+  void set_ahead(std::uint64_t bytes, Time now) { others_until_ = carries_until(bytes, now); }
+  /// When it will have carried so many.
+  Time carries_until(std::uint64_t bytes, Time now) const;
+  /// When it will have carried those that it carries first.
+  Time others_until() const { return others_until_; }
+
+  /// As known now; what this prompt gets while others use the lane as well.
   const LinkEstimate& rate() const { return rate_; }
   /// Whether a read of this session landed or was given up: else nothing is known that was not
   /// known before.
@@ -160,7 +170,8 @@ class CAKE_API LinkEstimator {
   /// When `more_bytes`, issued now, would be resident.
   Time ready_at(double more_bytes, Time now) const {
     if (!on_time(now)) return late_ready_at(more_bytes, now);
-    return std::max(link_free_, now) + transfer(more_bytes) + rate_.latency + insert_of(more_bytes);
+    return std::max({link_free_, others_until_, now}) + transfer(more_bytes) + rate_.latency +
+           insert_of(more_bytes);
   }
 
   /// When the bytes on the link will be resident; `now` when there are none.
@@ -199,12 +210,14 @@ class CAKE_API LinkEstimator {
   void follow_up(double bytes, double took);
   void learn_latency();
   void probe(const Flight& flight, Time now);
+  double share() const;
 
   // What schedulers look at with every decision lies together.
   LinkEstimate rate_;
   std::vector<Flight> flights_;  // in the order of issue, those that wait for memory last
   std::uint64_t bytes_in_flight_ = 0;
   Time link_free_{0};
+  Time others_until_{0};
   bool down_ = false;
 
   Time lateness_{0};
@@ -227,10 +240,15 @@ class CAKE_API LinkEstimator {
   double last_excess_ = -1;      // of the first read before, seconds; none yet: -1
   double weight_bytes_ = 0;
   double weight_s_ = 0;
-  double held_back_ = 0;          // seconds of a slow read that were not believed,
-  std::uint32_t since_slow_ = 0;  // and landings since
+  std::uint64_t others_ = 0;         // bytes that the lane has carried for others,
+  std::uint64_t others_before_ = 0;  // by the moment since which the next landing counts,
+  double last_others_ = 0;           // with the last landing,
+  double weight_others_ = 0;         // and beside weight_bytes_
+  double held_back_ = 0;             // seconds of a slow read that were not believed,
+  std::uint32_t since_slow_ = 0;     // and landings since
   double round_bytes_ = 0;
   double round_s_ = 0;
+  double round_others_ = 0;
   std::uint32_t round_ = 0;  // landings in it
 };
 

@@ -294,7 +294,8 @@ Schedule::Assumptions assumptions_of(const RunSnapshot& run, const Forecast& for
   assumed.up = run.up;
   assumed.finish = forecast.finish;
   for (std::uint32_t l = 0; l < run.n_lanes; ++l) {
-    assumed.lanes[l] = {run.lanes[l].seconds_per_byte, run.lanes[l].latency};
+    assumed.lanes[l] = {run.lanes[l].seconds_per_byte, run.lanes[l].latency,
+                        run.lanes[l].others_until};
   }
   return assumed;
 }

@@ -19,7 +19,7 @@ void take_lanes(const RunView& view, const PlanBasis& basis, Time now, RunSnapsh
     const LinkEstimator& lane = view.lane(l);
     const LinkEstimate& rate = lane.rate();
     out.lanes[l] = {to_seconds(lane.ready_at(0, now)), lane.seconds_per_byte(now),
-                    to_seconds(rate.latency + rate.insert), 0};
+                    to_seconds(rate.latency + rate.insert), 0, to_seconds(lane.others_until())};
     const double most = to_seconds(view.spec().read_timeout) - to_seconds(rate.latency);
     out.lanes[l].most_bytes = most / out.lanes[l].seconds_per_byte;
     if (lane.down() || (basis.without >> l & 1) != 0) continue;

@@ -23,6 +23,7 @@ LinkEstimate LinkEstimator::learned(const LinkEstimate& known, Time now) const {
     return same;
   }
   mine.unused = 0;
+  mine.bytes_per_second = std::min(mine.bytes_per_second / share(), 1e15);
   const LinkEstimate others = known.checked();
   if (known == prior_ || others.measured == 0) return mine;
   if (mine.measured == 0) return others;  // they saw it work meanwhile
@@ -38,6 +39,16 @@ LinkEstimate LinkEstimator::learned(const LinkEstimate& known, Time now) const {
   mine.insert_per_byte = share * mine.insert_per_byte + (1 - share) * others.insert_per_byte;
   mine.measured = std::max(mine.measured, others.measured);
   return mine;
+}
+
+/// Of what the lane carried, the part that this prompt got. 1: it had the lane alone.
+double LinkEstimator::share() const {
+  return weight_others_ > 0 ? weight_bytes_ / (weight_bytes_ + weight_others_) : 1;
+}
+
+Time LinkEstimator::carries_until(std::uint64_t bytes, Time now) const {
+  if (bytes == 0) return Time{0};
+  return std::min(now + transfer(share() * static_cast<double>(bytes)), kFar);
 }
 
 void LinkEstimator::reserve() {
@@ -57,7 +68,10 @@ void LinkEstimator::issue(std::uint64_t load, std::uint32_t chunk, std::uint64_t
 void LinkEstimator::put_on_link(const Flight& flight, Time now) {
   const auto at =
       std::find_if(flights_.begin(), flights_.end(), [](const Flight& f) { return !f.begun; });
-  if (at == flights_.begin()) busy_since_ = now;
+  if (at == flights_.begin()) {
+    busy_since_ = now;
+    others_before_ = others_;
+  }
   bytes_in_flight_ += flight.bytes;
   serve(flights_.insert(at, flight), now);
 }
@@ -82,7 +96,10 @@ void LinkEstimator::landed(std::uint64_t load, bool ok, Time now) {
     learn(*flight, now);
     probe(*flight, now);
   }
-  if (!ok && flight == flights_.begin()) last_failed_ = now;
+  if (!ok && flight == flights_.begin()) {
+    last_failed_ = now;
+    others_before_ = others_;
+  }
   remove(flight, ok, now);
 }
 
@@ -92,6 +109,7 @@ void LinkEstimator::given_up(std::uint64_t load, Time now) {
   if (flights_.front().begun && slowdown(now) > 1) {
     limit(now);
     last_given_up_ = now;
+    others_before_ = others_;
   }
   remove(flight, false, now);
 }
@@ -188,7 +206,7 @@ void LinkEstimator::first_look(double bytes, double took) {
   const double rate = bytes / took;
   const bool back = before_.measured != 0 && std::abs(std::log(rate / before_.bytes_per_second)) <
                                                  std::abs(std::log(rate / rate_.bytes_per_second));
-  weight_bytes_ = weight_s_ = round_bytes_ = round_s_ = 0;
+  weight_bytes_ = weight_s_ = weight_others_ = round_bytes_ = round_s_ = round_others_ = 0;
   round_ = 0;
   if (!back) return;
   rate_.bytes_per_second = before_.bytes_per_second;
@@ -203,6 +221,8 @@ void LinkEstimator::learn(const Flight& flight, Time now) {
   const bool first = last_landing_ <= busy_since_ && last_failed_ <= busy_since_;
   const Time since = std::max({last_landing_, busy_since_, last_given_up_});
   const auto bytes = static_cast<double>(flight.bytes);
+  last_others_ = static_cast<double>(others_ - others_before_);
+  others_before_ = others_;
   double took = to_seconds(now - since);
   if (last_failed_ > since) {
     // How long the lane was at the failed one, nobody knows: as long as fits what is known.
@@ -219,13 +239,17 @@ void LinkEstimator::learn(const Flight& flight, Time now) {
   }
   if (rate_.measured == 0) first_look(bytes, std::max(took, 1e-9));
   const double expected = bytes / rate_.bytes_per_second;
-  if (rate_.measured != 0)
-    took = std::max(believable(took, expected), kLinkTuning.least_share * expected);
+  if (rate_.measured != 0) {
+    const double believed = believable(took, expected);
+    if (believed < took) last_others_ *= believed / took;
+    took = std::max(believed, kLinkTuning.least_share * expected);
+  }
   // Reads at once may land at once: one round of them counts as one.
   const double part = unit_ > bytes ? bytes / unit_ : 1;
   const double keep = 1 - part * kLinkTuning.fade / rate_.depth;
   weight_bytes_ = keep * weight_bytes_ + bytes;
   weight_s_ = keep * weight_s_ + std::max(took, 1e-12);
+  weight_others_ = keep * weight_others_ + last_others_;
   follow_up(bytes, took);
   rate_.bytes_per_second = std::clamp(weight_bytes_ / weight_s_, 1.0, 1e15);
   rate_.measured = std::min(rate_.measured + 1, LinkEstimate::kSure);
@@ -254,15 +278,17 @@ double LinkEstimator::believable(double took, double expected) {
 void LinkEstimator::follow_up(double bytes, double took) {
   round_bytes_ += bytes;
   round_s_ += took;
+  round_others_ += last_others_;
   if (++round_ < std::max(kLinkTuning.round_landings, 2 * rate_.depth)) return;
   if (round_bytes_ < unit_) return;  // a moment in which some small reads landed at once
   if (round_bytes_ * weight_s_ > kLinkTuning.faster_round * weight_bytes_ * round_s_ &&
       round_s_ > 0) {
     weight_bytes_ = round_bytes_;
     weight_s_ = round_s_;
+    weight_others_ = round_others_;
   }
   round_ = 0;
-  round_bytes_ = round_s_ = 0;
+  round_bytes_ = round_s_ = round_others_ = 0;
 }
 
 /// The smaller of two excesses: one read that was late for once is no latency. Threads that are not run
@@ -296,7 +322,7 @@ void LinkEstimator::probe(const Flight& flight, Time now) {
     probe_bytes_ = 0;
     return;
   }
-  probe_bytes_ += static_cast<double>(flight.bytes);
+  probe_bytes_ += static_cast<double>(flight.bytes) + last_others_;
   if (probed_ <= 2 * rate_.depth) return;  // reads that began together land together: two rounds
   const double rate = probe_bytes_ / std::max(1e-9, to_seconds(now - probe_began_));
   probed_ = 0;

@@ -65,6 +65,7 @@ struct Schedule {
     struct Lane {
       double seconds_per_byte = 0;
       double latency = 0;
+      double others_until = 0;  // LinkEstimator::others_until()
     };
     ComputeCost cost;
     std::uint64_t cost_version = 0;
@@ -107,6 +108,9 @@ inline bool drift(const Schedule::Assumptions& assumed, const RunView& view, con
     if (differ(lane.slowdown(now), assumed.lanes[l].seconds_per_byte * rate, share)) return true;
     const double latency = to_seconds(lane.rate().latency + lane.rate().insert);
     if (std::abs(latency - assumed.lanes[l].latency) > share * left) return true;
+    const double until = std::max(to_seconds(lane.others_until()), to_seconds(now));
+    const double assumed_until = std::max(assumed.lanes[l].others_until, to_seconds(now));
+    if (std::abs(until - assumed_until) > share * left) return true;
   }
   if (basis.compute.version() == assumed.cost_version && basis.slowdown == assumed.slowdown) {
     return false;

@@ -21,6 +21,8 @@ struct LaneSnapshot {
   double seconds_per_byte = 0;
   double latency = 0;     // of one read, from the call to resident KV, without its bytes
   double most_bytes = 0;  // of a read that ends before the session gives it up
+  double others_until =
+      0;  // the lane carries what other sessions are given first; counted in free_at
 };
 
 /// A chunk that is neither resident nor claimed by a step.
