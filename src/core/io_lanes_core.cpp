@@ -673,6 +673,7 @@ struct IoLanesCore::Inside final : LaneHost {
       if (job.parked) {
         while (!job.parked->wait_for(std::chrono::milliseconds(2))) {
           if (job.client->wanted(job.read.id)) continue;
+          job.parked->cancel();
           return job.client->failed(job.read, error_of(Errc::timeout, 0, "read abandoned"));
         }
         const std::unique_ptr<Parked> ended = std::move(job.parked);
