@@ -88,6 +88,10 @@ bool Server::Connection::read(Asked& asked) {
   std::size_t end = 0;
   while ((end = ahead.find("\r\n\r\n")) == std::string::npos) {
     if (!fill()) return false;
+    if (ahead[0] == '\x16') {  // TLS
+      static_cast<void>(send("HTTP/1.1 400 Bad Request\r\n\r\n"));
+      return false;
+    }
   }
   const std::string head = ahead.substr(0, end + 2);
   ahead.erase(0, end + 4);

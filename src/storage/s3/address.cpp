@@ -56,11 +56,7 @@ std::string host_of(const std::string& endpoint, bool& encrypted) {
     refuse("endpoint (AWS_ENDPOINT_URL) has to begin with https:// or http://");
   }
   while (rest.ends_with('/')) rest.remove_suffix(1);
-  const bool good = !rest.empty() && std::all_of(rest.begin(), rest.end(), [](char c) {
-    return letter_or_digit(c) || c == '.' || c == '-' || c == '_' || c == ':' || c == '[' ||
-           c == ']';
-  });
-  if (!good) {
+  if (!s3_host(rest)) {
     refuse(
         "endpoint (AWS_ENDPOINT_URL) has to be https://HOST or https://HOST:PORT, without user, "
         "path or query");
@@ -84,6 +80,13 @@ bool may_be_host(const std::string& bucket) {
 bool s3_plain(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) {
     return letter_or_digit(c) || c == '.' || c == '_' || c == '~' || c == '-';
+  });
+}
+
+bool s3_host(std::string_view text) {
+  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
+    return letter_or_digit(c) || c == '.' || c == '-' || c == '_' || c == ':' || c == '[' ||
+           c == ']';
   });
 }
 

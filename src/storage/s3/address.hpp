@@ -28,6 +28,9 @@ Result<std::string> s3_query(S3Query query);
 /// Whether text needs no encoding in a URL.
 bool s3_plain(std::string_view text);
 
+/// Whether text may be "HOST" or "HOST:PORT".
+bool s3_host(std::string_view text);
+
 /// Printable characters of a text that somebody else wrote, at most `most` of them.
 std::string s3_printable(std::string_view text, std::size_t most);
 

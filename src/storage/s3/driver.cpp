@@ -161,7 +161,7 @@ void S3Driver::start(Clock::time_point now) {
     }
     it = next;
   }
-  for (std::size_t share = 0; share < waiting_.size(); ++share) {
+  for (std::size_t share = 0; share < waiting_.size() && now >= closed_until_; ++share) {
     while (running_[share] < most_[share] && !waiting_[share].empty()) {
       std::shared_ptr<S3Exchange> exchange = std::move(waiting_[share].front());
       waiting_[share].pop_front();
@@ -217,7 +217,9 @@ void S3Driver::over(std::list<Active>::iterator active, CURLcode code) {
   bool again = false;
   const Status ended = guarded(Errc::out_of_memory, "a request", [&]() -> Status {
     again = exchange->attempt_ended(code, common_, random_);
-    if (again) later_.push_back(exchange);
+    if (!again) return {};
+    later_.push_back(exchange);
+    if (exchange->no_way()) closed_until_ = std::max(closed_until_, exchange->not_before());
     return {};
   });
   if (!ended) exchange->end(Errc::out_of_memory, "no memory for a transfer", common_);
@@ -237,7 +239,9 @@ void S3Driver::finish() {
 }
 
 void S3Driver::wait(Clock::time_point now) {
-  const bool waits = !active_.empty() || !later_.empty();
+  const bool waits =
+      !active_.empty() || !later_.empty() ||
+      std::any_of(waiting_.begin(), waiting_.end(), [](const auto& q) { return !q.empty(); });
   int span = waits ? static_cast<int>(kSweep.count()) : kIdle;
   for (const auto& each : later_) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(each->not_before() - now);

@@ -82,6 +82,7 @@ class S3Driver {
   std::array<unsigned, 3> running_{};
   std::vector<CURL*> idle_;
   Clock::time_point next_sweep_{};
+  Clock::time_point closed_until_{};  // nothing is begun before: there was no way to the server
   std::minstd_rand random_;
 
   std::mutex joining_;

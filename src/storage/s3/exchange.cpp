@@ -154,6 +154,8 @@ void S3Exchange::set_connection(CURL* handle, const S3Common& common) {
   curl_easy_setopt(handle, CURLOPT_BUFFERSIZE, 512L << 10);
   curl_easy_setopt(handle, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
   curl_easy_setopt(handle, CURLOPT_USERAGENT, common.user_agent.c_str());
+  // What broke off in the middle may have left something in the connection.
+  if (fresh_) curl_easy_setopt(handle, CURLOPT_FRESH_CONNECT, 1L);
   const auto left = deadline_ - Clock::now();
   curl_easy_setopt(handle, CURLOPT_CONNECTTIMEOUT_MS,
                    milliseconds(std::min<std::chrono::nanoseconds>(options.connect_timeout, left)));
@@ -304,7 +306,8 @@ S3Problem S3Exchange::outcome(CURLcode code, const S3Common& common) const {
   if (code == CURLE_OK && reply_.good() && whole) return {{Errc::ok, 0, ""}, false};
   // What a server says before it hangs up counts, also where not all was sent to it.
   if (reply_.status >= 300) return s3_refused(reply_, context(common));
-  if (code == CURLE_OK || (object_ && code != CURLE_OUT_OF_MEMORY)) {
+  const bool cut = reply_.good() && !request_.out.empty() && code != CURLE_OUT_OF_MEMORY;
+  if (code == CURLE_OK || cut) {
     return {{Errc::io, reply_.status,
              request_.doing + " of " + request_.url + ": the connection ended after " +
                  std::to_string(received_) + " of " + std::to_string(request_.out.size()) +
@@ -320,6 +323,7 @@ bool S3Exchange::attempt_ended(CURLcode code, S3Common& common, std::minstd_rand
   if (code == CURLE_OK && !begun_ && reply_.good()) begin_body();
   S3Problem problem = outcome(code, common);
   if (problem.error.code == Errc::ok) {
+    status_ = {};
     tell_sink(true);
     common.counters.read_bytes += request_.out.size();
     return false;
@@ -337,6 +341,8 @@ bool S3Exchange::attempt_ended(CURLcode code, S3Common& common, std::minstd_rand
   }
   request_.ends_all = request_.ends_all || problem.no_way;
   status_ = std::move(problem.error);
+  no_way_ = problem.no_way;
+  fresh_ = reply_.status < 300;
   return again;
 }
 

@@ -137,6 +137,8 @@ class S3Exchange {
 
   Clock::time_point deadline() const { return deadline_; }
   Clock::time_point not_before() const { return not_before_; }
+  /// The last attempt found no way to the server.
+  bool no_way() const { return no_way_; }
   /// Nothing has arrived for this long, where that is a reason to give up an attempt.
   bool stalled(Clock::time_point now, std::chrono::nanoseconds most) const {
     return !request_.out.empty() && now - progress_ > most;
@@ -183,6 +185,8 @@ class S3Exchange {
 
   std::size_t received_ = 0;  // of `out`, in all attempts
   std::size_t told_ = 0;      // of these
+  bool no_way_ = false;
+  bool fresh_ = false;  // the next attempt is to have a connection of its own
   Status status_;
 };
 

@@ -139,8 +139,8 @@ std::optional<S3Problem> elsewhere(const std::string& code, const S3Reply& reply
   const std::size_t host = location.find("://");
   std::string to;
   if (host != std::string_view::npos) {
-    to = s3_printable(location.substr(0, location.find_first_of("/?#", host + 3)), 100);
-    if (to.find('@') != std::string::npos) to.clear();
+    to = location.substr(0, location.find_first_of("/?#", host + 3));
+    if (!s3_host(std::string_view(to).substr(host + 3)) || to.size() > 100) to.clear();
   }
   return problem(context, Errc::unsupported, reply.status,
                  "the server redirects" + (to.empty() ? "" : " to " + to) +
@@ -234,12 +234,12 @@ S3Problem s3_refused(const S3Reply& reply, const S3Context& context) {
                        "; lower S3Options::connections, or give it more power",
                    true);
   }
+  if (status == 507) return problem(context, Errc::out_of_memory, status, "the server is full");
   if (status == 409 || status == 408 || status >= 500 || code == "RequestTimeout") {
     const bool again = status != 501;
     return problem(context, again ? Errc::io : Errc::unsupported, status,
                    told("the server failed: " + number) + "; look at its log", again);
   }
-  if (status == 507) return problem(context, Errc::out_of_memory, status, "the server is full");
   return problem(context, Errc::io, status,
                  told("the server refuses: " + number) + "; look at its log");
 }
