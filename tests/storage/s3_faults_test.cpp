@@ -43,7 +43,6 @@ struct Rig {
   std::optional<S3Storage> store;
 
   explicit Rig(const std::function<void(S3Options&)>& change = {}) {
-    options.stall_timeout = 5s;
     if (change) change(options);
     server.put(name_of(key_of(1)), text_of(object.bytes()));
     store.emplace(options);

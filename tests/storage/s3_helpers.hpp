@@ -13,7 +13,7 @@
 
 namespace cake_s3_test {
 
-/// For the test's server, with short times.
+/// For the test's server: nothing ends by itself while the machine is slow.
 inline cake::S3Options options_for(const Server& server, const ServerOptions& of = {}) {
   cake::S3Options options;
   options.bucket = of.bucket;
@@ -21,8 +21,8 @@ inline cake::S3Options options_for(const Server& server, const ServerOptions& of
   options.credentials = {of.keys.access, of.keys.secret, of.keys.token};
   options.region = of.keys.region;
   options.endpoint = server.endpoint();
-  options.read_timeout = std::chrono::seconds(20);
-  options.write_timeout = std::chrono::seconds(20);
+  options.read_timeout = options.write_timeout = options.call_timeout = std::chrono::minutes(2);
+  options.connect_timeout = options.stall_timeout = std::chrono::minutes(1);
   return options;
 }
 

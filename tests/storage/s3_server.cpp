@@ -332,21 +332,25 @@ Answer Server::get(const Asked& asked, const std::string& name) {
     made.error(404, "NoSuchKey");
     return made;
   }
-  made.body = found->second;
+  const std::string& object = found->second;
   const std::string range = asked.header("range");
-  if (range.empty()) return made;
+  if (range.empty() || asked.method == "HEAD") {
+    made.length = object.size();
+    if (asked.method != "HEAD") made.body = object;
+    return made;
+  }
   const std::size_t dash = range.find('-');
   const std::uint64_t first = std::stoull(range.substr(6, dash - 6));
   std::uint64_t last = std::stoull(range.substr(dash + 1));
-  if (first >= made.body.size()) {
+  if (first >= object.size()) {
     made.error(416, "InvalidRange");
     return made;
   }
-  last = std::min<std::uint64_t>(last, made.body.size() - 1);
+  last = std::min<std::uint64_t>(last, object.size() - 1);
   made.status = 206;
   made.set("Content-Range", "bytes " + std::to_string(first) + "-" + std::to_string(last) + "/" +
-                                std::to_string(made.body.size()));
-  made.body = made.body.substr(first, last - first + 1);
+                                std::to_string(object.size()));
+  made.body = object.substr(first, last - first + 1);
   return made;
 }
 

@@ -49,6 +49,7 @@ struct Answer {
   /// An error as S3 tells it.
   void error(int with, const std::string& code, const std::string& more = "") {
     status = with;
+    length.reset();
     headers.clear();
     body = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>" + code + "</Code>" + more +
            "</Error>";

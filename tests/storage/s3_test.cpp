@@ -364,7 +364,7 @@ TEST_CASE("options that cannot be are refused by the name of the member") {
     set(options);
     CHECK(has(refusal(options), "S3Options::" + name));
   };
-  refused([](S3Options& o) { o.bucket = "b"; }, "bucket");
+  refused([](S3Options& o) { o.bucket = "no bucket"; }, "bucket");
   refused([](S3Options& o) { o.prefix = "a b"; }, "prefix");
   refused([](S3Options& o) { o.region = ""; }, "region");
   refused([](S3Options& o) { o.region = "a/b"; }, "region");
