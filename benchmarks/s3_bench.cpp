@@ -69,7 +69,8 @@ class Bench {
                 static_cast<double>(saved.bytes) / 1e9 / seconds_since(begin));
     keys_ = prefix_chain(root_key(engine_.fingerprint(), engine_.layout(), kChunk, {}), prompt_,
                          kChunk);
-    for (const StoredChunk& chunk : store_.lookup(keys_).value()) bytes_ += chunk.size;
+    const auto stored = store_.lookup(keys_).value();
+    for (const StoredChunk& chunk : stored) bytes_ += chunk.size;
     object_ = bytes_ / kChunks;
     write_config();
   }
@@ -98,7 +99,7 @@ class Bench {
   /// GB/s of the same bytes by the program curl.
   double curl() {
     const std::string command =
-        "curl --silent --show-error --fail --parallel --parallel-immediate "
+        "curl --no-progress-meter --fail --parallel --parallel-immediate "
         "--parallel-max " +
         std::to_string(options_.connections) + " --config " + config_;
     const auto begin = Clock::now();
