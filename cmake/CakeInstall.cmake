@@ -76,6 +76,10 @@ if(CAKE_HAVE_REFERENCE)
   cake_component(cake_reference cakeReferenceTargets cake-reference DESCRIPTION "The reference model of cake on the CPU"
     REQUIRES "cake = ${PROJECT_VERSION}" PRIVATE_LIBS ${blas})
 endif()
+if(CAKE_HAVE_S3)
+  cake_component(cake_s3 cakeS3Targets cake-s3 DESCRIPTION "Chunks of cake in a bucket of an S3-compatible store"
+    REQUIRES "cake = ${PROJECT_VERSION}" PRIVATE_REQUIRES "libcurl >= 7.88")
+endif()
 if(CAKE_HAVE_CUDA)
   set(cuda_libs "")
   if(CAKE_CUDA_RUNTIME STREQUAL "CUDA::cudart")

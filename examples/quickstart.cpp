@@ -19,11 +19,11 @@
 
 #include "cake/cake.hpp"
 #include "cake/reference/cpu_backend.hpp"
-#include "cake/storage/posix.hpp"
 #include "cake/storage/throttled.hpp"
 #include "quickstart_engines.hpp"
 #include "quickstart_options.hpp"
 #include "quickstart_output.hpp"
+#include "quickstart_stores.hpp"
 #include "tokenizer.hpp"
 
 namespace {
@@ -62,7 +62,7 @@ int complain(const Status& status, int code) {
   return code;
 }
 
-template <class On>
+template <class On, class In>
 class Quickstart {
   using Engine = typename On::Engine;
 
@@ -182,14 +182,9 @@ class Quickstart {
   }
 
   Status open_store() {
-    std::error_code error;
-    if (options_.store.has_parent_path())
-      std::filesystem::create_directories(options_.store.parent_path(), error);
-    try {
-      store_ = std::make_unique<PosixStorage>(PosixOptions{.directory = options_.store});
-    } catch (const Exception& e) {
-      return e.error();
-    }
+    auto store = In::open(options_.store);
+    if (!store) return store.error();
+    store_ = std::move(*store);
     return {};
   }
 
@@ -371,15 +366,25 @@ class Quickstart {
   QuickstartResult result_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<Engine> engine_;
-  std::unique_ptr<PosixStorage> store_;
+  std::unique_ptr<typename In::Store> store_;
   ComputeCost cost_;
 };
 
-template <class On>
+template <class On, class In>
 int quickstart(const QuickstartOptions& options) {
-  Quickstart<On> program(options);
+  Quickstart<On, In> program(options);
   if (const Status ready = program.prepare(); !ready) return complain(ready, kWrongUse);
   return program.run();
+}
+
+template <class On>
+int quickstart(const QuickstartOptions& options) {
+  if (!is_bucket(options.store)) return quickstart<On, InFolder>(options);
+#ifdef CAKE_EXAMPLE_S3
+  return quickstart<On, InBucket>(options);
+#else
+  return kWrongUse;  // check_store() has refused it
+#endif
 }
 
 }  // namespace
@@ -397,6 +402,7 @@ int main(int argc, char** argv) {
   }
   if (const Status device = check_device(options->device); !device)
     return complain(device, kWrongUse);
+  if (const Status store = check_store(options->store); !store) return complain(store, kWrongUse);
   try {
 #ifdef CAKE_EXAMPLE_CUDA
     if (options->device == Device::cuda) return quickstart<OnCuda>(*options);

@@ -21,8 +21,8 @@ struct QuickstartOptions {
   std::filesystem::path document = "/usr/share/common-licenses/Apache-2.0";
   std::string question = "What does each Contributor grant?";
   std::optional<std::filesystem::path>
-      prompt_file;  // a raw prompt, instead of document and question
-  std::filesystem::path store;
+      prompt_file;                  // a raw prompt, instead of document and question
+  std::filesystem::path store;      // a folder, or s3://BUCKET/PREFIX
   std::optional<double> link_mbit;  // megabits per second; none: near the crossover
   Mode mode = Mode::all;
   Device device = Device::cpu;

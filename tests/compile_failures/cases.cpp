@@ -121,6 +121,14 @@ struct Engine {
     bool wait_for(int) { return true; }
   };
   Pass prefill(Tokens, TokenRange) { return {}; }
+#elif defined(CASE_cancel_wrong)
+  // case cancel_wrong: cancel() of a completion has to be
+  struct Pass {
+    bool ready() { return true; }
+    Status wait() { return {}; }
+    bool cancel() noexcept { return true; }
+  };
+  Pass prefill(Tokens, TokenRange) { return {}; }
 #else
   Status prefill(Tokens, TokenRange) { return {}; }
 #endif

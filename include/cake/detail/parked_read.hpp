@@ -26,6 +26,8 @@ class Parked {
   virtual bool wait_for(std::chrono::nanoseconds span) = 0;
   /// Waits for the end, and says what came of it.
   virtual Status wait() = 0;
+  /// Nobody wants it any more: it ends soon, where the store can do that.
+  virtual void cancel() noexcept = 0;
   /// True once the read has ended. If the completion throws, that is unknown: its buffer is kept.
   virtual bool ended() noexcept = 0;
   /// Waits for the end. False: the completion threw, so the end is unknown.
@@ -48,6 +50,7 @@ class ParkedRead final : public Parked {
   }
   Status wait() override { return completion_->wait(); }
 
+  void cancel() noexcept override { cake::cancel_completion(*completion_); }
   bool ended() noexcept override {
     return value_or([this] { return static_cast<bool>(completion_->ready()); }, false);
   }

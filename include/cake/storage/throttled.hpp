@@ -95,6 +95,9 @@ class ThrottledCompletion {
     }
     return inner_done(span);
   }
+  void cancel() noexcept {
+    if (inner_) cake::cancel_completion(*inner_);
+  }
   /// When the link has carried it.
   Clock::time_point due() const { return due_; }
 

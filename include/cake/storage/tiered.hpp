@@ -55,6 +55,9 @@ class AnyCompletion {
   bool wait_for(std::chrono::nanoseconds span) {
     return std::visit([&](auto& c) { return cake::completed_within(c, span); }, one_);
   }
+  void cancel() noexcept {
+    std::visit([](auto& c) { cake::cancel_completion(c); }, one_);
+  }
 
  private:
   static bool is_ready(Status&) { return true; }

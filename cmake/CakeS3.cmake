@@ -1,0 +1,17 @@
+# Sets CAKE_HAVE_S3 and what cake::s3 needs, libcurl 7.88 or newer: the target CURL::libcurl. Sets CAKE_S3_WHY_NOT where
+# there is none.
+set(CAKE_HAVE_S3 OFF)
+set(CAKE_S3_WHY_NOT "CAKE_S3 is OFF")
+if(CAKE_S3 STREQUAL "OFF")
+  return()
+endif()
+find_package(CURL 7.88 QUIET)
+if(CURL_FOUND)
+  set(CAKE_HAVE_S3 ON)
+  set(CAKE_S3_WHY_NOT "")
+else()
+  set(CAKE_S3_WHY_NOT "libcurl 7.88 or newer was not found (install libcurl4-openssl-dev)")
+  if(CAKE_S3 STREQUAL "ON")
+    message(FATAL_ERROR "CAKE_S3 is ON, but ${CAKE_S3_WHY_NOT}")
+  endif()
+endif()

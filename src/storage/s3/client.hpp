@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+//
+// The drivers of one store, and requests through them.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "address.hpp"
+#include "driver.hpp"
+#include "exchange.hpp"
+
+namespace cake::inline CAKE_ABI::detail {
+
+/// Thread:  Safe for concurrent use
+class S3Client {
+ public:
+  using Clock = S3Exchange::Clock;
+  using Exchanges = std::vector<std::shared_ptr<S3Exchange>>;
+
+  /// Errors:  throws Exception, as S3Storage
+  explicit S3Client(const S3Options& options);
+  /// Ends all requests as canceled.
+  ~S3Client();
+
+  const S3Options& options() const { return common_.options; }
+  const S3Address& address() const { return address_; }
+  S3Counters& counters() { return common_.counters; }
+  void set_credentials(S3Credentials credentials);
+
+  /// From now on; a span that is too long for the clock is cut.
+  static Clock::time_point deadline(std::chrono::nanoseconds span);
+  /// Begins them all.
+  std::shared_ptr<S3Batch> begin(std::vector<S3Request> requests, Clock::time_point deadline,
+                                 Exchanges* exchanges = nullptr);
+  /// Waits for one; a good answer or not, it is over.
+  std::shared_ptr<S3Exchange> ask(S3Request request, Clock::time_point deadline);
+  /// Waits for all.
+  Exchanges ask_all(std::vector<S3Request> requests, Clock::time_point deadline);
+
+  /// A request about an object, or something else that has a name.
+  S3Request request(S3Request::Method method, S3Request::Share share, std::string doing,
+                    std::string url) const;
+  /// Digests `bytes` where the connection does not protect them on the way.
+  std::string digest_of(ConstBytes bytes) const;
+
+ private:
+  S3Common common_;
+  const S3Address address_;
+  std::vector<std::shared_ptr<S3Driver>> drivers_;
+  std::atomic<std::size_t> next_{0};
+};
+
+}  // namespace cake::inline CAKE_ABI::detail

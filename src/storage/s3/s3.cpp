@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the cake authors
+#include "cake/storage/s3.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <new>
+#include <random>
+#include <utility>
+
+#include "cake/detail/guarded.hpp"
+#include "cake/detail/process.hpp"
+#include "cake/staging.hpp"
+#include "client.hpp"
+#include "src/core/try.hpp"
+#include "upload.hpp"
+
+namespace cake::inline CAKE_ABI {
+namespace detail {
+
+using Method = S3Request::Method;
+using Share = S3Request::Share;
+
+/// The parts of one store.
+class S3Engine {
+ public:
+  explicit S3Engine(const S3Options& options) : client(options), upload(client) {}
+
+  Status usable() const { return made_here_.check("an S3Storage"); }
+  bool in_child() const { return made_here_.in_child(); }
+
+  void note_lookup(Status outcome) {
+    const std::lock_guard lock(mutex_);
+    lookup_problem_ = std::move(outcome);
+  }
+  Status lookup_problem() const {
+    const std::lock_guard lock(mutex_);
+    return lookup_problem_;
+  }
+
+  std::shared_ptr<S3Batch> read(const std::string& url, std::uint64_t offset, MutableBytes out,
+                                const std::shared_ptr<PieceSink>& sink);
+  Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys);
+  Status erase(const std::string& url, const char* doing);
+  Status check_writing();
+
+  S3Client client;
+  S3Upload upload;
+
+ private:
+  std::size_t piece_of(std::size_t bytes) const;
+
+  ForkGuard made_here_;
+  mutable std::mutex mutex_;
+  Status lookup_problem_;
+};
+
+namespace {
+
+constexpr std::size_t kMiB = std::size_t{1} << 20;
+// No store takes objects as large as this.
+constexpr std::uint64_t kMostOffset = std::uint64_t{1} << 50;
+
+Status may_read(const S3Engine& engine, std::uint32_t tier, std::uint64_t offset,
+                MutableBytes out) {
+  CAKE_TRY(engine.usable());
+  if (tier != 0) return Error{Errc::invalid_argument, 0, "read: a bucket has only tier 0"};
+  if (offset % kIoAlignment != 0 || out.size() % kIoAlignment != 0) {
+    return Error{Errc::invalid_argument, 0, "offset and size of a read must be multiples of 4096"};
+  }
+  return {};
+}
+
+Status may_change(const S3Engine& engine, const char* doing) {
+  CAKE_TRY(engine.usable());
+  if (!engine.client.options().read_only) return {};
+  return Error{Errc::unsupported, 0,
+               std::string(doing) + " in " + engine.client.address().shown() +
+                   ": the store only serves (S3Options::read_only)"};
+}
+
+/// What a call gives back when it runs out of memory.
+template <class R, class Call>
+R contained(const char* doing, Call&& call) {
+  return guarded(Errc::out_of_memory, doing, std::forward<Call>(call));
+}
+
+}  // namespace
+
+std::size_t S3Engine::piece_of(std::size_t bytes) const {
+  const S3Options& options = client.options();
+  const std::size_t even = bytes / options.connections / kMiB * kMiB;
+  const std::size_t least = std::max(kMiB, options.piece_bytes / 2 / kMiB * kMiB);
+  return std::clamp(even, least, options.piece_bytes);
+}
+
+std::shared_ptr<S3Batch> S3Engine::read(const std::string& url, std::uint64_t offset,
+                                        MutableBytes out, const std::shared_ptr<PieceSink>& sink) {
+  if (offset > kMostOffset) {
+    return std::make_shared<S3Batch>(
+        Error{Errc::corrupt, 0, "read of " + url + ": the object ends before the read does"});
+  }
+  const std::size_t step = piece_of(out.size());
+  std::vector<S3Request> requests;
+  for (std::size_t at = 0; at < out.size(); at += step) {
+    S3Request request = client.request(Method::get, Share::reads, "read", url);
+    request.offset = offset + at;
+    request.out = out.subspan(at, std::min(step, out.size() - at));
+    request.sink = sink;
+    requests.push_back(std::move(request));
+  }
+  return client.begin(std::move(requests), S3Client::deadline(client.options().read_timeout));
+}
+
+Result<std::vector<StoredChunk>> S3Engine::lookup(std::span<const ChunkKey> keys) {
+  std::vector<StoredChunk> found(keys.size());
+  std::map<ChunkKey, std::size_t> asked;  // and by which request
+  std::vector<S3Request> requests;
+  for (const ChunkKey& key : keys) {
+    if (!asked.try_emplace(key, requests.size()).second) continue;
+    requests.push_back(
+        client.request(Method::head, Share::calls, "lookup", client.address().url(key)));
+    requests.back().ends_all = false;
+  }
+  const auto answers =
+      client.ask_all(std::move(requests), S3Client::deadline(client.options().call_timeout));
+  Status problem;
+  bool any = answers.empty();
+  for (const auto& each : answers) {
+    const bool known = each->status() || each->status().code() == Errc::not_found;
+    any = any || known;
+    if (!known && problem) problem = each->status();
+    if (!known) ++client.counters().lookup_problems;
+  }
+  note_lookup(problem);
+  if (!any) return problem.error();
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    const S3Exchange& answer = *answers[asked.at(keys[i])];
+    if (!answer.status()) continue;
+    const std::uint64_t size = answer.reply().length.value_or(0);
+    if (size != 0) found[i] = {size, 1};
+  }
+  return found;
+}
+
+Status S3Engine::erase(const std::string& url, const char* doing) {
+  const Status status = client
+                            .ask(client.request(Method::remove, Share::calls, doing, url),
+                                 S3Client::deadline(client.options().call_timeout))
+                            ->status();
+  return status.code() == Errc::not_found ? Status() : status;
+}
+
+/// By an object that nobody asks for.
+Status S3Engine::check_writing() {
+  std::random_device random;
+  Sha256Digest noise;
+  for (std::byte& byte : noise) byte = static_cast<std::byte>(random());
+  const std::string url =
+      client.address().url(client.address().name_of(".cake-access-" + ChunkKey{noise}.hex()));
+  AlignedBuffer object(kIoAlignment), back(kIoAlignment);
+  std::memset(object.data(), 0, object.size());
+  std::memset(back.data(), 0xff, back.size());
+  std::copy(noise.begin(), noise.end(), object.bytes().begin());
+  const auto written = upload.write(url, object.bytes());
+  if (!written) return written.error();
+  Status status = read(url, 0, back.bytes(), nullptr)->wait();
+  if (status && std::memcmp(object.data(), back.data(), back.size()) != 0) {
+    status =
+        Error{Errc::corrupt, 0, "read of " + url + ": the server gives other bytes than it got"};
+  }
+  const Status erased = erase(url, "erase");
+  return status ? erased : status;
+}
+
+}  // namespace detail
+
+S3Read::S3Read(std::shared_ptr<detail::S3Batch> batch) : batch_(std::move(batch)) {}
+S3Read::S3Read(S3Read&&) noexcept = default;
+S3Read& S3Read::operator=(S3Read&&) noexcept = default;
+S3Read::~S3Read() = default;
+
+// Without memory for it there is no batch. In a child process its lock may be held by a thread that
+// does not exist there.
+bool S3Read::ready() { return !batch_ || batch_->made_here.in_child() || batch_->ready(); }
+
+Status S3Read::wait() {
+  if (!batch_) return Error{Errc::out_of_memory, 0, "read"};
+  CAKE_TRY(batch_->made_here.check("a read"));
+  return batch_->wait();
+}
+
+bool S3Read::wait_for(std::chrono::nanoseconds span) {
+  return !batch_ || batch_->made_here.in_child() || batch_->wait_for(span);
+}
+
+void S3Read::cancel() noexcept {
+  if (batch_) batch_->cancel();
+}
+
+S3Storage::S3Storage(const S3Options& options)
+    : engine_(std::make_unique<detail::S3Engine>(options)) {}
+S3Storage::~S3Storage() {
+  // Its threads are not in the child, and a lock may be held for ever there.
+  if (engine_ && engine_->in_child()) detail::abandon(std::move(engine_));
+}
+S3Storage::S3Storage(S3Storage&&) noexcept = default;
+S3Storage& S3Storage::operator=(S3Storage&& other) noexcept {
+  S3Storage old(std::move(*this));
+  engine_ = std::move(other.engine_);
+  return *this;
+}
+
+Status S3Storage::check_access() {
+  CAKE_TRY(engine_->usable());
+  return detail::contained<Status>("access to a bucket", [&]() -> Status {
+    if (!engine_->client.options().read_only) return engine_->check_writing();
+    const ChunkKey any;
+    const auto found = engine_->lookup(std::span(&any, 1));
+    return found ? Status() : Status(found.error());
+  });
+}
+
+void S3Storage::set_credentials(S3Credentials credentials) {
+  engine_->client.set_credentials(std::move(credentials));
+}
+
+Result<std::vector<StoredChunk>> S3Storage::lookup(std::span<const ChunkKey> keys) {
+  CAKE_TRY(engine_->usable());
+  return detail::contained<Result<std::vector<StoredChunk>>>("lookup",
+                                                             [&] { return engine_->lookup(keys); });
+}
+
+Status S3Storage::lookup_problem() const {
+  CAKE_TRY(engine_->usable());
+  return engine_->lookup_problem();
+}
+
+S3Read S3Storage::read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
+                       MutableBytes out) {
+  return read_pieces(tier, key, offset, out, nullptr);
+}
+
+S3Read S3Storage::read_pieces(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
+                              MutableBytes out, std::shared_ptr<PieceSink> sink) {
+  try {
+    if (auto status = detail::may_read(*engine_, tier, offset, out); !status) {
+      return S3Read(std::make_shared<detail::S3Batch>(status.error()));
+    }
+    ++engine_->client.counters().reads;
+    return S3Read(engine_->read(engine_->client.address().url(key), offset, out, sink));
+  } catch (const std::bad_alloc&) {
+    return S3Read(nullptr);
+  }
+}
+
+Result<bool> S3Storage::write_new(const ChunkKey& key, ConstBytes bytes) {
+  CAKE_TRY(detail::may_change(*engine_, "write"));
+  if (bytes.empty() || bytes.size() % kIoAlignment != 0) {
+    return Error{
+        Errc::invalid_argument, 0,
+        "an object's size must be a multiple of 4096, and is " + std::to_string(bytes.size())};
+  }
+  return detail::contained<Result<bool>>(
+      "write", [&] { return engine_->upload.write(engine_->client.address().url(key), bytes); });
+}
+
+Status S3Storage::write(const ChunkKey& key, ConstBytes bytes) {
+  const auto written = write_new(key, bytes);
+  return written ? Status() : Status(written.error());
+}
+
+Status S3Storage::erase(const ChunkKey& key) {
+  CAKE_TRY(detail::may_change(*engine_, "erase"));
+  return detail::contained<Status>(
+      "erase", [&] { return engine_->erase(engine_->client.address().url(key), "erase"); });
+}
+
+S3Stats S3Storage::stats() const {
+  const auto& from = engine_->client.counters();
+  S3Stats stats;
+  stats.requests = from.requests;
+  stats.retries = from.retries;
+  stats.connects = from.connects;
+  stats.reads = from.reads;
+  stats.canceled = from.canceled;
+  stats.read_bytes = from.read_bytes;
+  stats.published = from.published;
+  stats.published_bytes = from.published_bytes;
+  stats.already_stored = from.already_stored;
+  stats.replaced = from.replaced;
+  stats.lookup_problems = from.lookup_problems;
+  stats.conditional_writes = engine_->upload.conditional();
+  return stats;
+}
+
+const std::string& S3Storage::url() const { return engine_->client.address().shown(); }
+
+}  // namespace cake::inline CAKE_ABI
