@@ -40,12 +40,12 @@ function(build_and_run)
   run(${here}/consumer)
 endfunction()
 
-# links_curl(yes): whether the consumer, or a library that it links, needs libcurl.
-function(links_curl yes)
+# links_curl(wanted): whether the consumer, or a library that it links, needs libcurl.
+function(links_curl wanted)
   execute_process(COMMAND ldd ${here}/consumer OUTPUT_VARIABLE libraries COMMAND_ERROR_IS_FATAL ANY)
   string(FIND "${libraries}" "libcurl" found)
-  if((yes AND found EQUAL -1) OR (NOT yes AND NOT found EQUAL -1))
-    message(FATAL_ERROR "whether libcurl is linked should be ${yes}: ${libraries}")
+  if((wanted AND found EQUAL -1) OR (NOT wanted AND NOT found EQUAL -1))
+    message(FATAL_ERROR "whether libcurl is linked should be ${wanted}: ${libraries}")
   endif()
 endfunction()
 
