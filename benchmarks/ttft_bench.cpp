@@ -67,7 +67,7 @@ struct Bench {
   std::filesystem::path traces;  // folder for the median runs' traces; may be empty
   double worst_ratio = 0;
   double worst_difference = 0;
-  std::string all_known;  // of each run since the last row, a line
+  std::string all_known = {};  // of each run since the last row, a line
 
   static LoaderOptions options() {
     LoaderOptions options;
