@@ -293,6 +293,7 @@ void load_beside_save(HostStorage& storage, DeviceSource& source) {
     const std::uint64_t before = saver.stats().written_bytes;
     const auto begin = std::chrono::steady_clock::now();
     std::vector<SaveTicket> tickets;
+    tickets.reserve(2);
     for (int i = 0; i < 2; ++i) tickets.push_back(saver.save(source, prompt, next_save()));
     for (int i = 0; i < 3; ++i) load(beside);
     if (tickets.back().ready()) beside.all.resize(beside.all.size() - 1);
