@@ -265,8 +265,7 @@ TEST_CASE("prompts with common prefixes come and go, and each has the KV that it
       ToyEngine alone(kTokens);
       (void)alone.prefill(prompt, {0, kTokens});
       ToyEngine engine(kTokens);
-      PrefillSession session(engine, lanes, {.chunk_tokens = kChunk},
-                             MeetInTheMiddleScheduler({.cost = {1e-5, 1e-5, 0}}));
+      PrefillSession session(engine, lanes, {.chunk_tokens = kChunk}, LoadOnlyScheduler());
       for (std::uint32_t round = 0; round < 8; ++round) {
         engine.clear();
         std::stop_source stop;

@@ -183,7 +183,6 @@ TEST_CASE("while one session keeps a lane busy its other threads read for nobody
   CHECK(store.begun() == std::vector<int>{1, 1, 1, 3, 3});
   store.let_go(1000);
   eventually([&] { return first->landed() + second->landed() + third->landed() == 31; });
-  CHECK(store.begun().back() == 2);
 }
 
 TEST_CASE("reads that hang keep a lane busy for no longer than a few times what they should take") {
