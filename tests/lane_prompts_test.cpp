@@ -185,6 +185,18 @@ TEST_CASE("while one session keeps a lane busy its other threads read for nobody
   eventually([&] { return first->landed() + second->landed() + third->landed() == 31; });
 }
 
+TEST_CASE("of two sessions that claim the same bytes while they are read the second one joins") {
+  Turnstile store;
+  IoLanes lanes(store, {.threads = 2});
+  const auto first = attached(lanes, 1, 1);
+  store.wait_for(1);
+  const auto second = attached(lanes, 1, 1);
+  eventually([&] { return second->left_to_load(0) == 0; });
+  store.let_go(1);
+  eventually([&] { return first->landed() == 1 && second->landed() == 1; });
+  CHECK(store.begun() == std::vector<int>{1});
+}
+
 TEST_CASE("reads that hang keep a lane busy for no longer than a few times what they should take") {
   Turnstile store;
   const auto known =

@@ -54,9 +54,9 @@ struct StoredPrompt {
   ToyEngine alone{kTokens};
 };
 
-/// From next() to finish(), after begin().
+/// From next() to finish(), after begin(), whatever comes of it.
 template <class E, class S, class Sch>
-PrefillReport drive(PrefillSession<E, S, Sch>& session, E& engine, Tokens prompt) {
+PrefillReport drive_to_end(PrefillSession<E, S, Sch>& session, E& engine, Tokens prompt) {
   for (Step step; (step = session.next(256)).kind != Step::Kind::finished;) {
     if (step.kind == Step::Kind::wait) {
       session.wait(step.until);
@@ -65,7 +65,12 @@ PrefillReport drive(PrefillSession<E, S, Sch>& session, E& engine, Tokens prompt
                    engine.prefill(prompt, step.tokens, session.gate(step)));
     }
   }
-  PrefillReport report = session.finish();
+  return session.finish();
+}
+/// The same, and all goes well.
+template <class E, class S, class Sch>
+PrefillReport drive(PrefillSession<E, S, Sch>& session, E& engine, Tokens prompt) {
+  PrefillReport report = drive_to_end(session, engine, prompt);
   CHECK(report.status.has_value());
   return report;
 }

@@ -8,6 +8,7 @@
 
 #include "catch.hpp"
 #include "check.hpp"
+#include "large_spec.hpp"
 
 namespace {
 
@@ -85,19 +86,8 @@ namespace {
 /// 8,192 stored tokens and 4,096 new ones of the shape of Llama-3.1-8B, from a link of 12 GB/s that stops
 /// for `stall` every 7 ms and is twice as fast for as long then.
 double seconds_with_stalls(Time stall) {
-  SimulationSpec spec;
-  PrefillSpec& prefill = spec.prefill;
-  prefill.n_tokens = 8192 + 4096;
-  prefill.n_chunks = (prefill.n_tokens - 1) / 256;
-  prefill.end_chunk = 32;
-  prefill.n_layers = 32;
-  prefill.max_step_tokens = 2048;
-  prefill.head_bytes = 8192;
-  prefill.layer_bytes = 256ull * 4096;
-  prefill.foot_bytes = 4096;
-  prefill.reads_at_once = spec.workers = 8;
-  prefill.wide_gated_steps = true;
-  prefill.lateness = std::chrono::milliseconds(2);
+  SimulationSpec spec = large_spec(8192, 4096, 2048, 8);
+  spec.prefill.lateness = std::chrono::milliseconds(2);
   spec.cost = {3e-3, 1.93e-5, 2.7e-10};
   const double rate = 12e9;
   spec.links = {{{{Time{0}, rate}}, std::chrono::microseconds(150)}};
@@ -110,7 +100,6 @@ double seconds_with_stalls(Time stall) {
   }
   spec.priors = {{rate, std::chrono::microseconds(150), Time{0}}};
   spec.priors[0].measured = LinkEstimate::kSure;
-  spec.stored.assign(32, {prefill.read_bytes({0, 32}), 1});
   spec.insert = std::chrono::microseconds(100);
   MeetOptions options;
   options.cost = spec.cost;
@@ -131,18 +120,7 @@ namespace {
 /// TTFT over the lower bound, of a long prompt whose suffix is long enough to hide all loads, over a link
 /// whose rate is another one each millisecond, so that its schedule is searched again all the time.
 double over_the_bound(unsigned seed) {
-  SimulationSpec spec;
-  PrefillSpec& prefill = spec.prefill;
-  prefill.n_tokens = 65536 + 4096;
-  prefill.n_chunks = (prefill.n_tokens - 1) / 256;
-  prefill.end_chunk = 256;
-  prefill.n_layers = 32;
-  prefill.max_step_tokens = 2048;
-  prefill.head_bytes = 8192;
-  prefill.layer_bytes = 256ull * 4096;
-  prefill.foot_bytes = 4096;
-  prefill.reads_at_once = spec.workers = 16;
-  prefill.wide_gated_steps = true;
+  SimulationSpec spec = large_spec(65536, 4096, 2048, 16);
   spec.cost = {1e-3, 2.2e-5, 3.5e-10};
   const Time latency = std::chrono::microseconds(200);
   constexpr double kRate = 25e9;
@@ -155,7 +133,6 @@ double over_the_bound(unsigned seed) {
   spec.priors = {{kRate, latency, Time{0}}};
   spec.priors[0].measured = LinkEstimate::kSure;
   spec.insert = std::chrono::microseconds(150);
-  spec.stored.assign(prefill.end_chunk, {prefill.read_bytes({0, 32}), 1});
   MeetOptions options;
   options.cost = spec.cost;
   options.cost_is_measured = true;

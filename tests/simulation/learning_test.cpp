@@ -11,6 +11,7 @@
 #include "cake/scheduler/meet_in_the_middle.hpp"
 #include "cake/testing/simulation.hpp"
 #include "catch.hpp"
+#include "large_spec.hpp"
 #include "random_spec.hpp"
 
 namespace {
@@ -140,23 +141,12 @@ TEST_CASE("no gated pass waits for a lane whose rate is a guess and thirty times
 namespace {
 
 /// Llama-3.1-8B at 400 TFLOP/s, as benchmarks/schedules has it.
-SimulationSpec large_spec(std::uint32_t n, std::uint32_t s, double gigabytes, std::uint32_t step) {
-  SimulationSpec spec;
-  PrefillSpec& prefill = spec.prefill;
-  prefill.n_tokens = n + s;
-  prefill.chunk_tokens = 256;
-  prefill.n_chunks = prefill.end_chunk = n / prefill.chunk_tokens;
-  prefill.n_layers = 32;
-  prefill.max_step_tokens = step;
-  prefill.head_bytes = 8192;
-  prefill.layer_bytes = 256ull * 4096;
-  prefill.foot_bytes = 4096;
-  prefill.wide_gated_steps = true;
+SimulationSpec schedules_spec(std::uint32_t n, std::uint32_t s, double gigabytes,
+                              std::uint32_t step) {
+  SimulationSpec spec = testing::large_spec(n, s, step, 8);
   spec.cost = {1e-3, 3.49e-05, 6.55e-10};
   spec.links = {{{{Time{0}, gigabytes * 1e9}}, 50us}};
   spec.priors = {{gigabytes * 1e9, 50us, Time{0}}};
-  spec.stored.assign(prefill.end_chunk, {prefill.read_bytes({0, 32}), 1});
-  spec.workers = prefill.reads_at_once = 8;
   return spec;
 }
 
@@ -184,7 +174,7 @@ TEST_CASE(
     for (const std::uint32_t n : {8192u, 32768u}) {
       for (const std::uint32_t s : {1u, 128u, 1024u, 4096u}) {
         for (const double gigabytes : {0.3, 1.0, 3.0, 7.0, 12.0, 25.0, 50.0, 100.0}) {
-          const SimulationSpec spec = large_spec(n, s, gigabytes, step);
+          const SimulationSpec spec = schedules_spec(n, s, gigabytes, step);
           for (const double rate : {1 / 30.0, 1.0, 30.0}) {
             for (const double cost : {1 / 30.0, 1.0, 30.0}) {
               const double ratio = ratio_of_guess(spec, rate, cost);
@@ -203,7 +193,7 @@ TEST_CASE(
 
 TEST_CASE("compute that is cheaper than was measured is found out where only gated passes run") {
   for (const auto& [s, gigabytes] : {std::pair(1024u, 7.0), std::pair(4096u, 3.0)}) {
-    const SimulationSpec right = large_spec(8192, s, gigabytes, 2048);
+    const SimulationSpec right = schedules_spec(8192, s, gigabytes, 2048);
     SimulationSpec spec = right;
     const PrefillReport best = told(right);
     MeetOptions options;

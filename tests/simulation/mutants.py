@@ -949,4 +949,44 @@ MUTANTS = [
         ("[](const Flight& f) { return !f.begun; });", "[](const Flight&) { return false; });")],
      "scheduler/link_estimator_test.cpp",
      "reads that wait for memory to be made say nothing of their lane"),
+    ("every session may fill a lane that is busy", [
+        ("  return busy ? nullptr : first;\n",
+         "  return first;\n")],
+     "lane_prompts_test.cpp", "while one session keeps a lane busy its other threads read for nobody else"),
+    ("reads that hang keep a lane busy", [
+        ("    if (!a.reading || now - a.since >= most) continue;\n",
+         "    if (!a.reading) continue;\n")],
+     "lane_prompts_test.cpp", "reads that hang keep a lane busy for no longer than a few times what they should take"),
+    ("prompts that share a lane teach that it is slow", [
+        ("  mine.bytes_per_second = std::min(mine.bytes_per_second / share(), 1e15);\n",
+         "")],
+     "scheduler/link_estimator_test.cpp", "a prompt's rate is what it gets of a shared lane, and what it teaches is the whole lane's"),
+    ("a shared lane looks idle", [
+        ("    return std::max({link_free_, others_until_, now}) + transfer(more_bytes) + rate_.latency +",
+         "    return std::max({link_free_, now}) + transfer(more_bytes) + rate_.latency +")],
+     "scheduler/link_estimator_test.cpp", "what a lane carries for others first delays every read that is not on it yet"),
+    ("sessions that share a prefix read it each by itself", [
+        ("  invite(id, job);\n",
+         "")],
+     "lane_joins_test.cpp", "a prefix that several prompts load at once is read once, and all of them have it"),
+    ("a session that comes does not hear of what is under way", [
+        ("  invite_to_all(attached);\n",
+         "")],
+     "lane_joins_test.cpp", "a prefix that several prompts load at once is read once, and all of them have it"),
+    ("those that joined a read that fails wait for it", [
+        ("    for (const Joined& j : joined) hand_back(j);\n",
+         "")],
+     "lane_joins_test.cpp", "when a read fails that others joined, they have it read again"),
+    ("a read that was joined teaches the rate of its lane", [
+        ("lane.landed(id, !entry->ticket.joined, now);",
+         "lane.landed(id, true, now);")],
+     "detail/prefill_state_test.cpp", "a read that was joined says nothing of its lane"),
+    ("a gated pass was busy as long as it had the device", [
+        ("  const Time busy = spec().reaches.empty() ? gate_.busy(ran.id, from, now) : now - from;",
+         "  const Time busy = now - from;")],
+     "simulation/learning_test.cpp",
+     "compute that is cheaper than was measured is found out where only gated passes run"),
+    ("of two sessions that claim the same bytes each has them read", [
+        ("    if (!same || !wanted(a)) continue;\n", "    if (same || !same) continue;\n")],
+     "lane_prompts_test.cpp", "of two sessions that claim the same bytes while they are read the second one joins"),
 ]
