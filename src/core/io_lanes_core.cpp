@@ -429,12 +429,10 @@ void IoLanesCore::Inside::read(LaneId id, Job& job) noexcept {
   } catch (...) {
     // Where the completion would not say whether the read has ended, job.parked keeps its buffer.
     const Error why = caught(Errc::io, "read of a chunk");
-    note_end(id, job, 0);
-    for (const Joined& j : take_joined(id, job)) hand_back(j);
+    for (const Joined& j : note_end(id, job, 0)) hand_back(j);
     return job.client->failed(job.read, why);
   }
-  note_end(id, job, status ? job.read.bytes : 0);
-  const std::vector<Joined> joined = take_joined(id, job);
+  const std::vector<Joined> joined = note_end(id, job, status ? job.read.bytes : 0);
   if (!status) {
     for (const Joined& j : joined) hand_back(j);
     return job.client->failed(job.read, status.error());
@@ -452,7 +450,7 @@ void IoLanesCore::Inside::borrow(LaneId id, Job& job) noexcept {
   Result<BorrowedBytes> loan = guarded(Errc::io, "loan of a chunk's bytes", [&] {
     return storage->borrow(id, read.key, read.offset, read.bytes);
   });
-  note_end(id, job, loan ? read.bytes : 0);
+  (void)note_end(id, job, loan ? read.bytes : 0);
   if (!loan) return job.client->failed(read, loan.error());
   const Landed landed{.bytes = loan->bytes(), .lent = true, .seal = loan->seal()};
   if (landed.bytes.size() != read.bytes) {
@@ -462,12 +460,14 @@ void IoLanesCore::Inside::borrow(LaneId id, Job& job) noexcept {
   (void)job.client->landed(read, landed);
 }
 
-void IoLanesCore::Inside::note_end(LaneId id, const Job& job, std::uint64_t bytes) {
+std::vector<IoLanesCore::Inside::Joined> IoLanesCore::Inside::note_end(
+    LaneId id, const Job& job, std::uint64_t bytes) noexcept {
   count_carried(id, *job.client, bytes);
-  std::lock_guard lock(mutex);
-  for (Active& a : lanes[id].active) {
-    if (a.client == job.client && a.read == job.read.id && a.part == kWhole) a.reading = false;
-  }
+  const std::lock_guard lock(mutex);
+  Active* const active = find_active(id, *job.client, job.read.id);
+  if (active == nullptr) return {};
+  active->reading = active->joinable = false;
+  return std::exchange(active->joined, {});
 }
 
 void IoLanesCore::Inside::keep_lent(LaneId id, Job& job, BorrowedBytes loan) {

@@ -294,8 +294,9 @@ struct IoLanesCore::Inside final : LaneHost {
   /// Hands over bytes where they lie in the store, for as long as the client uses them.
   void borrow(LaneId id, Job& job) noexcept;
 
-  /// The store has done with the read, which brought so many bytes.
-  void note_end(LaneId id, const Job& job, std::uint64_t bytes);
+  /// The store has done with the read, which brought so many bytes. Returns those that have joined it;
+  /// nobody else does from now on.
+  std::vector<Joined> note_end(LaneId id, const Job& job, std::uint64_t bytes) noexcept;
 
   // ---- reads for several sessions ----
 
