@@ -123,11 +123,15 @@ void IoLanesCore::Inside::attach(std::shared_ptr<LaneClient> client) {
   demands.reserve(clients.size() + 1);
   clients.push_back(std::move(session));
   clients.back()->arrival = ++arrivals;
+  clients.back()->asked = true;  // not before it has heard of what is under way
   several = clients.size() > 1;
   for (LaneId l = 0; l < lanes.size(); ++l) lanes[l].known = known[l].checked();
-  const std::shared_ptr<LaneClient> attached = clients.back()->client;
+  const std::shared_ptr<Attached> attached = clients.back();
+  lock.unlock();
+  invite_to_all(attached->client);
+  lock.lock();
+  attached->asked = false;
   call_lanes(lock);
-  invite_to_all(attached);
 }
 
 void IoLanesCore::Inside::detach(const LaneClient& client) noexcept {
@@ -432,7 +436,7 @@ void IoLanesCore::Inside::read(LaneId id, Job& job) noexcept {
     for (const Joined& j : note_end(id, job, 0)) hand_back(j);
     return job.client->failed(job.read, why);
   }
-  const std::vector<Joined> joined = note_end(id, job, status ? job.read.bytes : 0);
+  const std::span<const Joined> joined = note_end(id, job, status ? job.read.bytes : 0);
   if (!status) {
     for (const Joined& j : joined) hand_back(j);
     return job.client->failed(job.read, status.error());
@@ -460,14 +464,10 @@ void IoLanesCore::Inside::borrow(LaneId id, Job& job) noexcept {
   (void)job.client->landed(read, landed);
 }
 
-std::vector<IoLanesCore::Inside::Joined> IoLanesCore::Inside::note_end(
+std::span<const IoLanesCore::Inside::Joined> IoLanesCore::Inside::note_end(
     LaneId id, const Job& job, std::uint64_t bytes) noexcept {
   count_carried(id, *job.client, bytes);
-  const std::lock_guard lock(mutex);
-  Active* const active = find_active(id, *job.client, job.read.id);
-  if (active == nullptr) return {};
-  active->reading = active->joinable = false;
-  return std::exchange(active->joined, {});
+  return end_joining(id, job, false);
 }
 
 void IoLanesCore::Inside::keep_lent(LaneId id, Job& job, BorrowedBytes loan) {
@@ -479,6 +479,10 @@ void IoLanesCore::Inside::keep_lent(LaneId id, Job& job, BorrowedBytes loan) {
 void IoLanesCore::Inside::settle(LaneId id, Job& job, std::unique_lock<std::mutex>& lock) {
   Lane& lane = lanes[id];
   lane.busy.fetch_sub(1, std::memory_order_relaxed);
+  // Until here others see who has it by this read, and do not read it once more.
+  Active* const active = find_active(id, *job.client, job.read.id);
+  std::vector<Joined> joined;
+  if (active != nullptr) joined = std::move(active->joined);
   end_active(lane, job.client, job.read.id, kWhole);
   if (job.parked) {
     job.parked->lane = id;
@@ -494,6 +498,7 @@ void IoLanesCore::Inside::settle(LaneId id, Job& job, std::unique_lock<std::mute
     pool.cancel(job.read.bytes);
     announce_memory();
   }
+  for (Joined& j : joined) end_client(j.client, lock);
   end_client(job.client, lock);
 }
 

@@ -57,6 +57,7 @@ struct IoLanesCore::Inside final : LaneHost {
     ReadTicket ticket = {};  // where it is whole
     bool joinable = false;   // its bytes are handed to others, too, that come before it has ended
     std::vector<Joined> joined = {};  // those
+    unsigned invited = 0;             // sessions that are being asked: it does not end before
   };
   static constexpr std::size_t kWhole = ~std::size_t{0};
   struct Lane {
@@ -296,7 +297,7 @@ struct IoLanesCore::Inside final : LaneHost {
 
   /// The store has done with the read, which brought so many bytes. Returns those that have joined it;
   /// nobody else does from now on.
-  std::vector<Joined> note_end(LaneId id, const Job& job, std::uint64_t bytes) noexcept;
+  std::span<const Joined> note_end(LaneId id, const Job& job, std::uint64_t bytes) noexcept;
 
   // ---- reads for several sessions ----
 
@@ -313,9 +314,12 @@ struct IoLanesCore::Inside final : LaneHost {
   void join(LaneId id, const LaneClient& reader, std::uint64_t read, const Joined& joins) noexcept;
   bool join_under_way(Lane& lane, const std::shared_ptr<LaneClient>& client,
                       const ReadTicket& read) noexcept;
+  /// Marks it as one that nobody joins from now on. Those that have joined stay where they are until the
+  /// read is settled, which its own thread does.
+  std::span<const Joined> end_joining(LaneId id, const Job& job, bool reading) noexcept;
   Active* find_active(LaneId id, const LaneClient& client, std::uint64_t read) noexcept;
   /// Those that have joined; nobody else does from now on.
-  std::vector<Joined> take_joined(LaneId id, const Job& job) noexcept;
+  std::span<const Joined> take_joined(LaneId id, const Job& job) noexcept;
   /// The session may have what it joined read again.
   void hand_back(const Joined& joined) noexcept;
   static bool wanted(const Active& active) noexcept;
@@ -387,6 +391,7 @@ struct IoLanesCore::Inside final : LaneHost {
   mutable std::mutex mutex;  // guards all below
   StagingPool pool;
   std::condition_variable memory_back;  // of the pool
+  std::condition_variable answered;     // by all that were invited to a read
   std::deque<Lane> lanes;
   std::size_t readers = 0;  // lanes whose reads take staging memory
   std::vector<std::shared_ptr<Attached>> clients;

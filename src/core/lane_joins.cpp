@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -41,8 +42,10 @@ void IoLanesCore::Inside::invite_to_all(const std::shared_ptr<LaneClient>& clien
         [&] {
           const std::lock_guard lock(mutex);
           std::vector<Joined> all;
-          for (const Active& a : lanes[l].active) {
+          all.reserve(lanes[l].active.size());
+          for (Active& a : lanes[l].active) {
             if (a.joinable && a.reading && a.client != client && wanted(a)) {
+              ++a.invited;
               all.push_back({a.client, a.ticket});
             }
           }
@@ -52,30 +55,42 @@ void IoLanesCore::Inside::invite_to_all(const std::shared_ptr<LaneClient>& clien
     for (const Joined& reader : under_way) {
       const std::optional<ReadTicket> read = client->join(reader.read);
       if (read) join(l, *reader.client, reader.read.id, {client, *read});
+      const std::lock_guard lock(mutex);
+      Active* const active = find_active(l, *reader.client, reader.read.id);
+      if (active != nullptr && --active->invited == 0) answered.notify_all();
     }
   }
 }
 
+/// A session may have claimed the same bytes itself: as long as no thread has begun to read them for it, it
+/// joins with that claim.
 void IoLanesCore::Inside::join(LaneId id, const LaneClient& reader, std::uint64_t read,
                                const Joined& joins) noexcept {
   const bool joined = value_or(
       [&] {
         const std::lock_guard lock(mutex);
+        if (!joins.read.joined && find_active(id, *joins.client, joins.read.id)) return true;
         Active* const active = find_active(id, reader, read);
-        if (active == nullptr || !active->joinable) return false;
+        if (active == nullptr || !active->joinable) return !joins.read.joined;
         active->joined.push_back(joins);
         return true;
       },
-      false);
+      !joins.read.joined);
   if (!joined) hand_back(joins);
 }
 
-/// Two sessions may claim the same bytes in the same moment: the second one joins the first.
+/// The other way: bytes that a session has just claimed are being read for another one, or were meanwhile. That
+/// one may have left since, while its thread still hands them over.
 bool IoLanesCore::Inside::join_under_way(Lane& lane, const std::shared_ptr<LaneClient>& client,
                                          const ReadTicket& read) noexcept {
-  if (!several.load(std::memory_order_relaxed) || client->keeps_bytes()) return false;
+  if (client->keeps_bytes()) return false;
+  if (!client->wanted(read.id)) return true;
   for (Active& a : lane.active) {
-    const bool same = a.joinable && a.reading && a.client != client && a.ticket.key == read.key &&
+    if (a.client == client) continue;
+    for (const Joined& j : a.joined) {
+      if (j.client == client && j.read.id == read.id) return true;
+    }
+    const bool same = a.joinable && a.reading && a.ticket.key == read.key &&
                       a.ticket.offset == read.offset && a.ticket.bytes == read.bytes;
     if (!same || !wanted(a)) continue;
     return value_or(
@@ -97,13 +112,23 @@ IoLanesCore::Inside::Active* IoLanesCore::Inside::find_active(LaneId id, const L
   return found == active.end() ? nullptr : &*found;
 }
 
-std::vector<IoLanesCore::Inside::Joined> IoLanesCore::Inside::take_joined(LaneId id,
-                                                                          const Job& job) noexcept {
-  const std::lock_guard lock(mutex);
-  Active* const active = find_active(id, *job.client, job.read.id);
+std::span<const IoLanesCore::Inside::Joined> IoLanesCore::Inside::end_joining(
+    LaneId id, const Job& job, bool reading) noexcept {
+  std::unique_lock lock(mutex);
+  Active* active = nullptr;
+  answered.wait(lock, [&] {
+    active = find_active(id, *job.client, job.read.id);
+    return active == nullptr || active->invited == 0;
+  });
   if (active == nullptr) return {};
   active->joinable = false;
-  return std::exchange(active->joined, {});
+  active->reading = reading;
+  return active->joined;
+}
+
+std::span<const IoLanesCore::Inside::Joined> IoLanesCore::Inside::take_joined(
+    LaneId id, const Job& job) noexcept {
+  return end_joining(id, job, true);
 }
 
 void IoLanesCore::Inside::hand_back(const Joined& joined) noexcept {

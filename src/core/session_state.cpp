@@ -277,6 +277,18 @@ bool SessionState::landed(const ReadTicket& read, const Landed& landed) noexcept
   return taken->whole;
 }
 
+/// What this session has claimed of the same bytes, to be read for it alone.
+std::optional<ReadTicket> SessionState::claimed(const ReadTicket& other) const {
+  for (const ReadEntry& own : core_.reads()) {
+    const ReadTicket& mine = own.ticket;
+    if (own.phase == ReadPhase::reading && !mine.joined && mine.lane == other.lane &&
+        mine.slice == other.slice) {
+      return mine;
+    }
+  }
+  return std::nullopt;
+}
+
 std::optional<ReadTicket> SessionState::join(const ReadTicket& other) noexcept {
   const std::uint32_t chunk = other.slice.chunk;
   // A key stands for one place in one prefix: the same chunk has the same number in both prompts.
@@ -287,7 +299,8 @@ std::optional<ReadTicket> SessionState::join(const ReadTicket& other) noexcept {
         const Change change(*this);
         if (closed_) return std::optional<ReadTicket>();
         wanted_reads_.reserve(core_.reads().size() + 1);
-        auto ticket = core_.join(other.slice, other.lane, now());
+        auto ticket = claimed(other);
+        if (!ticket) ticket = core_.join(other.slice, other.lane, now());
         if (ticket) ticket->key = other.key;
         return ticket;
       },

@@ -164,6 +164,7 @@ class SessionState final : public LaneClient,
   /// Without the lock while the scheduler thinks: reads land meanwhile.
   std::uint32_t lanes_down() const noexcept;
   void see_others();
+  std::optional<ReadTicket> claimed(const ReadTicket& other) const;
   Step ask_for_step(std::uint32_t budget, bool may_gate, std::uint32_t down);
   void publish();
   /// When all is to be loaded, so that the first token meets its target.
