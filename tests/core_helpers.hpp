@@ -53,7 +53,7 @@ struct Windowed {
 class OwnState : public detail::PrefillState {
  public:
   explicit OwnState(const Prompt& prompt) { begin(prompt.spec, prompt.stored, prompt.priors); }
-  void next_step_may_gate() { set_may_gate(true); }
+  void next_step_may_gate(bool may = true) { set_may_gate(may); }
   Step step(std::uint32_t begin, std::uint32_t end, bool gated = false, Time now = Time{0}) {
     Step s;
     s.kind = Step::Kind::compute;

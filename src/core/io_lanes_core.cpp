@@ -230,7 +230,7 @@ void IoLanesCore::Inside::carry_out(LaneId id, Job& job, StagingPool::Dropped& d
   const bool more = call(lane);  // there may be more for a second thread
   lock.unlock();
   if (more) lane.wake.notify_one();
-  free(dropped);  // given back before new memory is taken
+  free_dropped(dropped);  // given back before new memory is taken
   if (job.parts) return open(id, job, lock);
   const bool served = serve(id, job, dropped);
   if (job.whole) job.kept = offer(job.read, job.buffer);
@@ -393,7 +393,7 @@ bool IoLanesCore::Inside::serve(LaneId id, Job& job, StagingPool::Dropped& dropp
       // An arena may be shared with other lanes, whose reads end, too.
       others = device != nullptr || pool.lent() > pool.cost(job.read.bytes);
     }
-    free(dropped);
+    free_dropped(dropped);
     if (device == nullptr) allocate(job);
     if (job.buffer.size() == 0) {
       for (const Joined& j : take_joined(id, job)) hand_back(j);

@@ -277,7 +277,7 @@ struct IoLanesCore::Inside final : LaneHost {
   std::uint64_t share_left(const Lane& lane) const;
 
   /// Without the lock: giving memory back may take long.
-  void free(StagingPool::Dropped& dropped) noexcept;
+  void free_dropped(StagingPool::Dropped& dropped) noexcept;
   /// Likewise; of nothing where the pool kept the buffer.
   void free(AlignedBuffer unused, std::unique_lock<std::mutex>& lock) noexcept;
   void freed(std::uint64_t bytes) noexcept;

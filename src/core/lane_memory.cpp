@@ -131,7 +131,7 @@ std::uint64_t IoLanesCore::Inside::share_left(const Lane& lane) const {
   return share - std::min(share, lane.used_bytes);
 }
 
-void IoLanesCore::Inside::free(StagingPool::Dropped& dropped) noexcept {
+void IoLanesCore::Inside::free_dropped(StagingPool::Dropped& dropped) noexcept {
   dropped.buffers.clear();
   if (dropped.held == 0) return;
   std::lock_guard lock(mutex);

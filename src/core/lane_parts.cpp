@@ -43,7 +43,7 @@ PartBuffer* IoLanesCore::Inside::buffer_of(LaneId id, std::uint64_t bytes, PartB
   lanes[id].used_bytes += one->taken;
   if (one->buffer.size() != 0) return one;
   lock.unlock();
-  free(dropped);
+  free_dropped(dropped);
   const bool there = allocate(bytes, one->buffer);
   lock.lock();
   if (there) return one;

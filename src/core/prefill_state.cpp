@@ -125,21 +125,24 @@ ReadTicket PrefillState::claim(const LoadRequest& load, LaneId lane, Time now, b
   log_.reserve_read();
   reads_.reserve();
   chunks_.lane(lane).reserve();  // nothing from here on needs memory
+  const std::uint32_t chunk = load.slice.chunk;
+  LayerRange layers = load.slice.layers;
+  // Layers without bytes come with those before them: of a rest without bytes nobody would make a read.
+  const std::uint32_t held = spec().layers_held(chunk);
+  while (layers.end < held && spec().read_bytes({layers.end, layers.end + 1}) == 0) ++layers.end;
   ReadTicket ticket;
   ticket.id = ++next_load_;
-  ticket.slice = load.slice;
-  ticket.slice.tokens = spec().object_range(load.slice.chunk);
+  ticket.slice = {chunk, spec().object_range(chunk), layers};
   ticket.lane = lane;
   ticket.joined = joined;
-  ticket.offset = spec().read_offset(load.slice.layers);
-  ticket.bytes = spec().read_bytes(load.slice.layers);
+  ticket.offset = spec().read_offset(layers);
+  ticket.bytes = spec().read_bytes(layers);
   const Time limit = now > kNever - options_.read_timeout ? kNever : now + options_.read_timeout;
   ticket.deadline = std::min(load.deadline, limit);
-  const std::uint32_t chunk = load.slice.chunk;
   reads_.add(ticket, log_.next_read());
   log_.read(ticket, now);
   if (view().state(chunk) == ChunkState::open) chunks_.set_state(chunk, ChunkState::loading);
-  chunks_.issue(chunk, load.slice.layers);
+  chunks_.issue(chunk, layers);
   chunks_.lane(lane).issue(ticket.id, chunk, ticket.bytes, now);
   changed();
   return ticket;

@@ -3,6 +3,7 @@
 #include "cake/report.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 
 namespace cake::inline CAKE_ABI {
@@ -80,8 +81,10 @@ double PrefillReport::compute_rates() {
     const double x = step.tokens.begin;
     const double y = step.tokens.end;
     const double w = y - x + growth * (y * y - x * x);
+    // A wide step is as many passes as its tokens take in others.
+    const double passes = std::ceil((y - x) / std::max(1u, spec.max_step_tokens));
     for (int i = 0; i < (step.gated ? 1 : 2); ++i) {
-      n[i] += 1;
+      n[i] += passes;
       took[i] += busy;
       work[i] += w;
     }

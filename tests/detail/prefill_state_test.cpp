@@ -206,3 +206,18 @@ TEST_CASE("a read that was joined says nothing of its lane") {
   state.land(state.load(1, {0, 4}, 0, Time(1)), Time(1000));
   CHECK(state.view().lane(0).measured());
 }
+
+TEST_CASE("layers without bytes come with the ones before them") {
+  Prompt prompt("11");  // the third and fourth layer share the KV of others
+  const std::uint64_t begins[] = {0, 4096, 8192, 8192, 8192};
+  prompt.spec.layer_begins = begins;
+  prompt.spec.foot_bytes = 0;
+  OwnState state(prompt);
+  const detail::ReadTicket ticket = state.load(1, {0, 2});
+  CHECK(ticket.slice.layers == LayerRange{0, 4});
+  CHECK(ticket.bytes == 8192 + 8192);
+  state.land(ticket);
+  CHECK(state.view().state(1) == ChunkState::resident);
+  const detail::ReadTicket first = state.load(0, {0, 1});
+  CHECK(first.slice.layers == LayerRange{0, 1});
+}

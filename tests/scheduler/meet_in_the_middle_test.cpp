@@ -244,6 +244,20 @@ TEST_CASE("the last loads come layer by layer, and the suffix pass follows them 
   CHECK(step.tokens == TokenRange{32, 96});
 }
 
+TEST_CASE("where the engine takes no gated step now, the schedule counts on none") {
+  Prompt prompt("11", 64);
+  prompt.spec.may_gate = true;
+  const auto bytes = static_cast<double>(prompt.spec.read_bytes({0, 4}));
+  prompt.priors[0] = {bytes / 14e-3, Time{0}, Time{0}};  // compute takes 16 ms for each
+  OwnState state(prompt);
+  MeetInTheMiddleScheduler scheduler(Run::options());
+  scheduler.begin(state.view().spec());
+  CHECK(scheduler.predicted_meet(state.view(), Time{0}) == 0);  // the suffix pass hides the loads
+  state.next_step_may_gate(false);
+  CHECK(scheduler.next_step(state.view(), 64, Time{0}).kind == Step::Kind::compute);
+  CHECK(scheduler.predicted_meet(state.view(), Time{0}) == 16);
+}
+
 TEST_CASE("an engine that takes wide steps gets the whole suffix in one") {
   Prompt prompt("11", 300);
   prompt.spec.wide_gated_steps = true;

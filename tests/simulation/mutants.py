@@ -965,12 +965,16 @@ MUTANTS = [
         ("    return std::max({link_free_, others_until_, now}) + transfer(more_bytes) + rate_.latency +",
          "    return std::max({link_free_, now}) + transfer(more_bytes) + rate_.latency +")],
      "scheduler/link_estimator_test.cpp", "what a lane carries for others first delays every read that is not on it yet"),
+    ("a rest of layers without bytes is left to be read", [
+        ("  while (layers.end < held && spec().read_bytes({layers.end, layers.end + 1}) == 0) ++layers.end;\n",
+         "")],
+     "detail/prefill_state_test.cpp", "layers without bytes come with the ones before them"),
     ("sessions that share a prefix read it each by itself", [
         ("  invite(id, job);\n",
          "")],
      "lane_joins_test.cpp", "a prefix that several prompts load at once is read once, and all of them have it"),
     ("a session that comes does not hear of what is under way", [
-        ("  invite_to_all(attached);\n",
+        ("  invite_to_all(attached->client);\n",
          "")],
      "lane_joins_test.cpp", "a prefix that several prompts load at once is read once, and all of them have it"),
     ("those that joined a read that fails wait for it", [

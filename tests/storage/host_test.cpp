@@ -163,7 +163,8 @@ TEST_CASE("an object that is built in the store is lent from where it was built,
   const std::byte* const place = room.bytes().data();
   CHECK(store.stats().used_bytes == chunk.object.size());
   CHECK(store.stats().objects == 0);
-  REQUIRE(store.publish(key, std::move(room), chunk.object.size(), seal).value());
+  const auto published = store.publish(key, std::move(room), chunk.object.size(), seal);
+  REQUIRE(published.value());
   const auto loan = store.borrow(0, key, 0, chunk.object.size());
   REQUIRE(loan);
   CHECK(loan->bytes().data() == place);
@@ -209,7 +210,8 @@ TEST_CASE("what an object does not need of its room is free again") {
   HostStorage store({.capacity_bytes = 3 * size});
   ObjectRoom room = built(store, chunk.identity.key, chunk.bytes(), 3 * size);
   CHECK(store.make_room(sample::key_of(1), kPage).error().code == Errc::out_of_memory);
-  REQUIRE(store.publish(chunk.identity.key, std::move(room), size, std::nullopt));
+  const auto published = store.publish(chunk.identity.key, std::move(room), size, std::nullopt);
+  REQUIRE(published);
   CHECK(store.stats().used_bytes == size);
   ObjectRoom rest = store.make_room(sample::key_of(1), 2 * size).value();
   std::memset(rest.bytes().data(), 0, rest.bytes().size());

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
+#include <mutex>
+
 #include "cake/scheduler/baselines.hpp"
 #include "cake/scheduler/meet_in_the_middle.hpp"
 #include "cake/storage/memory.hpp"
@@ -96,6 +98,8 @@ enum class EngineBug {
 using Toy = testing::ToyEngine;
 struct BuggyEngine : Toy {
   EngineBug bug;
+  std::mutex
+      turn;  // what is in a wrong place is there for others that copy at once: wrong, but no race
   BuggyEngine(std::size_t n, EngineBug b) : Toy(n), bug(b) {}
   Status prefill(Tokens prompt, TokenRange range, LayerGate gate = {}) {
     if (bug == EngineBug::ignores_void_gate) {
@@ -113,6 +117,7 @@ struct BuggyEngine : Toy {
   }
   /// As an engine that keeps no note of what was written, or one note for a page of 16 tokens.
   Status extract(const Slice& slice, const MutableKvView& to) {
+    const std::lock_guard lock(turn);
     Status status = Toy::extract(slice, to);
     if (bug == EngineBug::gives_out_what_is_not_there) return {};
     if (bug == EngineBug::notes_whole_pages && !status) {
@@ -124,6 +129,7 @@ struct BuggyEngine : Toy {
     return status;
   }
   Status insert(Slice slice, const KvView& from) {
+    const std::lock_guard lock(turn);
     Status status = Toy::insert(slice, from);
     if (bug == EngineBug::spills_tokens && slice.tokens.begin > 0) {
       Slice wrong = slice;

@@ -238,7 +238,8 @@ void take_snapshot(const RunView& view, const PlanBasis& basis, Time now, RunSna
   out.layer_bytes = spec.layer_bytes;
   out.partial = !spec.reaches.empty();
   out.lost_chunks = view.lost_chunks();
-  out.overlap_suffix = spec.may_gate && spec.n_layers > 1;
+  out.may_gate = view.may_gate();
+  out.overlap_suffix = out.may_gate && spec.n_layers > 1;
   take_gate_needs(spec, out);
   take_compute(view, out);
   take_lanes(view, basis, now, out);

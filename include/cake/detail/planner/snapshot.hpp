@@ -82,6 +82,7 @@ struct RunSnapshot {
   double suffix_s = 0;          // what the passes over the suffix cost,
   double first_pass_s = 0;      // the gated one behind loads that come layer by layer,
   double split_suffix_s = 0;    // and all of them then
+  bool may_gate = false;        // the engine takes a gated step now
   bool overlap_suffix = false;  // the suffix pass may start behind loads that come layer by layer
   std::vector<GateNeed> gate_needs;  // empty: layers come in the model's order
 
