@@ -106,10 +106,6 @@ void S3Client::set_credentials(S3Credentials credentials) {
   common_.credentials.swap(next);
 }
 
-S3Client::Clock::time_point S3Client::deadline(nanoseconds span) {
-  return Clock::now() + std::min<nanoseconds>(span, std::chrono::hours(24 * 365));
-}
-
 S3Request S3Client::request(S3Request::Method method, S3Request::Share share, std::string doing,
                             std::string url) const {
   S3Request made;
@@ -125,9 +121,9 @@ std::string S3Client::digest_of(ConstBytes bytes) const {
   return ChunkKey{Sha256().update(bytes).finish()}.hex();
 }
 
-std::shared_ptr<S3Batch> S3Client::begin(std::vector<S3Request> requests,
-                                         Clock::time_point deadline, Exchanges* exchanges) {
-  auto batch = std::make_shared<S3Batch>(requests.size());
+std::shared_ptr<RemoteBatch> S3Client::begin(std::vector<S3Request> requests,
+                                             Clock::time_point deadline, Exchanges* exchanges) {
+  auto batch = std::make_shared<RemoteBatch>(requests.size());
   batch->belongs_to({drivers_.begin(), drivers_.end()});
   std::vector<S3Driver::Exchanges> of_driver(drivers_.size());
   if (exchanges != nullptr) exchanges->reserve(requests.size());
