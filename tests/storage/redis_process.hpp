@@ -2,7 +2,8 @@
 // Copyright 2026 the cake authors
 //
 // Redis or Valkey as processes of the test: one server, or a cluster with replicas. CAKE_TEST_REDIS
-// names the program; else it is the redis-server of the system.
+// names the program of Redis, else it is the redis-server of the system; CAKE_TEST_VALKEY names that of
+// Valkey.
 #pragma once
 
 #include <unistd.h>
@@ -35,41 +36,27 @@ inline const char* redis_program() {
   return nullptr;
 }
 
+/// The same of Valkey, which speaks the same protocol.
+inline const char* valkey_program() {
+  const char* const named = std::getenv("CAKE_TEST_VALKEY");
+  if (named != nullptr && ::access(named, X_OK) == 0) return named;
+  std::printf(
+      "[no Valkey] skipped: CAKE_TEST_VALKEY names no program (bash tests/run.sh fetches it)\n");
+  return nullptr;
+}
+
 class RedisProcess {
  public:
   using Words = std::vector<std::string>;
 
-  /// Returns when it answers. `more`: arguments; the port of TCP is 0 where they name one of TLS.
-  explicit RedisProcess(int port, const Words& more = {}) : port_(port), more_(more) { start(); }
+  /// Returns when it answers. `more`: arguments.
+  explicit RedisProcess(int port, const Words& more = {}, const char* program = redis_program())
+      : port_(port), more_(more), program_(program) {
+    start();
+  }
 
   int port() const { return port_; }
-  void start() {
-    const std::string folder = folder_.path().string();
-    Words words{redis_program(),
-                "--port",
-                std::to_string(port_),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-                "--dir",
-                folder,
-                "--repl-diskless-sync-delay",
-                "0",
-                "--databases",
-                "1",
-                "--loglevel",
-                "warning"};
-    words.insert(words.end(), more_.begin(), more_.end());
-    process_.start(words, folder + "/log");
-    for (int i = 0; i < 2000 && process_.runs(); ++i) {
-      if (!ask({"PING"}).empty()) return;
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
-    throw std::runtime_error("Redis does not answer");
-  }
+  void start_again() { start(); }
   void kill() { process_.kill(); }
   void freeze(bool stopped) const { process_.freeze(stopped); }
   std::string ask(const Words& words) const { return Talk(port_).ask(words); }
@@ -80,8 +67,26 @@ class RedisProcess {
   }
 
  private:
+  void start() {
+    const std::string folder = folder_.path().string();
+    Words words{program_,     "--port",       std::to_string(port_),
+                "--bind",     "127.0.0.1",    "--save",
+                "",           "--appendonly", "no",
+                "--dir",      folder,         "--repl-diskless-sync-delay",
+                "0",          "--databases",  "1",
+                "--loglevel", "warning"};
+    words.insert(words.end(), more_.begin(), more_.end());
+    process_.start(words, folder + "/log");
+    for (int i = 0; i < 2000 && process_.runs(); ++i) {
+      if (!ask({"PING"}).empty()) return;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    throw std::runtime_error("Redis does not answer");
+  }
+
   const int port_;
   const Words more_;
+  const char* const program_;
   cake::sample::Directory folder_;
   cake_loopback_test::ChildProcess process_;
 };
@@ -109,12 +114,15 @@ class RedisCluster {
   static constexpr int kSlots = 16384;
 
   /// Returns when all slots have an owner, and each master has its replica.
-  explicit RedisCluster(int masters = 3, bool replicas = true) : masters_(masters) {
+  RedisCluster(int masters, bool replicas, const char* program = redis_program())
+      : masters_(masters) {
     const int nodes = replicas ? 2 * masters : masters;
     for (const int port : cake_loopback_test::free_ports(static_cast<std::size_t>(nodes))) {
       nodes_.emplace_back(
-          port, std::vector<std::string>{"--cluster-enabled", "yes", "--cluster-node-timeout",
-                                         "1000", "--cluster-replica-validity-factor", "0"});
+          port,
+          std::vector<std::string>{"--cluster-enabled", "yes", "--cluster-node-timeout", "1000",
+                                   "--cluster-replica-validity-factor", "0"},
+          program);
     }
     for (int i = 0; i < nodes; ++i) {
       node(i).ask({"CLUSTER", "SET-CONFIG-EPOCH", std::to_string(i + 1)});
@@ -159,9 +167,10 @@ class RedisCluster {
 
  private:
   bool everybody_knows(int nodes) {
+    const std::string known = "cluster_known_nodes" + number_of(nodes);
     for (int i = 0; i < nodes; ++i) {
       const std::string info = node(i).ask({"CLUSTER", "INFO"});
-      if (info.find("cluster_known_nodes:" + std::to_string(nodes) + "\r") == std::string::npos ||
+      if (info.find(known) == std::string::npos ||
           info.find("cluster_state:ok") == std::string::npos) {
         return false;
       }
@@ -173,8 +182,7 @@ class RedisCluster {
     for (const RedisProcess& each : nodes_) {
       const std::string slots = each.ask({"CLUSTER", "SLOTS"});
       for (const RedisProcess& other : nodes_) {
-        if (slots.find(":" + std::to_string(other.port()) + "\r") == std::string::npos)
-          return false;
+        if (slots.find(number_of(other.port())) == std::string::npos) return false;
       }
       if (each.ask({"CLUSTER", "INFO"}).find("cluster_state:ok") == std::string::npos) return false;
     }

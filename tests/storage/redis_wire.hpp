@@ -65,6 +65,10 @@ inline std::string bulk_of(std::string_view text) {
       .append("\r\n");
 }
 
+inline std::string number_of(std::int64_t number) {
+  return std::string(":").append(std::to_string(number)).append("\r\n");
+}
+
 /// A connection that is asked, and waits for each answer.
 class Talk {
  public:

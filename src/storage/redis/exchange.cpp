@@ -21,7 +21,8 @@ RedisExchange::~RedisExchange() {
 
 RespFrame RedisExchange::begin_attempt(RedisCommon& common) {
   begun_ = true;
-  ++common.counters.requests;
+  // Those about no key are counted as topologies.
+  if (!request_.key.empty()) ++common.counters.requests;
   if (!std::exchange(redirected_, false)) {
     ++attempts_;
     if (attempts_ > 1) ++common.counters.retries;
