@@ -115,6 +115,8 @@ void RedisConnection::advance(RedisConnectionUser& user) {
     write();
     read(user);
     if (!cause_) write();
+    // What a server says before it hangs up counts, also where not all was sent to it.
+    if (!cause_ && link_.cause()) read(user);
   }
   if (cause_ && (requests_ > 0 || link_.fd() >= 0)) {
     fail(*cause_, user);
@@ -145,7 +147,11 @@ void RedisConnection::look_at(Clock::time_point now, RedisConnectionUser& user) 
   if (cause_) return;
   if (state_ != State::open) {
     if (now - moved_ > common_.options.connect_timeout) {
-      RedisCause cause{Errc::io, "the server did not answer in time; look whether it runs"};
+      RedisCause cause{Errc::io,
+                       link_.shakes_hands()
+                           ? "the server does not answer to TLS in time; look whether it runs, and "
+                             "whether the URL should begin with redis://"
+                           : "the server did not answer in time; look whether it runs"};
       cause.no_way = true;
       fail(std::move(cause), user);
     } else if (state_ == State::names) {
@@ -188,7 +194,6 @@ void RedisConnection::write() {
       offset_ -= sent_[written_++].size();
     }
   }
-  if (link_.cause()) cause_ = link_.cause();
 }
 
 void RedisConnection::begin_front() {
@@ -225,8 +230,11 @@ void RedisConnection::read(RedisConnectionUser& user) {
   if (cause_ || !link_.cause()) return;
   cause_ = link_.cause();
   if (!answered_ && requests_ > 0) {
-    cause_->what += "; it said nothing before: look whether the URL should begin with " +
-                    std::string(common_.tls ? "redis://" : "rediss://");
+    cause_->what += common_.tls
+                        ? "; it said nothing before: it may ask for a certificate "
+                          "(RedisOptions::certificate_file)"
+                        : "; it said nothing before: look whether the URL should begin with "
+                          "rediss://";
   }
 }
 

@@ -74,6 +74,8 @@ class RedisLink {
   /// Set once it is over.
   const std::optional<RedisCause>& cause() const { return cause_; }
   int fd() const { return fd_; }
+  /// TCP is there, and TLS not yet.
+  bool shakes_hands() const { return connected_ && ssl_ != nullptr && fd_ >= 0; }
   /// What it waits for is that it may write, whatever there is to send.
   bool waits_for_write() const { return waits_for_write_; }
   void close() noexcept;
