@@ -3,9 +3,8 @@
 #include "cake/storage/redis.hpp"
 
 #include <algorithm>
-#include <map>
-#include <mutex>
 #include <new>
+#include <optional>
 #include <utility>
 
 #include "cake/detail/guarded.hpp"
@@ -14,6 +13,7 @@
 #include "publish.hpp"
 #include "src/core/try.hpp"
 #include "src/storage/remote/attempts.hpp"
+#include "src/storage/remote/last_lookup.hpp"
 
 namespace cake::inline CAKE_ABI {
 namespace detail {
@@ -28,11 +28,6 @@ class RedisEngine {
   Status may_change(const char* doing) const;
   std::string key_of(const ChunkKey& key) const { return client.address().key_of(key); }
 
-  Status lookup_problem() const {
-    const std::lock_guard lock(mutex_);
-    return lookup_problem_;
-  }
-
   std::shared_ptr<RemoteBatch> read(const std::string& key, std::uint64_t offset, MutableBytes out,
                                     const std::shared_ptr<PieceSink>& sink);
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys);
@@ -43,11 +38,10 @@ class RedisEngine {
 
   RedisClient client;
   RedisPublish publish;
+  LastLookup last_lookup;
 
  private:
   ForkGuard made_here_;
-  mutable std::mutex mutex_;
-  Status lookup_problem_;
 };
 
 namespace {
@@ -89,36 +83,21 @@ std::shared_ptr<RemoteBatch> RedisEngine::read(const std::string& key, std::uint
 }
 
 Result<std::vector<StoredChunk>> RedisEngine::lookup(std::span<const ChunkKey> keys) {
-  std::vector<StoredChunk> found(keys.size());
-  std::map<ChunkKey, std::size_t> asked;  // and by which request
-  std::vector<RedisRequest> requests;
-  for (const ChunkKey& key : keys) {
-    if (!asked.try_emplace(key, requests.size()).second) continue;
-    requests.push_back(RedisClient::about("STRLEN", "lookup", key_of(key)));
-    requests.back().ends_all = false;
-  }
-  const auto answers =
-      client.ask_all(std::move(requests), deadline_after(client.options().call_timeout));
-  Status problem;
-  bool any = answers.empty();
-  for (const auto& each : answers) {
+  const auto make = [&](const ChunkKey& key) {
+    RedisRequest request = RedisClient::about("STRLEN", "lookup", key_of(key));
+    request.ends_all = false;
+    return request;
+  };
+  const auto ask = [&](std::vector<RedisRequest> requests) {
+    return client.ask_all(std::move(requests), deadline_after(client.options().call_timeout));
+  };
+  const auto size_of = [](const RedisExchange& answer) -> std::optional<std::uint64_t> {
     // What is no string is no object either.
-    const bool known = each->status() || each->status().code() == Errc::corrupt;
-    any = any || known;
-    if (!known && problem) problem = each->status();
-    if (!known) ++client.counters().lookup_problems;
-  }
-  {
-    const std::lock_guard lock(mutex_);
-    lookup_problem_ = problem;
-  }
-  if (!any) return problem.error();
-  for (std::size_t i = 0; i < keys.size(); ++i) {
-    const RedisExchange& answer = *answers[asked.at(keys[i])];
-    const std::int64_t size = answer.status() ? answer.reply().integer : 0;
-    if (size > 0) found[i] = {static_cast<std::uint64_t>(size), 1};
-  }
-  return found;
+    if (answer.status().code() == Errc::corrupt) return 0;
+    if (!answer.status()) return std::nullopt;
+    return static_cast<std::uint64_t>(std::max<std::int64_t>(answer.reply().integer, 0));
+  };
+  return last_lookup.run(keys, make, ask, size_of, client.counters().lookup_problems);
 }
 
 Status RedisEngine::check_writing() {
@@ -166,7 +145,7 @@ Result<std::vector<StoredChunk>> RedisStorage::lookup(std::span<const ChunkKey> 
 
 Status RedisStorage::lookup_problem() const {
   CAKE_TRY(engine_->usable());
-  return engine_->lookup_problem();
+  return engine_->last_lookup.problem();
 }
 
 RedisRead RedisStorage::read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,

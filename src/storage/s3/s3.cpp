@@ -3,9 +3,8 @@
 #include "cake/storage/s3.hpp"
 
 #include <algorithm>
-#include <map>
-#include <mutex>
 #include <new>
+#include <optional>
 #include <utility>
 
 #include "cake/detail/guarded.hpp"
@@ -14,6 +13,7 @@
 #include "client.hpp"
 #include "src/core/try.hpp"
 #include "src/storage/remote/attempts.hpp"
+#include "src/storage/remote/last_lookup.hpp"
 #include "upload.hpp"
 
 namespace cake::inline CAKE_ABI {
@@ -30,15 +30,6 @@ class S3Engine {
   Status usable() const { return made_here_.check("an S3Storage"); }
   bool in_child() const { return made_here_.in_child(); }
 
-  void note_lookup(Status outcome) {
-    const std::lock_guard lock(mutex_);
-    lookup_problem_ = std::move(outcome);
-  }
-  Status lookup_problem() const {
-    const std::lock_guard lock(mutex_);
-    return lookup_problem_;
-  }
-
   std::shared_ptr<RemoteBatch> read(const std::string& url, std::uint64_t offset, MutableBytes out,
                                     const std::shared_ptr<PieceSink>& sink);
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys);
@@ -47,13 +38,12 @@ class S3Engine {
 
   S3Client client;
   S3Upload upload;
+  LastLookup last_lookup;
 
  private:
   std::size_t piece_of(std::size_t bytes) const;
 
   ForkGuard made_here_;
-  mutable std::mutex mutex_;
-  Status lookup_problem_;
 };
 
 namespace {
@@ -111,34 +101,21 @@ std::shared_ptr<RemoteBatch> S3Engine::read(const std::string& url, std::uint64_
 }
 
 Result<std::vector<StoredChunk>> S3Engine::lookup(std::span<const ChunkKey> keys) {
-  std::vector<StoredChunk> found(keys.size());
-  std::map<ChunkKey, std::size_t> asked;  // and by which request
-  std::vector<S3Request> requests;
-  for (const ChunkKey& key : keys) {
-    if (!asked.try_emplace(key, requests.size()).second) continue;
-    requests.push_back(
-        client.request(Method::head, Share::calls, "lookup", client.address().url(key)));
-    requests.back().ends_all = false;
-  }
-  const auto answers =
-      client.ask_all(std::move(requests), deadline_after(client.options().call_timeout));
-  Status problem;
-  bool any = answers.empty();
-  for (const auto& each : answers) {
-    const bool known = each->status() || each->status().code() == Errc::not_found;
-    any = any || known;
-    if (!known && problem) problem = each->status();
-    if (!known) ++client.counters().lookup_problems;
-  }
-  note_lookup(problem);
-  if (!any) return problem.error();
-  for (std::size_t i = 0; i < keys.size(); ++i) {
-    const S3Exchange& answer = *answers[asked.at(keys[i])];
-    if (!answer.status()) continue;
-    const std::uint64_t size = answer.reply().length.value_or(0);
-    if (size != 0) found[i] = {size, 1};
-  }
-  return found;
+  const auto make = [&](const ChunkKey& key) {
+    S3Request request =
+        client.request(Method::head, Share::calls, "lookup", client.address().url(key));
+    request.ends_all = false;
+    return request;
+  };
+  const auto ask = [&](std::vector<S3Request> requests) {
+    return client.ask_all(std::move(requests), deadline_after(client.options().call_timeout));
+  };
+  const auto size_of = [](const S3Exchange& answer) -> std::optional<std::uint64_t> {
+    if (answer.status().code() == Errc::not_found) return 0;
+    if (!answer.status()) return std::nullopt;
+    return answer.reply().length.value_or(0);
+  };
+  return last_lookup.run(keys, make, ask, size_of, client.counters().lookup_problems);
 }
 
 Status S3Engine::erase(const std::string& url, const char* doing) {
@@ -196,7 +173,7 @@ Result<std::vector<StoredChunk>> S3Storage::lookup(std::span<const ChunkKey> key
 
 Status S3Storage::lookup_problem() const {
   CAKE_TRY(engine_->usable());
-  return engine_->lookup_problem();
+  return engine_->last_lookup.problem();
 }
 
 S3Read S3Storage::read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
