@@ -290,18 +290,23 @@ TEST_CASE("redis close: only the rest of a value is asked for, until all is ther
 
 TEST_CASE("redis half-open: what does not answer any more is asked on another connection") {
   if (redis_program() == nullptr) return;
-  Rig rig([](RedisOptions& o) { o.stall_timeout = 100ms; });
+  Rig rig([](RedisOptions& o) { o.stall_timeout = 1s; });
   rig.survives(1, [](Answer& a) { a.end_after(0, Then::hang); });
-  CHECK(rig.reads() == 2);
-  CHECK(rig.store->stats().stalls == 1);
+  CHECK(rig.reads() >= 2);
+  CHECK(rig.store->stats().stalls >= 1);  // more where the machine is slow
 }
 
 TEST_CASE("redis half-open: what stops in the middle of a value goes on elsewhere where it was") {
   if (redis_program() == nullptr) return;
-  Rig rig([](RedisOptions& o) { o.stall_timeout = 100ms; });
+  Rig rig([](RedisOptions& o) { o.stall_timeout = 1s; });
   rig.survives(1, [](Answer& a) { a.end_after(10 + kMiB, Then::hang); });
-  CHECK(rig.proxy.log().back()[2] == std::to_string(kMiB));
-  CHECK(rig.store->stats().stalls == 1);
+  std::vector<std::string> begins;
+  for (const Words& each : rig.proxy.log()) {
+    if (each[0] == "GETRANGE") begins.push_back(each[2]);
+  }
+  CHECK(begins[0] == "0");
+  CHECK(begins[1] == std::to_string(kMiB));
+  CHECK(rig.store->stats().stalls >= 1);
 }
 
 TEST_CASE("redis CLIENT PAUSE: a server that pauses is waited for") {
