@@ -68,6 +68,21 @@ TEST_CASE("a server that is spoken to over TLS keeps the contract of a store") {
   }
 }
 
+TEST_CASE("a write over TLS that is given up leaves no half object, and the store goes on") {
+  if (redis_program() == nullptr) return;
+  Rig rig("no");
+  rig.options.write_timeout = std::chrono::milliseconds(200);
+  RedisStorage store(rig.options);
+  CHECK_FALSE(sample::look(store, key_of(1)).stored());
+  const auto object = content(1, std::size_t{64} << 20);
+  rig.server.freeze(true);
+  CHECK(store.write(key_of(1), object.bytes()).code() == Errc::timeout);
+  rig.server.freeze(false);
+  CHECK_FALSE(sample::look(store, key_of(1)).stored());
+  CHECK(store.write(key_of(2), content(2, 4096).bytes()));
+  CHECK(equal(fetch(store, key_of(2), 4096).bytes(), content(2, 4096).bytes()));
+}
+
 TEST_CASE("a certificate of an authority that is not known, or of another name, is not trusted") {
   if (redis_program() == nullptr) return;
   Rig rig("no");

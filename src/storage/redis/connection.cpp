@@ -281,7 +281,8 @@ void RedisConnection::let_go(const std::function<bool(const std::shared_ptr<Redi
   for (std::size_t i = sent_.size(); i-- > 0;) {
     Sent& each = sent_[i];
     if (!each.exchange || !over(each.exchange)) continue;
-    if (i > written_ || (i == written_ && offset_ == 0)) {
+    const bool sends = i == written_ && (offset_ > 0 || link_.owes_write());
+    if (i >= written_ && !sends) {
       if (i == 0) begun_ = false;
       sent_.erase(sent_.begin() + static_cast<std::ptrdiff_t>(i));
       --requests_;
@@ -289,7 +290,7 @@ void RedisConnection::let_go(const std::function<bool(const std::shared_ptr<Redi
     }
     each.exchange = nullptr;
     // Its memory is somebody else's from now on.
-    half_sent = half_sent || (i == written_ && !each.body.empty());
+    half_sent = half_sent || (sends && !each.body.empty());
     if (i == 0 && begun_) parser_.drop();
   }
   if (half_sent) {

@@ -104,7 +104,7 @@ bool RedisLink::begin(const sockaddr_storage& to, socklen_t size, const RedisTls
                       const std::string& host, std::chrono::milliseconds most_unacknowledged) {
   close();
   cause_.reset();
-  connected_ = false;
+  connected_ = owes_write_ = false;
   waits_for_write_ = true;
   fd_ = ::socket(to.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd_ < 0) {
@@ -254,6 +254,7 @@ std::size_t RedisLink::write(std::span<const iovec> parts) {
     ERR_clear_error();
     errno = 0;
     const int result = SSL_write_ex(ssl_, part.iov_base, part.iov_len, &bytes);
+    owes_write_ = result != 1;
     if (result != 1) {
       note(result);
       break;

@@ -71,6 +71,9 @@ class RedisLink {
   /// How many were taken; 0: none for now, or cause().
   std::size_t write(std::span<const iovec> parts);
 
+  /// The same bytes, or more of them, have to be given to write() next: TLS has begun with them.
+  bool owes_write() const { return owes_write_; }
+
   /// Set once it is over.
   const std::optional<RedisCause>& cause() const { return cause_; }
   int fd() const { return fd_; }
@@ -90,6 +93,7 @@ class RedisLink {
   ssl_st* ssl_ = nullptr;
   bool connected_ = false;
   bool waits_for_write_ = false;
+  bool owes_write_ = false;
   std::optional<RedisCause> cause_;
 };
 
