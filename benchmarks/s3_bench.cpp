@@ -10,92 +10,36 @@
 // Stores 512 MiB there, which are erased at the end. Needs the program curl. The server shares the
 // processors with both.
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <memory>
-#include <optional>
 #include <string>
-#include <vector>
 
-#include "cake/loader.hpp"
-#include "cake/scheduler/baselines.hpp"
 #include "cake/storage/s3.hpp"
+#include "remote_load.hpp"
 #include "tests/storage/s3_weed.hpp"
 
 namespace {
 
 using namespace cake;
-using Clock = std::chrono::steady_clock;
+using cake_bench::Clock;
+using cake_bench::kChunks;
+using cake_bench::seconds_since;
 
-constexpr std::uint32_t kChunk = 256;
-constexpr std::uint32_t kChunks = 16;  // of 32 MiB
 constexpr std::size_t kPiece = std::size_t{4} << 20;
-
-/// Has the KV shape of Llama-3.1-8B, computes nothing and keeps nothing.
-struct Sink {
-  UniformKvLayout layout() const { return {32, 8, 128, DType::bf16, KvOrder::nhd}; }
-  ModelFingerprint fingerprint() const {
-    return FingerprintBuilder().add("weights", "s3_bench").finish();
-  }
-  Status prefill(Tokens, TokenRange) { return {}; }
-  Status insert(const Slice&, const KvView&) { return {}; }
-  Status extract(const Slice& slice, const MutableKvView& to) {
-    std::uint32_t x = slice.chunk + 1;
-    for (std::uint32_t l = slice.layers.begin; l < slice.layers.end; ++l) {
-      for (auto& b : to.k(l)) b = static_cast<std::byte>((x = x * 1664525 + 1013904223) >> 24);
-      for (auto& b : to.v(l)) b = static_cast<std::byte>((x = x * 1664525 + 1013904223) >> 24);
-    }
-    return {};
-  }
-};
-static_assert(ComputeBackend<Sink>);
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
 
 class Bench {
  public:
   explicit Bench(const S3Options& options)
-      : options_(options), store_(options), lanes_(store_, {}), prompt_(kChunk * kChunks + 1) {
-    for (std::size_t i = 0; i < prompt_.size(); ++i) prompt_[i] = static_cast<TokenId>(i % 1000);
-    store_.check_access().value();
-    const auto begin = Clock::now();
-    const SaveReport saved = save(engine_, store_, prompt_, {.chunk_tokens = kChunk});
-    saved.status.value();
-    std::printf("saved %.0f MB, %.2f GB/s\n", static_cast<double>(saved.bytes) / 1e6,
-                static_cast<double>(saved.bytes) / 1e9 / seconds_since(begin));
-    keys_ = prefix_chain(root_key(engine_.fingerprint(), engine_.layout(), kChunk, {}), prompt_,
-                         kChunk);
-    const auto stored = store_.lookup(keys_).value();
-    for (const StoredChunk& chunk : stored) bytes_ += chunk.size;
-    object_ = bytes_ / kChunks;
+      : options_(options), store_(options), load_(store_), object_(load_.bytes() / kChunks) {
     write_config();
   }
   Bench(const Bench&) = delete;
   Bench& operator=(const Bench&) = delete;
-  ~Bench() {
-    for (const ChunkKey& key : keys_) (void)store_.erase(key);
-    std::remove(config_.c_str());
-  }
+  ~Bench() { std::remove(config_.c_str()); }
 
-  /// GB/s of a prompt that is loaded whole.
-  double load() {
-    PrefillSession<Sink, S3Storage, LoadOnlyScheduler> session(
-        engine_, lanes_, {.chunk_tokens = kChunk}, {},
-        {.lookup_timeout = std::chrono::seconds(10)});
-    const auto begin = Clock::now();
-    const PrefillReport report = prefill(session, prompt_);
-    const double seconds = seconds_since(begin);
-    report.status.value();
-    if (report.tokens_loaded != kChunk * kChunks) {
-      throw Exception(report.load_error ? Error{Errc::io, 0, "not all was loaded"}
-                                        : report.load_error.error());
-    }
-    return static_cast<double>(bytes_) / 1e9 / seconds;
-  }
+  double load() { return load_.load(); }
   /// GB/s of the same bytes by the program curl.
   double curl() {
     const std::string command =
@@ -106,7 +50,7 @@ class Bench {
     if (std::system(command.c_str()) != 0) {
       throw Exception({Errc::io, 0, "curl failed; is the program installed?"});
     }
-    return static_cast<double>(bytes_) / 1e9 / seconds_since(begin);
+    return static_cast<double>(load_.bytes()) / 1e9 / seconds_since(begin);
   }
 
  private:
@@ -115,7 +59,7 @@ class Bench {
     ::close(::mkstemp(name.data()));
     config_ = name;
     std::ofstream out(config_);
-    for (const ChunkKey& key : keys_) {
+    for (const ChunkKey& key : load_.keys()) {
       const std::string hex = key.hex();
       for (std::size_t at = 0; at < object_; at += kPiece) {
         if (out.tellp() > 0) out << "next\n";
@@ -133,20 +77,11 @@ class Bench {
   }
 
   S3Options options_;
-  Sink engine_;
   S3Storage store_;
-  IoLanes<S3Storage> lanes_;
-  std::vector<TokenId> prompt_;
-  std::vector<ChunkKey> keys_;
-  std::uint64_t bytes_ = 0;
+  cake_bench::RemoteLoad<S3Storage> load_;
   std::uint64_t object_ = 0;
   std::string config_;
 };
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 }  // namespace
 
@@ -164,18 +99,9 @@ int main(int argc, char** argv) {
     }
     const int rounds = argc > 2 ? std::atoi(argv[2]) : 7;
     Bench bench(options);
-    bench.load();
-    bench.curl();
-    std::vector<double> loads, plain, ratios;
-    std::printf("%u connections, %u threads; GB/s\n  load   curl  ratio\n", options.connections,
-                options.threads);
-    for (int i = 0; i < rounds; ++i) {
-      loads.push_back(bench.load());
-      plain.push_back(bench.curl());
-      ratios.push_back(loads.back() / plain.back());
-      std::printf("%6.2f %6.2f %6.2f\n", loads.back(), plain.back(), ratios.back());
-    }
-    std::printf("%6.2f %6.2f %6.2f  medians\n", median(loads), median(plain), median(ratios));
+    std::printf("%u connections, %u threads; ", options.connections, options.threads);
+    cake_bench::compare(
+        "curl", rounds, [&] { return bench.load(); }, [&] { return bench.curl(); });
     return 0;
   } catch (const std::exception& e) {
     std::fprintf(stderr, "s3_bench: %s\n", e.what());

@@ -80,6 +80,10 @@ if(CAKE_HAVE_S3)
   cake_component(cake_s3 cakeS3Targets cake-s3 DESCRIPTION "Chunks of cake in a bucket of an S3-compatible store"
     REQUIRES "cake = ${PROJECT_VERSION}" PRIVATE_REQUIRES "libcurl >= 7.88")
 endif()
+if(CAKE_HAVE_REDIS)
+  cake_component(cake_redis cakeRedisTargets cake-redis DESCRIPTION "Chunks of cake in Redis or Valkey"
+    REQUIRES "cake = ${PROJECT_VERSION}" PRIVATE_REQUIRES "libssl >= 3")
+endif()
 if(CAKE_HAVE_CUDA)
   set(cuda_libs "")
   if(CAKE_CUDA_RUNTIME STREQUAL "CUDA::cudart")

@@ -211,8 +211,9 @@ class Quickstart {
     if (!stored) return stored.error();
     const auto missing = static_cast<std::size_t>(std::count_if(
         stored->begin(), stored->end(), [](const StoredChunk& c) { return !c.stored(); }));
-    std::printf("store: %s, %zu of %zu chunks of %u tokens are there\n", options_.store.c_str(),
-                keys.size() - missing, keys.size(), options_.chunk_tokens);
+    std::printf("store: %s, %zu of %zu chunks of %u tokens are there\n",
+                shown(options_.store).c_str(), keys.size() - missing, keys.size(),
+                options_.chunk_tokens);
     if (missing > 0) {
       progress("computing the prompt once and saving it");
       engine_->clear();
@@ -379,12 +380,14 @@ int quickstart(const QuickstartOptions& options) {
 
 template <class On>
 int quickstart(const QuickstartOptions& options) {
-  if (!is_bucket(options.store)) return quickstart<On, InFolder>(options);
+  // Addresses that the build has no store for were refused by check_store().
 #ifdef CAKE_EXAMPLE_S3
-  return quickstart<On, InBucket>(options);
-#else
-  return kWrongUse;  // check_store() has refused it
+  if (is_bucket(options.store)) return quickstart<On, InBucket>(options);
 #endif
+#ifdef CAKE_EXAMPLE_REDIS
+  if (is_redis(options.store)) return quickstart<On, InRedis>(options);
+#endif
+  return quickstart<On, InFolder>(options);
 }
 
 }  // namespace

@@ -33,7 +33,7 @@ const char* quickstart_usage() {
          "it are recognised there, and only there\n"
          "  --store DIR           where KV chunks are kept (default: ~/.cache/cake/store); or "
          "s3://BUCKET/PREFIX, with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and "
-         "AWS_ENDPOINT_URL\n"
+         "AWS_ENDPOINT_URL; or redis://[USER:PASSWORD@]HOST:PORT/PREFIX, or rediss:// with TLS\n"
          "  --link-mbit N         rate of the simulated link to the store, megabits per second "
          "(default: near the crossover)\n"
          "  --mode M              compute, load, cake or all (default: all)\n"

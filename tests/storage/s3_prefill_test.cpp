@@ -8,63 +8,22 @@
 #include <string>
 #include <thread>
 
-#include "cake/loader.hpp"
 #include "cake/storage/s3.hpp"
 #include "cake/storage/tiered.hpp"
 #include "catch.hpp"
 #include "s3_helpers.hpp"
 #include "s3_weed.hpp"
-#include "tests/stored_prompt.hpp"
-#include "tests/toy_engine.hpp"
+#include "saved_prompt.hpp"
 
 using namespace cake;
 using namespace cake_s3_test;
 using namespace std::chrono_literals;
-using cake::testing::eventually;
 using cake::testing::kChunk;
 using cake::testing::kChunks;
-using cake::testing::kPatient;
 using cake::testing::kTokens;
-using cake::testing::ToyEngine;
+using Saved = sample::SavedPrompt<S3Storage>;
 
 namespace {
-
-/// A prompt that is saved in a bucket, and the KV that belongs to it.
-class Saved {
- public:
-  explicit Saved(S3Storage& store) : store_(store) {
-    for (std::uint32_t t = 0; t < kTokens; ++t) prompt_.push_back(static_cast<TokenId>(7 * t % 97));
-    ToyEngine engine(kTokens);
-    Loader loader(engine, store, options());
-    REQUIRE(loader.prefill(prompt_).status);
-    expected_ = engine.kv();
-    const SaveReport saved = loader.save(prompt_);
-    REQUIRE(saved.status);
-    REQUIRE(saved.written == kChunks);
-  }
-  static LoaderOptions options() {
-    LoaderOptions options;
-    options.chunks.chunk_tokens = kChunk;
-    options.session = kPatient;
-    options.session.lookup_timeout = 10s;
-    return options;
-  }
-  PrefillReport run(const LoaderOptions& with = options()) {
-    ToyEngine engine(kTokens);
-    engine.clear();
-    Loader loader(engine, store_, with, LoadOnlyScheduler());
-    PrefillReport report = loader.prefill(prompt_);
-    CHECK(report.status);
-    CHECK(engine.has_logits());
-    CHECK(engine.kv() == expected_);
-    return report;
-  }
-
- private:
-  S3Storage& store_;
-  std::vector<TokenId> prompt_;
-  std::vector<std::byte> expected_;
-};
 
 bool is_get(const Asked& asked) { return asked.method == "GET"; }
 
@@ -150,8 +109,6 @@ TEST_CASE("the deadline of a lane's read breaks its transfers off") {
   S3Storage store(options);
   Saved saved(store);
   server.misbehave([](const Asked& asked, Answer& answer) { answer.hang_at_once = is_get(asked); });
-  ToyEngine engine(kTokens);
-  engine.clear();
   LoaderOptions late = Saved::options();
   late.session.read_timeout = 50ms;
   const PrefillReport report = saved.run(late);  // whose lanes end, too

@@ -2,22 +2,9 @@
 // Copyright 2026 the cake authors
 #include "s3_server.hpp"
 
-#include <arpa/inet.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <openssl/evp.h>
-#include <openssl/pem.h>
-#include <openssl/x509v3.h>
-#include <signal.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
+#include <algorithm>
 #include <chrono>
-#include <cstdio>
-#include <cstdlib>
 #include <ctime>
-#include <stdexcept>
 
 namespace cake_s3_test {
 namespace {
@@ -37,59 +24,14 @@ std::string http_date() {
 
 }  // namespace
 
-struct Server::Connection {
-  int fd = -1;
-  SSL* ssl = nullptr;
-  std::string ahead;  // read, and not yet used
-  std::thread thread;
-
-  ~Connection() {
-    if (thread.joinable()) thread.join();
-    if (ssl != nullptr) SSL_free(ssl);
-    if (fd >= 0) ::close(fd);
-  }
-  bool fill() {
-    char buffer[64 << 10];
-    const auto n = ssl != nullptr ? static_cast<ssize_t>(SSL_read(ssl, buffer, sizeof buffer))
-                                  : ::recv(fd, buffer, sizeof buffer, 0);
-    if (n <= 0) return false;
-    ahead.append(buffer, static_cast<std::size_t>(n));
-    return true;
-  }
-  bool send(const char* data, std::size_t size) {
-    while (size > 0) {
-      const std::size_t step = std::min(size, std::size_t{1} << 20);
-      const auto n = ssl != nullptr
-                         ? static_cast<ssize_t>(SSL_write(ssl, data, static_cast<int>(step)))
-                         : ::send(fd, data, step, MSG_NOSIGNAL);
-      if (n <= 0) return false;
-      data += n;
-      size -= static_cast<std::size_t>(n);
-    }
-    return true;
-  }
-  bool send(const std::string& text) { return send(text.data(), text.size()); }
-  void reset() const {
-    const linger now{1, 0};
-    ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
-  }
-  /// The other side sees a reset. Its number stays taken, since others may look at it.
-  void break_off() {
-    reset();
-    const int nothing = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
-    ::dup2(nothing, fd);
-    ::close(nothing);
-  }
-  /// One request; false at the end of the connection.
-  bool read(Asked& asked);
-};
-
-bool Server::Connection::read(Asked& asked) {
+/// One request; false at the end of the connection.
+bool Server::read(Connection& from, Asked& asked) {
+  std::string& ahead = from.ahead;
   std::size_t end = 0;
   while ((end = ahead.find("\r\n\r\n")) == std::string::npos) {
-    if (!fill()) return false;
+    if (!from.fill()) return false;
     if (ahead[0] == '\x16') {  // TLS
-      static_cast<void>(send("HTTP/1.1 400 Bad Request\r\n\r\n"));
+      static_cast<void>(from.send("HTTP/1.1 400 Bad Request\r\n\r\n"));
       return false;
     }
   }
@@ -112,62 +54,25 @@ bool Server::Connection::read(Asked& asked) {
         line.substr(std::min(line.size(), line.find_first_not_of(" ", colon + 1)));
     at = line_end + 2;
   }
-  if (!asked.header("expect").empty() && !send("HTTP/1.1 100 Continue\r\n\r\n")) return false;
+  if (!asked.header("expect").empty() && !from.send("HTTP/1.1 100 Continue\r\n\r\n")) return false;
   const std::string length = asked.header("content-length");
   const std::size_t bytes = length.empty() ? 0 : std::stoull(length);
   while (ahead.size() < bytes) {
-    if (!fill()) return false;
+    if (!from.fill()) return false;
   }
   asked.body = ahead.substr(0, bytes);
   ahead.erase(0, bytes);
   return true;
 }
 
-Server::Server(Options options) : options_(std::move(options)) {
-  if (options_.tls) set_up_tls();
-  listen();
-  acceptor_ = std::thread([this] { accept(); });
+Server::Server(Options options) : LoopbackServer(options.tls), options_(std::move(options)) {
+  begin();
 }
 
-Server::~Server() {
-  kill();
-  if (!certificate_file_.empty()) ::unlink(certificate_file_.c_str());
-}
-
-void Server::listen() {
-  listener_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  if (listener_ < 0 || ::bind(listener_, reinterpret_cast<sockaddr*>(&address), size) != 0 ||
-      ::listen(listener_, 128) != 0 ||
-      ::getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
-    throw std::runtime_error("the test's server cannot listen on loopback");
-  }
-  port_ = ntohs(address.sin_port);
-}
-
-void Server::kill() {
-  stop_ = true;
-  if (acceptor_.joinable()) {
-    ::shutdown(listener_, SHUT_RDWR);
-    acceptor_.join();
-    ::close(listener_);
-  }
-  std::vector<std::unique_ptr<Connection>> all;
-  {
-    const std::lock_guard lock(mutex_);
-    all.swap(open_);
-  }
-  for (const auto& each : all) {
-    each->reset();
-    ::shutdown(each->fd, SHUT_RDWR);
-  }
-}
+Server::~Server() { kill(); }
 
 std::string Server::endpoint() const {
-  return (options_.tls ? "https://127.0.0.1:" : "http://127.0.0.1:") + std::to_string(port_);
+  return (options_.tls ? "https://127.0.0.1:" : "http://127.0.0.1:") + std::to_string(port());
 }
 
 void Server::misbehave(Fault fault) {
@@ -195,38 +100,10 @@ void Server::put(const std::string& name, std::string bytes) {
   objects_[name] = std::move(bytes);
 }
 
-void Server::accept() {
-  while (!stop_) {
-    const int fd = ::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
-    if (fd < 0) continue;
-    ++accepted_;
-    const int on = 1;
-    ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    auto connection = std::make_unique<Connection>();
-    connection->fd = fd;
-    Connection& one = *connection;
-    const std::lock_guard lock(mutex_);
-    open_.push_back(std::move(connection));
-    one.thread = std::thread([this, &one] { serve(one); });
-  }
-}
-
 void Server::serve(Connection& connection) {
-  sigset_t pipe;
-  sigemptyset(&pipe);
-  sigaddset(&pipe, SIGPIPE);
-  pthread_sigmask(SIG_BLOCK, &pipe, nullptr);
-  if (tls_) {
-    connection.ssl = SSL_new(tls_.get());
-    SSL_set_fd(connection.ssl, connection.fd);
-    if (SSL_accept(connection.ssl) != 1) {
-      ::shutdown(connection.fd, SHUT_RDWR);
-      return;
-    }
-  }
   for (;;) {
     Asked asked;
-    if (stop_ || !connection.read(asked)) break;
+    if (stopping() || !read(connection, asked)) break;
     asked.number = ++requests_;
     std::string name;
     Answer made = answer(asked, name);
@@ -241,14 +118,6 @@ void Server::serve(Connection& connection) {
     if (asked.method == "HEAD") made.no_body = true;
     if (fault) fault(asked, made);
     if (!send_answer(connection, asked, made)) break;
-  }
-  ::shutdown(connection.fd, SHUT_RDWR);
-}
-
-/// Until the other side gives up.
-void Server::hang(const Connection& connection) {
-  char byte = 0;
-  while (!stop_ && ::recv(connection.fd, &byte, 1, 0) > 0) {
   }
 }
 
@@ -282,7 +151,7 @@ bool Server::send_answer(Connection& connection, const Asked& asked, const Answe
       answer.milliseconds_per_kilobyte != 0 ? 1024 : std::max<std::size_t>(size, 1);
   for (std::size_t at = 0; at < size; at += step) {
     if (!connection.send(answer.body.data() + at, std::min(step, size - at))) return false;
-    if (answer.milliseconds_per_kilobyte == 0 || stop_) continue;
+    if (answer.milliseconds_per_kilobyte == 0 || stopping()) continue;
     std::this_thread::sleep_for(std::chrono::milliseconds(answer.milliseconds_per_kilobyte));
   }
   if (!answer.cut) return true;
@@ -404,37 +273,6 @@ Answer Server::parts(const Asked& asked, const std::string& name) {
     }
   }
   return made;
-}
-
-/// A key and a certificate that it signs itself.
-void Server::set_up_tls() {
-  EVP_PKEY* const key = EVP_EC_gen("P-256");
-  X509* const certificate = X509_new();
-  ASN1_INTEGER_set(X509_get_serialNumber(certificate), 1);
-  X509_gmtime_adj(X509_getm_notBefore(certificate), -3600);
-  X509_gmtime_adj(X509_getm_notAfter(certificate), 3600);
-  X509_set_version(certificate, 2);
-  X509_set_pubkey(certificate, key);
-  X509_NAME* const name = X509_get_subject_name(certificate);
-  X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC,
-                             reinterpret_cast<const unsigned char*>("test"), -1, -1, 0);
-  X509_set_issuer_name(certificate, name);
-  X509_EXTENSION* const host =
-      X509V3_EXT_conf_nid(nullptr, nullptr, NID_subject_alt_name, "IP:127.0.0.1");
-  X509_add_ext(certificate, host, -1);
-  X509_EXTENSION_free(host);
-  X509_sign(certificate, key, EVP_sha256());
-  tls_.reset(SSL_CTX_new(TLS_server_method()));
-  SSL_CTX_use_certificate(tls_.get(), certificate);
-  SSL_CTX_use_PrivateKey(tls_.get(), key);
-  std::string file = "/tmp/cake-test-ca-XXXXXX";
-  const int fd = ::mkstemp(file.data());
-  std::FILE* const out = ::fdopen(fd, "w");
-  PEM_write_X509(out, certificate);
-  std::fclose(out);
-  certificate_file_ = file;
-  X509_free(certificate);
-  EVP_PKEY_free(key);
 }
 
 }  // namespace cake_s3_test

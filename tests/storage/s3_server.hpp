@@ -5,21 +5,18 @@
 // does wrong what a test tells it to.
 #pragma once
 
-#include <openssl/ssl.h>
-
 #include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
-#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "s3_signature.hpp"
+#include "tests/loopback_server.hpp"
 
 namespace cake_s3_test {
 
@@ -67,28 +64,20 @@ struct ServerOptions {
 };
 
 /// Thread:  Safe for concurrent use
-class Server {
+class Server final : public cake_loopback_test::LoopbackServer {
  public:
   using Options = ServerOptions;
   using Fault = std::function<void(const Asked&, Answer&)>;
 
   explicit Server(Options options = {});
-  ~Server();
-  Server(const Server&) = delete;
-  Server& operator=(const Server&) = delete;
+  ~Server() override;
 
-  std::uint16_t port() const { return port_; }
   std::string endpoint() const;
-  /// PEM file of its certificate, for 127.0.0.1; with tls.
-  const std::string& certificate() const { return certificate_file_; }
   /// Called with every answer before it is sent.
   void misbehave(Fault fault);
   void behave() { misbehave(nullptr); }
-  /// As a process that is killed: no listener and no connection is left.
-  void kill();
 
   std::size_t requests() const { return requests_; }
-  std::size_t connections() const { return accepted_; }
   std::size_t uploads() const;
   std::vector<std::string> bad_signatures() const;
   std::vector<Asked> log() const;  // without bodies
@@ -96,29 +85,20 @@ class Server {
   void put(const std::string& name, std::string bytes);
 
  private:
-  struct Connection;
   struct Upload {
     std::string name;
     std::map<int, std::string> parts;
   };
-  void listen();
-  void accept();
-  void serve(Connection& connection);
+  void serve(Connection& connection) override;
+  static bool read(Connection& from, Asked& asked);
   bool send_answer(Connection& connection, const Asked& asked, const Answer& answer);
   Answer answer(const Asked& asked, std::string& name);
   Answer get(const Asked& asked, const std::string& name);
   Answer store(const Asked& asked, const std::string& name, std::string bytes);
   Answer parts(const Asked& asked, const std::string& name);
-  void hang(const Connection& connection);
-  void set_up_tls();
 
   const Options options_;
-  int listener_ = -1;
-  std::uint16_t port_ = 0;
-  std::atomic<bool> stop_{false};
-  std::atomic<std::size_t> requests_{0}, accepted_{0};
-  std::string certificate_file_;
-  std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)> tls_{nullptr, &SSL_CTX_free};
+  std::atomic<std::size_t> requests_{0};
 
   mutable std::mutex mutex_;
   Fault fault_;
@@ -127,8 +107,6 @@ class Server {
   std::size_t next_upload_ = 0;
   std::vector<std::string> bad_;
   std::vector<Asked> log_;
-  std::vector<std::unique_ptr<Connection>> open_;
-  std::thread acceptor_;
 };
 
 }  // namespace cake_s3_test

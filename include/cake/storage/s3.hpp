@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cake/detail/remote_read.hpp"
 #include "cake/engine.hpp"
 #include "cake/export.hpp"
 #include "cake/storage_backend.hpp"
@@ -21,7 +22,6 @@ namespace cake::inline CAKE_ABI {
 
 namespace detail {
 class S3Engine;
-class S3Batch;
 }  // namespace detail
 
 /// What requests are signed with. No text that cake writes contains any of it.
@@ -100,23 +100,7 @@ struct S3Stats {
   bool conditional_writes = false;    // the first writer wins by the store's own means
 };
 
-/// A read that may still run. `out` stays valid until it is ready, also when this object is gone:
-/// destroying it neither stops the read nor waits for it.
-class CAKE_API S3Read {
- public:
-  explicit S3Read(std::shared_ptr<detail::S3Batch> batch);
-  S3Read(S3Read&&) noexcept;
-  S3Read& operator=(S3Read&&) noexcept;
-  ~S3Read();
-  bool ready();
-  Status wait();
-  bool wait_for(std::chrono::nanoseconds span);
-  /// Its transfers are broken off: it is ready within milliseconds.
-  void cancel() noexcept;
-
- private:
-  std::shared_ptr<detail::S3Batch> batch_;
-};
+using S3Read = detail::RemoteRead;
 
 /// Objects `PREFIX/<2 hex>/<64 hex>.ckv` of a bucket, which are named as PosixStorage names its
 /// files, so that a folder may be copied into a bucket and back. Any number of processes and

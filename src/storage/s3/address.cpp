@@ -3,14 +3,11 @@
 #include "address.hpp"
 
 #include <algorithm>
-#include <cctype>
+
+#include "src/storage/remote/text.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 namespace {
-
-bool letter_or_digit(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-}
 
 [[noreturn]] void refuse(const std::string& what) {
   throw Exception({Errc::invalid_argument, 0, "S3Options::" + what});
@@ -23,25 +20,18 @@ void check_bucket(const std::string& bucket) {
                       return letter_or_digit(c) || c == '.' || c == '-' || c == '_';
                     });
   if (good) return;
-  refuse("bucket is \"" + s3_printable(bucket, 80) +
+  refuse("bucket is \"" + printable_text(bucket, 80) +
          "\"; a bucket's name has 3 to 63 letters, digits, dots and dashes");
 }
 
 /// Without slashes at its ends; "" or with one behind it.
-std::string checked_prefix(std::string prefix) {
-  while (!prefix.empty() && prefix.front() == '/') prefix.erase(prefix.begin());
-  while (!prefix.empty() && prefix.back() == '/') prefix.pop_back();
-  if (prefix.empty()) return prefix;
-  const std::string around = "/" + prefix + "/";
-  const auto has = [&](const char* part) { return around.find(part) != std::string::npos; };
-  const bool plain = std::all_of(prefix.begin(), prefix.end(), [](char c) {
-    return c == '/' || s3_plain({&c, 1});
-  });
-  if (!plain || has("//") || has("/./") || has("/../") || prefix.size() > 512) {
-    refuse("prefix is \"" + s3_printable(prefix, 80) +
+std::string checked_prefix(const std::string& prefix) {
+  const auto good = name_prefix(prefix);
+  if (!good) {
+    refuse("prefix is \"" + printable_text(prefix, 80) +
            "\"; it takes up to 512 letters, digits and . _ ~ - / , and no part \"..\"");
   }
-  return prefix + "/";
+  return good->empty() ? "" : *good + "/";
 }
 
 /// "host[:port]" of an endpoint. What is wrong with it is said without it: it may hold a password.
@@ -56,7 +46,7 @@ std::string host_of(const std::string& endpoint, bool& encrypted) {
     refuse("endpoint (AWS_ENDPOINT_URL) has to begin with https:// or http://");
   }
   while (rest.ends_with('/')) rest.remove_suffix(1);
-  if (!s3_host(rest)) {
+  if (!host_text(rest)) {
     refuse(
         "endpoint (AWS_ENDPOINT_URL) has to be https://HOST or https://HOST:PORT, without user, "
         "path or query");
@@ -77,30 +67,11 @@ bool may_be_host(const std::string& bucket) {
 
 }  // namespace
 
-bool s3_plain(std::string_view text) {
-  return std::all_of(text.begin(), text.end(), [](char c) {
-    return letter_or_digit(c) || c == '.' || c == '_' || c == '~' || c == '-';
-  });
-}
-
-bool s3_host(std::string_view text) {
-  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
-    return letter_or_digit(c) || c == '.' || c == '-' || c == '_' || c == ':' || c == '[' ||
-           c == ']';
-  });
-}
-
-std::string s3_printable(std::string_view text, std::size_t most) {
-  std::string shown;
-  for (const char c : text.substr(0, most)) shown += c >= ' ' && c <= '~' ? c : '?';
-  return text.size() > most ? shown + "..." : shown;
-}
-
 Result<std::string> s3_query(S3Query query) {
   std::sort(query.begin(), query.end());
   std::string text;
   for (const auto& [name, value] : query) {
-    if (!s3_plain(name) || !s3_plain(value)) {
+    if (!plain_text(name) || !plain_text(value)) {
       return Error{Errc::unsupported, 0,
                    "the server's answer names something by characters that a signed request does "
                    "not take as they are"};
@@ -113,8 +84,8 @@ Result<std::string> s3_query(S3Query query) {
 S3Address::S3Address(const S3Options& options) : bucket_(options.bucket) {
   check_bucket(options.bucket);
   prefix_ = checked_prefix(options.prefix);
-  if (options.region.empty() || !s3_plain(options.region)) {
-    refuse("region is \"" + s3_printable(options.region, 40) + "\"; it is a name like us-east-1");
+  if (options.region.empty() || !plain_text(options.region)) {
+    refuse("region is \"" + printable_text(options.region, 40) + "\"; it is a name like us-east-1");
   }
   const bool own = !options.endpoint.empty();
   const std::string host = own ? host_of(options.endpoint, encrypted_) : aws_host(options.region);

@@ -25,15 +25,6 @@ using S3Query = std::vector<std::pair<std::string, std::string>>;
 ///          libcurl sign in different ways
 Result<std::string> s3_query(S3Query query);
 
-/// Whether text needs no encoding in a URL.
-bool s3_plain(std::string_view text);
-
-/// Whether text may be "HOST" or "HOST:PORT".
-bool s3_host(std::string_view text);
-
-/// Printable characters of a text that somebody else wrote, at most `most` of them.
-std::string s3_printable(std::string_view text, std::size_t most);
-
 /// Thread:  Safe for concurrent use
 class S3Address {
  public:

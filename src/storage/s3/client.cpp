@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "cake/version.hpp"
+#include "src/storage/remote/begin_requests.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 namespace {
@@ -106,10 +107,6 @@ void S3Client::set_credentials(S3Credentials credentials) {
   common_.credentials.swap(next);
 }
 
-S3Client::Clock::time_point S3Client::deadline(nanoseconds span) {
-  return Clock::now() + std::min<nanoseconds>(span, std::chrono::hours(24 * 365));
-}
-
 S3Request S3Client::request(S3Request::Method method, S3Request::Share share, std::string doing,
                             std::string url) const {
   S3Request made;
@@ -125,23 +122,10 @@ std::string S3Client::digest_of(ConstBytes bytes) const {
   return ChunkKey{Sha256().update(bytes).finish()}.hex();
 }
 
-std::shared_ptr<S3Batch> S3Client::begin(std::vector<S3Request> requests,
-                                         Clock::time_point deadline, Exchanges* exchanges) {
-  auto batch = std::make_shared<S3Batch>(requests.size());
-  batch->belongs_to({drivers_.begin(), drivers_.end()});
-  std::vector<S3Driver::Exchanges> of_driver(drivers_.size());
-  if (exchanges != nullptr) exchanges->reserve(requests.size());
+std::shared_ptr<RemoteBatch> S3Client::begin(std::vector<S3Request> requests,
+                                             Clock::time_point deadline, Exchanges* exchanges) {
   const std::size_t first = next_.fetch_add(requests.size(), std::memory_order_relaxed);
-  for (std::size_t i = 0; i < requests.size(); ++i) {
-    auto exchange = std::make_shared<S3Exchange>(std::move(requests[i]), batch, deadline);
-    if (exchanges != nullptr) exchanges->push_back(exchange);
-    of_driver[(first + i) % drivers_.size()].push_back(std::move(exchange));
-  }
-  // From here on nothing fails: all of them are told of.
-  for (std::size_t d = 0; d < drivers_.size(); ++d) {
-    if (!of_driver[d].empty()) drivers_[d]->submit(of_driver[d]);
-  }
-  return batch;
+  return begin_requests<S3Exchange>(drivers_, first, std::move(requests), deadline, exchanges);
 }
 
 S3Client::Exchanges S3Client::ask_all(std::vector<S3Request> requests, Clock::time_point deadline) {

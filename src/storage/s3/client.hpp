@@ -31,11 +31,9 @@ class S3Client {
   S3Counters& counters() { return common_.counters; }
   void set_credentials(S3Credentials credentials);
 
-  /// From now on; a span that is too long for the clock is cut.
-  static Clock::time_point deadline(std::chrono::nanoseconds span);
   /// Begins them all.
-  std::shared_ptr<S3Batch> begin(std::vector<S3Request> requests, Clock::time_point deadline,
-                                 Exchanges* exchanges = nullptr);
+  std::shared_ptr<RemoteBatch> begin(std::vector<S3Request> requests, Clock::time_point deadline,
+                                     Exchanges* exchanges = nullptr);
   /// Waits for one; a good answer or not, it is over.
   std::shared_ptr<S3Exchange> ask(S3Request request, Clock::time_point deadline);
   /// Waits for all.

@@ -24,7 +24,7 @@ namespace cake::inline CAKE_ABI::detail {
 /// another one. Deadlines and cancellation are noticed within 20 ms, cancellation at once.
 ///
 /// Thread:  Safe for concurrent use
-class S3Driver {
+class S3Driver final : public RemoteDriver {
  public:
   using Exchanges = std::list<std::shared_ptr<S3Exchange>>;
   /// `most`: requests in flight, of each S3Request::Share.
@@ -32,14 +32,14 @@ class S3Driver {
   /// Errors:  throws Exception(out_of_memory): no thread or no handle
   S3Driver(S3Common& common, std::array<unsigned, 3> most);
   /// Ends all requests as canceled.
-  ~S3Driver();
+  ~S3Driver() override;
   S3Driver(const S3Driver&) = delete;
   S3Driver& operator=(const S3Driver&) = delete;
 
   /// Takes all of them, and needs no memory for that.
   void submit(Exchanges& exchanges) noexcept;
   /// Something was canceled.
-  void wake() noexcept;
+  void wake() noexcept override;
   /// As the destructor. Later requests end at once.
   void stop() noexcept;
 

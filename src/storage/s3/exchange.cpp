@@ -8,8 +8,8 @@
 #include <utility>
 
 #include "cake/detail/guarded.hpp"
-#include "driver.hpp"
 #include "src/core/try.hpp"
+#include "src/storage/remote/attempts.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 namespace {
@@ -18,9 +18,6 @@ using Clock = S3Exchange::Clock;
 
 constexpr std::size_t kMostBody = std::size_t{64} << 10;  // that is kept of what is no object
 constexpr std::size_t kMostDropped = std::size_t{1} << 20;
-constexpr std::size_t kTold = std::size_t{1} << 20;  // bytes of one part that a sink is told of
-constexpr std::chrono::milliseconds kFirstPause{50};
-constexpr std::chrono::milliseconds kLongestPause{2000};
 // SHA-256 of nothing.
 constexpr const char* kNoBody = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -30,51 +27,6 @@ long milliseconds(std::chrono::nanoseconds span) {
 }
 
 }  // namespace
-
-// ---- a batch ----
-
-void S3Batch::ended(const Status& status, bool ends_all) noexcept {
-  bool last = false;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!status && status_) {
-      status_ = value_or([&] { return status; }, Status(error_of(status.code(), 0, {})));
-    }
-    last = done_ = --left_ == 0;
-    if (last) changed_.notify_all();
-  }
-  if (ends_all && !last) cancel();
-}
-
-void S3Batch::cancel() noexcept {
-  if (made_here.in_child() || canceled_.exchange(true)) return;
-  for (const auto& each : drivers_) {
-    if (const auto driver = each.lock()) driver->wake();
-  }
-}
-
-Status S3Batch::reason() {
-  const std::lock_guard lock(mutex_);
-  return status_;
-}
-
-bool S3Batch::ready() {
-  const std::lock_guard lock(mutex_);
-  return done_;
-}
-
-bool S3Batch::wait_for(std::chrono::nanoseconds span) {
-  // Longer than this would run over the clock's end.
-  span = std::min<std::chrono::nanoseconds>(span, std::chrono::hours(24 * 365));
-  std::unique_lock lock(mutex_);
-  return changed_.wait_for(lock, span, [&] { return done_; });
-}
-
-Status S3Batch::wait() {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return done_; });
-  return status_;
-}
 
 // ---- an attempt begins ----
 
@@ -138,7 +90,7 @@ void S3Exchange::set_body(CURL* handle) {
     curl_easy_setopt(handle, CURLOPT_SEEKDATA, this);
   }
   if (!request_.out.empty()) {
-    const std::string range = std::to_string(request_.offset + received_) + "-" +
+    const std::string range = std::to_string(request_.offset + landed_.received()) + "-" +
                               std::to_string(request_.offset + request_.out.size() - 1);
     curl_easy_setopt(handle, CURLOPT_RANGE, range.c_str());
   }
@@ -246,7 +198,7 @@ void S3Exchange::begin_body() {
     wrong_ = S3Problem{{code, reply_.status, request_.doing + " of " + request_.url + ": " + what},
                        false};
   };
-  const std::uint64_t from = request_.offset + received_;
+  const std::uint64_t from = request_.offset + landed_.received();
   const std::uint64_t end = request_.offset + request_.out.size();
   if (reply_.status == 200 && from == 0 && reply_.length == request_.out.size()) {
     object_ = true;  // the object is what was asked for
@@ -271,7 +223,7 @@ bool S3Exchange::take(ConstBytes bytes) {
     dropped_ += bytes.size() - kept;
     return dropped_ <= kMostDropped;
   }
-  if (bytes.size() > request_.out.size() - received_) {
+  if (bytes.size() > landed_.rest().size()) {
     wrong_ =
         S3Problem{{Errc::io, reply_.status,
                    request_.doing + " of " + request_.url +
@@ -279,19 +231,9 @@ bool S3Exchange::take(ConstBytes bytes) {
                   false};
     return false;
   }
-  std::memcpy(request_.out.data() + received_, bytes.data(), bytes.size());
-  received_ += bytes.size();
-  tell_sink(false);
+  std::memcpy(landed_.rest().data(), bytes.data(), bytes.size());
+  landed_.add(bytes.size());
   return true;
-}
-
-void S3Exchange::tell_sink(bool all) {
-  if (!request_.sink) return;
-  while (received_ - told_ >= kTold || (all && received_ > told_)) {
-    const std::size_t bytes = std::min(kTold, received_ - told_);
-    request_.sink->arrived(request_.out.subspan(told_, bytes));
-    told_ += bytes;
-  }
 }
 
 // ---- it ends ----
@@ -302,7 +244,7 @@ S3Context S3Exchange::context(const S3Common& common) const {
 
 S3Problem S3Exchange::outcome(CURLcode code, const S3Common& common) const {
   if (wrong_) return *wrong_;
-  const bool whole = request_.out.empty() || received_ == request_.out.size();
+  const bool whole = landed_.whole();
   if (code == CURLE_OK && reply_.good() && whole) return {{Errc::ok, 0, ""}, false};
   // What a server says before it hangs up counts, also where not all was sent to it.
   if (reply_.status >= 300) return s3_refused(reply_, context(common));
@@ -310,7 +252,7 @@ S3Problem S3Exchange::outcome(CURLcode code, const S3Common& common) const {
   if (code == CURLE_OK || cut) {
     return {{Errc::io, reply_.status,
              request_.doing + " of " + request_.url + ": the connection ended after " +
-                 std::to_string(received_) + " of " + std::to_string(request_.out.size()) +
+                 std::to_string(landed_.received()) + " of " + std::to_string(request_.out.size()) +
                  " bytes; look at the server and the network"},
             true};
   }
@@ -324,15 +266,11 @@ bool S3Exchange::attempt_ended(CURLcode code, S3Common& common, std::minstd_rand
   S3Problem problem = outcome(code, common);
   if (problem.error.code == Errc::ok) {
     status_ = {};
-    tell_sink(true);
+    landed_.tell(true);
     common.counters.read_bytes += request_.out.size();
     return false;
   }
-  const auto pause = std::min<std::chrono::nanoseconds>(
-      kFirstPause * (std::int64_t{1} << std::min(attempts_ - 1, 10u)), kLongestPause);
-  const auto random_part = std::uniform_real_distribution<double>(0.5, 1)(random);
-  not_before_ =
-      Clock::now() + std::chrono::duration_cast<std::chrono::nanoseconds>(pause * random_part);
+  not_before_ = Clock::now() + pause_after(attempts_, random);
   if (reply_.retry_after) not_before_ = std::max(not_before_, Clock::now() + *reply_.retry_after);
   const bool again = problem.again && attempts_ < common.options.attempts &&
                      not_before_ < deadline_ && !batch_->canceled();

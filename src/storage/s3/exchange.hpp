@@ -9,7 +9,6 @@
 #include <array>
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -18,56 +17,19 @@
 #include <string>
 #include <vector>
 
-#include "cake/detail/process.hpp"
 #include "cake/engine.hpp"
 #include "cake/storage/s3.hpp"
 #include "cake/storage_backend.hpp"
 #include "reply.hpp"
+#include "src/storage/remote/batch.hpp"
+#include "src/storage/remote/landed_bytes.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
-
-class S3Driver;
 
 struct S3Counters {
   using Count = std::atomic<std::uint64_t>;
   Count requests{0}, retries{0}, connects{0}, reads{0}, canceled{0}, read_bytes{0};
   Count published{0}, published_bytes{0}, already_stored{0}, replaced{0}, lookup_problems{0};
-};
-
-/// Requests that somebody waits for together.
-///
-/// Thread:  Safe for concurrent use
-class S3Batch {
- public:
-  explicit S3Batch(std::size_t requests) : left_(requests), done_(requests == 0) {}
-  /// One that failed before there was a request.
-  explicit S3Batch(Error why) : done_(true), status_(std::move(why)) {}
-
-  /// Whose requests these are: cancel() tells them.
-  void belongs_to(std::vector<std::weak_ptr<S3Driver>> drivers) { drivers_ = std::move(drivers); }
-  /// One request is over. `ends_all`: so are the others, soon.
-  void ended(const Status& status, bool ends_all) noexcept;
-  /// The requests that are not over end soon.
-  void cancel() noexcept;
-  bool canceled() const { return canceled_.load(std::memory_order_acquire); }
-  /// Why the others end, where a request ended all of them.
-  Status reason();
-
-  bool ready();
-  bool wait_for(std::chrono::nanoseconds span);
-  /// The first failure.
-  Status wait();
-
-  const ForkGuard made_here;
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::size_t left_ = 0;
-  bool done_ = false;
-  Status status_;
-  std::atomic<bool> canceled_{false};
-  std::vector<std::weak_ptr<S3Driver>> drivers_;
 };
 
 /// What is asked of the server.
@@ -111,11 +73,14 @@ class S3Exchange {
  public:
   using Clock = std::chrono::steady_clock;
 
-  S3Exchange(S3Request request, std::shared_ptr<S3Batch> batch, Clock::time_point deadline)
-      : request_(std::move(request)), batch_(std::move(batch)), deadline_(deadline) {}
+  S3Exchange(S3Request request, std::shared_ptr<RemoteBatch> batch, Clock::time_point deadline)
+      : request_(std::move(request)),
+        batch_(std::move(batch)),
+        deadline_(deadline),
+        landed_(request_.out, request_.sink) {}
 
   const S3Request& request() const { return request_; }
-  S3Batch& batch() const { return *batch_; }
+  RemoteBatch& batch() const { return *batch_; }
   /// What came of it, once it is over.
   const S3Reply& reply() const { return reply_; }
   const Status& status() const { return status_; }
@@ -161,14 +126,14 @@ class S3Exchange {
   /// Whether the body of this answer is the bytes that were asked for. Sets wrong_ where it is not.
   void begin_body();
   bool take(ConstBytes bytes);
-  void tell_sink(bool all);
   S3Problem outcome(CURLcode code, const S3Common& common) const;
   S3Context context(const S3Common& common) const;
   ConstBytes body() const;
 
   S3Request request_;
-  std::shared_ptr<S3Batch> batch_;
+  std::shared_ptr<RemoteBatch> batch_;
   Clock::time_point deadline_;
+  LandedBytes landed_;  // in all attempts
   Clock::time_point not_before_{};
   Clock::time_point progress_{};
   unsigned attempts_ = 0;
@@ -183,8 +148,6 @@ class S3Exchange {
   std::size_t dropped_ = 0;         // of a body that is too long to keep
   std::size_t sent_ = 0;
 
-  std::size_t received_ = 0;  // of `out`, in all attempts
-  std::size_t told_ = 0;      // of these
   bool no_way_ = false;
   bool fresh_ = false;  // the next attempt is to have a connection of its own
   Status status_;

@@ -1,27 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
-#include <cstdlib>
 #include <string>
 
 #include "address.hpp"
+#include "src/storage/remote/text.hpp"
 
 namespace cake::inline CAKE_ABI {
-namespace {
-
-/// The first of these that is set and not empty.
-template <class... Name>
-std::string environment(const Name*... names) {
-  std::string found;
-  const auto look = [&](const char* name) {
-    const char* const value = std::getenv(name);
-    if (found.empty() && value != nullptr) found = value;
-  };
-  (look(names), ...);
-  return found;
-}
-
-}  // namespace
-
 Result<S3Options> s3_options(std::string_view url) {
   constexpr std::string_view kScheme = "s3://";
   if (!url.starts_with(kScheme)) {
@@ -37,16 +21,17 @@ Result<S3Options> s3_options(std::string_view url) {
                  "by AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL"};
   }
   if (slash != std::string_view::npos) options.prefix = url.substr(slash + 1);
-  options.credentials = {environment("AWS_ACCESS_KEY_ID"), environment("AWS_SECRET_ACCESS_KEY"),
-                         environment("AWS_SESSION_TOKEN")};
-  if (auto region = environment("AWS_REGION", "AWS_DEFAULT_REGION"); !region.empty()) {
+  options.credentials = {detail::environment("AWS_ACCESS_KEY_ID"),
+                         detail::environment("AWS_SECRET_ACCESS_KEY"),
+                         detail::environment("AWS_SESSION_TOKEN")};
+  if (auto region = detail::environment("AWS_REGION", "AWS_DEFAULT_REGION"); !region.empty()) {
     options.region = std::move(region);
   }
-  options.endpoint = environment("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL");
-  options.ca_file = environment("AWS_CA_BUNDLE");
+  options.endpoint = detail::environment("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL");
+  options.ca_file = detail::environment("AWS_CA_BUNDLE");
   if (options.credentials.access_key.empty() || options.credentials.secret_key.empty()) {
     return Error{Errc::invalid_argument, 0,
-                 "s3://" + detail::s3_printable(options.bucket, 80) +
+                 "s3://" + detail::printable_text(options.bucket, 80) +
                      ": set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"};
   }
   try {

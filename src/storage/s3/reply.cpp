@@ -11,7 +11,7 @@
 #include <ctime>
 #include <utility>
 
-#include "address.hpp"
+#include "src/storage/remote/text.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 namespace {
@@ -122,7 +122,7 @@ std::optional<S3Problem> elsewhere(const std::string& code, const S3Reply& reply
                                    const S3Context& context) {
   std::string region = reply.region;
   if (region.empty()) region = s3_element(reply.body, "Region").value_or("");
-  const bool known = !region.empty() && s3_plain(region) && region.size() <= 40;
+  const bool known = !region.empty() && plain_text(region) && region.size() <= 40;
   if (known && region != context.region && reply.status >= 300) {
     return problem(context, Errc::unsupported, reply.status,
                    "the bucket is in the region " + region + ", not in " +
@@ -140,7 +140,7 @@ std::optional<S3Problem> elsewhere(const std::string& code, const S3Reply& reply
   std::string to;
   if (host != std::string_view::npos) {
     to = location.substr(0, location.find_first_of("/?#", host + 3));
-    if (!s3_host(std::string_view(to).substr(host + 3)) || to.size() > 100) to.clear();
+    if (!host_text(std::string_view(to).substr(host + 3)) || to.size() > 100) to.clear();
   }
   return problem(context, Errc::unsupported, reply.status,
                  "the server redirects" + (to.empty() ? "" : " to " + to) +
@@ -246,7 +246,7 @@ S3Problem s3_refused(const S3Reply& reply, const S3Context& context) {
 
 S3Problem s3_broken(int curl_code, std::string_view why, const S3Context& context) {
   const std::string said =
-      why.empty() ? curl_easy_strerror(static_cast<CURLcode>(curl_code)) : s3_printable(why, 160);
+      why.empty() ? curl_easy_strerror(static_cast<CURLcode>(curl_code)) : printable_text(why, 160);
   const auto make = [&](const std::string& what, bool again, bool no_way) {
     S3Problem made = problem(context, Errc::io, 0, what + " (" + said + ")", again);
     made.no_way = no_way;

@@ -3,11 +3,8 @@
 #include "cake/storage/s3.hpp"
 
 #include <algorithm>
-#include <cstring>
-#include <map>
-#include <mutex>
 #include <new>
-#include <random>
+#include <optional>
 #include <utility>
 
 #include "cake/detail/guarded.hpp"
@@ -15,6 +12,8 @@
 #include "cake/staging.hpp"
 #include "client.hpp"
 #include "src/core/try.hpp"
+#include "src/storage/remote/attempts.hpp"
+#include "src/storage/remote/last_lookup.hpp"
 #include "upload.hpp"
 
 namespace cake::inline CAKE_ABI {
@@ -31,30 +30,20 @@ class S3Engine {
   Status usable() const { return made_here_.check("an S3Storage"); }
   bool in_child() const { return made_here_.in_child(); }
 
-  void note_lookup(Status outcome) {
-    const std::lock_guard lock(mutex_);
-    lookup_problem_ = std::move(outcome);
-  }
-  Status lookup_problem() const {
-    const std::lock_guard lock(mutex_);
-    return lookup_problem_;
-  }
-
-  std::shared_ptr<S3Batch> read(const std::string& url, std::uint64_t offset, MutableBytes out,
-                                const std::shared_ptr<PieceSink>& sink);
+  std::shared_ptr<RemoteBatch> read(const std::string& url, std::uint64_t offset, MutableBytes out,
+                                    const std::shared_ptr<PieceSink>& sink);
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys);
   Status erase(const std::string& url, const char* doing);
   Status check_writing();
 
   S3Client client;
   S3Upload upload;
+  LastLookup last_lookup;
 
  private:
   std::size_t piece_of(std::size_t bytes) const;
 
   ForkGuard made_here_;
-  mutable std::mutex mutex_;
-  Status lookup_problem_;
 };
 
 namespace {
@@ -66,11 +55,7 @@ constexpr std::uint64_t kMostOffset = std::uint64_t{1} << 50;
 Status may_read(const S3Engine& engine, std::uint32_t tier, std::uint64_t offset,
                 MutableBytes out) {
   CAKE_TRY(engine.usable());
-  if (tier != 0) return Error{Errc::invalid_argument, 0, "read: a bucket has only tier 0"};
-  if (offset % kIoAlignment != 0 || out.size() % kIoAlignment != 0) {
-    return Error{Errc::invalid_argument, 0, "offset and size of a read must be multiples of 4096"};
-  }
-  return {};
+  return check_read("a bucket", tier, offset, out);
 }
 
 Status may_change(const S3Engine& engine, const char* doing) {
@@ -96,10 +81,11 @@ std::size_t S3Engine::piece_of(std::size_t bytes) const {
   return std::clamp(even, least, options.piece_bytes);
 }
 
-std::shared_ptr<S3Batch> S3Engine::read(const std::string& url, std::uint64_t offset,
-                                        MutableBytes out, const std::shared_ptr<PieceSink>& sink) {
+std::shared_ptr<RemoteBatch> S3Engine::read(const std::string& url, std::uint64_t offset,
+                                            MutableBytes out,
+                                            const std::shared_ptr<PieceSink>& sink) {
   if (offset > kMostOffset) {
-    return std::make_shared<S3Batch>(
+    return std::make_shared<RemoteBatch>(
         Error{Errc::corrupt, 0, "read of " + url + ": the object ends before the read does"});
   }
   const std::size_t step = piece_of(out.size());
@@ -111,94 +97,46 @@ std::shared_ptr<S3Batch> S3Engine::read(const std::string& url, std::uint64_t of
     request.sink = sink;
     requests.push_back(std::move(request));
   }
-  return client.begin(std::move(requests), S3Client::deadline(client.options().read_timeout));
+  return client.begin(std::move(requests), deadline_after(client.options().read_timeout));
 }
 
 Result<std::vector<StoredChunk>> S3Engine::lookup(std::span<const ChunkKey> keys) {
-  std::vector<StoredChunk> found(keys.size());
-  std::map<ChunkKey, std::size_t> asked;  // and by which request
-  std::vector<S3Request> requests;
-  for (const ChunkKey& key : keys) {
-    if (!asked.try_emplace(key, requests.size()).second) continue;
-    requests.push_back(
-        client.request(Method::head, Share::calls, "lookup", client.address().url(key)));
-    requests.back().ends_all = false;
-  }
-  const auto answers =
-      client.ask_all(std::move(requests), S3Client::deadline(client.options().call_timeout));
-  Status problem;
-  bool any = answers.empty();
-  for (const auto& each : answers) {
-    const bool known = each->status() || each->status().code() == Errc::not_found;
-    any = any || known;
-    if (!known && problem) problem = each->status();
-    if (!known) ++client.counters().lookup_problems;
-  }
-  note_lookup(problem);
-  if (!any) return problem.error();
-  for (std::size_t i = 0; i < keys.size(); ++i) {
-    const S3Exchange& answer = *answers[asked.at(keys[i])];
-    if (!answer.status()) continue;
-    const std::uint64_t size = answer.reply().length.value_or(0);
-    if (size != 0) found[i] = {size, 1};
-  }
-  return found;
+  const auto make = [&](const ChunkKey& key) {
+    S3Request request =
+        client.request(Method::head, Share::calls, "lookup", client.address().url(key));
+    request.ends_all = false;
+    return request;
+  };
+  const auto ask = [&](std::vector<S3Request> requests) {
+    return client.ask_all(std::move(requests), deadline_after(client.options().call_timeout));
+  };
+  const auto size_of = [](const S3Exchange& answer) -> std::optional<std::uint64_t> {
+    if (answer.status().code() == Errc::not_found) return 0;
+    if (!answer.status()) return std::nullopt;
+    return answer.reply().length.value_or(0);
+  };
+  return last_lookup.run(keys, make, ask, size_of, client.counters().lookup_problems);
 }
 
 Status S3Engine::erase(const std::string& url, const char* doing) {
   const Status status = client
                             .ask(client.request(Method::remove, Share::calls, doing, url),
-                                 S3Client::deadline(client.options().call_timeout))
+                                 deadline_after(client.options().call_timeout))
                             ->status();
   return status.code() == Errc::not_found ? Status() : status;
 }
 
-/// By an object that nobody asks for.
 Status S3Engine::check_writing() {
-  std::random_device random;
-  Sha256Digest noise;
-  for (std::byte& byte : noise) byte = static_cast<std::byte>(random());
+  const Sha256Digest noise = random_digest();
   const std::string url =
       client.address().url(client.address().name_of(".cake-access-" + ChunkKey{noise}.hex()));
-  AlignedBuffer object(kIoAlignment), back(kIoAlignment);
-  std::memset(object.data(), 0, object.size());
-  std::memset(back.data(), 0xff, back.size());
-  std::copy(noise.begin(), noise.end(), object.bytes().begin());
-  const auto written = upload.write(url, object.bytes());
-  if (!written) return written.error();
-  Status status = read(url, 0, back.bytes(), nullptr)->wait();
-  if (status && std::memcmp(object.data(), back.data(), back.size()) != 0) {
-    status =
-        Error{Errc::corrupt, 0, "read of " + url + ": the server gives other bytes than it got"};
-  }
-  const Status erased = erase(url, "erase");
-  return status ? erased : status;
+  return check_by_object(
+      noise, url, [&](ConstBytes bytes) { return upload.write(url, bytes); },
+      [&](MutableBytes out) { return read(url, 0, out, nullptr)->wait(); },
+      [&] { return erase(url, "erase"); });
 }
 
 }  // namespace detail
-
-S3Read::S3Read(std::shared_ptr<detail::S3Batch> batch) : batch_(std::move(batch)) {}
-S3Read::S3Read(S3Read&&) noexcept = default;
-S3Read& S3Read::operator=(S3Read&&) noexcept = default;
-S3Read::~S3Read() = default;
-
-// Without memory for it there is no batch. In a child process its lock may be held by a thread that
-// does not exist there.
-bool S3Read::ready() { return !batch_ || batch_->made_here.in_child() || batch_->ready(); }
-
-Status S3Read::wait() {
-  if (!batch_) return Error{Errc::out_of_memory, 0, "read"};
-  CAKE_TRY(batch_->made_here.check("a read"));
-  return batch_->wait();
-}
-
-bool S3Read::wait_for(std::chrono::nanoseconds span) {
-  return !batch_ || batch_->made_here.in_child() || batch_->wait_for(span);
-}
-
-void S3Read::cancel() noexcept {
-  if (batch_) batch_->cancel();
-}
 
 S3Storage::S3Storage(const S3Options& options)
     : engine_(std::make_unique<detail::S3Engine>(options)) {}
@@ -235,7 +173,7 @@ Result<std::vector<StoredChunk>> S3Storage::lookup(std::span<const ChunkKey> key
 
 Status S3Storage::lookup_problem() const {
   CAKE_TRY(engine_->usable());
-  return engine_->lookup_problem();
+  return engine_->last_lookup.problem();
 }
 
 S3Read S3Storage::read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
@@ -247,7 +185,7 @@ S3Read S3Storage::read_pieces(std::uint32_t tier, const ChunkKey& key, std::uint
                               MutableBytes out, std::shared_ptr<PieceSink> sink) {
   try {
     if (auto status = detail::may_read(*engine_, tier, offset, out); !status) {
-      return S3Read(std::make_shared<detail::S3Batch>(status.error()));
+      return S3Read(std::make_shared<detail::RemoteBatch>(status.error()));
     }
     ++engine_->client.counters().reads;
     return S3Read(engine_->read(engine_->client.address().url(key), offset, out, sink));
@@ -258,11 +196,7 @@ S3Read S3Storage::read_pieces(std::uint32_t tier, const ChunkKey& key, std::uint
 
 Result<bool> S3Storage::write_new(const ChunkKey& key, ConstBytes bytes) {
   CAKE_TRY(detail::may_change(*engine_, "write"));
-  if (bytes.empty() || bytes.size() % kIoAlignment != 0) {
-    return Error{
-        Errc::invalid_argument, 0,
-        "an object's size must be a multiple of 4096, and is " + std::to_string(bytes.size())};
-  }
+  CAKE_TRY(detail::check_written(bytes));
   return detail::contained<Result<bool>>(
       "write", [&] { return engine_->upload.write(engine_->client.address().url(key), bytes); });
 }

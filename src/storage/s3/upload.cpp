@@ -7,6 +7,7 @@
 
 #include "cake/staging.hpp"
 #include "src/core/try.hpp"
+#include "src/storage/remote/attempts.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 namespace {
@@ -81,7 +82,7 @@ std::shared_ptr<S3Exchange> S3Upload::put(const std::string& url, ConstBytes byt
 }
 
 Result<bool> S3Upload::write(const std::string& url, ConstBytes bytes) {
-  const auto deadline = S3Client::deadline(client_.options().write_timeout);
+  const auto deadline = deadline_after(client_.options().write_timeout);
   auto written = bytes.size() > client_.options().multipart_above
                      ? write_in_parts(url, bytes, deadline)
                      : write_whole(url, bytes, deadline);
@@ -196,7 +197,7 @@ Result<bool> S3Upload::write_in_parts(const std::string& url, ConstBytes bytes,
     ended = end_parts(url, *upload, *list, deadline);
     // The answer may have been lost, and a second one says that there is no such upload.
     if (!ended) {
-      const auto now = look(url, S3Client::deadline(client_.options().call_timeout));
+      const auto now = look(url, deadline_after(client_.options().call_timeout));
       if (now && *now == There::object) return true;
     }
   } else {
@@ -208,7 +209,7 @@ Result<bool> S3Upload::write_in_parts(const std::string& url, ConstBytes bytes,
   }
   // The parts take room until somebody takes them back; that it fails changes nothing of the outcome.
   if (const auto query = s3_query({{"uploadId", *upload}})) {
-    static_cast<void>(remove(url, *query, S3Client::deadline(client_.options().call_timeout)));
+    static_cast<void>(remove(url, *query, deadline_after(client_.options().call_timeout)));
   }
   return ended;
 }

@@ -1,0 +1,17 @@
+# Sets CAKE_HAVE_REDIS and what cake::redis needs, the TLS of OpenSSL 3: the target OpenSSL::SSL. Sets
+# CAKE_REDIS_WHY_NOT where there is none.
+set(CAKE_HAVE_REDIS OFF)
+set(CAKE_REDIS_WHY_NOT "CAKE_REDIS is OFF")
+if(CAKE_REDIS STREQUAL "OFF")
+  return()
+endif()
+find_package(OpenSSL 3 QUIET COMPONENTS SSL Crypto)
+if(OpenSSL_FOUND AND TARGET OpenSSL::SSL)
+  set(CAKE_HAVE_REDIS ON)
+  set(CAKE_REDIS_WHY_NOT "")
+else()
+  set(CAKE_REDIS_WHY_NOT "libssl of OpenSSL 3 was not found (install libssl-dev)")
+  if(CAKE_REDIS STREQUAL "ON")
+    message(FATAL_ERROR "CAKE_REDIS is ON, but ${CAKE_REDIS_WHY_NOT}")
+  endif()
+endif()
