@@ -81,6 +81,33 @@ TEST_CASE("a kept buffer that is larger takes nothing that is set aside for anot
   CHECK(dropped.buffers.empty());
 }
 
+TEST_CASE(
+    "a small read gets the smallest buffer that is kept, however large, and large ones are kept") {
+  constexpr std::uint64_t kPage = 4096;
+  detail::StagingPool pool(100 * kPage, 2);
+  detail::StagingPool::Dropped dropped;
+  for (const std::uint64_t pages : {20u, 10u}) {
+    CHECK(pool.lend(pages * kPage, pool.room(), dropped).size() == 0);
+  }
+  CHECK(pool.take_back(AlignedBuffer(20 * kPage)).size() == 0);
+  CHECK(pool.take_back(AlignedBuffer(10 * kPage)).size() == 0);
+  AlignedBuffer small = pool.lend(kPage, pool.room(), dropped);
+  AlignedBuffer next = pool.lend(kPage, pool.room(), dropped);
+  CHECK(small.size() == 10 * kPage);
+  CHECK(next.size() == 20 * kPage);
+  CHECK(pool.lent() == 30 * kPage);
+  CHECK(pool.lend(kPage, pool.room(), dropped).size() == 0);  // no other is there
+  CHECK(pool.take_back(AlignedBuffer(kPage)).size() == 0);
+  CHECK(pool.take_back(std::move(small)).size() == 0);
+  const AlignedBuffer unused = pool.take_back(std::move(next));  // only two are kept
+  CHECK(unused.size() == kPage);
+  pool.freed(kPage);
+  CHECK(pool.room() == 320 * kPage);
+  CHECK(pool.take_back(pool.lend(20 * kPage, pool.room(), dropped)).size() == 0);
+  CHECK(pool.lend(21 * kPage, pool.room(), dropped).size() == 0);
+  CHECK(dropped.buffers.empty());
+}
+
 TEST_CASE("a buffer that was promised waits until others have given back what it takes") {
   constexpr std::uint64_t kPage = 4096;
   detail::StagingPool pool(10 * kPage, 4);

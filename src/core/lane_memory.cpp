@@ -120,7 +120,8 @@ std::uint64_t IoLanesCore::Inside::room_for_more(const Lane& lane) {
   for (const Active& a : lane.active) {
     if (a.reading && !wanted(a)) continue;
     ++reads;
-    bytes += a.bytes;
+    // Not of its buffer, which may be a larger one that was there.
+    bytes += a.ticket.bytes != 0 ? StagingPool::cost(a.ticket.bytes) : a.bytes;
   }
   if (reads < kFewReads) return ~std::uint64_t{0};
   return kSmallReads - std::min(kSmallReads, bytes);

@@ -42,20 +42,23 @@ class StagingPool {
   std::uint64_t room() const { return budget_ - std::min(budget_, lent_ + leaving_); }
   std::size_t most_kept() const { return most_kept_; }
 
-  /// Lends `bytes`. Gives a kept buffer of about that size, or an empty one: then the caller
-  /// allocates. `dropped` takes the kept buffers that must make room first; it needs a capacity of
-  /// most_kept().
+  /// Lends `bytes`. Gives the smallest kept buffer that holds them, where it is at most twice as large or a
+  /// 16th of the budget: to lock other pages takes milliseconds, in which the device copies nothing. Else an
+  /// empty one: then the caller allocates. `dropped` takes the kept buffers that must make room first; it
+  /// needs a capacity of most_kept().
   ///
   /// Needs:   cost(bytes) is at most `most`, and `most` at most room(): the rest is set aside for
   ///          others, also where a kept buffer is larger than was asked for
   AlignedBuffer lend(std::uint64_t bytes, std::uint64_t most, Dropped& dropped) {
+    auto best = kept_.end();
+    const std::uint64_t largest = std::min(most, std::max(2 * cost(bytes), budget_ / 16));
     for (auto kept = kept_.begin(); kept != kept_.end(); ++kept) {
-      if (kept->size() < bytes || cost(kept->size()) > 2 * cost(bytes) ||
-          cost(kept->size()) > most) {
-        continue;
-      }
-      AlignedBuffer found = std::move(*kept);
-      kept_.erase(kept);
+      if (kept->size() < bytes || cost(kept->size()) > largest) continue;
+      if (best == kept_.end() || kept->size() < best->size()) best = kept;
+    }
+    if (best != kept_.end()) {
+      AlignedBuffer found = std::move(*best);
+      kept_.erase(best);
       kept_bytes_ -= cost(found.size());
       lent_ += cost(found.size());
       return found;
@@ -72,10 +75,12 @@ class StagingPool {
   bool fits() const { return lent_ + leaving_ + kept_bytes_ <= budget_; }
   /// The memory that was to be allocated is not there after all.
   void cancel(std::uint64_t bytes) { lent_ -= cost(bytes); }
-  /// Takes a lent buffer back; what is not kept is the caller's to free, with freed(cost(size)).
+  /// Takes a lent buffer back. What is not kept, this one or a smaller one, is the caller's to free, with
+  /// freed(cost(size)).
   AlignedBuffer take_back(AlignedBuffer buffer) {
     const bool wanted = !fits();  // what was lent meanwhile waits for it
     lent_ -= cost(buffer.size());
+    if (!wanted && kept_.size() == most_kept_) swap_for_smallest(buffer);
     if (wanted || kept_.size() == most_kept_) {
       leaving_ += cost(buffer.size());
       return buffer;
@@ -92,6 +97,15 @@ class StagingPool {
   void freed(std::uint64_t bytes) { leaving_ -= bytes; }
 
  private:
+  /// Larger ones are of use for more reads.
+  void swap_for_smallest(AlignedBuffer& buffer) {
+    const auto smallest =
+        std::min_element(kept_.begin(), kept_.end(),
+                         [](const auto& a, const auto& b) { return a.size() < b.size(); });
+    if (smallest == kept_.end() || smallest->size() >= buffer.size()) return;
+    kept_bytes_ += cost(buffer.size()) - cost(smallest->size());
+    std::swap(*smallest, buffer);
+  }
   void drop_oldest(Dropped& dropped) {
     kept_bytes_ -= cost(kept_.front().size());
     dropped.buffers.push_back(std::move(kept_.front()));
