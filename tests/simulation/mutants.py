@@ -107,8 +107,23 @@ MUTANTS = [
         ("} else if (t_.state[chunk] != ChunkState::resident) {",
          "} else if (t_.state[chunk] != ChunkState::resident && t_.state[chunk] != ChunkState::inserting) {")]),
     ("a session that waits for nobody goes on waiting", [
-        ("if (!idle() && !idle_timed_out_ && now < idle_since_ + idle_timeout) {",
+        ("if (!idle() && !idle_timed_out_ && now < idle_until) {",
          "if (!idle_timed_out_) {")]),
+    ("a session that waits behind others computes what they delay", [
+        ("std::max(idle_since_, others_until()) + idle_timeout;",
+         "idle_since_ + idle_timeout;")],
+     "detail/session_core_test.cpp",
+     "a session that waits behind reads of other prompts is not idle, for as long as a read may take"),
+    ("a session waits for ever behind others", [
+        ("  return std::min(until, idle_since_ + state_.options().read_timeout);",
+         "  return until;")],
+     "detail/session_core_test.cpp",
+     "a session that waits behind reads of other prompts is not idle, for as long as a read may take"),
+    ("a session waits behind others on a lane that has nothing for it", [
+        ("    if (view.lane(l).down() || left_to_load(l) == 0) continue;",
+         "    if (view.lane(l).down()) continue;")],
+     "detail/session_core_test.cpp",
+     "a session that waits behind reads of other prompts is not idle, for as long as a read may take"),
     ("a scheduler sees an old count of layers that were asked for", [
         ("    copy.issued[c] = t_.issued[c];\n",
          "")]),
