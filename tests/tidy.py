@@ -83,6 +83,7 @@ TESTED_BY = {
     "testing/check_engine": "tests/testing/check_test.cpp",
     "testing/check_scheduler": "tests/testing/check_test.cpp",
     "testing/check_storage": "tests/testing/check_test.cpp",
+    "testing/event_queue": "tests/simulation/fleet_test.cpp",
     "testing/kv_invariants": "tests/simulation/exhaustive_test.cpp",
     "testing/simulation_spec": "tests/simulation/simulation_test.cpp",
 }

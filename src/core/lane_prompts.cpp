@@ -21,11 +21,6 @@ namespace {
 constexpr int kOverdue = 4;
 constexpr Time kOverdueFloor = std::chrono::milliseconds(20);
 
-/// As SessionCore::has_room() for one session: bytes in flight cover the latency so many times, and the
-/// newest read so many times.
-constexpr double kWindowLatencies = 2;
-constexpr double kWindowReads = 1.5;
-
 }  // namespace
 
 LaneLoad IoLanesCore::Inside::take_demands(LaneId id) noexcept {
@@ -49,21 +44,11 @@ IoLanesCore::Inside::Attached* IoLanesCore::Inside::next_to_ask(LaneId id, Time*
   }
   const LaneLoad load = take_demands(id);
   const Time now = steady_now();
-  Attached* first = nullptr;  // of those that may have a read
-  LanePlace best;
-  LanePlace best_of_all;
-  bool any = false;
-  for (std::size_t i = 0; i < clients.size(); ++i) {
-    const bool asks = may_have_read(*clients[i], id);
-    if (!asks && demands[i].left == 0) continue;
-    const LanePlace place = place_of(demands[i], load, now);
-    if (!any || place.before(best_of_all)) best_of_all = place;
-    any = true;
-    if (!asks || (first != nullptr && !place.before(best))) continue;
-    first = clients[i].get();
-    best = place;
-  }
-  if (first == nullptr || !best_of_all.before(best)) return first;
+  const LaneChoice choice = detail::next_to_ask(
+      demands, load, now, [&](std::size_t i) { return may_have_read(*clients[i], id); });
+  if (!choice.first) return nullptr;
+  Attached* const first = clients[*choice.first].get();
+  if (!choice.others_before) return first;
   const auto busy = busy_for_others(lanes[id], *first->client, now);
   if (busy && until != nullptr) *until = *busy;
   return busy ? nullptr : first;
@@ -79,22 +64,18 @@ std::optional<Time> IoLanesCore::Inside::busy_for_others(const Lane& lane, const
   const double takes =
       to_seconds(known.latency) + static_cast<double>(bytes) / known.bytes_per_second;
   const Time most = std::max(kOverdueFloor, from_seconds(kOverdue * takes));
-  std::uint32_t reads = 0;
+  LaneFlight flight;
   bool others = false;
-  std::uint64_t newest = 0;
   Time until = kNever;
-  bytes = 0;
   for (const Active& a : lane.active) {
     if (!a.reading || now - a.since >= most) continue;
-    ++reads;
-    bytes += a.ticket.bytes;
-    newest = a.ticket.bytes;
+    ++flight.reads;
+    flight.bytes += a.ticket.bytes;
+    flight.newest = a.ticket.bytes;
     others = others || a.client.get() != &client;
     until = std::min(until, a.since + most);
   }
-  const double window = kWindowLatencies * known.bytes_per_second * to_seconds(known.latency) +
-                        kWindowReads * static_cast<double>(newest);
-  if (!others || reads < known.depth || static_cast<double>(bytes) < window) return std::nullopt;
+  if (!others || !keeps_busy(flight, known)) return std::nullopt;
   return until;
 }
 

@@ -83,18 +83,52 @@ inline LanePlace place_of(const LaneDemand& prompt, const LaneLoad& lane, Time n
   return place;
 }
 
+/// Whom a lane asks for a read next.
+struct LaneChoice {
+  std::optional<std::size_t> first;  // of those that may have one; none: nobody may
+  bool others_before = false;        // somebody goes before it, and has none to ask for just now
+};
+
+/// `asks(i)`: prompt i may have a read. A prompt with nothing left that has none is in nobody's way.
+template <class Asks>
+LaneChoice next_to_ask(std::span<const LaneDemand> prompts, const LaneLoad& lane, Time now,
+                       Asks&& asks) {
+  LaneChoice choice;
+  LanePlace best;
+  std::optional<LanePlace> best_of_all;
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    const bool may_have_read = asks(i);
+    if (!may_have_read && prompts[i].left == 0) continue;
+    const LanePlace place = place_of(prompts[i], lane, now);
+    if (!best_of_all || place.before(*best_of_all)) best_of_all = place;
+    if (!may_have_read || (choice.first && !place.before(best))) continue;
+    choice.first = i;
+    best = place;
+  }
+  choice.others_before = choice.first && best_of_all->before(best);
+  return choice;
+}
+
 /// None: there is no prompt.
 inline std::optional<std::size_t> first_in_order(std::span<const LaneDemand> prompts,
                                                  const LaneLoad& lane, Time now) {
-  std::optional<std::size_t> first;
-  LanePlace best;
-  for (std::size_t i = 0; i < prompts.size(); ++i) {
-    const LanePlace place = place_of(prompts[i], lane, now);
-    if (first && !place.before(best)) continue;
-    first = i;
-    best = place;
-  }
-  return first;
+  return next_to_ask(prompts, lane, now, [](std::size_t) { return true; }).first;
+}
+
+/// What a lane is reading.
+struct LaneFlight {
+  std::uint32_t reads = 0;
+  std::uint64_t bytes = 0;
+  std::uint64_t newest = 0;  // bytes of the newest read
+};
+
+/// It keeps the lane at its rate, so that one more read would only make others later: as
+/// SessionCore::has_room() for one session, bytes in flight cover the latency twice, and one and a half
+/// of the newest read.
+inline bool keeps_busy(const LaneFlight& flight, const LinkEstimate& lane) {
+  const double window = 2 * lane.bytes_per_second * to_seconds(lane.latency) +
+                        1.5 * static_cast<double>(flight.newest);
+  return flight.reads >= lane.depth && static_cast<double>(flight.bytes) >= window;
 }
 
 /// Bytes that the lane carries for others before it carries some for this prompt, as things stand.
