@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "cake/admission.hpp"
 #include "cake/detail/lane_client.hpp"
 #include "cake/io_lanes.hpp"
 #include "catch.hpp"
@@ -209,6 +210,31 @@ TEST_CASE("reads that hang keep a lane busy for no longer than a few times what 
   CHECK(store.begun().back() == 2);
   store.let_go(1000);
   eventually([&] { return first->landed() + second->landed() == 13; });
+}
+
+TEST_CASE("lanes tell an engine what they read and what they still have to") {
+  Turnstile store;
+  const LinkEstimate rate{5e6, 3ms, Time{0}};
+  IoLanes lanes(store, {.threads = 1, .calibration = std::make_shared<Calibration>(rate)});
+  const LanesState idle = lanes.state();
+  REQUIRE(idle.lanes.size() == 1);
+  CHECK(idle.lanes[0].rate == rate);
+  CHECK_FALSE(idle.lanes[0].lends);
+  CHECK(idle.lanes[0].in_flight == 0);
+  CHECK(idle.lanes[0].left.empty());
+  CHECK(idle.prompts == 0);
+  CHECK(idle.staging_bytes == lanes.staging_bytes());
+  CHECK(idle.free_staging_bytes == idle.staging_bytes);
+  const auto first = attached(lanes, 1, 6);
+  store.wait_for(1);
+  const auto second = attached(lanes, 2, 3);
+  const LanesState busy = lanes.state();
+  CHECK(busy.prompts == 2);
+  CHECK(busy.lanes[0].in_flight == kRead);
+  CHECK(busy.lanes[0].left == std::vector<std::uint64_t>{5 * kRead, 3 * kRead});
+  CHECK(busy.free_staging_bytes == busy.staging_bytes - kRead);
+  serve_all(store, 9);
+  eventually([&] { return lanes.state().lanes[0].in_flight == 0; });
 }
 
 TEST_CASE("lanes know what they carried, and for whom, and what goes ahead of a session") {

@@ -4,6 +4,7 @@
 // All of the core. Storage and compute backends have headers of their own.
 #pragma once
 
+#include "cake/admission.hpp"
 #include "cake/calibration.hpp"
 #include "cake/engine.hpp"
 #include "cake/identity.hpp"

@@ -9,6 +9,7 @@
 #include <memory>
 #include <utility>
 
+#include "cake/admission.hpp"
 #include "cake/engine.hpp"
 #include "cake/io_lanes.hpp"
 #include "cake/prefill.hpp"
@@ -55,6 +56,11 @@ class Loader {
   /// As cake::prefill().
   PrefillReport prefill(Tokens tokens, const PrefillOptions& options = {}) {
     return cake::prefill(session_, tokens, options);
+  }
+
+  /// What a prompt that waits would need, for admit(), as PrefillSession::needs().
+  PromptNeeds needs(Tokens tokens, const PrefillOptions& options = {}) const {
+    return session_.needs(tokens, options);
   }
 
   /// Stores every full chunk of the tokens that is not stored yet. They are the last prompt's, its

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "cake/admission.hpp"
 #include "cake/detail/session_engine.hpp"
 #include "cake/detail/session_run.hpp"
 #include "cake/detail/session_scheduler.hpp"
@@ -90,6 +91,14 @@ class PrefillSession {
 
   /// Ends the run, done or not: waits for inserts in progress, and for nothing else.
   PrefillReport finish() { return run_.finish(); }
+
+  /// What a prompt that waits would need, for admit(): hashes it and asks the store. Also while a run is
+  /// going on, of another prompt of the same model.
+  ///
+  /// Errors:  of the lookup in the answer; else throws Exception as begin()
+  PromptNeeds needs(Tokens tokens, const PrefillOptions& prompt = {}) const {
+    return run_.needs(tokens, prompt);
+  }
 
   /// Stores every full chunk of the last prompt, or of tokens that begin with it, that is not
   /// stored yet. Not while a run is going on, and not after one that failed.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// Whom a lane reads for next, when several sessions want some of it.
+// Whom a lane reads for next, when several sessions want some of it, and what an engine is told of that.
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
@@ -9,7 +9,9 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <vector>
 
+#include "cake/admission.hpp"
 #include "cake/detail/lane_order.hpp"
 #include "src/core/io_lanes_inside.hpp"
 
@@ -95,6 +97,28 @@ std::uint64_t IoLanesCore::Inside::ahead(const LaneClient& client, LaneId id) no
   if (own == clients.end()) return 0;
   const LaneLoad load = take_demands(id);
   return bytes_ahead(demands, static_cast<std::size_t>(own - clients.begin()), load, steady_now());
+}
+
+LanesState IoLanesCore::state() const {
+  LanesState state;
+  const std::vector<LinkEstimate> rates = inside_->rates();
+  const std::lock_guard lock(inside_->mutex);
+  state.staging_bytes = inside_->pool.budget();
+  state.free_staging_bytes = inside_->pool.room();
+  state.prompts = inside_->clients.size();
+  state.lanes.resize(inside_->lanes.size());
+  for (LaneId l = 0; l < state.lanes.size(); ++l) {
+    LaneState& lane = state.lanes[l];
+    lane.rate = rates[l];
+    lane.lends = inside_->lanes[l].lends;
+    for (const Inside::Active& a : inside_->lanes[l].active) {
+      if (a.reading) lane.in_flight += a.ticket.bytes;
+    }
+    for (const auto& session : inside_->clients) {
+      lane.left.push_back(session->client->left_to_load(l));
+    }
+  }
+  return state;
 }
 
 }  // namespace cake::inline CAKE_ABI::detail

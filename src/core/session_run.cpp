@@ -16,6 +16,7 @@
 #include "cake/detail/lane_client.hpp"
 #include "cake/detail/process.hpp"
 #include "src/core/last_prompt.hpp"
+#include "src/core/queued_prompt.hpp"
 #include "src/core/session_state.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
@@ -167,6 +168,21 @@ SaveReport SessionRun::save(Tokens tokens, const SaveOptions& options) {
       guarded(Errc::device, "save", [&] { return inside_->may_save(tokens, options, chunks); });
   if (!allowed) return save_refused(allowed.error(), tokens, chunks);
   return save_chunks(inside_->engine, inside_->lanes.storage(), tokens, chunks, options.stop);
+}
+
+PromptNeeds SessionRun::needs(Tokens tokens, const PrefillOptions& prompt) const {
+  LaneHost& host = inside_->host();
+  host.usable().value();
+  try {
+    PromptNeeds needs =
+        needs_of(look_up(inside_->engine, host, tokens, prompt.chunks.value_or(inside_->chunks),
+                         prompt, inside_->options),
+                 host, host.calibration());
+    needs.ttft_target = prompt.ttft_target;
+    return needs;
+  } catch (...) {
+    throw Exception(caught(Errc::device, "needs"));
+  }
 }
 
 const ChunkOptions& SessionRun::chunks() const { return inside_->chunks; }

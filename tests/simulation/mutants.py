@@ -386,6 +386,31 @@ MUTANTS = [
          "    session.asked = false;\n",
          "    session.asked = false;\n")],
      "io_lanes_test.cpp", "a scheduler that thinks for long holds up no other session"),
+    # ---- admission ----
+    ("a prompt that can be computed as soon waits for lanes", [
+        ("  const double behind_lanes = seconds_to_first_token(needs, times, false, 0);",
+         "  const double behind_lanes = alone + times[0].ahead;")],
+     "admission_test.cpp", "what compute does as soon waits for no lane"),
+    ("a prompt waits for lanes for ever", [
+        ("  if (behind_lanes - alone > most && waited < most) {",
+         "  if (behind_lanes - alone > most) {")],
+     "admission_test.cpp", "no prompt waits for lanes longer than four times its time alone"),
+    ("prompts with more left to load are taken to go first", [
+        ("ahead += left <= needs.bytes[l] ? left : 0;",
+         "ahead += left;")],
+     "admission_test.cpp", "prompts that have more left to load do not go first"),
+    ("a prompt waits for memory that nobody will give back", [
+        ("  return reads && others &&\n",
+         "  return reads &&\n")],
+     "admission_test.cpp", "a prompt waits for staging memory that others have"),
+    ("a target that is lost keeps a prompt waiting", [
+        ("  if (answer.expected_ttft > needs.ttft_target && answer.alone_ttft <= needs.ttft_target) {",
+         "  if (answer.expected_ttft > needs.ttft_target) {")],
+     "admission_test.cpp", "a prompt whose target others endanger is not begun, and one that is lost anyway is"),
+    ("a prompt needs each chunk of every lane", [
+        ("  return static_cast<LaneId>(std::countr_zero(chunk.tiers));",
+         "  return static_cast<LaneId>(std::bit_width(chunk.tiers) - 1);")],
+     "queued_prompt_test.cpp", "a prompt needs each stored chunk of the fastest lane that has it"),
     # ---- several prompts on one lane ----
     ("the longest prompt goes first", [
         ("if (rank == Rank::least_left && left != other.left) return left < other.left;",

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "cake/admission.hpp"
 #include "cake/detail/io_lanes_core.hpp"
 #include "cake/detail/session_engine.hpp"
 #include "cake/detail/session_scheduler.hpp"
@@ -40,6 +41,7 @@ class CAKE_API SessionRun {
   void wait(Time until);
   Time now() const;
   PrefillReport finish();
+  PromptNeeds needs(Tokens tokens, const PrefillOptions& prompt) const;
   SaveReport save(Tokens tokens, const SaveOptions& options);
 
   const ChunkOptions& chunks() const;
