@@ -56,9 +56,11 @@ class Wants final : public detail::LaneClient {
   void returned(const detail::ReadTicket&) noexcept override {}
   std::uint64_t left_to_load(LaneId) const noexcept override { return kRead * left_; }
   Time load_by() const noexcept override { return target; }
+  bool in_background() const noexcept override { return background; }
 
   std::uint64_t landed() const { return landed_; }
   Time target = kNever;
+  bool background = false;
 
  private:
   std::uint8_t name_;
@@ -123,7 +125,41 @@ std::shared_ptr<Wants> attached(IoLanes<Turnstile>& lanes, std::uint8_t name, st
   return client;
 }
 
+std::shared_ptr<Wants> in_background(IoLanes<Turnstile>& lanes, std::uint8_t name,
+                                     std::uint64_t reads) {
+  auto client = std::make_shared<Wants>(name, reads, 1000, lanes.core().host());
+  client->background = true;
+  lanes.core().host().attach(client);
+  return client;
+}
+
 }  // namespace
+
+TEST_CASE("nothing is read in the background while a session wants something of the lane") {
+  Turnstile store;
+  IoLanes lanes(store, {.threads = 4});
+  const auto first =
+      attached(lanes, 1, 3, kNever, 1);  // one read at a time, so that threads are idle
+  store.wait_for(1);
+  const auto prefetch = in_background(lanes, 9, 4);
+  serve_all(store, 2);
+  store.wait_for(3);
+  std::this_thread::sleep_for(30ms);
+  CHECK(store.begun() ==
+        std::vector<int>{1, 1, 1});  // all of it is asked for, and its last read runs
+  CHECK(lanes.state().prompts == 1);
+  CHECK(lanes.state().lanes[0].left == std::vector<std::uint64_t>{0});
+  store.let_go(1);
+  store.wait_for(7);
+  CHECK(store.begun() == std::vector<int>{1, 1, 1, 9, 9, 9, 9});
+  // One that comes meanwhile is read for at once.
+  const auto late = attached(lanes, 2, 1);
+  store.let_go(1);
+  store.wait_for(8);
+  CHECK(store.begun().back() == 2);
+  store.let_go(1000);
+  eventually([&] { return prefetch->landed() == 4 && late->landed() == 1; });
+}
 
 TEST_CASE("a lane reads for the session with the least left to load, whoever came first") {
   Turnstile store;

@@ -12,6 +12,7 @@
 #include "cake/kv_layout.hpp"
 #include "cake/kv_presence.hpp"
 #include "cake/loader.hpp"
+#include "cake/prefetch.hpp"
 #include "cake/prefill.hpp"
 #include "cake/report.hpp"
 #include "cake/result.hpp"

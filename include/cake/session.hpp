@@ -14,6 +14,7 @@
 #include "cake/engine.hpp"
 #include "cake/identity.hpp"
 #include "cake/io_lanes.hpp"
+#include "cake/prefetch.hpp"
 #include "cake/report.hpp"
 #include "cake/result.hpp"
 #include "cake/save.hpp"
@@ -98,6 +99,15 @@ class PrefillSession {
   /// Errors:  of the lookup in the answer; else throws Exception as begin()
   PromptNeeds needs(Tokens tokens, const PrefillOptions& prompt = {}) const {
     return run_.needs(tokens, prompt);
+  }
+
+  /// Brings the chunks of a prompt that waits from slower tiers into the fastest one, the last chunks first,
+  /// with what running prompts leave of the lanes: no read of it begins while one of them still wants
+  /// something of a lane. Needs a store that promotes. Also while a run is going on.
+  ///
+  /// Errors:  in the report; else throws Exception as begin()
+  PrefetchTicket prefetch(Tokens tokens, const PrefetchOptions& options = {}) const {
+    return run_.prefetch(tokens, options);
   }
 
   /// Stores every full chunk of the last prompt, or of tokens that begin with it, that is not

@@ -22,6 +22,8 @@ namespace {
 /// A read that takes so many times what it should is overdue, and at the earliest after the second.
 constexpr int kOverdue = 4;
 constexpr Time kOverdueFloor = std::chrono::milliseconds(20);
+/// What waits in the background looks so often whether others want nothing more.
+constexpr Time kBackgroundPoll = std::chrono::milliseconds(10);
 
 }  // namespace
 
@@ -32,8 +34,8 @@ LaneLoad IoLanesCore::Inside::take_demands(LaneId id) noexcept {
     const LaneClient& client = *session->client;
     const Waited& waited = session->waited[id];
     demands.push_back({session->arrival, client.left_to_load(id), waited.alone, waited.overtaken,
-                       client.load_by()});
-    load.all_left += demands.back().left;
+                       client.load_by(), client.in_background()});
+    if (!demands.back().background) load.all_left += demands.back().left;
     load.read = std::max(load.read, client.largest_read());
   }
   return load;
@@ -50,6 +52,15 @@ IoLanesCore::Inside::Attached* IoLanesCore::Inside::next_to_ask(LaneId id, Time*
       demands, load, now, [&](std::size_t i) { return may_have_read(*clients[i], id); });
   if (!choice.first) return nullptr;
   Attached* const first = clients[*choice.first].get();
+  if (demands[*choice.first].background) {
+    const std::vector<Active>& active = lanes[id].active;
+    const bool for_others = std::any_of(active.begin(), active.end(), [](const Active& a) {
+      return a.reading && !a.client->in_background();
+    });
+    if (!choice.others_before && !for_others) return first;
+    if (until != nullptr) *until = now + kBackgroundPoll;
+    return nullptr;
+  }
   if (!choice.others_before) return first;
   const auto busy = busy_for_others(lanes[id], *first->client, now);
   if (busy && until != nullptr) *until = *busy;
@@ -105,7 +116,6 @@ LanesState IoLanesCore::state() const {
   const std::lock_guard lock(inside_->mutex);
   state.staging_bytes = inside_->pool.budget();
   state.free_staging_bytes = inside_->pool.room();
-  state.prompts = inside_->clients.size();
   state.lanes.resize(inside_->lanes.size());
   for (LaneId l = 0; l < state.lanes.size(); ++l) {
     LaneState& lane = state.lanes[l];
@@ -115,8 +125,10 @@ LanesState IoLanesCore::state() const {
       if (a.reading) lane.in_flight += a.ticket.bytes;
     }
     for (const auto& session : inside_->clients) {
+      if (session->client->in_background()) continue;
       lane.left.push_back(session->client->left_to_load(l));
     }
+    state.prompts = lane.left.size();
   }
   return state;
 }

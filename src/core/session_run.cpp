@@ -16,6 +16,7 @@
 #include "cake/detail/lane_client.hpp"
 #include "cake/detail/process.hpp"
 #include "src/core/last_prompt.hpp"
+#include "src/core/prefetch.hpp"
 #include "src/core/queued_prompt.hpp"
 #include "src/core/session_state.hpp"
 
@@ -182,6 +183,30 @@ PromptNeeds SessionRun::needs(Tokens tokens, const PrefillOptions& prompt) const
     return needs;
   } catch (...) {
     throw Exception(caught(Errc::device, "needs"));
+  }
+}
+
+PrefetchTicket SessionRun::prefetch(Tokens tokens, const PrefetchOptions& options) const {
+  LaneHost& host = inside_->host();
+  host.usable().value();
+  try {
+    PrefillOptions prompt;
+    prompt.stop = options.stop;
+    QueuedPrompt queued =
+        look_up(inside_->engine, host, tokens, options.chunks.value_or(inside_->chunks), prompt,
+                inside_->options);
+    LaneStorage& storage = inside_->lanes.storage();
+    Prefetch::Tiers tiers;
+    for (LaneId l = 0; l < host.lane_count(); ++l) {
+      tiers.promote |= std::uint32_t{storage.promotes(l)} << l;
+      tiers.lend |= std::uint32_t{storage.lends(l)} << l;
+    }
+    tiers.on_device = host.landing_device() != nullptr;
+    return Prefetch::start(std::make_shared<Prefetch>(std::move(queued), host, options, tiers,
+                                                      inside_->options.read_timeout),
+                           options);
+  } catch (...) {
+    throw Exception(caught(Errc::device, "prefetch"));
   }
 }
 

@@ -386,6 +386,36 @@ MUTANTS = [
          "    session.asked = false;\n",
          "    session.asked = false;\n")],
      "io_lanes_test.cpp", "a scheduler that thinks for long holds up no other session"),
+    # ---- prefetch ----
+    ("a prefetch takes a lane while a prompt wants it", [
+        ("    if (!choice.others_before && !for_others) return first;",
+         "    if (true || for_others) return first;")],
+     "lane_prompts_test.cpp", "nothing is read in the background while a session wants something of the lane"),
+    ("a prefetch reads beside the last reads of a prompt", [
+        ("    if (!choice.others_before && !for_others) return first;",
+         "    if (!choice.others_before || (false && for_others)) return first;")],
+     "lane_prompts_test.cpp", "nothing is read in the background while a session wants something of the lane"),
+    ("what is in the background goes by the least left as well", [
+        ("    place.rank = LanePlace::Rank::background;\n    return place;\n",
+         "")],
+     "detail/lane_order_test.cpp", "what is in the background is behind all others, in the order of arrival"),
+    ("a prefetch reads what a prompt has read meanwhile", [
+        ("    taken = std::erase(waiting_[other.lane], chunk) != 0;",
+         "    taken = false;")],
+     "prefetch_test.cpp", "a prefetch waits while a prompt loads, and its chunks are read once for both"),
+    ("a prefetch begins with the front of a prompt", [
+        ("  for (Chunks& chunks : waiting_) std::reverse(chunks.begin(), chunks.end());\n",
+         "")],
+     "prefetch_test.cpp",
+     "only what lies in slower tiers is read, the last chunks first, and no more than is asked for"),
+    ("a prefetch spreads what is damaged", [
+        ("  if (!whole) {\n    failed(read, whole.error());\n    return false;\n  }\n",
+         "")],
+     "prefetch_test.cpp", "chunks that are damaged or cannot be read are counted, and get nowhere"),
+    ("a prefetch that was stopped goes on", [
+        ("    for (Chunks& chunks : waiting_) chunks.clear();\n",
+         "")],
+     "prefetch_test.cpp", "a prefetch that is stopped reads no more, and nobody waits for its reads"),
     # ---- admission ----
     ("a prompt that can be computed as soon waits for lanes", [
         ("  const double behind_lanes = seconds_to_first_token(needs, times, false, 0);",

@@ -26,6 +26,7 @@ struct LaneDemand {
   std::uint64_t alone = 0;      // the same when it came: its time, had it the lane alone
   std::uint64_t overtaken = 0;  // carried for prompts that came later while this one wanted some
   Time load_by = kNever;        // all of it is to be there by then; kNever: it has no target
+  bool background = false;      // behind all others, by arrival
 };
 
 /// No prompt waits longer than so many times its own time alone behind prompts that came later.
@@ -38,7 +39,7 @@ constexpr bool waited_long(const LaneDemand& prompt, std::uint64_t read) {
 
 /// A prompt's place in the order; the smallest one is first.
 struct LanePlace {
-  enum class Rank : std::uint8_t { waited_long, target_at_stake, least_left };
+  enum class Rank : std::uint8_t { waited_long, target_at_stake, least_left, background };
   Rank rank = Rank::least_left;
   Time latest_start = kNever;  // of its loads, if its target is to be met
   std::uint64_t left = 0;
@@ -55,7 +56,7 @@ struct LanePlace {
 };
 
 /// The lane as the order sees it. `read`: bytes of one read; `all_left`: bytes that all prompts together
-/// still have to load.
+/// still have to load, but for those in the background.
 struct LaneLoad {
   double bytes_per_second = 1e9;
   std::uint64_t read = 0;
@@ -64,9 +65,13 @@ struct LaneLoad {
 
 /// First come prompts that have waited as long as they may, by arrival. Then those with a target that
 /// they would miss if all others went first, and can still meet, by the latest start of their loads.
-/// Then all others, the least left first.
+/// Then all others, the least left first, and behind them what is loaded for prompts that have not begun.
 inline LanePlace place_of(const LaneDemand& prompt, const LaneLoad& lane, Time now) {
   LanePlace place{LanePlace::Rank::least_left, kNever, prompt.left, prompt.arrival};
+  if (prompt.background) {
+    place.rank = LanePlace::Rank::background;
+    return place;
+  }
   const auto seconds = [&](std::uint64_t bytes) {
     return static_cast<double>(bytes) / lane.bytes_per_second;
   };

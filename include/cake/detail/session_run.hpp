@@ -14,6 +14,7 @@
 #include "cake/engine.hpp"
 #include "cake/export.hpp"
 #include "cake/identity.hpp"
+#include "cake/prefetch.hpp"
 #include "cake/report.hpp"
 #include "cake/result.hpp"
 #include "cake/save.hpp"
@@ -42,6 +43,7 @@ class CAKE_API SessionRun {
   Time now() const;
   PrefillReport finish();
   PromptNeeds needs(Tokens tokens, const PrefillOptions& prompt) const;
+  PrefetchTicket prefetch(Tokens tokens, const PrefetchOptions& options) const;
   SaveReport save(Tokens tokens, const SaveOptions& options);
 
   const ChunkOptions& chunks() const;
