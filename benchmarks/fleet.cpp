@@ -123,6 +123,7 @@ std::vector<FleetPolicy> policies(const ComputeCost& cost) {
       {"cake, all first come", cake, false, false},
       {"cake, no joined reads", cake, true, true, false},
       {"cake, compute dearer", shared},
+      {"cake, prefetch", cake, true, true, true, true},
       {"published", [](std::size_t) { return any(PublishedScheduler()); }},
       {"load only", [](std::size_t) { return any(LoadOnlyScheduler()); }},
       {"compute only", [](std::size_t) { return any(ComputeOnlyScheduler()); }},
@@ -153,20 +154,22 @@ void print(const Row& row) {
 bool write_csv(const std::string& name, const std::vector<Row>& rows) {
   std::FILE* const file = std::fopen(name.c_str(), "w");
   if (file == nullptr) return false;
-  std::fprintf(file,
-               "policy,requests,mean_s,p50_s,p99_s,store_bytes,memory_bytes,joined_bytes,"
-               "loaded_tokens,computed_tokens,failed_loads,device_s,gate_s,ended_s\n");
+  std::fprintf(
+      file,
+      "policy,requests,mean_s,p50_s,p99_s,store_bytes,memory_bytes,joined_bytes,prefetched_bytes,"
+      "loaded_tokens,computed_tokens,failed_loads,device_s,gate_s,ended_s\n");
   for (const Row& row : rows) {
     const FleetResult& r = row.result;
-    std::fprintf(file, "\"%s\",%zu,%.6f,%.6f,%.6f,%llu,%llu,%llu,%llu,%llu,%u,%.6f,%.6f,%.6f\n",
-                 row.name.c_str(), r.ttft.size(), mean_seconds(r.ttft),
-                 to_seconds(percentile(r.ttft, 0.5)), to_seconds(percentile(r.ttft, 0.99)),
-                 static_cast<unsigned long long>(r.store_bytes),
-                 static_cast<unsigned long long>(r.memory_bytes),
-                 static_cast<unsigned long long>(r.joined_bytes),
-                 static_cast<unsigned long long>(r.loaded_tokens),
-                 static_cast<unsigned long long>(r.computed_tokens), r.failed_loads,
-                 to_seconds(r.device_time), to_seconds(r.gate_time), to_seconds(r.ended));
+    std::fprintf(
+        file, "\"%s\",%zu,%.6f,%.6f,%.6f,%llu,%llu,%llu,%llu,%llu,%llu,%u,%.6f,%.6f,%.6f\n",
+        row.name.c_str(), r.ttft.size(), mean_seconds(r.ttft), to_seconds(percentile(r.ttft, 0.5)),
+        to_seconds(percentile(r.ttft, 0.99)), static_cast<unsigned long long>(r.store_bytes),
+        static_cast<unsigned long long>(r.memory_bytes),
+        static_cast<unsigned long long>(r.joined_bytes),
+        static_cast<unsigned long long>(r.prefetched_bytes),
+        static_cast<unsigned long long>(r.loaded_tokens),
+        static_cast<unsigned long long>(r.computed_tokens), r.failed_loads,
+        to_seconds(r.device_time), to_seconds(r.gate_time), to_seconds(r.ended));
   }
   const bool written = std::ferror(file) == 0;
   return std::fclose(file) == 0 && written;

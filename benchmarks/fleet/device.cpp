@@ -39,7 +39,9 @@ void Device::at(Time time, EventQueue::Act act) {
 // ---- prompts ----
 
 void Device::arrive(std::size_t index, const Request& request) {
-  queue_.push_back({index, &request});
+  std::vector<std::uint64_t> names = chunk_names(request.prompt, world_.spec.prompt.chunk_tokens);
+  const std::size_t chunks = names.size();
+  queue_.push_back({index, &request, std::move(names), chunks});
   turn();
 }
 
@@ -51,6 +53,7 @@ void Device::turn() {
     begin_prompts();
     bool moved = false;
     for (LaneId l = 0; l < kLanes; ++l) moved = serve(l) || moved;
+    moved = prefetch() || moved;
     moved = compute() || moved;
     if (!moved) break;
   }
@@ -59,7 +62,7 @@ void Device::turn() {
 
 void Device::begin_prompts() {
   while (!queue_.empty() && prompts_.size() < world_.spec.prompts_at_once) {
-    const Queued next = queue_.front();
+    const Queued next = std::move(queue_.front());
     queue_.pop_front();
     begin(next);
   }
@@ -91,7 +94,7 @@ void Device::begin(const Queued& queued) {
   prompt->arrived = queued.request->arrival;
   prompt->began = world_.now;
   prompt->arrival = ++arrivals_;
-  prompt->names = chunk_names(queued.request->prompt, world_.spec.prompt.chunk_tokens);
+  prompt->names = queued.names;
   PrefillSpec spec = spec_of(*queued.request, *prompt);
   std::vector<StoredChunk> stored = look_up(*prompt);
   spec.end_chunk = static_cast<std::uint32_t>(stored.size());
@@ -194,11 +197,10 @@ bool Device::busy_for_others(const Lane& lane, const Prompt& prompt) const {
   detail::LaneFlight flight;
   bool others = false;
   for (const auto& read : lane.reads) {
-    const Joined& owner = read->wanted_by.front();
     ++flight.reads;
-    flight.bytes += owner.ticket.bytes;
-    flight.newest = owner.ticket.bytes;
-    others = others || owner.prompt.get() != &prompt;
+    flight.bytes += read->bytes;
+    flight.newest = read->bytes;
+    others = others || read->owner.get() != &prompt;
   }
   return others && keeps_busy(flight, lane.known);
 }
@@ -224,7 +226,6 @@ std::optional<ReadTicket> Device::ask(Prompt& prompt, LaneId id) {
 }
 
 void Device::begin_read(const Shared& prompt, LaneId id, const ReadTicket& ticket) {
-  Lane& lane = lanes_[id];
   prompt->checker.read_begins(ticket.slice);
   for (const Shared& other : prompts_) {
     const bool may_have_read = other->refused[id] != other->core.version();
@@ -233,18 +234,68 @@ void Device::begin_read(const Shared& prompt, LaneId id, const ReadTicket& ticke
   auto read = std::make_shared<Read>();
   read->lane = id;
   read->name = prompt->names[ticket.slice.chunk];
+  read->slice = ticket.slice;
+  read->bytes = ticket.bytes;
+  read->owner = prompt;
   read->wanted_by = {{prompt, ticket}};
   read->absent = id == kMemoryLane && !memory_.use(read->name);
-  free_staging_ -= ticket.bytes;
-  lane.reads.push_back(read);
-  SerialLink& link = id == kMemoryLane ? memory_link_ : world_.store;
-  const Time done =
-      read->absent ? world_.now + link.link.latency : link.carry(ticket.bytes, world_.now);
-  at(done, [this, read] { read_done(read); });
+  put_on_lane(read);
   if (!world_.policy.joins) return;
   for (const Shared& other : prompts_) {
     if (other != prompt) join(*read, other);
   }
+}
+
+void Device::put_on_lane(const std::shared_ptr<Read>& read) {
+  free_staging_ -= read->bytes;
+  lanes_[read->lane].reads.push_back(read);
+  SerialLink& link = read->lane == kMemoryLane ? memory_link_ : world_.store;
+  const Time done =
+      read->absent ? world_.now + link.link.latency : link.carry(read->bytes, world_.now);
+  at(done, [this, read] { read_done(read); });
+}
+
+/// As lane_prompts.cpp for what is in the background: no read of it begins while a prompt that has begun
+/// wants something of the store, or is read for. Two at once, as PrefetchOptions.
+bool Device::prefetch() {
+  if (!world_.policy.prefetch || queue_.empty()) return false;
+  Lane& lane = lanes_[kStoreLane];
+  bool moved = false;
+  while (lane.reads.size() < 2 && free_staging_ >= chunk_bytes_ &&
+         take_demands(kStoreLane).all_left == 0 &&
+         std::none_of(lane.reads.begin(), lane.reads.end(),
+                      [](const auto& read) { return read->owner != nullptr; })) {
+    auto read = std::make_shared<Read>();
+    for (Queued& queued : queue_) {
+      const std::optional<Slice> slice = next_to_prefetch(queued);
+      if (!slice) continue;
+      read->slice = *slice;
+      read->name = queued.names[slice->chunk];
+      break;
+    }
+    if (read->name == 0) break;
+    read->lane = kStoreLane;
+    read->bytes = chunk_bytes_;
+    world_.result.prefetched_bytes += read->bytes;
+    put_on_lane(read);
+    moved = true;
+  }
+  return moved;
+}
+
+/// The last chunk that the store has, and RAM has not.
+std::optional<Slice> Device::next_to_prefetch(Queued& queued) {
+  const std::vector<std::shared_ptr<Read>>& reads = lanes_[kStoreLane].reads;
+  while (queued.to_prefetch > 0) {
+    const auto chunk = static_cast<std::uint32_t>(--queued.to_prefetch);
+    const std::uint64_t name = queued.names[chunk];
+    if (memory_.holds(name) || !world_.stored.contains(name)) continue;
+    if (std::any_of(reads.begin(), reads.end(), [&](const auto& r) { return r->name == name; })) {
+      continue;
+    }
+    return world_.spec.prompt.whole(chunk);
+  }
+  return std::nullopt;
 }
 
 void Device::invite_to_all(const Shared& prompt) {
@@ -255,10 +306,9 @@ void Device::invite_to_all(const Shared& prompt) {
 }
 
 void Device::join(Read& read, const Shared& prompt) {
-  const ReadTicket& first = read.wanted_by.front().ticket;
-  const std::uint32_t chunk = first.slice.chunk;
+  const std::uint32_t chunk = read.slice.chunk;
   if (chunk >= prompt->names.size() || prompt->names[chunk] != read.name) return;
-  const auto ticket = prompt->core.join(first.slice, read.lane, since_begin(*prompt));
+  const auto ticket = prompt->core.join(read.slice, read.lane, since_begin(*prompt));
   if (!ticket) return;
   prompt->checker.read_begins(ticket->slice);
   read.wanted_by.push_back({prompt, *ticket});
@@ -267,16 +317,16 @@ void Device::join(Read& read, const Shared& prompt) {
 void Device::read_done(const std::shared_ptr<Read>& read) {
   Lane& lane = lanes_[read->lane];
   std::erase(lane.reads, read);
-  const Joined& owner = read->wanted_by.front();
-  const std::uint64_t bytes = owner.ticket.bytes;
-  free_staging_ += bytes;
+  free_staging_ += read->bytes;
   if (!read->absent) {
-    owner.prompt->carried[read->lane] += bytes;
-    lane.carried += bytes;
+    if (read->owner) read->owner->carried[read->lane] += read->bytes;
+    lane.carried += read->bytes;
     FleetResult& result = world_.result;
-    (read->lane == kMemoryLane ? result.memory_bytes : result.store_bytes) += bytes;
-    result.joined_bytes += (read->wanted_by.size() - 1) * bytes;
-    if (bytes == chunk_bytes_) memory_.put(read->name);  // promoted
+    (read->lane == kMemoryLane ? result.memory_bytes : result.store_bytes) += read->bytes;
+    for (const Joined& joined : read->wanted_by) {
+      if (joined.prompt != read->owner) result.joined_bytes += read->bytes;
+    }
+    if (read->bytes == chunk_bytes_) memory_.put(read->name);  // promoted
   }
   for (const Joined& joined : read->wanted_by) land(joined, read->absent);
   wake_lanes();  // there is staging memory

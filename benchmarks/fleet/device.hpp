@@ -97,10 +97,13 @@ class Device {
     detail::ReadTicket ticket;
   };
   struct Read {
-    std::vector<Joined> wanted_by;  // the first one's claim holds its staging memory
     LaneId lane = 0;
     std::uint64_t name = 0;
-    bool absent = false;  // evicted since the lookup
+    Slice slice;
+    std::uint64_t bytes = 0;
+    Shared owner;                   // whom the lane reads for; null: a prefetch
+    std::vector<Joined> wanted_by;  // the owner, and those that have joined
+    bool absent = false;            // evicted since the lookup
   };
   struct Lane {
     LinkEstimate known;
@@ -117,6 +120,8 @@ class Device {
   struct Queued {
     std::size_t index = 0;
     const Request* request = nullptr;
+    std::vector<std::uint64_t> names;  // of its full chunks,
+    std::size_t to_prefetch = 0;       // of which so many, the first ones, were not looked at
   };
 
   Time since_begin(const Prompt& prompt) const { return world_.now - prompt.began; }
@@ -137,7 +142,9 @@ class Device {
   std::uint64_t ahead(const Prompt& prompt, LaneId id);
   std::optional<detail::ReadTicket> ask(Prompt& prompt, LaneId id);
   void begin_read(const Shared& prompt, LaneId id, const detail::ReadTicket& ticket);
-  void invite(Read& read);
+  void put_on_lane(const std::shared_ptr<Read>& read);
+  bool prefetch();
+  std::optional<Slice> next_to_prefetch(Queued& queued);
   void invite_to_all(const Shared& prompt);
   void join(Read& read, const Shared& prompt);
   void read_done(const std::shared_ptr<Read>& read);

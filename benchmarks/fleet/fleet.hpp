@@ -54,14 +54,16 @@ struct FleetPolicy {
       true;           // the device goes to the prompt with the fewest tokens to compute; else to
                       // the one that came first
   bool joins = true;  // a chunk that several prompts of a device want is read once
+  bool prefetch = false;  // for prompts that queue, while the others want nothing of the store
 };
 
 struct FleetResult {
-  std::vector<Time> ttft;           // [request] from its arrival
-  std::uint64_t store_bytes = 0;    // read from the store,
-  std::uint64_t memory_bytes = 0;   // and from RAM tiers
-  std::uint64_t joined_bytes = 0;   // that prompts had of reads for others, and not counted above
-  std::uint64_t loaded_tokens = 0;  // of prompts
+  std::vector<Time> ttft;          // [request] from its arrival
+  std::uint64_t store_bytes = 0;   // read from the store,
+  std::uint64_t memory_bytes = 0;  // and from RAM tiers
+  std::uint64_t joined_bytes = 0;  // that prompts had of reads for others, and not counted above
+  std::uint64_t prefetched_bytes = 0;  // of store_bytes, for prompts that queued
+  std::uint64_t loaded_tokens = 0;     // of prompts
   std::uint64_t computed_tokens = 0;
   std::uint32_t failed_loads = 0;
   Time device_time{0};    // passes, of all devices

@@ -133,6 +133,24 @@ TEST_CASE("a prompt queues while its device has as many as it may") {
   CHECK(result.ttft == Times{1500ms, 2500ms, 3500ms});  // the others compute eight tokens each
 }
 
+TEST_CASE("while one prompt is computed the one that queues is prefetched") {
+  const Segment other{2, 16};
+  FleetSpec spec = with_stored(small_fleet(), {other});
+  spec.prompts_at_once = 1;
+  spec.memory_bytes = 100 * kChunk;
+  // Sixteen tokens are computed in 2 s, and four chunks are prefetched in 1. Then RAM brings two of them
+  // in 250 ms, while the store brings the others in 500, not all four in 1 s.
+  const std::vector<Request> two{{0s, 0, {{1, 16}}}, after(other, 100ms)};
+  FleetPolicy policy = load_only();
+  CHECK(run(spec, policy, two).ttft == Times{2s, 3400ms});
+  policy.prefetch = true;
+  const FleetResult result = run(spec, policy, two);
+  CHECK(result.prefetched_bytes == 4 * kChunk);
+  CHECK(result.store_bytes == 6 * kChunk);
+  CHECK(result.memory_bytes == 2 * kChunk);
+  CHECK(result.ttft == Times{2s, 2900ms});
+}
+
 TEST_CASE("what a prompt had is in the RAM tier for the next one, as far as there is room") {
   FleetSpec spec = small_fleet();
   const std::vector<Request> two{after(kDocument), after(kDocument, 10s)};
