@@ -108,9 +108,10 @@ TEST_CASE("the chunks of a prompt that waits are in RAM when it begins") {
   CHECK(adds_up(report));
   eventually([&] { return store.stats()[0].promoted == kChunks; });
   CHECK(store.stats()[1].reads == kChunks);
-  CHECK(run_stored(stored, lanes).tokens_loaded == kChunk * kChunks);
-  CHECK(store.stats()[1].reads == kChunks);  // all of them came from RAM
   eventually([&] { return lanes.free_staging_bytes() == lanes.staging_bytes(); });
+  stored.store.clear();  // else its lane may bring some as well
+  CHECK(run_stored(stored, lanes).tokens_loaded == kChunk * kChunks);
+  CHECK(store.stats()[1].reads == kChunks);
 
   const PrefetchReport again = prefetch(stored, lanes).wait();
   CHECK(again.there == kChunks);
