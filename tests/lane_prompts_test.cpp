@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "cake/admission.hpp"
 #include "cake/detail/lane_client.hpp"
 #include "cake/io_lanes.hpp"
 #include "catch.hpp"
@@ -55,9 +56,11 @@ class Wants final : public detail::LaneClient {
   void returned(const detail::ReadTicket&) noexcept override {}
   std::uint64_t left_to_load(LaneId) const noexcept override { return kRead * left_; }
   Time load_by() const noexcept override { return target; }
+  bool in_background() const noexcept override { return background; }
 
   std::uint64_t landed() const { return landed_; }
   Time target = kNever;
+  bool background = false;
 
  private:
   std::uint8_t name_;
@@ -122,7 +125,41 @@ std::shared_ptr<Wants> attached(IoLanes<Turnstile>& lanes, std::uint8_t name, st
   return client;
 }
 
+std::shared_ptr<Wants> in_background(IoLanes<Turnstile>& lanes, std::uint8_t name,
+                                     std::uint64_t reads) {
+  auto client = std::make_shared<Wants>(name, reads, 1000, lanes.core().host());
+  client->background = true;
+  lanes.core().host().attach(client);
+  return client;
+}
+
 }  // namespace
+
+TEST_CASE("nothing is read in the background while a session wants something of the lane") {
+  Turnstile store;
+  IoLanes lanes(store, {.threads = 4});
+  const auto first =
+      attached(lanes, 1, 3, kNever, 1);  // one read at a time, so that threads are idle
+  store.wait_for(1);
+  const auto prefetch = in_background(lanes, 9, 4);
+  serve_all(store, 2);
+  store.wait_for(3);
+  std::this_thread::sleep_for(30ms);
+  CHECK(store.begun() ==
+        std::vector<int>{1, 1, 1});  // all of it is asked for, and its last read runs
+  CHECK(lanes.state().prompts == 1);
+  CHECK(lanes.state().lanes[0].left == std::vector<std::uint64_t>{0});
+  store.let_go(1);
+  store.wait_for(7);
+  CHECK(store.begun() == std::vector<int>{1, 1, 1, 9, 9, 9, 9});
+  // One that comes meanwhile is read for at once.
+  const auto late = attached(lanes, 2, 1);
+  store.let_go(1);
+  store.wait_for(8);
+  CHECK(store.begun().back() == 2);
+  store.let_go(1000);
+  eventually([&] { return prefetch->landed() == 4 && late->landed() == 1; });
+}
 
 TEST_CASE("a lane reads for the session with the least left to load, whoever came first") {
   Turnstile store;
@@ -209,6 +246,31 @@ TEST_CASE("reads that hang keep a lane busy for no longer than a few times what 
   CHECK(store.begun().back() == 2);
   store.let_go(1000);
   eventually([&] { return first->landed() + second->landed() == 13; });
+}
+
+TEST_CASE("lanes tell an engine what they read and what they still have to") {
+  Turnstile store;
+  const LinkEstimate rate{5e6, 3ms, Time{0}};
+  IoLanes lanes(store, {.threads = 1, .calibration = std::make_shared<Calibration>(rate)});
+  const LanesState idle = lanes.state();
+  REQUIRE(idle.lanes.size() == 1);
+  CHECK(idle.lanes[0].rate == rate);
+  CHECK_FALSE(idle.lanes[0].lends);
+  CHECK(idle.lanes[0].in_flight == 0);
+  CHECK(idle.lanes[0].left.empty());
+  CHECK(idle.prompts == 0);
+  CHECK(idle.staging_bytes == lanes.staging_bytes());
+  CHECK(idle.free_staging_bytes == idle.staging_bytes);
+  const auto first = attached(lanes, 1, 6);
+  store.wait_for(1);
+  const auto second = attached(lanes, 2, 3);
+  const LanesState busy = lanes.state();
+  CHECK(busy.prompts == 2);
+  CHECK(busy.lanes[0].in_flight == kRead);
+  CHECK(busy.lanes[0].left == std::vector<std::uint64_t>{5 * kRead, 3 * kRead});
+  CHECK(busy.free_staging_bytes == busy.staging_bytes - kRead);
+  serve_all(store, 9);
+  eventually([&] { return lanes.state().lanes[0].in_flight == 0; });
 }
 
 TEST_CASE("lanes know what they carried, and for whom, and what goes ahead of a session") {

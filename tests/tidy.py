@@ -20,7 +20,7 @@ TEXT = CODE + (".md", ".py", ".sh", ".cmake", ".txt", ".in", ".json", ".svg")
 SKIPPED = ("build", ".git", ".cache", "__pycache__", "data")
 MAX_FUNCTION_LINES = 60
 MAX_CLASS_LINES = 250
-MAX_CORE_HEADERS = 20
+MAX_CORE_HEADERS = 21
 
 # Words that docs/glossary.md replaces, and whether a word that starts like that counts as well.
 RETIRED = re.compile(
@@ -83,6 +83,7 @@ TESTED_BY = {
     "testing/check_engine": "tests/testing/check_test.cpp",
     "testing/check_scheduler": "tests/testing/check_test.cpp",
     "testing/check_storage": "tests/testing/check_test.cpp",
+    "testing/event_queue": "tests/simulation/fleet_test.cpp",
     "testing/kv_invariants": "tests/simulation/exhaustive_test.cpp",
     "testing/simulation_spec": "tests/simulation/simulation_test.cpp",
 }

@@ -12,6 +12,7 @@
 #include <memory>
 #include <vector>
 
+#include "cake/admission.hpp"
 #include "cake/calibration.hpp"
 #include "cake/detail/io_lanes_core.hpp"
 #include "cake/detail/lane_storage.hpp"
@@ -87,6 +88,10 @@ class IoLanes {
   std::uint64_t staging_bytes() const { return core_.staging_bytes(); }
   /// Bytes of it that are free; all of them when nothing is being read, promoted or quarantined.
   std::uint64_t free_staging_bytes() const { return core_.free_staging_bytes(); }
+  /// What admit() asks of the lanes, as it is now.
+  ///
+  /// Errors:  throws std::bad_alloc
+  LanesState state() const { return core_.state(); }
   /// Reads that nobody waits for and that have not ended.
   std::size_t quarantined() const { return core_.quarantined(); }
 

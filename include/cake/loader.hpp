@@ -9,8 +9,10 @@
 #include <memory>
 #include <utility>
 
+#include "cake/admission.hpp"
 #include "cake/engine.hpp"
 #include "cake/io_lanes.hpp"
+#include "cake/prefetch.hpp"
 #include "cake/prefill.hpp"
 #include "cake/save.hpp"
 #include "cake/scheduler.hpp"
@@ -55,6 +57,16 @@ class Loader {
   /// As cake::prefill().
   PrefillReport prefill(Tokens tokens, const PrefillOptions& options = {}) {
     return cake::prefill(session_, tokens, options);
+  }
+
+  /// What a prompt that waits would need, for admit(), as PrefillSession::needs().
+  PromptNeeds needs(Tokens tokens, const PrefillOptions& options = {}) const {
+    return session_.needs(tokens, options);
+  }
+
+  /// Brings what is stored of a prompt that waits into the fastest tier, as PrefillSession::prefetch().
+  PrefetchTicket prefetch(Tokens tokens, const PrefetchOptions& options = {}) const {
+    return session_.prefetch(tokens, options);
   }
 
   /// Stores every full chunk of the tokens that is not stored yet. They are the last prompt's, its

@@ -7,12 +7,14 @@
 #include <cstdint>
 #include <utility>
 
+#include "cake/admission.hpp"
 #include "cake/detail/session_engine.hpp"
 #include "cake/detail/session_run.hpp"
 #include "cake/detail/session_scheduler.hpp"
 #include "cake/engine.hpp"
 #include "cake/identity.hpp"
 #include "cake/io_lanes.hpp"
+#include "cake/prefetch.hpp"
 #include "cake/report.hpp"
 #include "cake/result.hpp"
 #include "cake/save.hpp"
@@ -90,6 +92,23 @@ class PrefillSession {
 
   /// Ends the run, done or not: waits for inserts in progress, and for nothing else.
   PrefillReport finish() { return run_.finish(); }
+
+  /// What a prompt that waits would need, for admit(): hashes it and asks the store. Also while a run is
+  /// going on, of another prompt of the same model.
+  ///
+  /// Errors:  of the lookup in the answer; else throws Exception as begin()
+  PromptNeeds needs(Tokens tokens, const PrefillOptions& prompt = {}) const {
+    return run_.needs(tokens, prompt);
+  }
+
+  /// Brings the chunks of a prompt that waits from slower tiers into the fastest one, the last chunks first,
+  /// with what running prompts leave of the lanes: no read of it begins while one of them still wants
+  /// something of a lane. Needs a store that promotes. Also while a run is going on.
+  ///
+  /// Errors:  in the report; else throws Exception as begin()
+  PrefetchTicket prefetch(Tokens tokens, const PrefetchOptions& options = {}) const {
+    return run_.prefetch(tokens, options);
+  }
 
   /// Stores every full chunk of the last prompt, or of tokens that begin with it, that is not
   /// stored yet. Not while a run is going on, and not after one that failed.

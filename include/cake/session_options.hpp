@@ -33,7 +33,8 @@ struct SessionOptions {
   std::uint32_t max_step_tokens = 512;  // most tokens of one compute pass
   /// Let the suffix begin behind the last loads, layer by layer, where the engine takes gated steps.
   bool gated_steps = true;
-  /// How long compute waits with nothing in flight and nothing offered before it goes on by itself.
+  /// How long compute waits with nothing in flight and nothing offered before it goes on by itself. While
+  /// the lanes carry reads of other prompts first, that begins when they should have carried them.
   Time idle_timeout = std::chrono::milliseconds(20);
   /// Longest wait for one read, whatever deadline the scheduler gives it. Its chunk is then
   /// computed.

@@ -164,6 +164,8 @@ struct StorageAbilities {
   /// void promote(std::uint32_t tier, ChunkKey, BorrowedBytes object): a lane has read this whole
   /// object from the tier, and it was verified. The store may copy it into a faster tier, later: the
   /// loan is staging memory, which the lanes wait for. Empty: there was none to spare. Returns at once.
+  /// A store may say with bool promotes(std::uint32_t tier) whether it copies every object of this tier
+  /// that it is offered, as a prefetch wants; without that it is taken to do so.
   bool promote = false;
 };
 
@@ -324,6 +326,18 @@ struct storage_calls {
                       [[maybe_unused]] const ChunkKey& key, [[maybe_unused]] BorrowedBytes object) {
     if constexpr (storage_traits<S>::abilities.promote) {
       storage.promote(tier, key, std::move(object));
+    }
+  }
+  /// Whether all objects of the tier that are offered are copied into a faster one.
+  static bool promotes([[maybe_unused]] S& storage, [[maybe_unused]] std::uint32_t tier) {
+    if constexpr (!storage_traits<S>::abilities.promote) {
+      return false;
+    } else if constexpr (requires {
+                           { storage.promotes(tier) } -> std::same_as<bool>;
+                         }) {
+      return storage.promotes(tier);
+    } else {
+      return true;
     }
   }
   /// Else an empty room.

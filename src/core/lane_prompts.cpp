@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// Whom a lane reads for next, when several sessions want some of it.
+// Whom a lane reads for next, when several sessions want some of it, and what an engine is told of that.
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
@@ -9,7 +9,9 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <vector>
 
+#include "cake/admission.hpp"
 #include "cake/detail/lane_order.hpp"
 #include "src/core/io_lanes_inside.hpp"
 
@@ -20,11 +22,8 @@ namespace {
 /// A read that takes so many times what it should is overdue, and at the earliest after the second.
 constexpr int kOverdue = 4;
 constexpr Time kOverdueFloor = std::chrono::milliseconds(20);
-
-/// As SessionCore::has_room() for one session: bytes in flight cover the latency so many times, and the
-/// newest read so many times.
-constexpr double kWindowLatencies = 2;
-constexpr double kWindowReads = 1.5;
+/// What waits in the background looks so often whether others want nothing more.
+constexpr Time kBackgroundPoll = std::chrono::milliseconds(10);
 
 }  // namespace
 
@@ -35,8 +34,8 @@ LaneLoad IoLanesCore::Inside::take_demands(LaneId id) noexcept {
     const LaneClient& client = *session->client;
     const Waited& waited = session->waited[id];
     demands.push_back({session->arrival, client.left_to_load(id), waited.alone, waited.overtaken,
-                       client.load_by()});
-    load.all_left += demands.back().left;
+                       client.load_by(), client.in_background()});
+    if (!demands.back().background) load.all_left += demands.back().left;
     load.read = std::max(load.read, client.largest_read());
   }
   return load;
@@ -49,21 +48,20 @@ IoLanesCore::Inside::Attached* IoLanesCore::Inside::next_to_ask(LaneId id, Time*
   }
   const LaneLoad load = take_demands(id);
   const Time now = steady_now();
-  Attached* first = nullptr;  // of those that may have a read
-  LanePlace best;
-  LanePlace best_of_all;
-  bool any = false;
-  for (std::size_t i = 0; i < clients.size(); ++i) {
-    const bool asks = may_have_read(*clients[i], id);
-    if (!asks && demands[i].left == 0) continue;
-    const LanePlace place = place_of(demands[i], load, now);
-    if (!any || place.before(best_of_all)) best_of_all = place;
-    any = true;
-    if (!asks || (first != nullptr && !place.before(best))) continue;
-    first = clients[i].get();
-    best = place;
+  const LaneChoice choice = detail::next_to_ask(
+      demands, load, now, [&](std::size_t i) { return may_have_read(*clients[i], id); });
+  if (!choice.first) return nullptr;
+  Attached* const first = clients[*choice.first].get();
+  if (demands[*choice.first].background) {
+    const std::vector<Active>& active = lanes[id].active;
+    const bool for_others = std::any_of(active.begin(), active.end(), [](const Active& a) {
+      return a.reading && !a.client->in_background();
+    });
+    if (!choice.others_before && !for_others) return first;
+    if (until != nullptr) *until = now + kBackgroundPoll;
+    return nullptr;
   }
-  if (first == nullptr || !best_of_all.before(best)) return first;
+  if (!choice.others_before) return first;
   const auto busy = busy_for_others(lanes[id], *first->client, now);
   if (busy && until != nullptr) *until = *busy;
   return busy ? nullptr : first;
@@ -79,22 +77,18 @@ std::optional<Time> IoLanesCore::Inside::busy_for_others(const Lane& lane, const
   const double takes =
       to_seconds(known.latency) + static_cast<double>(bytes) / known.bytes_per_second;
   const Time most = std::max(kOverdueFloor, from_seconds(kOverdue * takes));
-  std::uint32_t reads = 0;
+  LaneFlight flight;
   bool others = false;
-  std::uint64_t newest = 0;
   Time until = kNever;
-  bytes = 0;
   for (const Active& a : lane.active) {
     if (!a.reading || now - a.since >= most) continue;
-    ++reads;
-    bytes += a.ticket.bytes;
-    newest = a.ticket.bytes;
+    ++flight.reads;
+    flight.bytes += a.ticket.bytes;
+    flight.newest = a.ticket.bytes;
     others = others || a.client.get() != &client;
     until = std::min(until, a.since + most);
   }
-  const double window = kWindowLatencies * known.bytes_per_second * to_seconds(known.latency) +
-                        kWindowReads * static_cast<double>(newest);
-  if (!others || reads < known.depth || static_cast<double>(bytes) < window) return std::nullopt;
+  if (!others || !keeps_busy(flight, known)) return std::nullopt;
   return until;
 }
 
@@ -114,6 +108,29 @@ std::uint64_t IoLanesCore::Inside::ahead(const LaneClient& client, LaneId id) no
   if (own == clients.end()) return 0;
   const LaneLoad load = take_demands(id);
   return bytes_ahead(demands, static_cast<std::size_t>(own - clients.begin()), load, steady_now());
+}
+
+LanesState IoLanesCore::state() const {
+  LanesState state;
+  const std::vector<LinkEstimate> rates = inside_->rates();
+  const std::lock_guard lock(inside_->mutex);
+  state.staging_bytes = inside_->pool.budget();
+  state.free_staging_bytes = inside_->pool.room();
+  state.lanes.resize(inside_->lanes.size());
+  for (LaneId l = 0; l < state.lanes.size(); ++l) {
+    LaneState& lane = state.lanes[l];
+    lane.rate = rates[l];
+    lane.lends = inside_->lanes[l].lends;
+    for (const Inside::Active& a : inside_->lanes[l].active) {
+      if (a.reading) lane.in_flight += a.ticket.bytes;
+    }
+    for (const auto& session : inside_->clients) {
+      if (session->client->in_background()) continue;
+      lane.left.push_back(session->client->left_to_load(l));
+    }
+    state.prompts = lane.left.size();
+  }
+  return state;
 }
 
 }  // namespace cake::inline CAKE_ABI::detail

@@ -427,6 +427,16 @@ bool SessionCore::has_room(LaneId lane) const {
   return static_cast<double>(model.bytes_in_flight()) < window;
 }
 
+Time SessionCore::others_until() const {
+  const RunView view = state_.view();
+  Time until{0};
+  for (LaneId l = 0; l < view.n_lanes(); ++l) {
+    if (view.lane(l).down() || left_to_load(l) == 0) continue;
+    until = std::max(until, view.lane(l).others_until());
+  }
+  return std::min(until, idle_since_ + state_.options().read_timeout);
+}
+
 Step SessionCore::fall_back(std::uint32_t budget, Time until, Time now) {
   const RunView view = state_.view();
   const Time idle_timeout = state_.options().idle_timeout;
@@ -435,8 +445,9 @@ Step SessionCore::fall_back(std::uint32_t budget, Time until, Time now) {
     return wait_until(until, now);
   }
   if (idle_since_ == kNever) idle_since_ = now;
-  if (!idle() && !idle_timed_out_ && now < idle_since_ + idle_timeout) {
-    return wait_until(std::min(until, idle_since_ + idle_timeout), now);
+  const Time idle_until = std::max(idle_since_, others_until()) + idle_timeout;
+  if (!idle() && !idle_timed_out_ && now < idle_until) {
+    return wait_until(std::min(until, idle_until), now);
   }
   idle_timed_out_ = true;
   if (take_front({view.front(), view.front()})) return wait_until(now, now);

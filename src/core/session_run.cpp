@@ -16,6 +16,8 @@
 #include "cake/detail/lane_client.hpp"
 #include "cake/detail/process.hpp"
 #include "src/core/last_prompt.hpp"
+#include "src/core/prefetch.hpp"
+#include "src/core/queued_prompt.hpp"
 #include "src/core/session_state.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
@@ -167,6 +169,45 @@ SaveReport SessionRun::save(Tokens tokens, const SaveOptions& options) {
       guarded(Errc::device, "save", [&] { return inside_->may_save(tokens, options, chunks); });
   if (!allowed) return save_refused(allowed.error(), tokens, chunks);
   return save_chunks(inside_->engine, inside_->lanes.storage(), tokens, chunks, options.stop);
+}
+
+PromptNeeds SessionRun::needs(Tokens tokens, const PrefillOptions& prompt) const {
+  LaneHost& host = inside_->host();
+  host.usable().value();
+  try {
+    PromptNeeds needs =
+        needs_of(look_up(inside_->engine, host, tokens, prompt.chunks.value_or(inside_->chunks),
+                         prompt, inside_->options),
+                 host, host.calibration());
+    needs.ttft_target = prompt.ttft_target;
+    return needs;
+  } catch (...) {
+    throw Exception(caught(Errc::device, "needs"));
+  }
+}
+
+PrefetchTicket SessionRun::prefetch(Tokens tokens, const PrefetchOptions& options) const {
+  LaneHost& host = inside_->host();
+  host.usable().value();
+  try {
+    PrefillOptions prompt;
+    prompt.stop = options.stop;
+    QueuedPrompt queued =
+        look_up(inside_->engine, host, tokens, options.chunks.value_or(inside_->chunks), prompt,
+                inside_->options);
+    LaneStorage& storage = inside_->lanes.storage();
+    Prefetch::Tiers tiers;
+    for (LaneId l = 0; l < host.lane_count(); ++l) {
+      tiers.promote |= std::uint32_t{storage.promotes(l)} << l;
+      tiers.lend |= std::uint32_t{storage.lends(l)} << l;
+    }
+    tiers.on_device = host.landing_device() != nullptr;
+    return Prefetch::start(std::make_shared<Prefetch>(std::move(queued), host, options, tiers,
+                                                      inside_->options.read_timeout),
+                           options);
+  } catch (...) {
+    throw Exception(caught(Errc::device, "prefetch"));
+  }
 }
 
 const ChunkOptions& SessionRun::chunks() const { return inside_->chunks; }

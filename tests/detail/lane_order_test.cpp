@@ -120,6 +120,44 @@ TEST_CASE("a prompt that has waited long goes before a target at stake") {
   CHECK(first(prompts) == 0);
 }
 
+TEST_CASE("what is in the background is behind all others, in the order of arrival") {
+  std::vector<LaneDemand> prompts{demand(1, 100), demand(2, 50), demand(3, 900)};
+  prompts[0].background = prompts[1].background = true;
+  prompts[0].overtaken = 1'000'000;  // nobody ages there
+  CHECK(first(prompts) == 2);
+  CHECK(detail::bytes_ahead(prompts, 2, lane_of(prompts), Time{0}) == 0);
+  CHECK(detail::bytes_ahead(prompts, 1, lane_of(prompts), Time{0}) == 1000);
+  prompts.pop_back();
+  CHECK(first(prompts) == 0);
+}
+
+TEST_CASE("a prompt is asked if it may have a read, and it is known whether others go before it") {
+  const std::vector<LaneDemand> prompts{demand(1, 900), demand(2, 400), demand(3, 0)};
+  const auto asked = [&](std::vector<bool> asks) {
+    return next_to_ask(prompts, lane_of(prompts), Time{0}, [&](std::size_t i) { return asks[i]; });
+  };
+  CHECK(asked({true, true, false}).first == 1u);
+  CHECK_FALSE(asked({true, true, false}).others_before);
+  CHECK(asked({true, false, false}).first == 0u);
+  CHECK(asked({true, false, false}).others_before);  // it has more to load, and nothing just now
+  CHECK(asked({true, false, true}).first == 2u);
+  CHECK_FALSE(asked({false, false, false}).first);
+  CHECK_FALSE(asked({false, false, false}).others_before);
+  CHECK(asked({false, true, false}).first ==
+        1u);  // the last one, which wants nothing, is in nobody's way
+  CHECK_FALSE(asked({false, true, false}).others_before);
+}
+
+TEST_CASE("reads keep a lane busy when they are as many as it needs, and cover its latency") {
+  LinkEstimate lane{1000, 100ms, Time{0}};  // 100 bytes of latency
+  lane.depth = 2;
+  CHECK(detail::keeps_busy({2, 350, 100}, lane));
+  CHECK_FALSE(detail::keeps_busy({2, 349, 100}, lane));
+  CHECK_FALSE(detail::keeps_busy({1, 10'000, 100}, lane));
+  CHECK(detail::keeps_busy({2, 200, 0}, lane));
+  CHECK_FALSE(detail::keeps_busy({}, lane));
+}
+
 TEST_CASE("what goes ahead of a prompt is what is left of those before it") {
   const std::vector<LaneDemand> prompts{demand(1, 900), demand(2, 400), demand(3, 500)};
   const LaneLoad lane = lane_of(prompts);

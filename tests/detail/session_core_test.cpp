@@ -55,6 +55,33 @@ TEST_CASE("a session waits its idle timeout for lanes that may still ask, but on
   CHECK(core.next_step(16, true, idle_timeout + Time(5)).kind == Step::Kind::compute);
 }
 
+TEST_CASE(
+    "a session that waits behind reads of other prompts is not idle, for as long as a read may "
+    "take") {
+  auto core = core_of<Waits>(Prompt("1111111"));
+  const SessionOptions options;
+  core.set_lane_ahead(0, 1'000'000, Time{0});  // a second of the lane
+  const Time others = core.view().lane(0).others_until();
+  REQUIRE(others > options.idle_timeout);
+  REQUIRE(others < options.read_timeout);
+  const Step waits = core.next_step(16, true, Time{0});
+  CHECK(waits.kind == Step::Kind::wait);
+  CHECK(core.next_step(16, true, others + options.idle_timeout - Time(1)).kind == Step::Kind::wait);
+  CHECK(core.next_step(16, true, others + options.idle_timeout).kind == Step::Kind::compute);
+
+  auto longer = core_of<Waits>(Prompt("1111111"));
+  longer.set_lane_ahead(0, 1'000'000'000, Time{0});
+  const Time most = options.read_timeout + options.idle_timeout;
+  CHECK(longer.next_step(16, true, Time{0}).kind == Step::Kind::wait);
+  CHECK(longer.next_step(16, true, most - Time(1)).kind == Step::Kind::wait);
+  CHECK(longer.next_step(16, true, most).kind == Step::Kind::compute);
+
+  auto absent = core_of<Waits>(Prompt("1111111", 8, 2));  // of the second lane it wants nothing
+  absent.set_lane_ahead(1, 1'000'000, Time{0});
+  CHECK(absent.next_step(16, true, Time{0}).kind == Step::Kind::wait);
+  CHECK(absent.next_step(16, true, options.idle_timeout).kind == Step::Kind::compute);
+}
+
 TEST_CASE("a wait names the time of the next deadline") {
   auto core = core_of<LoadOnlyScheduler>(Prompt("11"));
   const auto load = core.next_load(0, ~0ull, Time{0});

@@ -107,8 +107,23 @@ MUTANTS = [
         ("} else if (t_.state[chunk] != ChunkState::resident) {",
          "} else if (t_.state[chunk] != ChunkState::resident && t_.state[chunk] != ChunkState::inserting) {")]),
     ("a session that waits for nobody goes on waiting", [
-        ("if (!idle() && !idle_timed_out_ && now < idle_since_ + idle_timeout) {",
+        ("if (!idle() && !idle_timed_out_ && now < idle_until) {",
          "if (!idle_timed_out_) {")]),
+    ("a session that waits behind others computes what they delay", [
+        ("std::max(idle_since_, others_until()) + idle_timeout;",
+         "idle_since_ + idle_timeout;")],
+     "detail/session_core_test.cpp",
+     "a session that waits behind reads of other prompts is not idle, for as long as a read may take"),
+    ("a session waits for ever behind others", [
+        ("  return std::min(until, idle_since_ + state_.options().read_timeout);",
+         "  return until;")],
+     "detail/session_core_test.cpp",
+     "a session that waits behind reads of other prompts is not idle, for as long as a read may take"),
+    ("a session waits behind others on a lane that has nothing for it", [
+        ("    if (view.lane(l).down() || left_to_load(l) == 0) continue;",
+         "    if (view.lane(l).down()) continue;")],
+     "detail/session_core_test.cpp",
+     "a session that waits behind reads of other prompts is not idle, for as long as a read may take"),
     ("a scheduler sees an old count of layers that were asked for", [
         ("    copy.issued[c] = t_.issued[c];\n",
          "")]),
@@ -371,6 +386,61 @@ MUTANTS = [
          "    session.asked = false;\n",
          "    session.asked = false;\n")],
      "io_lanes_test.cpp", "a scheduler that thinks for long holds up no other session"),
+    # ---- prefetch ----
+    ("a prefetch takes a lane while a prompt wants it", [
+        ("    if (!choice.others_before && !for_others) return first;",
+         "    if (true || for_others) return first;")],
+     "lane_prompts_test.cpp", "nothing is read in the background while a session wants something of the lane"),
+    ("a prefetch reads beside the last reads of a prompt", [
+        ("    if (!choice.others_before && !for_others) return first;",
+         "    if (!choice.others_before || (false && for_others)) return first;")],
+     "lane_prompts_test.cpp", "nothing is read in the background while a session wants something of the lane"),
+    ("what is in the background goes by the least left as well", [
+        ("    place.rank = LanePlace::Rank::background;\n    return place;\n",
+         "")],
+     "detail/lane_order_test.cpp", "what is in the background is behind all others, in the order of arrival"),
+    ("a prefetch reads what a prompt has read meanwhile", [
+        ("    taken = std::erase(waiting_[other.lane], chunk) != 0;",
+         "    taken = false;")],
+     "prefetch_test.cpp", "a prefetch waits while a prompt loads, and its chunks are read once for both"),
+    ("a prefetch begins with the front of a prompt", [
+        ("  for (Chunks& chunks : waiting_) std::reverse(chunks.begin(), chunks.end());\n",
+         "")],
+     "prefetch_test.cpp",
+     "only what lies in slower tiers is read, the last chunks first, and no more than is asked for"),
+    ("a prefetch spreads what is damaged", [
+        ("  if (!whole) {\n    failed(read, whole.error());\n    return false;\n  }\n",
+         "")],
+     "prefetch_test.cpp", "chunks that are damaged or cannot be read are counted, and get nowhere"),
+    ("a prefetch that was stopped goes on", [
+        ("    for (Chunks& chunks : waiting_) chunks.clear();\n",
+         "")],
+     "prefetch_test.cpp", "a prefetch that is stopped reads no more, and nobody waits for its reads"),
+    # ---- admission ----
+    ("a prompt that can be computed as soon waits for lanes", [
+        ("  const double behind_lanes = seconds_to_first_token(needs, times, false, 0);",
+         "  const double behind_lanes = alone + times[0].ahead;")],
+     "admission_test.cpp", "what compute does as soon waits for no lane"),
+    ("a prompt waits for lanes for ever", [
+        ("  if (behind_lanes - alone > most && waited < most) {",
+         "  if (behind_lanes - alone > most) {")],
+     "admission_test.cpp", "no prompt waits for lanes longer than four times its time alone"),
+    ("prompts with more left to load are taken to go first", [
+        ("ahead += left <= needs.bytes[l] ? left : 0;",
+         "ahead += left;")],
+     "admission_test.cpp", "prompts that have more left to load do not go first"),
+    ("a prompt waits for memory that nobody will give back", [
+        ("  return reads && others &&\n",
+         "  return reads &&\n")],
+     "admission_test.cpp", "a prompt waits for staging memory that others have"),
+    ("a target that is lost keeps a prompt waiting", [
+        ("  if (answer.expected_ttft > needs.ttft_target && answer.alone_ttft <= needs.ttft_target) {",
+         "  if (answer.expected_ttft > needs.ttft_target) {")],
+     "admission_test.cpp", "a prompt whose target others endanger is not begun, and one that is lost anyway is"),
+    ("a prompt needs each chunk of every lane", [
+        ("  return static_cast<LaneId>(std::countr_zero(chunk.tiers));",
+         "  return static_cast<LaneId>(std::bit_width(chunk.tiers) - 1);")],
+     "queued_prompt_test.cpp", "a prompt needs each stored chunk of the fastest lane that has it"),
     # ---- several prompts on one lane ----
     ("the longest prompt goes first", [
         ("if (rank == Rank::least_left && left != other.left) return left < other.left;",

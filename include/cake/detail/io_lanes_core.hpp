@@ -19,6 +19,7 @@ namespace cake::inline CAKE_ABI {
 class Calibration;
 class DeviceStaging;
 struct LaneOptions;
+struct LanesState;
 
 namespace detail {
 
@@ -42,6 +43,7 @@ class CAKE_API IoLanesCore {
   const std::shared_ptr<Calibration>& calibration() const;
   std::uint64_t free_staging_bytes() const;
   std::size_t quarantined() const;
+  LanesState state() const;
   LaneHost& host() const;
   LaneStorage& storage() const;
   /// With default options; made by the first call. In a child process it refuses every save, as the

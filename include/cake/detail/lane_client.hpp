@@ -79,6 +79,8 @@ class LaneClient {
     (void)lane;
     return 0;
   }
+  /// It is read for only while nobody else wants anything of a lane. Never changes.
+  virtual bool in_background() const noexcept { return false; }
   /// When all of it is to be there, in the time of std::chrono::steady_clock; kNever: no matter when.
   virtual Time load_by() const noexcept { return kNever; }
 

@@ -26,6 +26,7 @@ struct LaneDemand {
   std::uint64_t alone = 0;      // the same when it came: its time, had it the lane alone
   std::uint64_t overtaken = 0;  // carried for prompts that came later while this one wanted some
   Time load_by = kNever;        // all of it is to be there by then; kNever: it has no target
+  bool background = false;      // behind all others, by arrival
 };
 
 /// No prompt waits longer than so many times its own time alone behind prompts that came later.
@@ -38,7 +39,7 @@ constexpr bool waited_long(const LaneDemand& prompt, std::uint64_t read) {
 
 /// A prompt's place in the order; the smallest one is first.
 struct LanePlace {
-  enum class Rank : std::uint8_t { waited_long, target_at_stake, least_left };
+  enum class Rank : std::uint8_t { waited_long, target_at_stake, least_left, background };
   Rank rank = Rank::least_left;
   Time latest_start = kNever;  // of its loads, if its target is to be met
   std::uint64_t left = 0;
@@ -55,7 +56,7 @@ struct LanePlace {
 };
 
 /// The lane as the order sees it. `read`: bytes of one read; `all_left`: bytes that all prompts together
-/// still have to load.
+/// still have to load, but for those in the background.
 struct LaneLoad {
   double bytes_per_second = 1e9;
   std::uint64_t read = 0;
@@ -64,9 +65,13 @@ struct LaneLoad {
 
 /// First come prompts that have waited as long as they may, by arrival. Then those with a target that
 /// they would miss if all others went first, and can still meet, by the latest start of their loads.
-/// Then all others, the least left first.
+/// Then all others, the least left first, and behind them what is loaded for prompts that have not begun.
 inline LanePlace place_of(const LaneDemand& prompt, const LaneLoad& lane, Time now) {
   LanePlace place{LanePlace::Rank::least_left, kNever, prompt.left, prompt.arrival};
+  if (prompt.background) {
+    place.rank = LanePlace::Rank::background;
+    return place;
+  }
   const auto seconds = [&](std::uint64_t bytes) {
     return static_cast<double>(bytes) / lane.bytes_per_second;
   };
@@ -83,18 +88,52 @@ inline LanePlace place_of(const LaneDemand& prompt, const LaneLoad& lane, Time n
   return place;
 }
 
+/// Whom a lane asks for a read next.
+struct LaneChoice {
+  std::optional<std::size_t> first;  // of those that may have one; none: nobody may
+  bool others_before = false;        // somebody goes before it, and has none to ask for just now
+};
+
+/// `asks(i)`: prompt i may have a read. A prompt with nothing left that has none is in nobody's way.
+template <class Asks>
+LaneChoice next_to_ask(std::span<const LaneDemand> prompts, const LaneLoad& lane, Time now,
+                       Asks&& asks) {
+  LaneChoice choice;
+  LanePlace best;
+  std::optional<LanePlace> best_of_all;
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    const bool may_have_read = asks(i);
+    if (!may_have_read && prompts[i].left == 0) continue;
+    const LanePlace place = place_of(prompts[i], lane, now);
+    if (!best_of_all || place.before(*best_of_all)) best_of_all = place;
+    if (!may_have_read || (choice.first && !place.before(best))) continue;
+    choice.first = i;
+    best = place;
+  }
+  choice.others_before = choice.first && best_of_all->before(best);
+  return choice;
+}
+
 /// None: there is no prompt.
 inline std::optional<std::size_t> first_in_order(std::span<const LaneDemand> prompts,
                                                  const LaneLoad& lane, Time now) {
-  std::optional<std::size_t> first;
-  LanePlace best;
-  for (std::size_t i = 0; i < prompts.size(); ++i) {
-    const LanePlace place = place_of(prompts[i], lane, now);
-    if (first && !place.before(best)) continue;
-    first = i;
-    best = place;
-  }
-  return first;
+  return next_to_ask(prompts, lane, now, [](std::size_t) { return true; }).first;
+}
+
+/// What a lane is reading.
+struct LaneFlight {
+  std::uint32_t reads = 0;
+  std::uint64_t bytes = 0;
+  std::uint64_t newest = 0;  // bytes of the newest read
+};
+
+/// It keeps the lane at its rate, so that one more read would only make others later: as
+/// SessionCore::has_room() for one session, bytes in flight cover the latency twice, and one and a half
+/// of the newest read.
+inline bool keeps_busy(const LaneFlight& flight, const LinkEstimate& lane) {
+  const double window = 2 * lane.bytes_per_second * to_seconds(lane.latency) +
+                        1.5 * static_cast<double>(flight.newest);
+  return flight.reads >= lane.depth && static_cast<double>(flight.bytes) >= window;
 }
 
 /// Bytes that the lane carries for others before it carries some for this prompt, as things stand.

@@ -59,6 +59,8 @@ class LaneStorage {
   virtual bool lends(LaneId tier) = 0;
   virtual Result<BorrowedBytes> borrow(LaneId tier, const ChunkKey& key, std::uint64_t offset,
                                        std::uint64_t size) = 0;
+  /// As storage_traits::promotes().
+  virtual bool promotes(LaneId tier) = 0;
   /// As the ability promote.
   virtual void promote(LaneId tier, const ChunkKey& key, BorrowedBytes object) = 0;
 
@@ -131,6 +133,7 @@ class LaneStorageOf final : public LaneStorage {
                                std::uint64_t size) override {
     return Traits::borrow(storage_, tier, key, offset, size);
   }
+  bool promotes(LaneId tier) override { return Traits::promotes(storage_, tier); }
   void promote(LaneId tier, const ChunkKey& key, BorrowedBytes object) override {
     Traits::promote(storage_, tier, key, std::move(object));
   }

@@ -216,6 +216,9 @@ class CAKE_API SessionCore {
   /// with one read more than the one on the link.
   bool has_room(LaneId lane) const;
 
+  /// A lane that may still bring something carries reads of other prompts first: until then, and no
+  /// longer than one read may take, it is no matter that nothing is offered to this one.
+  Time others_until() const;
   /// The scheduler waits, or gave an order that breaks a rule. When nobody else is at work, compute
   /// goes on with the front by itself, so that no scheduler can hang a run.
   Step fall_back(std::uint32_t budget, Time until, Time now);

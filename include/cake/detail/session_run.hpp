@@ -7,12 +7,14 @@
 #include <cstdint>
 #include <memory>
 
+#include "cake/admission.hpp"
 #include "cake/detail/io_lanes_core.hpp"
 #include "cake/detail/session_engine.hpp"
 #include "cake/detail/session_scheduler.hpp"
 #include "cake/engine.hpp"
 #include "cake/export.hpp"
 #include "cake/identity.hpp"
+#include "cake/prefetch.hpp"
 #include "cake/report.hpp"
 #include "cake/result.hpp"
 #include "cake/save.hpp"
@@ -40,6 +42,8 @@ class CAKE_API SessionRun {
   void wait(Time until);
   Time now() const;
   PrefillReport finish();
+  PromptNeeds needs(Tokens tokens, const PrefillOptions& prompt) const;
+  PrefetchTicket prefetch(Tokens tokens, const PrefetchOptions& options) const;
   SaveReport save(Tokens tokens, const SaveOptions& options);
 
   const ChunkOptions& chunks() const;

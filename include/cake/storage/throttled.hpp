@@ -278,6 +278,7 @@ class ThrottledStorage {
     std::this_thread::sleep_until(due);
     return loan;
   }
+  bool promotes(std::uint32_t tier) { return storage_traits<S>::promotes(*inner_, tier); }
   void promote(std::uint32_t tier, const ChunkKey& key,
                BorrowedBytes object) requires(abilities.promote) {
     inner_->promote(tier, key, std::move(object));

@@ -301,6 +301,14 @@ requires(sizeof...(S) > 0) class TieredStorage {
     });
     return result;
   }
+  /// Promotion::on_hit, and there is a faster store. (Of tiers of one store that promotes it is not known.)
+  bool promotes(std::uint32_t tier) {
+    bool result = false;
+    stores_.at_tier(tier, [&](std::size_t i, auto&, std::uint32_t) {
+      result = policies_.options().promote == Promotion::on_hit && policies_.promotes(i);
+    });
+    return result;
+  }
   /// Into the faster stores, as TierOptions::promote says. A store of tiers is offered it, too.
   void promote(std::uint32_t tier, const ChunkKey& key, BorrowedBytes object) noexcept {
     stores_.at_tier(tier, [&]<class One>(std::size_t i, One& store, std::uint32_t own) {

@@ -11,11 +11,11 @@
 #include <cstdint>
 #include <functional>
 #include <map>
-#include <queue>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "cake/testing/event_queue.hpp"
 #include "cake/testing/kv_invariants.hpp"
 #include "cake/testing/simulation_spec.hpp"
 
@@ -39,11 +39,9 @@ class Simulation {
     while (result_.violation.empty()) {
       if (++result_.events > 2'000'000) return fail("the run does not end"), std::move(result_);
       const Time wake = closed_ ? kNever : wake_;
-      if (!events_.empty() && events_.top().time <= wake) {
-        const Event event = events_.top();
-        events_.pop();
-        pass_time(event.time);
-        event.act();
+      if (events_.next() != kNever && events_.next() <= wake) {
+        pass_time(events_.next());
+        events_.take()();
       } else if (wake != kNever) {
         pass_time(wake);
       } else {
@@ -65,14 +63,6 @@ class Simulation {
     std::uint32_t busy = 0;
     std::uint32_t stuck = 0;  // workers that wait for a read nobody wants
   };
-  struct Event {
-    Time time;
-    std::uint64_t order;
-    std::function<void()> act;
-    bool operator<(const Event& other) const {
-      return time != other.time ? time > other.time : order > other.order;
-    }
-  };
   struct Pass {  // a step on the device
     Step step;
     std::uint32_t tokens = 0;  // that the engine really does
@@ -81,7 +71,7 @@ class Simulation {
   };
 
   void at(Time time, std::function<void()> act) {
-    if (time != kNever) events_.push({std::max(time, now_), ++order_, std::move(act)});
+    if (time != kNever) events_.put(std::max(time, now_), std::move(act));
   }
   void fail(const std::string& what) {
     if (result_.violation.empty()) {
@@ -354,7 +344,7 @@ class Simulation {
   SimulationSpec spec_;
   detail::SessionCore core_;
   SimulationResult result_;
-  std::priority_queue<Event> events_;
+  EventQueue events_;
   KvInvariantChecker checker_;
   std::vector<LaneState> lanes_;
   std::vector<Pass> passes_;
@@ -362,7 +352,6 @@ class Simulation {
   std::map<std::uint64_t, bool> abandoned_;
   std::map<std::uint64_t, bool> writing_;  // also those that were
   std::uint64_t free_staging_ = 0;
-  std::uint64_t order_ = 0;
   std::uint32_t turns_ = 0;
   Time now_{0};
   Time closed_at_{0};
