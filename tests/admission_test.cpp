@@ -2,11 +2,10 @@
 // Copyright 2026 the cake authors
 //
 // A token takes a millisecond to compute, and a lane brings a megabyte a second.
-#include "cake/admission.hpp"
-
 #include <chrono>
 #include <limits>
 
+#include "cake/queued.hpp"
 #include "catch.hpp"
 
 using namespace cake;

@@ -12,9 +12,9 @@
 #include <thread>
 #include <vector>
 
-#include "cake/admission.hpp"
 #include "cake/detail/lane_client.hpp"
 #include "cake/io_lanes.hpp"
+#include "cake/queued.hpp"
 #include "catch.hpp"
 #include "stored_prompt.hpp"
 

@@ -2,8 +2,6 @@
 // Copyright 2026 the cake authors
 //
 // Prompts that wait are brought into RAM, behind real lanes; and prompts that run then find them there.
-#include "cake/prefetch.hpp"
-
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
@@ -16,6 +14,7 @@
 #include <vector>
 
 #include "cake/loader.hpp"
+#include "cake/queued.hpp"
 #include "cake/scheduler/baselines.hpp"
 #include "cake/storage/host.hpp"
 #include "cake/storage/memory.hpp"

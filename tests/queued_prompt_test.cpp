@@ -8,8 +8,8 @@
 #include <span>
 #include <vector>
 
-#include "cake/admission.hpp"
 #include "cake/loader.hpp"
+#include "cake/queued.hpp"
 #include "cake/scheduler/baselines.hpp"
 #include "cake/storage/memory.hpp"
 #include "cake/storage/tiered.hpp"

@@ -20,7 +20,7 @@ TEXT = CODE + (".md", ".py", ".sh", ".cmake", ".txt", ".in", ".json", ".svg")
 SKIPPED = ("build", ".git", ".cache", "__pycache__", "data")
 MAX_FUNCTION_LINES = 60
 MAX_CLASS_LINES = 250
-MAX_CORE_HEADERS = 21
+MAX_CORE_HEADERS = 20
 
 # Words that docs/glossary.md replaces, and whether a word that starts like that counts as well.
 RETIRED = re.compile(

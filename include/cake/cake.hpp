@@ -4,7 +4,6 @@
 // All of the core. Storage and compute backends have headers of their own.
 #pragma once
 
-#include "cake/admission.hpp"
 #include "cake/calibration.hpp"
 #include "cake/engine.hpp"
 #include "cake/identity.hpp"
@@ -12,8 +11,8 @@
 #include "cake/kv_layout.hpp"
 #include "cake/kv_presence.hpp"
 #include "cake/loader.hpp"
-#include "cake/prefetch.hpp"
 #include "cake/prefill.hpp"
+#include "cake/queued.hpp"
 #include "cake/report.hpp"
 #include "cake/result.hpp"
 #include "cake/save.hpp"

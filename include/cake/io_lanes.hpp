@@ -12,11 +12,11 @@
 #include <memory>
 #include <vector>
 
-#include "cake/admission.hpp"
 #include "cake/calibration.hpp"
 #include "cake/detail/io_lanes_core.hpp"
 #include "cake/detail/lane_storage.hpp"
 #include "cake/engine.hpp"
+#include "cake/queued.hpp"
 #include "cake/result.hpp"
 #include "cake/scheduler/link_estimator.hpp"
 #include "cake/staging.hpp"

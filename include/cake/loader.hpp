@@ -9,11 +9,10 @@
 #include <memory>
 #include <utility>
 
-#include "cake/admission.hpp"
 #include "cake/engine.hpp"
 #include "cake/io_lanes.hpp"
-#include "cake/prefetch.hpp"
 #include "cake/prefill.hpp"
+#include "cake/queued.hpp"
 #include "cake/save.hpp"
 #include "cake/scheduler.hpp"
 #include "cake/scheduler/meet_in_the_middle.hpp"

@@ -7,14 +7,13 @@
 #include <cstdint>
 #include <utility>
 
-#include "cake/admission.hpp"
 #include "cake/detail/session_engine.hpp"
 #include "cake/detail/session_run.hpp"
 #include "cake/detail/session_scheduler.hpp"
 #include "cake/engine.hpp"
 #include "cake/identity.hpp"
 #include "cake/io_lanes.hpp"
-#include "cake/prefetch.hpp"
+#include "cake/queued.hpp"
 #include "cake/report.hpp"
 #include "cake/result.hpp"
 #include "cake/save.hpp"

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
-#include "cake/admission.hpp"
-
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
+
+#include "cake/queued.hpp"
 
 namespace cake::inline CAKE_ABI {
 

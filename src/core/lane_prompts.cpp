@@ -11,8 +11,8 @@
 #include <optional>
 #include <vector>
 
-#include "cake/admission.hpp"
 #include "cake/detail/lane_order.hpp"
+#include "cake/queued.hpp"
 #include "src/core/io_lanes_inside.hpp"
 
 namespace cake::inline CAKE_ABI::detail {

@@ -15,7 +15,7 @@
 
 #include "cake/detail/lane_client.hpp"
 #include "cake/detail/process.hpp"
-#include "cake/prefetch.hpp"
+#include "cake/queued.hpp"
 #include "src/core/queued_prompt.hpp"
 
 namespace cake::inline CAKE_ABI::detail {

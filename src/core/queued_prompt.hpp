@@ -6,12 +6,12 @@
 
 #include <optional>
 
-#include "cake/admission.hpp"
 #include "cake/calibration.hpp"
 #include "cake/detail/lane_client.hpp"
 #include "cake/detail/lookup.hpp"
 #include "cake/detail/session_engine.hpp"
 #include "cake/identity.hpp"
+#include "cake/queued.hpp"
 #include "cake/session_options.hpp"
 #include "cake/types.hpp"
 

@@ -7,14 +7,13 @@
 #include <cstdint>
 #include <memory>
 
-#include "cake/admission.hpp"
 #include "cake/detail/io_lanes_core.hpp"
 #include "cake/detail/session_engine.hpp"
 #include "cake/detail/session_scheduler.hpp"
 #include "cake/engine.hpp"
 #include "cake/export.hpp"
 #include "cake/identity.hpp"
-#include "cake/prefetch.hpp"
+#include "cake/queued.hpp"
 #include "cake/report.hpp"
 #include "cake/result.hpp"
 #include "cake/save.hpp"
