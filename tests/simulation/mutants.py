@@ -350,8 +350,8 @@ MUTANTS = [
          "")],
      "io_lanes_test.cpp", "lent, kept and leaving buffers together never take more than the budget"),
     ("a kept buffer takes what is set aside for others", [
-        ("          cost(kept->size()) > most) {",
-         "          cost(kept->size()) > room()) {")],
+        ("std::min(most, std::max(2 * cost(bytes), budget_ / 16));",
+         "std::max(2 * cost(bytes), budget_ / 16);")],
      "io_lanes_test.cpp", "a kept buffer that is larger takes nothing that is set aside for another read"),
     ("memory is taken before others have given it back", [
         ("  bool fits() const { return lent_ + leaving_ + kept_bytes_ <= budget_; }",
@@ -1035,6 +1035,14 @@ MUTANTS = [
         ("    return std::max({link_free_, others_until_, now}) + transfer(more_bytes) + rate_.latency +",
          "    return std::max({link_free_, now}) + transfer(more_bytes) + rate_.latency +")],
      "scheduler/link_estimator_test.cpp", "what a lane carries for others first delays every read that is not on it yet"),
+    ("a small read has other pages locked beside large ones that are kept", [
+        ("std::min(most, std::max(2 * cost(bytes), budget_ / 16));",
+         "std::min(most, 2 * cost(bytes));")],
+     "io_lanes_test.cpp", "a small read gets the smallest buffer that is kept, and large ones are kept"),
+    ("of buffers that are too many the small ones stay", [
+        ("    if (!wanted && kept_.size() == most_kept_) swap_for_smallest(buffer);\n",
+         "")],
+     "io_lanes_test.cpp", "a small read gets the smallest buffer that is kept, and large ones are kept"),
     ("a rest of layers without bytes is left to be read", [
         ("  while (layers.end < held && spec().read_bytes({layers.end, layers.end + 1}) == 0) ++layers.end;\n",
          "")],
