@@ -112,6 +112,24 @@ TEST_CASE("a lane without room for a read gets none, and is asked again") {
   CHECK(core.next_load(0, ~0ull, Time{0}));
 }
 
+TEST_CASE("a lane gets as many reads at once as it is fast with, or as its latency hides") {
+  const auto reads_at_once = [](std::uint32_t depth, double chunks_in_latency) {
+    Prompt prompt("111111111111");
+    const double seconds = 1e-3;
+    const auto bytes = static_cast<double>(prompt.spec.read_bytes({0, 4}));
+    prompt.priors[0] = {bytes / seconds, from_seconds(chunks_in_latency * seconds), Time{0}};
+    prompt.priors[0].depth = depth;
+    auto core = core_of<LoadOnlyScheduler>(prompt);
+    int reads = 0;
+    while (core.next_load(0, ~0ull, Time{0})) ++reads;
+    return reads;
+  };
+  CHECK(reads_at_once(2, 0) == 2);
+  CHECK(reads_at_once(5, 0) == 5);
+  CHECK(reads_at_once(2, 3) ==
+        8);  // the first that leaves no less than twice the latency and half a read
+}
+
 TEST_CASE("a budget larger than any step is cut") {
   auto core = core_of<ComputeOnlyScheduler>(Prompt("11111111"));
   CHECK(core.next_step(~0u, true, Time{0}).tokens == TokenRange{0, 64});

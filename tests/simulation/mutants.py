@@ -588,7 +588,8 @@ MUTANTS = [
      "io_lanes_test.cpp", "whole chunks and layers are loaded through staging memory of exactly the budget"),
     ("a lane gets any number of reads", [
         ("  if (model.in_flight().empty() || model.in_flight().size() < model.rate().depth) return true;\n",
-         "  return true;\n")]),
+         "  return true;\n")],
+     "detail/session_core_test.cpp", "a lane gets as many reads at once as it is fast with, or as its latency hides"),
     ("a step is not cut to its budget", [
         ("  if (range.size() > most) range.end = range.begin + most;\n",
          "")],
