@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <deque>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -149,7 +150,7 @@ bool all_right(const Sums& sums) {
     alone.prefill(sums.prompts[i], {0, kMost}).value();
     right = right && alone.logits() == sums.logits[i];
   }
-  return right && sums.prompts.size() == kDocuments * kQuestions;
+  return right && sums.prompts.size() == std::size_t{kDocuments} * kQuestions;
 }
 
 void finish(Slot& slot, Sums& sums) {
@@ -173,6 +174,7 @@ void finish(Slot& slot, Sums& sums) {
 template <class Loader>
 Sums serve(Loader& loader, std::deque<Prompt> queue, Time one_prompt) {
   std::vector<std::unique_ptr<Slot>> slots;
+  slots.reserve(2);
   for (int i = 0; i < 2; ++i) slots.push_back(std::make_unique<Slot>(loader.lanes()));
   for (Prompt& prompt : queue) prompt.prefetch = loader.prefetch(prompt.tokens);
   Sums sums;
@@ -208,7 +210,7 @@ Sums serve(Loader& loader, std::deque<Prompt> queue, Time one_prompt) {
 
 }  // namespace
 
-int main() {
+int main() try {
   MemoryStorage remote;
   const Time computed = save_documents(remote);
   // A link over which a document takes half as long as computing it does.
@@ -233,4 +235,7 @@ int main() {
   const bool right = all_right(sums);
   std::printf("%s\n", right ? "all logits are right" : "some logits are wrong");
   return right ? 0 : 1;
+} catch (const std::exception& e) {
+  std::fprintf(stderr, "many_prompts: %s\n", e.what());
+  return 1;
 }

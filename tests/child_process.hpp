@@ -54,6 +54,7 @@ class ChildProcess {
   /// `words`: the program and its arguments. What it prints is added to the file `log`.
   void start(const std::vector<std::string>& words, const std::string& log) {
     std::vector<char*> arguments;
+    arguments.reserve(words.size() + 1);
     for (const std::string& word : words) arguments.push_back(const_cast<char*>(word.c_str()));
     arguments.push_back(nullptr);
     const pid_t parent = ::getpid();

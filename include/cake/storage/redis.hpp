@@ -158,7 +158,7 @@ class CAKE_API RedisStorage {
   RedisRead read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out);
   /// read(), telling of each MiB.
   RedisRead read_pieces(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
-                        MutableBytes out, std::shared_ptr<PieceSink> sink);
+                        MutableBytes out, const std::shared_ptr<PieceSink>& sink);
   /// Needs:   the size is a multiple of 4 KiB
   /// Errors:  unsupported: the store only serves, or the object is larger than most_object_bytes;
   ///          out_of_memory: the server has no memory left; io; timeout; canceled

@@ -164,7 +164,7 @@ class CAKE_API S3Storage {
   S3Read read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out);
   /// read(), telling of each MiB.
   S3Read read_pieces(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
-                     MutableBytes out, std::shared_ptr<PieceSink> sink);
+                     MutableBytes out, const std::shared_ptr<PieceSink>& sink);
   /// Needs:   the size is a multiple of 4 KiB
   /// Errors:  unsupported: the store only serves; io; timeout; canceled; out_of_memory
   Status write(const ChunkKey& key, ConstBytes bytes);

@@ -56,7 +56,12 @@ class AnyCompletion {
     return std::visit([&](auto& c) { return cake::completed_within(c, span); }, one_);
   }
   void cancel() noexcept {
-    std::visit([](auto& c) { cake::cancel_completion(c); }, one_);
+    static_cast<void>(detail::value_or(
+        [this] {
+          std::visit([](auto& c) { cake::cancel_completion(c); }, one_);
+          return true;
+        },
+        false));
   }
 
  private:

@@ -55,7 +55,7 @@ Result<bool> RedisPublish::write(const std::string& key, ConstBytes bytes) {
   const auto deadline = deadline_after(client_.options().write_timeout);
   bool replaces = false;
   for (int round = 0; round < kRounds; ++round) {
-    const auto made = set(key, bytes, deadline);
+    auto made = set(key, bytes, deadline);
     if (!made) return made;
     if (*made) {
       ++counters.published;
@@ -63,7 +63,7 @@ Result<bool> RedisPublish::write(const std::string& key, ConstBytes bytes) {
       if (replaces) ++counters.replaced;
       return true;
     }
-    const auto object = may_be_object(key, deadline);
+    auto object = may_be_object(key, deadline);
     if (!object) return object;
     if (*object) {
       ++counters.already_stored;

@@ -154,7 +154,7 @@ RedisRead RedisStorage::read(std::uint32_t tier, const ChunkKey& key, std::uint6
 }
 
 RedisRead RedisStorage::read_pieces(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
-                                    MutableBytes out, std::shared_ptr<PieceSink> sink) {
+                                    MutableBytes out, const std::shared_ptr<PieceSink>& sink) {
   try {
     Status status = engine_->usable();
     if (status) status = detail::check_read("a server", tier, offset, out);

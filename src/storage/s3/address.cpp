@@ -76,7 +76,10 @@ Result<std::string> s3_query(S3Query query) {
                    "the server's answer names something by characters that a signed request does "
                    "not take as they are"};
     }
-    text += (text.empty() ? "" : "&") + name + "=" + value;
+    if (!text.empty()) text += '&';
+    text += name;
+    text += '=';
+    text += value;
   }
   return text;
 }

@@ -200,18 +200,20 @@ void S3Exchange::begin_body() {
   };
   const std::uint64_t from = request_.offset + landed_.received();
   const std::uint64_t end = request_.offset + request_.out.size();
-  if (reply_.status == 200 && from == 0 && reply_.length == request_.out.size()) {
-    object_ = true;  // the object is what was asked for
-  } else if (reply_.status != 206) {
-    wrong(Errc::unsupported, "the server sends no ranges; use one that does");
-  } else if (!reply_.range || reply_.range->first != from || reply_.range->last >= end) {
-    wrong(Errc::io,
-          "the server sends other bytes than it was asked for; look at what lies between");
-  } else if (reply_.range->last + 1 != end) {
-    wrong(Errc::corrupt, "the object ends before the read does");
-  } else {
-    object_ = true;
+  // The object may be what was asked for.
+  if (reply_.status != 200 || from != 0 || reply_.length != request_.out.size()) {
+    if (reply_.status != 206) {
+      return wrong(Errc::unsupported, "the server sends no ranges; use one that does");
+    }
+    if (!reply_.range || reply_.range->first != from || reply_.range->last >= end) {
+      return wrong(Errc::io,
+                   "the server sends other bytes than it was asked for; look at what lies between");
+    }
+    if (reply_.range->last + 1 != end) {
+      return wrong(Errc::corrupt, "the object ends before the read does");
+    }
   }
+  object_ = true;
 }
 
 bool S3Exchange::take(ConstBytes bytes) {

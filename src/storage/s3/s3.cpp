@@ -182,7 +182,7 @@ S3Read S3Storage::read(std::uint32_t tier, const ChunkKey& key, std::uint64_t of
 }
 
 S3Read S3Storage::read_pieces(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
-                              MutableBytes out, std::shared_ptr<PieceSink> sink) {
+                              MutableBytes out, const std::shared_ptr<PieceSink>& sink) {
   try {
     if (auto status = detail::may_read(*engine_, tier, offset, out); !status) {
       return S3Read(std::make_shared<detail::RemoteBatch>(status.error()));
