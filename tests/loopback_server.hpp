@@ -6,7 +6,10 @@
 
 #include <openssl/ssl.h>
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -57,6 +60,23 @@ class LoopbackServer {
   virtual void serve(Connection& connection) = 0;
   /// Until the other side gives up.
   void hang(const Connection& connection) const;
+  /// Sends them as an answer says: only so many, slowly, and how it goes on then. False: the connection
+  /// is over.
+  template <class Answer>
+  bool send(Connection& connection, const std::string& bytes, const Answer& answer) const {
+    const std::size_t size = std::min(answer.cut.value_or(bytes.size()), bytes.size());
+    const std::size_t step =
+        answer.milliseconds_per_kilobyte != 0 ? 1024 : std::max<std::size_t>(size, 1);
+    for (std::size_t at = 0; at < size; at += step) {
+      if (!connection.send(bytes.data() + at, std::min(step, size - at))) return false;
+      if (answer.milliseconds_per_kilobyte == 0 || stopping()) continue;
+      std::this_thread::sleep_for(std::chrono::milliseconds(answer.milliseconds_per_kilobyte));
+    }
+    if (!answer.cut) return true;
+    if (answer.then == Answer::Then::hang) hang(connection);
+    if (answer.then == Answer::Then::reset) connection.break_off();
+    return false;
+  }
   bool stopping() const { return stop_; }
 
  private:

@@ -29,6 +29,24 @@ struct Rates {
   }
 };
 
+namespace detail {
+
+/// Least max(rising(k), falling(k)) of all k from 0 to n, by bisection on where they cross. `at`: that k.
+template <class Rising, class Falling>
+double minimax(double n, Rising rising, Falling falling, double* at = nullptr) {
+  double low = 0;
+  double high = n;
+  for (int i = 0; i < 60; ++i) {
+    const double k = (low + high) / 2;
+    (rising(k) < falling(k) ? low : high) = k;
+  }
+  if (at != nullptr) *at = low;
+  return std::min({std::max(rising(low), falling(low)), std::max(rising(0.0), falling(0.0)),
+                   std::max(rising(n), falling(n))});
+}
+
+}  // namespace detail
+
 /// Prefix of n stored tokens, s new ones behind it; all in seconds.
 ///
 /// Source:  the model of "Compute Or Load KV Cache? Why Not Both?" (arXiv 2410.03065), extended by
@@ -48,33 +66,20 @@ inline Bounds ttft_bounds(const Rates& r, double n, double s, double s1 = 0) {
   const double suffix = r.compute(n, n + s);
   const double first = r.compute(n, n + s1);
   const double layers = std::max<std::uint32_t>(1, r.n_layers);
-  // min over k in [0, n] of max(rising(k), falling(k)), by bisection on the crossing.
-  const auto minimax = [n](auto rising, auto falling, double* at = nullptr) {
-    double low = 0;
-    double high = n;
-    for (int i = 0; i < 60; ++i) {
-      const double k = (low + high) / 2;
-      (rising(k) < falling(k) ? low : high) = k;
-    }
-    const double value =
-        std::min({std::max(rising(low), falling(low)), std::max(rising(0), falling(0)),
-                  std::max(rising(n), falling(n))});
-    if (at != nullptr) *at = low;
-    return value;
-  };
   const auto load = [&](double k) { return r.load_per_token * (n - k); };
   const auto front = [&](double k) { return r.compute(0, k); };
   Bounds b;
   b.compute_only = r.compute(0, n + s);
   b.load_only = load(0) + suffix;
-  b.published = minimax(front, load) + suffix;
-  b.pipelined = minimax([&](double k) { return front(k) + first; },
-                        [&](double k) {
-                          return std::max(load(k) + first / layers, load(k) / layers + first);
-                        },
-                        &b.meet) +
-                suffix - first;
-  b.lower = minimax([&](double k) { return front(k) + suffix; }, load);
+  b.published = detail::minimax(n, front, load) + suffix;
+  b.pipelined =
+      detail::minimax(
+          n, [&](double k) { return front(k) + first; },
+          [&](double k) { return std::max(load(k) + first / layers, load(k) / layers + first); },
+          &b.meet) +
+      suffix - first;
+  b.lower = detail::minimax(
+      n, [&](double k) { return front(k) + suffix; }, load);
   return b;
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "cake/queued.hpp"
+#include "cake/ttft_bound.hpp"
 
 namespace cake::inline CAKE_ABI {
 
@@ -57,16 +58,7 @@ double seconds_to_first_token(const PromptNeeds& needs, const AllLanes& lanes, b
   const ComputeCost cost = needs.cost->checked();
   const auto computed = [&](double k) { return busy + cost.passes(first, first + k, step); };
   const auto loaded = [&](double k) { return n > 0 ? loads_end(lanes, (n - k) / n, alone) : 0; };
-  double low = 0;
-  double high = n;
-  for (int i = 0; i < 40; ++i) {
-    const double k = (low + high) / 2;
-    (computed(k) < loaded(k) ? low : high) = k;
-  }
-  const double met =
-      std::min({std::max(computed(0), loaded(0)), std::max(computed(n), loaded(n)),
-                std::max(computed(low), loaded(low)), std::max(computed(high), loaded(high))});
-  return met + cost.passes(first + n, first + needs.tokens, step);
+  return detail::minimax(n, computed, loaded) + cost.passes(first + n, first + needs.tokens, step);
 }
 
 /// Lanes read it into staging memory, which others have.

@@ -34,6 +34,7 @@
 #include "cake/detail/tier_lookup.hpp"
 #include "cake/io_lanes.hpp"
 #include "cake/staging.hpp"
+#include "src/core/clock.hpp"
 #include "src/core/lane_parts.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
@@ -247,9 +248,6 @@ struct IoLanesCore::Inside final : LaneHost {
   void count_carried(LaneId id, LaneClient& client, std::uint64_t bytes) noexcept {
     client.count_carried(id, bytes);  // first: what others carried is never counted too high
     lanes[id].carried += bytes;
-  }
-  static Time steady_now() {
-    return std::chrono::duration_cast<Time>(std::chrono::steady_clock::now().time_since_epoch());
   }
 
   /// Asks one session for a read, without the lock: memory for the largest one is set aside first.

@@ -3,7 +3,6 @@
 #include "src/core/prefetch.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -12,6 +11,7 @@
 #include "cake/chunk/reader.hpp"
 #include "cake/detail/guarded.hpp"
 #include "cake/detail/landing.hpp"
+#include "src/core/clock.hpp"
 
 namespace cake::inline CAKE_ABI {
 
@@ -41,14 +41,6 @@ void PrefetchTicket::request_stop() noexcept {
 }
 
 namespace detail {
-
-namespace {
-
-Time steady_now() {
-  return std::chrono::duration_cast<Time>(std::chrono::steady_clock::now().time_since_epoch());
-}
-
-}  // namespace
 
 Prefetch::Prefetch(QueuedPrompt prompt, LaneHost& lanes, const PrefetchOptions& options,
                    const Tiers& tiers, Time read_timeout)

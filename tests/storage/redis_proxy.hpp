@@ -81,23 +81,8 @@ class RedisProxy final : public cake_loopback_test::LoopbackServer {
         fault = fault_;
       }
       if (fault) fault(words, answer);
-      if ((answer.bytes.empty() && !answer.cut) || !send_answer(connection, answer)) return;
+      if ((answer.bytes.empty() && !answer.cut) || !send(connection, answer.bytes, answer)) return;
     }
-  }
-  bool send_answer(Connection& connection, const Answer& answer) {
-    const std::size_t size =
-        std::min(answer.cut.value_or(answer.bytes.size()), answer.bytes.size());
-    const std::size_t step =
-        answer.milliseconds_per_kilobyte != 0 ? 1024 : std::max<std::size_t>(size, 1);
-    for (std::size_t at = 0; at < size; at += step) {
-      if (!connection.send(answer.bytes.data() + at, std::min(step, size - at))) return false;
-      if (answer.milliseconds_per_kilobyte == 0 || stopping()) continue;
-      std::this_thread::sleep_for(std::chrono::milliseconds(answer.milliseconds_per_kilobyte));
-    }
-    if (!answer.cut) return true;
-    if (answer.then == Answer::Then::hang) hang(connection);
-    if (answer.then == Answer::Then::reset) connection.break_off();
-    return false;
   }
 
   const int server_;

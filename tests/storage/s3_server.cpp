@@ -146,18 +146,7 @@ bool Server::send_answer(Connection& connection, const Asked& asked, const Answe
       "Content-Length: " + std::to_string(answer.length.value_or(answer.body.size())) + "\r\n\r\n";
   if (!connection.send(head)) return false;
   if (answer.no_body || asked.method == "HEAD") return true;
-  const std::size_t size = std::min(answer.cut.value_or(answer.body.size()), answer.body.size());
-  const std::size_t step =
-      answer.milliseconds_per_kilobyte != 0 ? 1024 : std::max<std::size_t>(size, 1);
-  for (std::size_t at = 0; at < size; at += step) {
-    if (!connection.send(answer.body.data() + at, std::min(step, size - at))) return false;
-    if (answer.milliseconds_per_kilobyte == 0 || stopping()) continue;
-    std::this_thread::sleep_for(std::chrono::milliseconds(answer.milliseconds_per_kilobyte));
-  }
-  if (!answer.cut) return true;
-  if (answer.then == Answer::Then::hang) hang(connection);
-  if (answer.then == Answer::Then::reset) connection.break_off();
-  return false;
+  return send(connection, answer.body, answer);
 }
 
 Answer Server::answer(const Asked& asked, std::string& name) {

@@ -292,7 +292,7 @@ Schedule::Assumptions assumptions_of(const RunSnapshot& run, const Forecast& for
   assumed.step_tokens = run.step_tokens;
   assumed.lost_chunks = run.lost_chunks;
   assumed.up = run.up;
-  assumed.may_gate = run.may_gate;
+  assumed.overlap_suffix = run.overlap_suffix;
   assumed.finish = forecast.finish;
   for (std::uint32_t l = 0; l < run.n_lanes; ++l) {
     assumed.lanes[l] = {run.lanes[l].seconds_per_byte, run.lanes[l].latency,

@@ -238,8 +238,7 @@ void take_snapshot(const RunView& view, const PlanBasis& basis, Time now, RunSna
   out.layer_bytes = spec.layer_bytes;
   out.partial = !spec.reaches.empty();
   out.lost_chunks = view.lost_chunks();
-  out.may_gate = view.may_gate();
-  out.overlap_suffix = out.may_gate && spec.n_layers > 1;
+  out.overlap_suffix = overlap_suffix(view);
   take_gate_needs(spec, out);
   take_compute(view, out);
   take_lanes(view, basis, now, out);

@@ -5,8 +5,6 @@
 #include <array>
 #include <utility>
 
-#include "src/storage/remote/begin_requests.hpp"
-
 namespace cake::inline CAKE_ABI::detail {
 namespace {
 
@@ -59,13 +57,8 @@ RedisClient::RedisClient(const RedisOptions& options) : common_(checked(options)
   const std::array most{share(options.connections), share(options.write_connections), 1u};
   const std::array ahead{options.pipeline, 1u, kLookupsAhead};
   for (unsigned i = 0; i < options.threads; ++i) {
-    drivers_.push_back(RedisDriver::make(common_, most, ahead));
+    drivers_.add(RedisDriver::make(common_, most, ahead));
   }
-}
-
-RedisClient::~RedisClient() {
-  // A read that is being canceled may be the last one to know a driver.
-  for (const auto& driver : drivers_) driver->stop();
 }
 
 void RedisClient::set_credentials(RedisCredentials credentials) {
@@ -81,25 +74,6 @@ RedisRequest RedisClient::about(const char* word, std::string doing, std::string
   made.doing = std::move(doing);
   made.key = std::move(key);
   return made;
-}
-
-std::shared_ptr<RemoteBatch> RedisClient::begin(std::vector<RedisRequest> requests,
-                                                Clock::time_point deadline, Exchanges* exchanges) {
-  const std::size_t first = next_.fetch_add(requests.size(), std::memory_order_relaxed);
-  return begin_requests<RedisExchange>(drivers_, first, std::move(requests), deadline, exchanges);
-}
-
-RedisClient::Exchanges RedisClient::ask_all(std::vector<RedisRequest> requests,
-                                            Clock::time_point deadline) {
-  Exchanges exchanges;
-  static_cast<void>(begin(std::move(requests), deadline, &exchanges)->wait());
-  return exchanges;
-}
-
-std::shared_ptr<RedisExchange> RedisClient::ask(RedisRequest request, Clock::time_point deadline) {
-  std::vector<RedisRequest> one;
-  one.push_back(std::move(request));
-  return ask_all(std::move(one), deadline).front();
 }
 
 }  // namespace cake::inline CAKE_ABI::detail

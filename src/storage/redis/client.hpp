@@ -4,13 +4,14 @@
 // The drivers of one store, and requests through them.
 #pragma once
 
-#include <atomic>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "driver.hpp"
 #include "exchange.hpp"
+#include "src/storage/remote/drivers.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 
@@ -23,29 +24,30 @@ class RedisClient {
 
   /// Errors:  throws Exception, as RedisStorage
   explicit RedisClient(const RedisOptions& options);
-  /// Ends all requests as canceled.
-  ~RedisClient();
 
   const RedisOptions& options() const { return common_.options; }
   const RedisAddress& address() const { return common_.address; }
   RedisCounters& counters() { return common_.counters; }
   void set_credentials(RedisCredentials credentials);
 
-  /// Begins them all.
-  std::shared_ptr<RemoteBatch> begin(std::vector<RedisRequest> requests, Clock::time_point deadline,
-                                     Exchanges* exchanges = nullptr);
-  /// Waits for one; a good answer or not, it is over.
-  std::shared_ptr<RedisExchange> ask(RedisRequest request, Clock::time_point deadline);
-  /// Waits for all.
-  Exchanges ask_all(std::vector<RedisRequest> requests, Clock::time_point deadline);
+  /// As RemoteDrivers.
+  std::shared_ptr<RemoteBatch> begin(std::vector<RedisRequest> requests,
+                                     Clock::time_point deadline) {
+    return drivers_.begin(std::move(requests), deadline);
+  }
+  std::shared_ptr<RedisExchange> ask(RedisRequest request, Clock::time_point deadline) {
+    return drivers_.ask(std::move(request), deadline);
+  }
+  Exchanges ask_all(std::vector<RedisRequest> requests, Clock::time_point deadline) {
+    return drivers_.ask_all(std::move(requests), deadline);
+  }
 
   /// A command of a word and a key, which is answered by a number.
   static RedisRequest about(const char* word, std::string doing, std::string key);
 
  private:
   RedisCommon common_;
-  std::vector<std::shared_ptr<RedisDriver>> drivers_;
-  std::atomic<std::size_t> next_{0};
+  RemoteDrivers<RedisExchange, RedisDriver, RedisRequest> drivers_;  // ends before what they use
 };
 
 }  // namespace cake::inline CAKE_ABI::detail

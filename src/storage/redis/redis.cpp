@@ -44,42 +44,25 @@ class RedisEngine {
   ForkGuard made_here_;
 };
 
-namespace {
-
-// No server takes values as large as this.
-constexpr std::uint64_t kMostOffset = std::uint64_t{1} << 50;
-
-}  // namespace
-
 Status RedisEngine::may_change(const char* doing) const {
   CAKE_TRY(usable());
-  if (!client.options().read_only) return {};
-  return Error{Errc::unsupported, 0,
-               std::string(doing) + " in " + client.address().shown() +
-                   ": the store only serves (RedisOptions::read_only)"};
+  return check_serves_only(client.options().read_only, doing, client.address().shown(),
+                           "RedisOptions::read_only");
 }
 
 std::shared_ptr<RemoteBatch> RedisEngine::read(const std::string& key, std::uint64_t offset,
                                                MutableBytes out,
                                                const std::shared_ptr<PieceSink>& sink) {
-  if (offset > kMostOffset) {
-    return std::make_shared<RemoteBatch>(
-        Error{Errc::corrupt, 0,
-              "read of " + client.address().url(key) + ": the object ends before the read does"});
+  if (const Status status = check_offset(client.address().url(key), offset); !status) {
+    return std::make_shared<RemoteBatch>(status.error());
   }
-  const std::size_t step = client.options().piece_bytes;
-  std::vector<RedisRequest> requests;
-  for (std::size_t at = 0; at < out.size(); at += step) {
-    RedisRequest request;
-    request.share = RedisRequest::Share::reads;
-    request.doing = "read";
-    request.key = key;
-    request.offset = offset + at;
-    request.out = out.subspan(at, std::min(step, out.size() - at));
-    request.sink = sink;
-    requests.push_back(std::move(request));
-  }
-  return client.begin(std::move(requests), deadline_after(client.options().read_timeout));
+  RedisRequest request;
+  request.share = RedisRequest::Share::reads;
+  request.doing = "read";
+  request.key = key;
+  request.sink = sink;
+  return client.begin(read_requests(request, offset, out, client.options().piece_bytes),
+                      deadline_after(client.options().read_timeout));
 }
 
 Result<std::vector<StoredChunk>> RedisEngine::lookup(std::span<const ChunkKey> keys) {

@@ -49,6 +49,20 @@ inline Status check_read(const char* where, std::uint32_t tier, std::uint64_t of
   return {};
 }
 
+/// No store takes objects as large as this, and no sum with a read's size overflows. `url`: of the object.
+inline Status check_offset(const std::string& url, std::uint64_t offset) {
+  if (offset <= std::uint64_t{1} << 50) return {};
+  return Error{Errc::corrupt, 0, "read of " + url + ": the object ends before the read does"};
+}
+
+/// Where an option says that it only serves. `where`: its address.
+inline Status check_serves_only(bool read_only, const char* doing, const std::string& where,
+                                const char* option) {
+  if (!read_only) return {};
+  return Error{Errc::unsupported, 0,
+               std::string(doing) + " in " + where + ": the store only serves (" + option + ")"};
+}
+
 /// What it asks of an object that is written.
 inline Status check_written(ConstBytes bytes) {
   if (!bytes.empty() && bytes.size() % kIoAlignment == 0) return {};

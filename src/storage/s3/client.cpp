@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "cake/version.hpp"
-#include "src/storage/remote/begin_requests.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 namespace {
@@ -91,13 +90,8 @@ S3Client::S3Client(const S3Options& options) : address_(checked(options)) {
   const std::array most{share(options.connections), share(options.write_connections),
                         share(options.lookup_connections)};
   for (unsigned i = 0; i < options.threads; ++i) {
-    drivers_.push_back(std::make_shared<S3Driver>(common_, most));
+    drivers_.add(std::make_shared<S3Driver>(common_, most));
   }
-}
-
-S3Client::~S3Client() {
-  // A read that is being canceled may be the last one to know a driver.
-  for (const auto& driver : drivers_) driver->stop();
 }
 
 void S3Client::set_credentials(S3Credentials credentials) {
@@ -120,24 +114,6 @@ S3Request S3Client::request(S3Request::Method method, S3Request::Share share, st
 std::string S3Client::digest_of(ConstBytes bytes) const {
   if (address_.encrypted()) return "UNSIGNED-PAYLOAD";
   return ChunkKey{Sha256().update(bytes).finish()}.hex();
-}
-
-std::shared_ptr<RemoteBatch> S3Client::begin(std::vector<S3Request> requests,
-                                             Clock::time_point deadline, Exchanges* exchanges) {
-  const std::size_t first = next_.fetch_add(requests.size(), std::memory_order_relaxed);
-  return begin_requests<S3Exchange>(drivers_, first, std::move(requests), deadline, exchanges);
-}
-
-S3Client::Exchanges S3Client::ask_all(std::vector<S3Request> requests, Clock::time_point deadline) {
-  Exchanges exchanges;
-  static_cast<void>(begin(std::move(requests), deadline, &exchanges)->wait());
-  return exchanges;
-}
-
-std::shared_ptr<S3Exchange> S3Client::ask(S3Request request, Clock::time_point deadline) {
-  std::vector<S3Request> one;
-  one.push_back(std::move(request));
-  return ask_all(std::move(one), deadline).front();
 }
 
 }  // namespace cake::inline CAKE_ABI::detail

@@ -4,14 +4,15 @@
 // The drivers of one store, and requests through them.
 #pragma once
 
-#include <atomic>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "address.hpp"
 #include "driver.hpp"
 #include "exchange.hpp"
+#include "src/storage/remote/drivers.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 
@@ -23,21 +24,22 @@ class S3Client {
 
   /// Errors:  throws Exception, as S3Storage
   explicit S3Client(const S3Options& options);
-  /// Ends all requests as canceled.
-  ~S3Client();
 
   const S3Options& options() const { return common_.options; }
   const S3Address& address() const { return address_; }
   S3Counters& counters() { return common_.counters; }
   void set_credentials(S3Credentials credentials);
 
-  /// Begins them all.
-  std::shared_ptr<RemoteBatch> begin(std::vector<S3Request> requests, Clock::time_point deadline,
-                                     Exchanges* exchanges = nullptr);
-  /// Waits for one; a good answer or not, it is over.
-  std::shared_ptr<S3Exchange> ask(S3Request request, Clock::time_point deadline);
-  /// Waits for all.
-  Exchanges ask_all(std::vector<S3Request> requests, Clock::time_point deadline);
+  /// As RemoteDrivers.
+  std::shared_ptr<RemoteBatch> begin(std::vector<S3Request> requests, Clock::time_point deadline) {
+    return drivers_.begin(std::move(requests), deadline);
+  }
+  std::shared_ptr<S3Exchange> ask(S3Request request, Clock::time_point deadline) {
+    return drivers_.ask(std::move(request), deadline);
+  }
+  Exchanges ask_all(std::vector<S3Request> requests, Clock::time_point deadline) {
+    return drivers_.ask_all(std::move(requests), deadline);
+  }
 
   /// A request about an object, or something else that has a name.
   S3Request request(S3Request::Method method, S3Request::Share share, std::string doing,
@@ -48,8 +50,7 @@ class S3Client {
  private:
   S3Common common_;
   const S3Address address_;
-  std::vector<std::shared_ptr<S3Driver>> drivers_;
-  std::atomic<std::size_t> next_{0};
+  RemoteDrivers<S3Exchange, S3Driver, S3Request> drivers_;  // ends before what they use
 };
 
 }  // namespace cake::inline CAKE_ABI::detail

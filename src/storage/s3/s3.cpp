@@ -49,8 +49,6 @@ class S3Engine {
 namespace {
 
 constexpr std::size_t kMiB = std::size_t{1} << 20;
-// No store takes objects as large as this.
-constexpr std::uint64_t kMostOffset = std::uint64_t{1} << 50;
 
 Status may_read(const S3Engine& engine, std::uint32_t tier, std::uint64_t offset,
                 MutableBytes out) {
@@ -60,16 +58,8 @@ Status may_read(const S3Engine& engine, std::uint32_t tier, std::uint64_t offset
 
 Status may_change(const S3Engine& engine, const char* doing) {
   CAKE_TRY(engine.usable());
-  if (!engine.client.options().read_only) return {};
-  return Error{Errc::unsupported, 0,
-               std::string(doing) + " in " + engine.client.address().shown() +
-                   ": the store only serves (S3Options::read_only)"};
-}
-
-/// What a call gives back when it runs out of memory.
-template <class R, class Call>
-R contained(const char* doing, Call&& call) {
-  return guarded(Errc::out_of_memory, doing, std::forward<Call>(call));
+  return check_serves_only(engine.client.options().read_only, doing,
+                           engine.client.address().shown(), "S3Options::read_only");
 }
 
 }  // namespace
@@ -84,20 +74,13 @@ std::size_t S3Engine::piece_of(std::size_t bytes) const {
 std::shared_ptr<RemoteBatch> S3Engine::read(const std::string& url, std::uint64_t offset,
                                             MutableBytes out,
                                             const std::shared_ptr<PieceSink>& sink) {
-  if (offset > kMostOffset) {
-    return std::make_shared<RemoteBatch>(
-        Error{Errc::corrupt, 0, "read of " + url + ": the object ends before the read does"});
+  if (const Status status = check_offset(url, offset); !status) {
+    return std::make_shared<RemoteBatch>(status.error());
   }
-  const std::size_t step = piece_of(out.size());
-  std::vector<S3Request> requests;
-  for (std::size_t at = 0; at < out.size(); at += step) {
-    S3Request request = client.request(Method::get, Share::reads, "read", url);
-    request.offset = offset + at;
-    request.out = out.subspan(at, std::min(step, out.size() - at));
-    request.sink = sink;
-    requests.push_back(std::move(request));
-  }
-  return client.begin(std::move(requests), deadline_after(client.options().read_timeout));
+  S3Request request = client.request(Method::get, Share::reads, "read", url);
+  request.sink = sink;
+  return client.begin(read_requests(request, offset, out, piece_of(out.size())),
+                      deadline_after(client.options().read_timeout));
 }
 
 Result<std::vector<StoredChunk>> S3Engine::lookup(std::span<const ChunkKey> keys) {
@@ -153,7 +136,7 @@ S3Storage& S3Storage::operator=(S3Storage&& other) noexcept {
 
 Status S3Storage::check_access() {
   CAKE_TRY(engine_->usable());
-  return detail::contained<Status>("access to a bucket", [&]() -> Status {
+  return detail::guarded(Errc::out_of_memory, "access to a bucket", [&]() -> Status {
     if (!engine_->client.options().read_only) return engine_->check_writing();
     const ChunkKey any;
     const auto found = engine_->lookup(std::span(&any, 1));
@@ -167,8 +150,7 @@ void S3Storage::set_credentials(S3Credentials credentials) {
 
 Result<std::vector<StoredChunk>> S3Storage::lookup(std::span<const ChunkKey> keys) {
   CAKE_TRY(engine_->usable());
-  return detail::contained<Result<std::vector<StoredChunk>>>("lookup",
-                                                             [&] { return engine_->lookup(keys); });
+  return detail::guarded(Errc::out_of_memory, "lookup", [&] { return engine_->lookup(keys); });
 }
 
 Status S3Storage::lookup_problem() const {
@@ -197,8 +179,9 @@ S3Read S3Storage::read_pieces(std::uint32_t tier, const ChunkKey& key, std::uint
 Result<bool> S3Storage::write_new(const ChunkKey& key, ConstBytes bytes) {
   CAKE_TRY(detail::may_change(*engine_, "write"));
   CAKE_TRY(detail::check_written(bytes));
-  return detail::contained<Result<bool>>(
-      "write", [&] { return engine_->upload.write(engine_->client.address().url(key), bytes); });
+  return detail::guarded(Errc::out_of_memory, "write", [&] {
+    return engine_->upload.write(engine_->client.address().url(key), bytes);
+  });
 }
 
 Status S3Storage::write(const ChunkKey& key, ConstBytes bytes) {
@@ -208,8 +191,9 @@ Status S3Storage::write(const ChunkKey& key, ConstBytes bytes) {
 
 Status S3Storage::erase(const ChunkKey& key) {
   CAKE_TRY(detail::may_change(*engine_, "erase"));
-  return detail::contained<Status>(
-      "erase", [&] { return engine_->erase(engine_->client.address().url(key), "erase"); });
+  return detail::guarded(Errc::out_of_memory, "erase", [&] {
+    return engine_->erase(engine_->client.address().url(key), "erase");
+  });
 }
 
 S3Stats S3Storage::stats() const {

@@ -73,7 +73,7 @@ struct Schedule {
     double step_tokens = 1;
     std::uint32_t lost_chunks = 0;  // whose load had failed by then
     LaneMask up = 0;
-    bool may_gate = false;
+    bool overlap_suffix = false;
     std::array<Lane, kMaxTiers> lanes{};
     double finish = 1e9;  // of the run, as forecast
   };
@@ -96,7 +96,7 @@ inline bool differ(double a, double b, double share) { return std::abs(a - b) > 
 /// that went down or came up always count.
 inline bool drift(const Schedule::Assumptions& assumed, const RunView& view, const PlanBasis& basis,
                   Time now, double share) {
-  if (view.lost_chunks() != assumed.lost_chunks || view.may_gate() != assumed.may_gate ||
+  if (view.lost_chunks() != assumed.lost_chunks || overlap_suffix(view) != assumed.overlap_suffix ||
       differ(basis.step_tokens, assumed.step_tokens, kPlannerTuning.replan_step_share)) {
     return true;
   }

@@ -79,11 +79,10 @@ struct RunSnapshot {
   std::uint32_t lost_chunks = 0;
 
   double suffix_begin = 0;
-  double suffix_s = 0;          // what the passes over the suffix cost,
-  double first_pass_s = 0;      // the gated one behind loads that come layer by layer,
-  double split_suffix_s = 0;    // and all of them then
-  bool may_gate = false;        // the engine takes a gated step now
-  bool overlap_suffix = false;  // the suffix pass may start behind loads that come layer by layer
+  double suffix_s = 0;               // what the passes over the suffix cost,
+  double first_pass_s = 0;           // the gated one behind loads that come layer by layer,
+  double split_suffix_s = 0;         // and all of them then
+  bool overlap_suffix = false;       // as the function says
   std::vector<GateNeed> gate_needs;  // empty: layers come in the model's order
 
   std::uint32_t n_lanes = 0;
@@ -94,6 +93,11 @@ struct RunSnapshot {
   std::vector<ChunkLeft> chunks;        // in the order of tokens
   std::vector<std::uint8_t> tier_sets;  // that occur among them, small ones first
 };
+
+/// Whether the suffix pass may start behind loads that come layer by layer: the engine takes a gated step now.
+inline bool overlap_suffix(const RunView& view) {
+  return view.may_gate() && view.spec().n_layers > 1;
+}
 
 /// Fills `out`, whose memory is used again.
 void take_snapshot(const RunView& view, const PlanBasis& basis, Time now, RunSnapshot& out);
