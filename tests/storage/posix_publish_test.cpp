@@ -5,7 +5,9 @@
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
+#include <filesystem>
 #include <thread>
 
 #include "catch.hpp"
@@ -24,10 +26,15 @@ struct Fixture {
   ChunkKey key = sample::key_of(1);
 
   PosixStorage open(bool temporary_names, bool durable = false) {
-    return PosixStorage({.directory = directory.path(),
-                         .durable = durable,
-                         .force_temporary_names = temporary_names,
-                         .calls = calls});
+    PosixStorage store({.directory = directory.path(),
+                        .durable = durable,
+                        .force_temporary_names = temporary_names,
+                        .calls = calls});
+    // What opening tries out leaves folders behind, now and then the one of `key`: a write makes its own here.
+    for (const auto& entry : std::filesystem::directory_iterator(directory.path())) {
+      if (entry.is_directory()) ::rmdir(entry.path().c_str());
+    }
+    return store;
   }
   bool whole(PosixStorage& store) {
     return sample::equal(sample::fetch(store, key, bytes.size()).bytes(), bytes.bytes());
