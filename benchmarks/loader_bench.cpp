@@ -6,6 +6,7 @@
 #include <benchmark/benchmark.h>
 
 #include <cstring>
+#include <unordered_map>
 #include <vector>
 
 #include "cake/chunk/writer.hpp"

@@ -8,7 +8,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -56,11 +55,11 @@ class CAKE_API Calibration {
   ///
   /// Errors:  not_found when there is no such file; corrupt when it is damaged or no calibration;
   ///          unsupported when another version of the library has written it; else io
-  static Result<std::shared_ptr<Calibration>> load(const std::filesystem::path& file);
+  static Result<std::shared_ptr<Calibration>> load(const std::string& file);
   /// Writes a file beside it and renames that, so that the file is whole at all times. Its folder must be there.
   ///
   /// Errors:  io, out_of_memory
-  Status save(const std::filesystem::path& file) const;
+  Status save(const std::string& file) const;
 
   /// Lanes over a storage with `n` tiers begin to use it.
   ///

@@ -127,18 +127,7 @@ struct KvLayout {
   ///
   /// Shape:   [n_layers]
   /// Needs:   valid()
-  std::vector<std::uint32_t> stored_order() const {
-    std::vector<std::uint32_t> order;
-    for (std::uint32_t l = 0; l < n_layers; ++l) order.push_back(l);
-    std::stable_sort(order.begin(), order.end(), [this](std::uint32_t a, std::uint32_t b) {
-      const KvLayerKind& x = kind(a);
-      const KvLayerKind& y = kind(b);
-      const bool state_x = x.state && !x.planes.empty();
-      const bool state_y = y.state && !y.planes.empty();
-      return state_x != state_y ? state_y : x.reach() > y.reach();
-    });
-    return order;
-  }
+  CAKE_API std::vector<std::uint32_t> stored_order() const;
   /// Every layer has a kind, no plane is empty, no state has a window, and some layer keeps
   /// something.
   bool valid() const {

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <span>
@@ -183,27 +184,27 @@ std::string Calibration::text() const {
   return out;
 }
 
-Status Calibration::save(const std::filesystem::path& file) const {
+Status Calibration::save(const std::string& file) const {
   const std::string text = this->text();
-  std::string temporary = file.string();
+  std::string temporary = file;
   temporary.append(".").append(std::to_string(::getpid())).append(".new");
   if (write_all(temporary, text) && std::rename(temporary.c_str(), file.c_str()) == 0) return {};
   const int why = errno;
   ::unlink(temporary.c_str());
-  return errno_error(why, "saving the calibration to " + file.string());
+  return errno_error(why, "saving the calibration to " + file);
 }
 
-Result<std::shared_ptr<Calibration>> Calibration::load(const std::filesystem::path& file) {
+Result<std::shared_ptr<Calibration>> Calibration::load(const std::string& file) {
   std::error_code error;
   const std::uintmax_t size = std::filesystem::file_size(file, error);
-  if (error) return errno_error(error.value(), "loading the calibration from " + file.string());
-  if (size > kMostBytes) return damaged(file.string(), "it is too large for a calibration");
+  if (error) return errno_error(error.value(), "loading the calibration from " + file);
+  if (size > kMostBytes) return damaged(file, "it is too large for a calibration");
   std::ifstream in(file, std::ios::binary);
   const std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
   if (!in.is_open() || in.bad()) {
-    return Error{Errc::io, 0, "the calibration " + file.string() + " cannot be read"};
+    return Error{Errc::io, 0, "the calibration " + file + " cannot be read"};
   }
-  return parse(text, file.string());
+  return parse(text, file);
 }
 
 Result<std::shared_ptr<Calibration>> Calibration::parse(std::string_view text,

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <numeric>
 #include <tuple>
 
 namespace cake::inline CAKE_ABI {
@@ -135,6 +136,19 @@ ModelFingerprint FingerprintBuilder::finish() {
   ModelFingerprint fingerprint{sha_.finish()};
   sha_.update("cake model fingerprint 2");
   return fingerprint;
+}
+
+std::vector<std::uint32_t> KvLayout::stored_order() const {
+  std::vector<std::uint32_t> order(n_layers);
+  std::iota(order.begin(), order.end(), 0u);
+  std::stable_sort(order.begin(), order.end(), [this](std::uint32_t a, std::uint32_t b) {
+    const KvLayerKind& x = kind(a);
+    const KvLayerKind& y = kind(b);
+    const bool state_x = x.state && !x.planes.empty();
+    const bool state_y = y.state && !y.planes.empty();
+    return state_x != state_y ? state_y : x.reach() > y.reach();
+  });
+  return order;
 }
 
 std::vector<std::byte> KvLayout::canonical() const {

@@ -7,11 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
-#include <shared_mutex>
 #include <span>
-#include <unordered_map>
 #include <vector>
 
 #include "cake/engine.hpp"
@@ -27,6 +24,11 @@ class CAKE_API MemoryStorage {
  public:
   static constexpr StorageAbilities abilities{.lookup_never_blocks = true, .write_new = true};
   using Object = std::vector<std::byte>;
+
+  MemoryStorage();
+  MemoryStorage(const MemoryStorage&) = delete;
+  MemoryStorage& operator=(const MemoryStorage&) = delete;
+  ~MemoryStorage();
 
   /// Errors:  out_of_memory
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) const;
@@ -55,10 +57,8 @@ class CAKE_API MemoryStorage {
   void clear();
 
  private:
-  std::shared_ptr<const Object> find(const ChunkKey& key) const;
-
-  mutable std::shared_mutex mutex_;
-  std::unordered_map<ChunkKey, std::shared_ptr<const Object>> objects_;
+  struct Inside;
+  std::unique_ptr<Inside> inside_;
 };
 static_assert(StorageBackend<MemoryStorage>);
 
