@@ -11,7 +11,7 @@ have() {
     python3-pip) python3 -m pip --version >/dev/null 2>&1 ;;
     g++ | cmake | make | clang | clang-tidy | python3) command -v "$1" >/dev/null ;;
     ninja-build) command -v ninja >/dev/null ;;
-    pkg-config | redis-server) command -v "$1" >/dev/null ;;
+    pkg-config | redis-server | ccache) command -v "$1" >/dev/null ;;
     *) [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ] ;;
   esac
 }

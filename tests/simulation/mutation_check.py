@@ -56,6 +56,7 @@ class Check:
         self.source = args.source
         self.folder = folder
         self.objects = {}
+        self.precompiled = {}
         self.locks = {}
         self.lock = threading.Lock()
         self.seconds = {}  # what each test case takes without a bug
@@ -72,12 +73,20 @@ class Check:
         if done.returncode != 0:
             raise CheckError(f"does not compile\n{done.stderr[:2000]}")
 
-    def compile(self, tree, file, out):
+    def precompile(self):
+        """tests/precompiled.hpp, once for each way in which sources are compiled."""
+        header = self.source / "tests/precompiled.hpp"
+        for level in ("-O0", "-O1"):
+            copy = self.folder / level.strip("-") / header.name
+            copy.parent.mkdir()
+            copy.write_text(header.read_text())
+            self.run_compiler([level, f"-I{self.source}", "-x", "c++-header", copy, "-o", f"{copy}.gch"])
+            self.precompiled[level] = copy
+
+    def compile(self, tree, file, level, out):
         """`file` with the headers of `tree`, which has include/ and src/."""
         tests = self.source / "tests"
-        # Only the simulation computes for long; other tests are compiled longer than they run.
-        runs_long = file.parent.name == "simulation" or tests not in file.parents
-        self.run_compiler(["-O1" if runs_long else "-O0", f"-I{tree}/include", f"-I{tree}", f"-I{tests}",
+        self.run_compiler([level, "-include", self.precompiled[level], f"-I{tree}/include", f"-I{tree}", f"-I{tests}",
                            f"-I{tests}/simulation", f"-I{tests}/detail/planner", f"-I{self.source}", "-c", file, "-o", out])
         return out
 
@@ -96,29 +105,32 @@ class Check:
                     left.append(header)
         return found
 
-    def unmutated(self, file):
-        """The object of a file of the tree as it is; made once."""
+    def unmutated(self, file, level):
+        """The object of a file of the tree as it is; made once at each level."""
+        key = (file, level)
         with self.lock:
-            lock = self.locks.setdefault(file, threading.Lock())
+            lock = self.locks.setdefault(key, threading.Lock())
         with lock:
-            if file not in self.objects:
+            if key not in self.objects:
                 out = self.folder / f"unmutated{len(self.locks)}-{len(self.objects)}-{file.stem}.o"
-                self.objects[file] = self.compile(self.source, file, out)
-        return self.objects[file]
+                self.objects[key] = self.compile(self.source, file, level, out)
+        return self.objects[key]
 
     def build(self, tree, changed, test, out):
         """The program `test` (a source below tests/) with the headers of `tree`. `changed`: what
         differs from the tree as it is, as paths below `tree`."""
         headers = {path for path in changed if path.suffix == ".hpp"}
         main = self.source / "tests" / test
-        objects = [self.compile(tree, main, out.with_suffix(".o")) if headers
-                   else self.unmutated(main)]
+        # Only the simulation computes for long; other tests are compiled longer than they run.
+        level = "-O1" if main.parent.name == "simulation" else "-O0"
+        objects = [self.compile(tree, main, level, out.with_suffix(".o")) if headers
+                   else self.unmutated(main, level)]
         for name in PURE if test == SIMULATE else LIBRARY:
             path = pathlib.Path("src", name)
             if path in changed or headers & self.headers_of(path):
-                objects.append(self.compile(tree, tree / path, out.with_suffix(f".{path.stem}.o")))
+                objects.append(self.compile(tree, tree / path, level, out.with_suffix(f".{path.stem}.o")))
             else:
-                objects.append(self.unmutated(self.source / path))
+                objects.append(self.unmutated(self.source / path, level))
         libraries = ["-lcrypto"] if test == SIMULATE else [*self.catch, "-lcrypto", "-lisal", "-ldl"]
         self.run_compiler([*objects, "-o", out, *libraries, "-pthread"])
 
@@ -217,6 +229,7 @@ def main():
     missed = []
     with tempfile.TemporaryDirectory() as name:
         check = Check(args, pathlib.Path(name))
+        check.precompile()
         with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
             unmutated = {test: pool.submit(check.try_unmutated, test, sorted(cases))
                          for test, cases in programs.items()}
