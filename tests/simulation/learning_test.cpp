@@ -11,6 +11,7 @@
 #include "cake/scheduler/meet_in_the_middle.hpp"
 #include "cake/testing/simulation.hpp"
 #include "catch.hpp"
+#include "check.hpp"
 #include "large_spec.hpp"
 #include "random_spec.hpp"
 
@@ -189,6 +190,37 @@ TEST_CASE(
     }
   }
   CHECK(worst > 1);
+}
+
+TEST_CASE(
+    "after a pass that was far off another one tells what compute costs, before compute waits in a "
+    "gate") {
+  // Its first pass has 130 tokens and says that positions are ten times as dear as they are; the
+  // second one is far off that. Waiting for the loads took 3.4 times as long as compute alone.
+  testing::Against against;
+  CHECK(testing::wild_run(93786, &against, true).violation == "");
+  CHECK(against.ratio < 1.1);
+}
+
+TEST_CASE("a gated pass does not wait for a lane that reads only what compute has taken over") {
+  testing::Random r(19890);
+  SimulationSpec spec = testing::steady_spec(r);
+  spec.workers = 8;
+  spec = testing::widened(spec, 19890);
+  MeetOptions options;
+  options.cost = spec.cost;
+  options.cost_is_measured = true;
+  const double compute = to_seconds(simulate(spec, ComputeOnlyScheduler{}).report.ttft);
+  CHECK(to_seconds(simulate(spec, Meet(options)).report.ttft) <= 1.02 * compute);
+}
+
+TEST_CASE("what is left of a chunk is read by another lane only when its first slice has landed") {
+  const SimulationSpec spec = testing::widened(testing::steady_mixed_spec(8933), 8933);
+  MeetOptions options;
+  options.cost = spec.cost;
+  options.cost_is_measured = true;
+  const double compute = to_seconds(simulate(spec, ComputeOnlyScheduler{}).report.ttft);
+  CHECK(to_seconds(simulate(spec, Meet(options)).report.ttft) <= 1.02 * compute);
 }
 
 TEST_CASE("compute that is cheaper than was measured is found out where only gated passes run") {

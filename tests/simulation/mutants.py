@@ -1072,4 +1072,19 @@ MUTANTS = [
     ("of two sessions that claim the same bytes each has them read", [
         ("    if (!same || !wanted(a)) continue;\n", "    if (same || !same) continue;\n")],
      "lane_prompts_test.cpp", "of two sessions that claim the same bytes while they are read the second one joins"),
+    ("a pass that was far off is believed, or not, without another one", [
+        ("    const bool in_doubt = compute_.in_doubt() && view.running().empty();\n",
+         "    const bool in_doubt = false;\n")],
+     "simulation/learning_test.cpp",
+     "after a pass that was far off another one tells what compute costs, before compute waits in a gate"),
+    ("a gated pass waits for reads that nobody needs", [
+        ("    const bool brings = reads_for_us(view, l) || !schedule_.queues[l].empty();\n",
+         "    const bool brings = reads_for_us(view, l) || !link.in_flight().empty() || !schedule_.queues[l].empty();\n")],
+     "simulation/learning_test.cpp", "a gated pass does not wait for a lane that reads only what compute has taken over"),
+    ("the rest of a chunk is read before its tables are known", [
+        ("      if (!view.parsed(flight.chunk)) at->rest_from = at->coming;\n", "")],
+     "simulation/learning_test.cpp", "what is left of a chunk is read by another lane only when its first slice has landed"),
+    ("a slice of small layers is as many as of mean ones", [
+        ("  if (spec.layer_begins.empty()) {\n    const auto one", "  if (true) {\n    const auto one")],
+     "detail/planner/schedule_test.cpp", "a slice takes more layers where they are small"),
 ]

@@ -76,6 +76,8 @@ class CAKE_API ComputeCostEstimator {
   }
   /// Whether a pass was observed: else all is as it was said to be.
   bool measured() const { return n_ != 0; }
+  /// The last pass took far more or less than what is known says: another one will tell which of the two was odd.
+  bool in_doubt() const { return odd_in_a_row_ != 0; }
 
   /// Another number for every change.
   std::uint64_t version() const { return version_; }

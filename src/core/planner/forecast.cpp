@@ -92,7 +92,7 @@ void share_among_lanes(const RunSnapshot& run, const Candidate& candidate, Assig
     std::uint32_t owner = owners[i];
     for (std::uint32_t l = 0; l < n_lanes; ++l) {
       if ((holders >> l & 1) == 0) continue;
-      const double done = free[l] + bytes * seconds_per_byte[l];
+      const double done = std::max(free[l], left.rest_from) + bytes * seconds_per_byte[l];
       if (done < soonest) {
         soonest = done;
         owner = l;
@@ -121,7 +121,8 @@ void follow_lanes(const RunSnapshot& run, Assignment& assignment) {
   double* lands = assignment.lands.data();
   in_load_order(assignment, [&](std::uint32_t i) {
     double& lane = free[owner[i]];
-    lane += static_cast<double>(chunks[i].bytes) * run.lanes[owner[i]].seconds_per_byte;
+    lane = std::max(lane, chunks[i].rest_from) +
+           static_cast<double>(chunks[i].bytes) * run.lanes[owner[i]].seconds_per_byte;
     lands[i] = std::max(chunks[i].coming, lane);
   });
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "cake/detail/admission.hpp"
+#include "cake/detail/planner/snapshot.hpp"
 #include "cake/detail/planner/tuning.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
@@ -17,7 +18,7 @@ ChunkLayers LaneQueue::next_begun(const RunView& view, LaneId lane) {
   return {};
 }
 
-ChunkLayers LaneQueue::next_layered(const RunView& view, LaneId lane, std::uint32_t layers) {
+ChunkLayers LaneQueue::next_layered(const RunView& view, LaneId lane, double bytes) {
   ChunkLayers best;
   const std::size_t first = at_layer;
   const std::size_t n = layered.size();
@@ -25,6 +26,7 @@ ChunkLayers LaneQueue::next_layered(const RunView& view, LaneId lane, std::uint3
        ++i) {
     const std::size_t index = (first + i) % n;
     const std::uint32_t chunk = layered[index];
+    const std::uint32_t layers = worthwhile_layers(view.spec(), view.layers_issued(chunk), bytes);
     const LayerRange some = next_layers(view, lane, chunk, layers);
     if (some.empty()) continue;
     if (!best.layers.empty() && some.begin >= best.layers.begin) continue;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 
 #include "cake/detail/planner/tuning.hpp"
 
@@ -83,6 +84,7 @@ void take_reads(const RunView& view, Time now, RunSnapshot& out) {
       if (at == out.chunks.end() || at->chunk != flight.chunk) continue;
       at->on |= static_cast<std::uint8_t>(1u << l);
       at->coming = std::max(at->coming, to_seconds(view.lane(l).resident_at(flight, now)));
+      if (!view.parsed(flight.chunk)) at->rest_from = at->coming;
     }
   }
 }
@@ -219,6 +221,21 @@ double worthwhile_slice_bytes(const LinkEstimate& lane, std::uint32_t reads_at_o
   const double others = std::max(2u, reads_at_once) - 1;
   return kPlannerTuning.slice_latencies / others * to_seconds(lane.latency + lane.insert) *
          lane.bytes_per_second;
+}
+
+std::uint32_t worthwhile_layers(const PrefillSpec& spec, std::uint32_t from, double bytes) {
+  if (from >= spec.n_layers) return 1;
+  const auto left = static_cast<double>(spec.n_layers - from);
+  if (spec.layer_begins.empty()) {
+    const auto one = std::max(1.0, static_cast<double>(spec.layer_bytes));
+    return static_cast<std::uint32_t>(std::clamp(std::ceil(bytes / one), 1.0, left));
+  }
+  const double end = static_cast<double>(spec.layer_begins[from]) + bytes;
+  const auto first = spec.layer_begins.begin() + from + 1;
+  const auto at =
+      std::find_if(first, spec.layer_begins.begin() + spec.n_layers,
+                   [&](std::uint64_t begin) { return static_cast<double>(begin) >= end; });
+  return static_cast<std::uint32_t>(at - first) + 1;
 }
 
 void take_snapshot(const RunView& view, const PlanBasis& basis, Time now, RunSnapshot& out) {

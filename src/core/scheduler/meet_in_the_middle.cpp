@@ -61,13 +61,17 @@ bool nobody_reads(const RunView& view, std::uint32_t chunk) {
   return true;
 }
 
-/// Layers of one slice, so that it is worth its latency on this lane.
-std::uint32_t slice_layers(const RunView& view, LaneId lane) {
-  const PrefillSpec& spec = view.spec();
-  const double bytes = detail::worthwhile_slice_bytes(view.lane(lane).rate(), spec.reads_at_once);
-  return static_cast<std::uint32_t>(
-      std::clamp(std::ceil(bytes / std::max(1.0, static_cast<double>(spec.layer_bytes))), 1.0,
-                 static_cast<double>(spec.n_layers)));
+/// The lane reads something that is still to be loaded; a read of what compute has taken over goes on, for nobody.
+bool reads_for_us(const RunView& view, LaneId lane) {
+  const auto& flights = view.lane(lane).in_flight();
+  return std::any_of(flights.begin(), flights.end(), [&](const LinkEstimator::Flight& flight) {
+    return view.state(flight.chunk) == ChunkState::loading;
+  });
+}
+
+/// Bytes of a slice that is worth its latency on this lane.
+double slice_bytes(const RunView& view, LaneId lane) {
+  return detail::worthwhile_slice_bytes(view.lane(lane).rate(), view.spec().reads_at_once);
 }
 
 }  // namespace
@@ -135,6 +139,8 @@ Step MeetInTheMiddleScheduler::next_step(const RunView& view, std::uint32_t budg
     if (const Time known = lanes_known_at(view); known > now) return wait_until(known);
     end = test_step(view, end, limit);
   } else {
+    const bool in_doubt = compute_.in_doubt() && view.running().empty();
+    if (end == front && in_doubt) end = test_step(view, front, limit);
     end = std::min(end, front + most_tested());
   }
   if (end > front) return ungated(view, budget, end, now);
@@ -382,7 +388,7 @@ bool MeetInTheMiddleScheduler::suffix_may_follow(const RunView& view) {
   }
   for (LaneId l = 0; l < view.n_lanes(); ++l) {
     const LinkEstimator& link = view.lane(l);
-    const bool brings = !link.in_flight().empty() || !schedule_.queues[l].empty();
+    const bool brings = reads_for_us(view, l) || !schedule_.queues[l].empty();
     if (brings && link.rate().measured == 0) return false;
   }
   return view.lost_chunks() == schedule_.assumptions.lost_chunks;
@@ -394,7 +400,7 @@ inline ChunkLayers MeetInTheMiddleScheduler::next_layers(const RunView& view, La
   detail::LaneQueue& queue = schedule_.queues[lane];
   const ChunkLayers whole = queue.next_whole(view, lane);
   if (!whole.layers.empty() || queue.layered.empty()) return whole;
-  return queue.next_layered(view, lane, slice_layers(view, lane));
+  return queue.next_layered(view, lane, slice_bytes(view, lane));
 }
 
 std::optional<LoadRequest> MeetInTheMiddleScheduler::next_load(const RunView& view, LaneId lane,
@@ -467,7 +473,8 @@ ChunkLayers MeetInTheMiddleScheduler::trial(const RunView& view, LaneId lane) {
   const double next = guess ? test_end(view, spec.prefix_end()) : view.front() + step_tokens_;
   if (spec.prefix_end() <= next) return {};
   tried_ |= 1u << lane;
-  const std::uint32_t layers = spec.may_gate ? slice_layers(view, lane) : spec.n_layers;
+  const std::uint32_t layers =
+      spec.may_gate ? detail::worthwhile_layers(spec, 0, slice_bytes(view, lane)) : spec.n_layers;
   for (std::uint32_t c = spec.end_chunk; c-- > view.front_chunk();) {
     const TokenRange tokens = spec.chunk_range(c);
     if (tokens.begin < next) break;

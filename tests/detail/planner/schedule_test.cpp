@@ -3,6 +3,7 @@
 #include "cake/detail/planner/schedule.hpp"
 
 #include "cake/detail/planner/search.hpp"
+#include "cake/detail/planner/snapshot.hpp"
 #include "catch.hpp"
 #include "planner_helpers.hpp"
 
@@ -43,19 +44,35 @@ TEST_CASE("a queue gives whole chunks in order, and passes over those that canno
 
 TEST_CASE("a queue gives the lowest layers of the layered chunks first") {
   OwnState state(Prompt("11"));
+  const auto one = static_cast<double>(state.view().spec().layer_bytes);
   detail::LaneQueue queue;
   queue.layered = {1, 0};
-  const detail::ChunkLayers first = queue.next_layered(state.view(), 0, 2);
+  const detail::ChunkLayers first = queue.next_layered(state.view(), 0, 2 * one);
   CHECK(first.chunk == 1);
   CHECK(first.layers == LayerRange{0, 2});
   state.land(state.load(1, {0, 2}));
-  const detail::ChunkLayers second = queue.next_layered(state.view(), 0, 2);
+  const detail::ChunkLayers second = queue.next_layered(state.view(), 0, 2 * one);
   CHECK(second.chunk == 0);
   CHECK(second.layers == LayerRange{0, 2});
   state.load(0, {0, 2});  // its tables are not there yet
-  const detail::ChunkLayers third = queue.next_layered(state.view(), 0, 3);
+  const detail::ChunkLayers third = queue.next_layered(state.view(), 0, 2 * one + 1);
   CHECK(third.chunk == 1);
   CHECK(third.layers == LayerRange{2, 4});
+}
+
+TEST_CASE("a slice takes more layers where they are small") {
+  PrefillSpec spec;
+  spec.n_layers = 4;
+  spec.layer_bytes = 100;
+  CHECK(detail::worthwhile_layers(spec, 0, 0) == 1);
+  CHECK(detail::worthwhile_layers(spec, 1, 200) == 2);
+  CHECK(detail::worthwhile_layers(spec, 1, 1e9) == 3);
+  const std::vector<std::uint64_t> begins = {0, 10, 20, 200, 400};
+  spec.layer_begins = begins;
+  CHECK(detail::worthwhile_layers(spec, 0, 10) == 1);
+  CHECK(detail::worthwhile_layers(spec, 0, 100) == 3);
+  CHECK(detail::worthwhile_layers(spec, 2, 100) == 1);
+  CHECK(detail::worthwhile_layers(spec, 0, 1e9) == 4);
 }
 
 TEST_CASE("a schedule that was reset gives compute everything and lanes nothing") {

@@ -48,9 +48,9 @@ struct LaneQueue {
     }
     return {};
   }
-  /// The same of the others: the lowest layers that have not been requested, among the next few chunks; at most
-  /// `layers` of one.
-  ChunkLayers next_layered(const RunView& view, LaneId lane, std::uint32_t layers);
+  /// The same of the others: the lowest layers that have not been requested, among the next few chunks; of one
+  /// as many as worthwhile_layers() says for `bytes`.
+  ChunkLayers next_layered(const RunView& view, LaneId lane, double bytes);
 
  private:
   /// The same as next_whole(), where the next chunk is not open any more, and not all of it was requested.

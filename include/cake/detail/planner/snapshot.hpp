@@ -36,6 +36,7 @@ struct ChunkLeft {
   float bytes = 0;          // that have not been requested
   float all_bytes = 0;      // that a load has to bring
   double coming = 0;        // seconds: what has been requested will be resident then
+  double rest_from = 0;     // before that its tables are not known, and nothing more of it is read
 };
 
 /// A layer that a pass behind its loads waits for longer than for all layers before it, where layers do
@@ -105,5 +106,7 @@ void take_snapshot(const RunView& view, const PlanBasis& basis, Time now, RunSna
 /// Bytes of a slice that is worth the latency of its lane, of which reads at once hide a part: the
 /// latency of each passes while the others are on the link. 0 reads: not known.
 double worthwhile_slice_bytes(const LinkEstimate& lane, std::uint32_t reads_at_once);
+/// Layers of a slice that begins with layer `from`: the fewest that have so many bytes, and at least one.
+std::uint32_t worthwhile_layers(const PrefillSpec& spec, std::uint32_t from, double bytes);
 
 }  // namespace cake::inline CAKE_ABI::detail
