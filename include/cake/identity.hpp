@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -33,6 +34,8 @@ using Sha256Digest = std::array<std::byte, 32>;
 struct CAKE_API ChunkKey {
   Sha256Digest bytes{};
   std::string hex() const;
+  /// The key of which hex() is this text; none: it is no key's.
+  static std::optional<ChunkKey> from_hex(std::string_view text);
   friend auto operator<=>(const ChunkKey&, const ChunkKey&) = default;
 };
 

@@ -489,8 +489,16 @@ Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expe
 std::optional<ChunkSummary> peek_chunk(ConstBytes first_page) {
   const auto header = load_header(first_page);
   if (!header) return std::nullopt;
-  return ChunkSummary{ChunkKey{header->key}, ChunkKey{header->parent}, header->token_begin,
-                      header->token_count, header->object_bytes};
+  return ChunkSummary{.key = ChunkKey{header->key},
+                      .parent = ChunkKey{header->parent},
+                      .token_begin = header->token_begin,
+                      .token_count = header->token_count,
+                      .object_bytes = header->object_bytes,
+                      .fingerprint = {header->fingerprint},
+                      .tenant = header->tenant,
+                      .n_layers = header->n_layers,
+                      .held = header->held == 0 ? header->n_layers : header->held,
+                      .layout = header->layout};
 }
 
 }  // namespace cake::inline CAKE_ABI

@@ -57,6 +57,18 @@ std::vector<ExtraKey> sorted(std::span<const ExtraKey> extra) {
 }  // namespace
 
 std::string ChunkKey::hex() const { return hex_of(bytes); }
+std::optional<ChunkKey> ChunkKey::from_hex(std::string_view text) {
+  ChunkKey key;
+  if (text.size() != 2 * key.bytes.size()) return std::nullopt;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    const bool digit = c >= '0' && c <= '9';
+    if (!digit && (c < 'a' || c > 'f')) return std::nullopt;
+    const auto value = static_cast<std::byte>(digit ? c - '0' : c - 'a' + 10);
+    key.bytes[i / 2] = key.bytes[i / 2] << 4 | value;
+  }
+  return key;
+}
 std::string ModelFingerprint::hex() const { return hex_of(bytes); }
 
 struct Sha256::State {

@@ -172,6 +172,7 @@ Answer Server::answer(const Asked& asked, std::string& name) {
   name = path.substr(1);
   const std::lock_guard lock(mutex_);
   if (asked.query.find("upload") != std::string::npos) return parts(asked, name);
+  if (asked.query.find("list-type=2") != std::string::npos) return list(asked);
   if (asked.method == "GET" || asked.method == "HEAD") return get(asked, name);
   if (asked.method == "PUT") return store(asked, name, asked.body);
   if (asked.method == "DELETE") {
@@ -209,6 +210,30 @@ Answer Server::get(const Asked& asked, const std::string& name) {
   made.set("Content-Range", "bytes " + std::to_string(first) + "-" + std::to_string(last) + "/" +
                                 std::to_string(object.size()));
   made.body = object.substr(first, last - first + 1);
+  return made;
+}
+
+Answer Server::list(const Asked& asked) const {
+  const std::string prefix = parameter(asked.query, "prefix");
+  const std::size_t most = std::min<std::size_t>(
+      options_.most_names, std::stoul("0" + parameter(asked.query, "max-keys")));
+  std::size_t named = 0;
+  bool more = false;
+  Answer made;
+  made.body = "<?xml version=\"1.0\"?>\n<ListBucketResult xmlns=\"http://s3/\">";
+  for (auto at = objects_.upper_bound(parameter(asked.query, "start-after")); at != objects_.end();
+       ++at) {
+    const auto& [name, bytes] = *at;
+    if (!name.starts_with(prefix)) continue;
+    more = named == most;
+    if (more) break;
+    ++named;
+    made.body += "<Contents><Key>" + name +
+                 "</Key><LastModified>2026-01-02T03:04:05.000Z</LastModified><Size>" +
+                 std::to_string(bytes.size()) + "</Size></Contents>";
+  }
+  made.body += std::string("<IsTruncated>") + (more ? "true" : "false") +
+               "</IsTruncated></ListBucketResult>";
   return made;
 }
 

@@ -61,6 +61,7 @@ struct ServerOptions {
   bool knows_conditions = true;  // else it answers If-None-Match with 501
   bool ignores_conditions = false;
   bool tls = false;
+  std::size_t most_names = 1000;  // of one LIST
 };
 
 /// Thread:  Safe for concurrent use
@@ -94,6 +95,7 @@ class Server final : public cake_loopback_test::LoopbackServer {
   bool send_answer(Connection& connection, const Asked& asked, const Answer& answer);
   Answer answer(const Asked& asked, std::string& name);
   Answer get(const Asked& asked, const std::string& name);
+  Answer list(const Asked& asked) const;
   Answer store(const Asked& asked, const std::string& name, std::string bytes);
   Answer parts(const Asked& asked, const std::string& name);
 

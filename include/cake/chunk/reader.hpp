@@ -4,6 +4,7 @@
 // Reading a stored chunk: nothing reaches attention before it went through here.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -136,6 +137,11 @@ struct ChunkSummary {
   std::uint32_t token_begin = 0;
   std::uint32_t token_count = 0;
   std::uint64_t object_bytes = 0;
+  ModelFingerprint fingerprint = {};
+  std::array<std::byte, 16> tenant = {};  // tenant_tag() of the salt
+  std::uint32_t n_layers = 0;             // of the model
+  std::uint32_t held = 0;                 // of them, in this object
+  std::uint64_t layout = 0;               // ChunkGeometry::layout_digest()
 };
 
 /// Reads the first 4 KiB of an object without checking them against an expectation. Empty unless

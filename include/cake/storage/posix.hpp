@@ -15,6 +15,7 @@
 
 #include "cake/engine.hpp"
 #include "cake/export.hpp"
+#include "cake/storage/listing.hpp"
 #include "cake/storage_backend.hpp"
 
 namespace cake::inline CAKE_ABI {
@@ -62,6 +63,16 @@ struct PosixOptions {
   // can write there are then trusted with the KV that answers are computed from. New files and
   // folders get the modes that the umask leaves (shared by a group: umask 002).
   bool trust_directory = false;
+  // Reads count as uses, by which eviction goes. False: for tools that look at everything, after which
+  // the objects are as old as before.
+  bool note_use = true;
+};
+
+/// What a trim did.
+struct PosixTrim {
+  std::uint64_t objects = 0;     // erased
+  std::uint64_t bytes = 0;       // of these
+  std::uint64_t bytes_left = 0;  // of all objects that stay
 };
 
 /// What a store did since it was opened.
@@ -191,6 +202,19 @@ class CAKE_API PosixStorage {
   Result<bool> write_new(const ChunkKey& key, ConstBytes bytes);
   /// Errors:  unsupported: the store only serves, and nothing was erased; io
   Status erase(const ChunkKey& key);
+
+  /// The objects of one folder after the other: `from` is empty, or Listing::next, or the two hex digits
+  /// of a folder. Nothing is opened. What is not a regular file of an object's name, or not trusted,
+  /// counts as others; of links nothing is followed.
+  ///
+  /// Errors:  invalid_argument: no such part; io: the folder cannot be read
+  Result<Listing> list(const std::string& from = {}) const;
+  /// Evicts until all objects together have at most so many bytes, in the order of eviction, exactly:
+  /// the whole store is looked at, and headers of all candidates are read.
+  ///
+  /// Errors:  unsupported: the store only serves; io: something could not be erased; the text says how
+  ///          far it came
+  Result<PosixTrim> trim(std::uint64_t bytes);
 
   bool direct() const;
   PosixStats stats() const;

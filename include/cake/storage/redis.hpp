@@ -16,6 +16,7 @@
 #include "cake/detail/remote_read.hpp"
 #include "cake/engine.hpp"
 #include "cake/export.hpp"
+#include "cake/storage/listing.hpp"
 #include "cake/storage_backend.hpp"
 
 namespace cake::inline CAKE_ABI {
@@ -167,6 +168,13 @@ class CAKE_API RedisStorage {
   Result<bool> write_new(const ChunkKey& key, ConstBytes bytes);
   /// Errors:  unsupported: the store only serves, and nothing was erased; io; timeout; canceled
   Status erase(const ChunkKey& key);
+
+  /// Some hundred keys by one SCAN, and a STRLEN for each of them, node by node in a cluster: `from` is
+  /// empty, or Listing::next. A key may be named twice; while slots move to another node, keys may be
+  /// left out. Keys that cannot be objects count as others. To the server this is a use of the keys.
+  ///
+  /// Errors:  invalid_argument: no such part; io, timeout, unsupported, canceled; out_of_memory
+  Result<Listing> list(const std::string& from = {});
 
   RedisStats stats() const;
   /// "redis://HOST:PORT/PREFIX"

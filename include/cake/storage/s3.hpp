@@ -16,6 +16,7 @@
 #include "cake/detail/remote_read.hpp"
 #include "cake/engine.hpp"
 #include "cake/export.hpp"
+#include "cake/storage/listing.hpp"
 #include "cake/storage_backend.hpp"
 
 namespace cake::inline CAKE_ABI {
@@ -118,7 +119,7 @@ using S3Read = detail::RemoteRead;
 /// replaced. Bounds and retention are the bucket's: nothing is evicted.
 ///
 /// Trust: a bucket is not trusted; every byte is verified by whoever reads it. Redirects are not
-/// followed, and what a server sends besides an object is kept to 64 KiB.
+/// followed, and what a server sends besides an object is kept to 64 KiB, a list of names to 4 MiB.
 ///
 /// Retries: attempts of a request, with growing and random pauses, stay within its timeout, and end
 /// with the read that they belong to. Errors that come again (access, clock, region, certificate)
@@ -172,6 +173,12 @@ class CAKE_API S3Storage {
   Result<bool> write_new(const ChunkKey& key, ConstBytes bytes);
   /// Errors:  unsupported: the store only serves, and nothing was erased; io; timeout; canceled
   Status erase(const ChunkKey& key);
+
+  /// Up to 1000 names by one LIST: `from` is empty, or Listing::next, or the two hex digits that keys begin
+  /// with. What is under the prefix and has no name of an object counts as others.
+  ///
+  /// Errors:  invalid_argument: no such part; io, timeout, unsupported, canceled; out_of_memory
+  Result<Listing> list(const std::string& from = {});
 
   S3Stats stats() const;
   /// "https://HOST/BUCKET/PREFIX"

@@ -16,12 +16,6 @@ constexpr int kDirectoryFlags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 // O_NONBLOCK so that a FIFO in the place of a file does not block; regular files ignore it.
 constexpr int kReadFlags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
 
-std::optional<unsigned> hex_value(char c) {
-  if (c >= '0' && c <= '9') return static_cast<unsigned>(c - '0');
-  if (c >= 'a' && c <= 'f') return static_cast<unsigned>(c - 'a' + 10);
-  return std::nullopt;
-}
-
 std::string octal(mode_t mode) {
   std::string text = "0000";
   for (std::size_t i = 0; i < 4; ++i) {
@@ -33,15 +27,15 @@ std::string octal(mode_t mode) {
 }  // namespace
 
 std::optional<ChunkKey> StoreDirectory::key_of(std::string_view name) {
-  ChunkKey key;
-  if (name.size() != 2 * key.bytes.size() + 4 || !name.ends_with(".ckv")) return std::nullopt;
-  for (std::size_t i = 0; i < key.bytes.size(); ++i) {
-    const auto high = hex_value(name[2 * i]);
-    const auto low = hex_value(name[2 * i + 1]);
-    if (!high || !low) return std::nullopt;
-    key.bytes[i] = static_cast<std::byte>(*high * 16 + *low);
-  }
-  return key;
+  if (!name.ends_with(".ckv")) return std::nullopt;
+  return ChunkKey::from_hex(name.substr(0, name.size() - 4));
+}
+
+std::optional<std::uint8_t> StoreDirectory::folder_of(std::string_view name) {
+  // Of a key that begins so.
+  const auto key = ChunkKey::from_hex(std::string(name) + std::string(62, '0'));
+  if (name.size() != 2 || !key) return std::nullopt;
+  return static_cast<std::uint8_t>(key->bytes[0]);
 }
 
 StoreDirectory::Root StoreDirectory::root() const {

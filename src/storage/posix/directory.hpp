@@ -105,6 +105,8 @@ class StoreDirectory {
   }
   /// The key whose file has this name.
   static std::optional<ChunkKey> key_of(std::string_view name);
+  /// The first byte of the keys whose folder has this name.
+  static std::optional<std::uint8_t> folder_of(std::string_view name);
   /// Modes that new files and folders are given.
   mode_t file_mode() const { return options_.trust_directory ? 0666 : 0600; }
   mode_t folder_mode() const { return options_.trust_directory ? 0777 : 0700; }

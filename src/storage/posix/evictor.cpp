@@ -8,8 +8,10 @@
 #include <array>
 #include <cerrno>
 #include <ctime>
+#include <limits>
 #include <new>
 #include <tuple>
+#include <utility>
 
 #include "cake/chunk/reader.hpp"
 #include "cake/staging.hpp"
@@ -24,6 +26,7 @@ constexpr std::size_t kMostHeaders = 64;    // headers read
 constexpr std::size_t kMostEvicted = 32;    // objects erased, unless the object needs more
 constexpr std::size_t kFewest = 8;          // erased at any rate, and twice as many headers read
 constexpr std::size_t kMostCandidates = 1024;
+constexpr std::size_t kAll = std::numeric_limits<std::size_t>::max() / 2;
 
 std::uint32_t position_in(ConstBytes first_page) {
   const auto summary = peek_chunk(first_page);
@@ -192,16 +195,39 @@ void Evictor::look(Clock::time_point until) {
   }
 }
 
+Result<PosixTrim> Evictor::trim(StoreDirectory& store, std::function<void(const ChunkKey&)> forget,
+                                std::uint64_t bytes) {
+  Evictor evictor(store, std::move(forget));
+  auto look = DirectoryLook::of_trusted(store);
+  for (bool all = false; !all;) {
+    const DirectoryLook::Part part = look.folder();
+    if (!part.problem) return part.problem.error();
+    for (const auto& [key, object] : part.objects) evictor.index_.put(key, object);
+    all = part.all;
+  }
+  const Outcome outcome = evictor.evict(
+      {.limit = bytes, .target = bytes, .bytes = 0, .thorough = true}, Clock::time_point::max());
+  const PosixTrim trimmed{outcome.erased, outcome.freed, evictor.index_.bytes()};
+  if (trimmed.bytes_left <= bytes || !outcome.failure) return trimmed;
+  return Error{outcome.failure->code, outcome.failure->native,
+               "trim of " + store.named() + ": " + outcome.failure->context + "; " +
+                   std::to_string(trimmed.objects) + " objects were erased, and " +
+                   std::to_string(trimmed.bytes_left) + " bytes are left"};
+}
+
 Evictor::Outcome Evictor::evict(const Aim& aim, Clock::time_point until) {
   Outcome outcome;
-  std::size_t erased = 0, headers_left = kMostHeaders;
+  std::size_t headers_left = aim.thorough ? kAll : kMostHeaders;
+  const std::size_t most = aim.thorough ? kAll : kMostCandidates;
   const std::int64_t now = ::time(nullptr);
   const auto enough = [&] {
     const std::lock_guard lock(mutex_);
     if (in_use() <= aim.target) return true;
     // The first few go whatever the clock says, so that a small store is always left with room.
-    const bool long_enough = erased >= kMostEvicted || (erased >= kFewest && Clock::now() >= until);
-    return long_enough && (in_use() <= aim.limit || outcome.freed >= 2 * aim.bytes);
+    const bool long_enough =
+        outcome.erased >= kMostEvicted || (outcome.erased >= kFewest && Clock::now() >= until);
+    return !aim.thorough && long_enough &&
+           (in_use() <= aim.limit || outcome.freed >= 2 * aim.bytes);
   };
   {
     const std::lock_guard lock(mutex_);
@@ -210,26 +236,26 @@ Evictor::Outcome Evictor::evict(const Aim& aim, Clock::time_point until) {
   // A round in which nothing goes is the last one.
   for (bool going = true; going && !enough();) {
     going = false;
-    for (const Candidate& candidate : candidates(headers_left, until)) {
+    for (const Candidate& candidate : candidates(most, headers_left, until)) {
       if (enough()) return outcome;
       const std::uint64_t before = outcome.freed;
       going = remove(candidate, now, outcome) || going;
-      if (outcome.freed != before) ++erased;
+      if (outcome.freed != before) ++outcome.erased;
     }
   }
   return outcome;
 }
 
-std::vector<Evictor::Candidate> Evictor::candidates(std::size_t& headers_left,
+std::vector<Evictor::Candidate> Evictor::candidates(std::size_t most, std::size_t& headers_left,
                                                     Clock::time_point until) {
   std::vector<Candidate> oldest;
   {
     const std::lock_guard lock(mutex_);
-    oldest = index_.oldest(::time(nullptr), kMostCandidates);
+    oldest = index_.oldest(::time(nullptr), most);
   }
   std::vector<Candidate> known;
   for (Candidate& candidate : oldest) {
-    if (kMostHeaders - headers_left >= 2 * kFewest && Clock::now() >= until) headers_left = 0;
+    if (headers_left + 2 * kFewest <= kMostHeaders && Clock::now() >= until) headers_left = 0;
     if (!candidate.object.position_known && headers_left > 0) {
       --headers_left;
       candidate.object.position = position_of(store_, candidate.key);

@@ -26,6 +26,13 @@ class Evictor {
  public:
   /// `forget` is told of every object that goes, so that no open file keeps its space.
   Evictor(StoreDirectory& store, std::function<void(const ChunkKey&)> forget);
+  /// Evicts until no more than so many bytes are in use, however long it takes, and by the age and the
+  /// position of all objects. Of an evictor of its own, which begins by looking at the whole store; what
+  /// the store does not trust stays.
+  ///
+  /// Errors:  as PosixStorage::trim()
+  static Result<PosixTrim> trim(StoreDirectory& store, std::function<void(const ChunkKey&)> forget,
+                                std::uint64_t bytes);
 
   /// Sets room for an object aside, and evicts for it if need be. Every success is followed by
   /// settle().
@@ -49,16 +56,19 @@ class Evictor {
     std::uint64_t limit = 0;   // above this, something must go ...
     std::uint64_t target = 0;  // ... until so much is in use, or the work has lasted long enough
     std::uint64_t bytes = 0;   // at least twice as many go before a call ends above the limit
+    bool thorough = false;     // whatever it takes, and whatever headers have to be read
   };
   struct Outcome {
-    std::uint64_t freed = 0;
+    std::uint64_t erased = 0;      // objects
+    std::uint64_t freed = 0;       // bytes
     std::optional<Error> failure;  // why something could not be erased
   };
   std::uint64_t in_use() const { return index_.bytes() + reserved_ + unseen_; }
   void look(Clock::time_point until);
   Outcome evict(const Aim& aim, Clock::time_point until);
   /// The next ones to go, the first of them first.
-  std::vector<Candidate> candidates(std::size_t& headers_left, Clock::time_point until);
+  std::vector<Candidate> candidates(std::size_t most, std::size_t& headers_left,
+                                    Clock::time_point until);
   /// True: it is gone, or known to be younger. False: it cannot be erased.
   bool remove(const Candidate& candidate, std::int64_t now, Outcome& outcome);
   /// As remove(), of what the index does not have any more.

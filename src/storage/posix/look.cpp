@@ -5,6 +5,9 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <string>
+#include <string_view>
 
 namespace cake::inline CAKE_ABI::detail {
 
@@ -15,37 +18,71 @@ DirectoryLook::Part DirectoryLook::go_on(std::size_t entries,
   const std::size_t at_least = folder_ == 0 && !open_ ? 320 : 16;
   for (std::size_t n = 0; n < entries && folder_ < 256; ++n) {
     if (n >= at_least && n % 16 == 0 && std::chrono::steady_clock::now() >= until) break;
-    bool seen = true;
-    if (!open_) {
-      const auto folder = store_.open_fan_out(
-          StoreDirectory::fan_out_name({{static_cast<std::byte>(folder_)}}), false);
-      // Of a folder that cannot be opened nothing is known, so nothing of it is forgotten.
-      seen = folder || folder.error().code == Errc::not_found;
-      const int directory = folder ? ::fcntl(folder->get(), F_DUPFD_CLOEXEC, 0) : -1;
-      if (directory >= 0) {
-        open_.reset(::fdopendir(directory));
-        if (!open_) ::close(directory);
-      }
-      if (folder && !open_) seen = false;
-    }
-    if (open_ && next_entry(part)) continue;
-    open_.reset();
-    if (seen) part.folders.push_back(static_cast<std::uint8_t>(folder_));
-    ++folder_;
+    static_cast<void>(step(part));
   }
   part.all = folder_ == 256;
   return part;
+}
+
+DirectoryLook::Part DirectoryLook::folder() {
+  Part part;
+  while (folder_ < 256 && step(part)) {
+  }
+  part.all = folder_ == 256;
+  return part;
+}
+
+bool DirectoryLook::step(Part& part) {
+  bool seen = open_ || open_folder(part);
+  errno = 0;
+  if (open_ && next_entry(part)) return true;
+  if (open_ && errno != 0) {
+    part.problem = system_error(errno, "cannot read a folder of " + store_.named());
+    seen = false;
+  }
+  open_.reset();
+  if (seen) part.folders.push_back(static_cast<std::uint8_t>(folder_));
+  ++folder_;
+  return false;
+}
+
+bool DirectoryLook::open_folder(Part& part) {
+  const std::string name = StoreDirectory::fan_out_name({{static_cast<std::byte>(folder_)}});
+  const auto folder = store_.open_fan_out(name, false);
+  if (!folder && folder.error().code == Errc::not_found) return true;
+  // Of a folder that cannot be opened nothing is known, so nothing of it is forgotten.
+  const int number = folder ? 0 : folder.error().native;
+  if (number == ELOOP || number == ENOTDIR) {  // a link, or a file
+    ++part.others;
+    return false;
+  }
+  if (!folder) {
+    part.problem = folder.error();
+    return false;
+  }
+  const int directory = ::fcntl(folder->get(), F_DUPFD_CLOEXEC, 0);
+  if (directory >= 0) {
+    open_.reset(::fdopendir(directory));
+    if (!open_) ::close(directory);
+  }
+  if (!open_) part.problem = system_error(errno, "cannot read folder " + name);
+  return open_ != nullptr;
 }
 
 bool DirectoryLook::next_entry(Part& part) {
   // NOLINTNEXTLINE(concurrency-mt-unsafe): each stream is this look's own
   const dirent* const entry = ::readdir(open_.get());
   if (entry == nullptr) return false;
-  const auto key = StoreDirectory::key_of(entry->d_name);
-  if (!key || static_cast<unsigned>(key->bytes[0]) != folder_) return true;
+  const std::string_view name = entry->d_name;
+  const auto key = StoreDirectory::key_of(name);
+  if (!key || static_cast<unsigned>(key->bytes[0]) != folder_) {
+    if (name != "." && name != "..") ++part.others;
+    return true;
+  }
   struct stat info {};
-  if (store_.calls().stat_at(::dirfd(open_.get()), entry->d_name, &info) != 0 ||
-      !S_ISREG(info.st_mode)) {
+  if (store_.calls().stat_at(::dirfd(open_.get()), entry->d_name, &info) != 0) return true;
+  if (!S_ISREG(info.st_mode) || (trusted_only_ && !store_.trusted(info))) {
+    ++part.others;
     return true;
   }
   const std::int64_t used = std::max(info.st_atim.tv_sec, info.st_mtim.tv_sec);

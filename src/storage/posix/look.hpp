@@ -23,22 +23,39 @@ namespace cake::inline CAKE_ABI::detail {
 class DirectoryLook {
  public:
   explicit DirectoryLook(StoreDirectory& store) : store_(store) {}
+  /// Of objects that the store trusts alone, from the folder `first` on: others are left to whoever owns
+  /// them.
+  static DirectoryLook of_trusted(StoreDirectory& store, std::uint8_t first = 0) {
+    DirectoryLook look(store);
+    look.trusted_only_ = true;
+    look.folder_ = first;
+    return look;
+  }
 
   /// What a part of the look found.
   struct Part {
     std::vector<ObjectIndex::Entry> objects;
     std::vector<std::uint8_t> folders;  // that it is through with
     bool all = false;                   // the look is over
+    std::uint64_t others = 0;           // entries that are no objects
+    Status problem;                     // why the last folder could not be looked at
   };
   /// Looks at `entries` files and folders at most, and ends when `until` is over.
   Part go_on(std::size_t entries, std::chrono::steady_clock::time_point until);
+  /// Looks at all that is left of one folder.
+  Part folder();
 
  private:
+  /// Looks at one entry, or ends a folder: false.
+  bool step(Part& part);
+  /// Opens the folder. False: nothing is known of it.
+  bool open_folder(Part& part);
   /// False: the folder has no more entries.
   bool next_entry(Part& part);
 
   StoreDirectory& store_;
   unsigned folder_ = 0;
+  bool trusted_only_ = false;
   std::unique_ptr<DIR, int (*)(DIR*)> open_{nullptr, &::closedir};
 };
 

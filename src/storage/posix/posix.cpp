@@ -12,6 +12,7 @@
 #include "cake/detail/process.hpp"
 #include "cake/staging.hpp"
 #include "evictor.hpp"
+#include "look.hpp"
 #include "reader.hpp"
 #include "src/core/try.hpp"
 
@@ -308,6 +309,41 @@ Status PosixStorage::erase(const ChunkKey& key) {
     }
     object.gone = true;
     return {};
+  });
+}
+
+Result<Listing> PosixStorage::list(const std::string& from) const {
+  CAKE_TRY(engine_->usable());
+  return detail::contained<Result<Listing>>([&]() -> Result<Listing> {
+    auto& store = engine_->store;
+    CAKE_TRY(store.refresh());
+    const auto first = from.empty() ? 0 : detail::StoreDirectory::folder_of(from);
+    if (!first) {
+      return Error{Errc::invalid_argument, 0,
+                   "list of " + store.named() + ": no part of it begins at \"" + from + "\""};
+    }
+    const auto part = detail::DirectoryLook::of_trusted(store, *first).folder();
+    if (!part.problem) return part.problem.error();
+    Listing listing;
+    listing.others = part.others;
+    if (!part.all) {
+      const auto next = static_cast<std::byte>(*first + 1);
+      listing.next = detail::StoreDirectory::fan_out_name({{next}});
+    }
+    for (const auto& [key, object] : part.objects) {
+      listing.objects.push_back({key, object.bytes, object.used});
+    }
+    return listing;
+  });
+}
+
+Result<PosixTrim> PosixStorage::trim(std::uint64_t bytes) {
+  CAKE_TRY(engine_->usable());
+  return detail::contained<Result<PosixTrim>>([&]() -> Result<PosixTrim> {
+    CAKE_TRY(engine_->store.check_writable());
+    CAKE_TRY(engine_->store.refresh());
+    return detail::Evictor::trim(
+        engine_->store, [this](const ChunkKey& key) { engine_->pool.forget(key); }, bytes);
   });
 }
 

@@ -39,11 +39,19 @@ void finish_operation(ReadOperation& operation, Status outcome) {
   operation.read->finish(std::move(outcome));
 }
 
+/// Where a read is no use, the file system is to note none either; it lets owners ask for that.
+Result<Fd> ReadPool::open_object(const ChunkKey& key, int flags, struct stat& info) {
+  if (store_.options().note_use) return store_.open_object(key, flags, info);
+  auto fd = store_.open_object(key, flags | O_NOATIME, info);
+  if (!fd && fd.error().native == EPERM) fd = store_.open_object(key, flags, info);
+  return fd;
+}
+
 Result<std::shared_ptr<OpenFile>> ReadPool::open(const ChunkKey& key) {
   auto file = std::make_shared<OpenFile>();
   struct stat info {};
   bool direct = store_.direct();
-  auto fd = store_.open_object(key, direct ? O_DIRECT : 0, info);
+  auto fd = open_object(key, direct ? O_DIRECT : 0, info);
   const bool refused =
       fd ? direct && !store_.takes_direct(fd->get())
          : direct && (fd.error().native == EINVAL || fd.error().native == EOPNOTSUPP);
@@ -52,16 +60,19 @@ Result<std::shared_ptr<OpenFile>> ReadPool::open(const ChunkKey& key) {
       return Error{Errc::unsupported, EINVAL, "the file system refuses O_DIRECT"};
     }
     direct = false;
-    fd = store_.open_object(key, 0, info);
+    fd = open_object(key, 0, info);
   }
   if (!fd) return fd.error();
   ++store_.counters().opens;
-  mark_used(fd->get(), info);
+  if (store_.options().note_use) mark_used(fd->get(), info);
   file->fd = std::move(*fd);
   file->size = static_cast<std::uint64_t>(info.st_size);
   file->direct = direct;
   // A ring answers EAGAIN for a file with this flag where a thread would wait.
-  if (rings_ != nullptr) ::fcntl(file->fd.get(), F_SETFL, direct ? O_DIRECT : 0);
+  if (rings_ != nullptr) {
+    const int quiet = ::fcntl(file->fd.get(), F_GETFL) & O_NOATIME;
+    ::fcntl(file->fd.get(), F_SETFL, quiet | (direct ? O_DIRECT : 0));
+  }
   return file;
 }
 
@@ -115,7 +126,7 @@ std::string ReadPool::engine_reason() const {
   return "O_DIRECT is in use, and io_uring works here";
 }
 
-ReadPool::ReadPool(StoreDirectory& store) : store_(store) {
+ReadPool::ReadPool(StoreDirectory& store) : store_(store), files_(store.options().note_use) {
   open_rings();
   const std::size_t wanted = store.options().threads;
   threads_.reserve(wanted * kMostStandIns);

@@ -123,6 +123,7 @@ class ReadPool {
   void end(Operations::iterator operation, std::unique_lock<std::mutex>& lock);
   void begin(ReadOperation& operation);
   Result<std::shared_ptr<OpenFile>> open(const ChunkKey& key);
+  Result<Fd> open_object(const ChunkKey& key, int flags, struct stat& info);
   /// The file, if it has these bytes.
   ///
   /// Errors:  corrupt, and as open()

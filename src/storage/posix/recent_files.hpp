@@ -45,13 +45,16 @@ class RecentFiles {
  public:
   using Opened = Result<std::shared_ptr<File>>;
 
+  /// `note_use`: a read is a use of the file.
+  explicit RecentFiles(bool note_use = true) : note_use_(note_use) {}
+
   /// The file of `key`; `open()` gives it when there is none, or none that is current.
   template <class Open>
   Opened get(const ChunkKey& key, Open&& open) {
     if (auto file = find(key)) {
       struct stat info {};
       if (file->current(info)) {
-        mark_used(file->number(), info);
+        if (note_use_) mark_used(file->number(), info);
         return file;
       }
       drop(key);
@@ -134,6 +137,7 @@ class RecentFiles {
     to.splice(to.end(), entries_, entry);
   }
 
+  const bool note_use_;
   std::mutex mutex_;
   List entries_;
   std::unordered_map<ChunkKey, typename List::iterator> index_;

@@ -39,4 +39,11 @@ RedisAddress::RedisAddress(const RedisOptions& options) : server_{options.host, 
   shown_ = base_ + "/" + *prefix;
 }
 
+std::optional<ChunkKey> RedisAddress::chunk_of(std::string_view key) const {
+  if (!key.starts_with(prefix_) || !key.ends_with('}')) return std::nullopt;
+  key.remove_prefix(prefix_.size());
+  key.remove_suffix(1);
+  return ChunkKey::from_hex(key);
+}
+
 }  // namespace cake::inline CAKE_ABI::detail

@@ -4,6 +4,7 @@
 // Where a server is, and what the keys of objects are.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -23,6 +24,10 @@ class RedisAddress {
   std::string key_of(const ChunkKey& key) const { return key_of(key.hex()); }
   /// Of something that is no chunk.
   std::string key_of(std::string_view name) const { return prefix_ + std::string(name) + "}"; }
+  /// The chunk of which this is the key; none: it is no chunk's.
+  std::optional<ChunkKey> chunk_of(std::string_view key) const;
+  /// The pattern of all keys: a prefix has nothing in it that a pattern reads otherwise.
+  std::string pattern() const { return prefix_ + "*}"; }
   /// For people: the URL of a key.
   std::string url(std::string_view key) const { return base_ + "/" + std::string(key); }
   /// For people: the server and the prefix.

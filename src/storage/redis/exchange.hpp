@@ -60,10 +60,11 @@ struct RedisRequest {
   using Kind = RespReply::Kind;
 
   Share share = Share::calls;
-  std::string doing;     // for people: "read"
-  std::string key;       // that decides about the node; "": none does
-  RespFrame frame;       // the command; of a read it is made anew for each attempt
-  ConstBytes body = {};  // between head and tail; stays until it is over
+  std::string doing;                  // for people: "read"
+  std::string key;                    // that decides about the node; "": none does
+  std::optional<unsigned> slot = {};  // decides instead
+  RespFrame frame;                    // the command; of a read it is made anew for each attempt
+  ConstBytes body = {};               // between head and tail; stays until it is over
   std::array<Kind, 2> expects{Kind::integer, Kind::integer};  // of good answers
   // Of a read: where its bytes go, and which these are.
   std::uint64_t offset = 0;
@@ -83,7 +84,7 @@ class RedisExchange {
       : request_(std::move(request)),
         batch_(std::move(batch)),
         deadline_(deadline),
-        slot_(redis_slot(request_.key)),
+        slot_(request_.slot.value_or(redis_slot(request_.key))),
         landed_(request_.out, request_.sink) {}
 
   RedisExchange(const RedisExchange&) = delete;

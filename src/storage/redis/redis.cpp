@@ -11,6 +11,7 @@
 #include "cake/detail/process.hpp"
 #include "client.hpp"
 #include "publish.hpp"
+#include "scan.hpp"
 #include "src/core/try.hpp"
 #include "src/storage/remote/attempts.hpp"
 #include "src/storage/remote/last_lookup.hpp"
@@ -30,7 +31,8 @@ class RedisEngine {
 
   std::shared_ptr<RemoteBatch> read(const std::string& key, std::uint64_t offset, MutableBytes out,
                                     const std::shared_ptr<PieceSink>& sink);
-  Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys);
+  Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys, LastLookup& last);
+  Result<Listing> list(const std::string& from);
   Status erase(const std::string& key) {
     return publish.erase(key, "erase", deadline_after(client.options().call_timeout));
   }
@@ -65,7 +67,8 @@ std::shared_ptr<RemoteBatch> RedisEngine::read(const std::string& key, std::uint
                       deadline_after(client.options().read_timeout));
 }
 
-Result<std::vector<StoredChunk>> RedisEngine::lookup(std::span<const ChunkKey> keys) {
+Result<std::vector<StoredChunk>> RedisEngine::lookup(std::span<const ChunkKey> keys,
+                                                     LastLookup& last) {
   const auto make = [&](const ChunkKey& key) {
     RedisRequest request = RedisClient::about("STRLEN", "lookup", key_of(key));
     request.ends_all = false;
@@ -80,7 +83,27 @@ Result<std::vector<StoredChunk>> RedisEngine::lookup(std::span<const ChunkKey> k
     if (!answer.status()) return std::nullopt;
     return static_cast<std::uint64_t>(std::max<std::int64_t>(answer.reply().integer, 0));
   };
-  return last_lookup.run(keys, make, ask, size_of, client.counters().lookup_problems);
+  return last.run(keys, make, ask, size_of, client.counters().lookup_problems);
+}
+
+Result<Listing> RedisEngine::list(const std::string& from) {
+  const auto part = RedisScan(client).keys(from);
+  if (!part) return part.error();
+  Listing listing;
+  listing.next = part->next;
+  listing.others = part->others;
+  LastLookup sizes;
+  const auto found = lookup(part->keys, sizes);
+  if (!found) return found.error();
+  CAKE_TRY(sizes.problem());
+  for (std::size_t i = 0; i < part->keys.size(); ++i) {
+    if ((*found)[i].size == 0) {
+      ++listing.others;  // no string, or gone meanwhile
+    } else {
+      listing.objects.push_back({part->keys[i], (*found)[i].size});
+    }
+  }
+  return listing;
 }
 
 Status RedisEngine::check_writing() {
@@ -112,7 +135,7 @@ Status RedisStorage::check_access() {
   return detail::guarded(Errc::out_of_memory, "access to a server", [&]() -> Status {
     if (!engine_->client.options().read_only) return engine_->check_writing();
     const ChunkKey any;
-    const auto found = engine_->lookup(std::span(&any, 1));
+    const auto found = engine_->lookup(std::span(&any, 1), engine_->last_lookup);
     return found ? Status() : Status(found.error());
   });
 }
@@ -123,7 +146,8 @@ void RedisStorage::set_credentials(RedisCredentials credentials) {
 
 Result<std::vector<StoredChunk>> RedisStorage::lookup(std::span<const ChunkKey> keys) {
   CAKE_TRY(engine_->usable());
-  return detail::guarded(Errc::out_of_memory, "lookup", [&] { return engine_->lookup(keys); });
+  return detail::guarded(Errc::out_of_memory, "lookup",
+                         [&] { return engine_->lookup(keys, engine_->last_lookup); });
 }
 
 Status RedisStorage::lookup_problem() const {
@@ -165,6 +189,11 @@ Status RedisStorage::erase(const ChunkKey& key) {
   CAKE_TRY(engine_->may_change("erase"));
   return detail::guarded(Errc::out_of_memory, "erase",
                          [&] { return engine_->erase(engine_->key_of(key)); });
+}
+
+Result<Listing> RedisStorage::list(const std::string& from) {
+  CAKE_TRY(engine_->usable());
+  return detail::guarded(Errc::out_of_memory, "list", [&] { return engine_->list(from); });
 }
 
 RedisStats RedisStorage::stats() const {

@@ -147,6 +147,16 @@ std::size_t RedisTopology::masters() const {
   return different.size();
 }
 
+std::vector<unsigned> RedisTopology::first_slots() const {
+  if (owner_.empty()) return {0};
+  std::vector<unsigned> first;
+  std::set<std::uint16_t> seen{kNobody};
+  for (unsigned slot = 0; slot < kRedisSlots; ++slot) {
+    if (seen.insert(owner_[slot]).second) first.push_back(slot);
+  }
+  return first;
+}
+
 bool RedisTopology::knows(const RedisEndpoint& node) const {
   return std::find(nodes_.begin(), nodes_.end(), node) != nodes_.end();
 }

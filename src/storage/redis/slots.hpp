@@ -54,6 +54,8 @@ class RedisTopology {
   const std::vector<RedisEndpoint>& nodes() const { return nodes_; }
   /// Nodes that own a slot.
   std::size_t masters() const;
+  /// The lowest slot of each node that owns one, in order.
+  std::vector<unsigned> first_slots() const;
   bool knows(const RedisEndpoint& node) const;
 
  private:

@@ -102,6 +102,15 @@ S3Address::S3Address(const S3Options& options) : bucket_(options.bucket) {
   shown_.pop_back();
 }
 
+std::optional<ChunkKey> S3Address::key_of(std::string_view name) const {
+  // "ab/ab....ckv"
+  constexpr std::size_t kHex = 64, kFolder = 3;
+  if (name.size() != prefix_.size() + kFolder + kHex + 4) return std::nullopt;
+  const auto key = ChunkKey::from_hex(name.substr(prefix_.size() + kFolder, kHex));
+  if (!key || name_of(*key) != name) return std::nullopt;
+  return key;
+}
+
 std::string S3Address::name_of(const ChunkKey& key) const {
   const std::string hex = key.hex();
   return prefix_ + hex.substr(0, 2) + "/" + hex + ".ckv";

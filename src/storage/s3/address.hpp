@@ -4,6 +4,7 @@
 // Where a bucket is, and what the URLs of its objects are.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -40,6 +41,10 @@ class S3Address {
   std::string name_of(std::string_view other) const { return prefix_ + std::string(other); }
   /// For people: the bucket and the prefix in it.
   const std::string& shown() const { return shown_; }
+  /// The key of the object that has this name; none: it is no object's.
+  std::optional<ChunkKey> key_of(std::string_view name) const;
+  /// What all names begin with: "" or with a "/" at its end.
+  const std::string& prefix() const { return prefix_; }
   bool encrypted() const { return encrypted_; }
   const std::string& bucket() const { return bucket_; }
 

@@ -16,7 +16,6 @@ namespace {
 
 using Clock = S3Exchange::Clock;
 
-constexpr std::size_t kMostBody = std::size_t{64} << 10;  // that is kept of what is no object
 constexpr std::size_t kMostDropped = std::size_t{1} << 20;
 // SHA-256 of nothing.
 constexpr const char* kNoBody = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -219,7 +218,7 @@ void S3Exchange::begin_body() {
 bool S3Exchange::take(ConstBytes bytes) {
   if (wrong_) return false;
   if (!object_) {
-    const std::size_t room = kMostBody - reply_.body.size();
+    const std::size_t room = request_.most_answer - reply_.body.size();
     const std::size_t kept = std::min(room, bytes.size());
     reply_.body.append(reinterpret_cast<const char*>(bytes.data()), kept);
     dropped_ += bytes.size() - kept;

@@ -46,6 +46,7 @@ struct S3Request {
   std::string digest = {};  // of the body, in hex, or UNSIGNED-PAYLOAD; "": of an empty one
   ConstBytes body = {};     // stays until the request is over
   std::string text = {};    // a body of its own instead
+  std::size_t most_answer = std::size_t{64} << 10;  // that is kept of what is no object
   // Of a ranged GET: where its bytes go, and which these are.
   std::uint64_t offset = 0;
   MutableBytes out = {};

@@ -11,6 +11,7 @@
 #include "cake/detail/process.hpp"
 #include "cake/staging.hpp"
 #include "client.hpp"
+#include "names.hpp"
 #include "src/core/try.hpp"
 #include "src/storage/remote/attempts.hpp"
 #include "src/storage/remote/last_lookup.hpp"
@@ -34,6 +35,7 @@ class S3Engine {
                                     const std::shared_ptr<PieceSink>& sink);
   Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys);
   Status erase(const std::string& url, const char* doing);
+  Result<Listing> list(const std::string& from);
   Status check_writing();
 
   S3Client client;
@@ -49,6 +51,7 @@ class S3Engine {
 namespace {
 
 constexpr std::size_t kMiB = std::size_t{1} << 20;
+constexpr std::size_t kMostNames = 4 * kMiB;  // of an answer to LIST
 
 Status may_read(const S3Engine& engine, std::uint32_t tier, std::uint64_t offset,
                 MutableBytes out) {
@@ -107,6 +110,18 @@ Status S3Engine::erase(const std::string& url, const char* doing) {
                                  deadline_after(client.options().call_timeout))
                             ->status();
   return status.code() == Errc::not_found ? Status() : status;
+}
+
+Result<Listing> S3Engine::list(const std::string& from) {
+  const S3Address& address = client.address();
+  auto query = s3_names_query(address, from);
+  if (!query) return query.error();
+  S3Request request = client.request(Method::get, Share::calls, "list", address.url(""));
+  request.query = std::move(*query);
+  request.most_answer = kMostNames;
+  const auto answer = client.ask(std::move(request), deadline_after(client.options().call_timeout));
+  if (!answer->status()) return answer->status().error();
+  return s3_names(answer->reply().body, address);
 }
 
 Status S3Engine::check_writing() {
@@ -194,6 +209,11 @@ Status S3Storage::erase(const ChunkKey& key) {
   return detail::guarded(Errc::out_of_memory, "erase", [&] {
     return engine_->erase(engine_->client.address().url(key), "erase");
   });
+}
+
+Result<Listing> S3Storage::list(const std::string& from) {
+  CAKE_TRY(engine_->usable());
+  return detail::guarded(Errc::out_of_memory, "list", [&] { return engine_->list(from); });
 }
 
 S3Stats S3Storage::stats() const {
