@@ -7,34 +7,17 @@ usage: quickstart_redis_test.py QUICKSTART (the model as for quickstart_test.py;
 it is redis-server)
 Exit status 77: the model or Redis is not there, and nothing was tested.
 """
-import os
-import shutil
-import socket
-import subprocess
-import time
-
-from quickstart_remote import RemoteStore, free_ports, run
-
-PROGRAM = os.environ.get("CAKE_TEST_REDIS") or shutil.which("redis-server") or ""
+import servers
+from quickstart_remote import RemoteStore, run
 
 
 class Redis(RemoteStore):
     SECRET = "WordOfTheTest"
 
     def start(self):
-        port, = free_ports(1)
+        self.server, port = servers.start_redis(self.folder, self.SECRET)
         self.at = f"127.0.0.1:{port}/kv"
         self.STORE = f"redis://:{self.SECRET}@{self.at}"
-        self.server = subprocess.Popen(
-            [PROGRAM, "--port", str(port), "--bind", "127.0.0.1", "--requirepass", self.SECRET, "--save", "", "--dir",
-             self.folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(600):
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                return
-            except OSError:
-                time.sleep(0.1)
-        self.fail("Redis does not answer")
 
     def test_three_modes_over_redis_give_one_answer_and_a_second_run_hits(self):
         self.check_three_modes(f"redis://{self.at}")
@@ -49,5 +32,4 @@ class Redis(RemoteStore):
 
 
 if __name__ == "__main__":
-    run(skip=None if os.access(PROGRAM, os.X_OK) else
-        "[no Redis] skipped: no redis-server (bash tests/run.sh installs it; CAKE_TEST_REDIS=FILE names another one)")
+    run(skip=None if servers.has_redis() else servers.NO_REDIS)

@@ -3,10 +3,8 @@
 """What tests of the quickstart over a store behind a network have in common."""
 import json
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,21 +14,6 @@ import unittest
 from quickstart_test import ROOT, model_file
 
 QUICKSTART = ""
-
-
-def free_ports(count):
-    """Each with one 10,000 above it, which some servers take, too."""
-    ports = []
-    while len(ports) < count:
-        port = random.randint(12000, 22000)
-        try:
-            for each in (port, port + 10000):
-                with socket.socket() as one:
-                    one.bind(("127.0.0.1", each))
-        except OSError:
-            continue
-        ports.append(port)
-    return ports
 
 
 class RemoteStore(unittest.TestCase):

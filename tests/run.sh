@@ -10,7 +10,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/examples/setup.sh"
 
 install_missing g++ cmake make ninja-build pkg-config libssl-dev libisal-dev liburing-dev libopenblas-dev libpcre2-dev \
-  libcurl4-openssl-dev redis-server catch2 libbenchmark-dev python3 python3-pip ccache
+  libcurl4-openssl-dev libcli11-dev nlohmann-json3-dev redis-server catch2 libbenchmark-dev python3 python3-pip ccache
 # The tests of the package compile cake's sources again: what they compile alike is compiled once.
 if command -v ccache >/dev/null; then
   export CMAKE_CXX_COMPILER_LAUNCHER=${CMAKE_CXX_COMPILER_LAUNCHER-ccache}
