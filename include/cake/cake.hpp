@@ -11,7 +11,7 @@
 #include "cake/kv_layout.hpp"
 #include "cake/kv_presence.hpp"
 #include "cake/loader.hpp"
-#include "cake/prefill.hpp"
+#include "cake/metrics.hpp"
 #include "cake/queued.hpp"
 #include "cake/report.hpp"
 #include "cake/result.hpp"

@@ -11,7 +11,6 @@
 
 #include "cake/engine.hpp"
 #include "cake/io_lanes.hpp"
-#include "cake/prefill.hpp"
 #include "cake/queued.hpp"
 #include "cake/save.hpp"
 #include "cake/scheduler.hpp"

@@ -1087,4 +1087,24 @@ MUTANTS = [
     ("a slice of small layers is as many as of mean ones", [
         ("  if (spec.layer_begins.empty()) {\n    const auto one", "  if (true) {\n    const auto one")],
      "detail/planner/schedule_test.cpp", "a slice takes more layers where they are small"),
+    ("buckets of a histogram are written each by itself", [
+        ("    below += histogram.counts[i];\n",
+         "    below = histogram.counts[i];\n")],
+     "metrics_test.cpp", "buckets of a histogram are written cumulatively, up to +Inf, with sum and count"),
+    ("a quote in a label is left as it is", [
+        ("    } else if (c == '\"' && label) {\n",
+         "    } else if (c == '\"' && !label) {\n")],
+     "metrics_test.cpp", "labels and help are escaped as the format wants it"),
+    ("a family is told as often as it comes", [
+        ("    if (std::any_of(until.begin(), until.end(), same)) continue;\n",
+         "")],
+     "metrics_test.cpp", "families of one name are told once, and their samples stand together"),
+    ("prompts that were canceled count as failed", [
+        ("    ++p.canceled;\n",
+         "    ++p.failed;\n")],
+     "metrics_test.cpp", "reports are added up, by outcome, source and lane"),
+    ("prompts that failed have a time to first token", [
+        ("  if (code != Errc::ok) return;\n  ttft_.add",
+         "  ttft_.add")],
+     "metrics_test.cpp", "times of prefills that did not end well are in no histogram"),
 ]

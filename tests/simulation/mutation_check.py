@@ -32,7 +32,7 @@ PURE = ["core/chunk_table.cpp", "core/planner/forecast.cpp", "core/planner/sched
         "core/scheduler/compute_cost.cpp", "core/scheduler/link_estimator.cpp",
         "core/scheduler/meet_in_the_middle.cpp", "core/session_core.cpp", "core/identity.cpp", "core/guarded.cpp", "core/lookup.cpp",
         "core/result.cpp", "chunk/format.cpp"]
-LIBRARY = [*PURE, "core/admission.cpp", "core/prefetch.cpp", "core/queued_prompt.cpp", "core/calibration.cpp", "core/io_lanes_core.cpp", "core/lane_joins.cpp", "core/lane_memory.cpp", "core/lane_parts.cpp", "core/lane_prompts.cpp", "core/landing.cpp", "core/last_prompt.cpp",
+LIBRARY = [*PURE, "core/admission.cpp", "core/prefetch.cpp", "core/queued_prompt.cpp", "core/calibration.cpp", "core/io_lanes_core.cpp", "core/lane_joins.cpp", "core/lane_memory.cpp", "core/lane_parts.cpp", "core/lane_prompts.cpp", "core/landing.cpp", "core/last_prompt.cpp", "core/metrics.cpp",
            "core/save.cpp", "core/save_ticket.cpp", "core/save_work.cpp", "core/saver_core.cpp",
            "core/session_parts.cpp", "core/session_run.cpp", "core/session_state.cpp", "core/tier_lookup.cpp", "chunk/digest.cpp",
            "chunk/reader.cpp", "chunk/writer.cpp", "storage/host/host.cpp", "storage/host/memory.cpp",

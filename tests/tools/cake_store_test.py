@@ -12,7 +12,7 @@ import unittest
 
 from cake_store_case import StoreCase
 
-COMMANDS = ("list", "stats", "verify", "trim", "erase", "copy", "bench")
+COMMANDS = ("list", "stats", "metrics", "verify", "trim", "erase", "copy", "bench")
 
 
 class Looks(StoreCase):
@@ -57,8 +57,22 @@ class Looks(StoreCase):
         self.assertIn("6 objects", out)
         self.assertIn(other, out)
 
+    def test_metrics_are_those_of_stats_and_lines_of_prometheus(self):
+        model, keys = self.make(count=3)
+        with open(self.path("store", keys[0][:2], "notes.txt"), "w", encoding="utf-8") as f:
+            f.write("mine")
+        out, _ = self.run_it("metrics", self.path("store"))
+        size = os.path.getsize(self.file_of(keys[0]))
+        for line in (f'cake_store_objects{{store="{self.path("store")}"}} 3',
+                     f'cake_store_bytes{{store="{self.path("store")}"}} {3 * size}',
+                     f'cake_store_other_entries{{store="{self.path("store")}"}} 1',
+                     f'cake_store_model_tokens{{store="{self.path("store")}",model="{model}"}} 48',
+                     "# TYPE cake_store_bytes gauge"):
+            self.assertIn(line + "\n", out)
+        self.run_it("metrics", self.path("store"), "--json", code=2)
+
     def test_a_store_that_is_not_there_is_named_and_not_made(self):
-        for command in (["list"], ["stats"], ["verify"], ["trim", "--to", "1"], ["erase", "--everything"]):
+        for command in (["list"], ["stats"], ["metrics"], ["verify"], ["trim", "--to", "1"], ["erase", "--everything"]):
             _, err = self.run_it(command[0], self.path("none"), *command[1:], code=1)
             self.assertIn(self.path("none"), err)
             self.assertIn("does not exist", err)
@@ -349,7 +363,7 @@ class WrongUse(StoreCase):
             self.assertIn(says, out)
         for command in COMMANDS:
             out, _ = self.run_it(command, "--help")
-            for says in ("STORE", "--json", "Exit status: 0"):
+            for says in ("STORE", *(["--json"] if command != "metrics" else []), "Exit status: 0"):
                 self.assertIn(says, out)
         out, _ = self.run_it("--version")
         self.assertRegex(out, r"^\d+\.\d+\.\d+\n$")

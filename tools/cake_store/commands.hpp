@@ -42,6 +42,7 @@ struct Settings {
 
 int list(const Settings& settings);
 int stats(const Settings& settings);
+int metrics(const Settings& settings);
 int verify(const Settings& settings);
 int trim(const Settings& settings);
 int erase(const Settings& settings);

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// list and stats: what there is.
+// list, stats and metrics: what there is.
 #include <algorithm>
 #include <cstdio>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "cake/metrics.hpp"
 #include "commands.hpp"
 
 namespace cake::tools {
@@ -148,7 +149,43 @@ Json stats_json(const Found& found, const Totals& totals) {
           {"models", models}};
 }
 
+/// What a server may draw and warn of. All are gauges: a program that looks counts nothing.
+std::vector<MetricFamily> store_families(const Found& found, const Totals& totals) {
+  const std::string store = found.store->shown();
+  std::vector<MetricFamily> families;
+  const auto gauge = [&](const char* name, const char* help, std::uint64_t value,
+                         const std::string& model = {}) {
+    MetricSample sample{{{"store", store}}, value};
+    if (!model.empty()) sample.labels.emplace_back("model", model);
+    families.push_back({name, help, MetricKind::gauge, {std::move(sample)}});
+  };
+  gauge("cake_store_objects", "Objects that are held now", totals.objects);
+  gauge("cake_store_bytes", "Bytes of these", totals.bytes);
+  gauge("cake_store_other_entries", "Entries that are no objects", found.all.others);
+  gauge("cake_store_unread_headers", "Objects without a header that this build reads",
+        totals.without_header);
+  if (totals.oldest) {
+    gauge("cake_store_oldest_use_timestamp_seconds", "Last use of the object that was used first",
+          static_cast<std::uint64_t>(*totals.oldest));
+    gauge("cake_store_newest_use_timestamp_seconds", "Last use of the object that was used last",
+          static_cast<std::uint64_t>(*totals.newest));
+  }
+  for (const auto& [fingerprint, model] : totals.models) {
+    gauge("cake_store_model_objects", "Objects of a model", model.objects, fingerprint);
+    gauge("cake_store_model_bytes", "Bytes of these", model.bytes, fingerprint);
+    gauge("cake_store_model_tokens", "Tokens of these", model.tokens, fingerprint);
+  }
+  return families;
+}
+
 }  // namespace
+
+int metrics(const Settings& settings) {
+  const auto found = look(settings, true);
+  if (!found) return refused(found.error());
+  std::fputs(prometheus_text(store_families(*found, totals_of(found->objects))).c_str(), stdout);
+  return kGood;
+}
 
 int list(const Settings& settings) {
   const auto found = look(settings, !settings.names_only);

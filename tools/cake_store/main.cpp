@@ -56,6 +56,10 @@ constexpr const char* kList =
     "Each line: key, bytes, last use in UTC (of a bucket: written), position and number of its\n"
     "tokens, model, tenant.";
 
+constexpr const char* kMetrics =
+    "The text format of Prometheus, for the textfile collector of its node exporter, say. What a\n"
+    "process has read, written and evicted only that process knows: cake::Metrics tells it.";
+
 constexpr const char* kVerify =
     "Checks header, tables, each block of KV and footer against each other and against the key.\n"
     "Whether an object is the one that a prompt needs only an engine can tell. Of a directory no\n"
@@ -211,6 +215,10 @@ class Line {
     add_filter(list_of);
     add_filter(
         add("stats", "Counts objects, bytes and tokens, by model and tenant", kObjects, stats));
+    auto* const gauges =
+        add("metrics", "Prints what stats counts as Prometheus reads it", kMetrics, metrics);
+    gauges->remove_option(gauges->get_option("--json"));
+    add_filter(gauges);
     auto* const check =
         add("verify", "Reads objects and checks every byte of them", kVerify, verify);
     check->add_option("--sample", settings_.sample,

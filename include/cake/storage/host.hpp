@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "cake/engine.hpp"
@@ -59,6 +60,10 @@ struct HostStats {
   std::uint64_t refused = 0;  // writes for which nothing could be evicted
   std::uint64_t damaged = 0;  // writes of chunk objects that were not whole
 };
+
+struct StoreCounts;  // metrics.hpp
+/// For metric_families() (metrics.hpp); `store` is its name, for people.
+CAKE_API StoreCounts store_counts(const HostStats& stats, std::string store);
 
 /// Keeps objects by key in memory that is allocated once, in a few large arenas: locking pages is
 /// slow and may stop the device, so no call but the constructor does it. Where `memory` has no more,

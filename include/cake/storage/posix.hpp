@@ -103,6 +103,10 @@ struct PosixStats {
   std::uint64_t ring_retries = 0;   // times that it took nothing, and was asked again
 };
 
+struct StoreCounts;  // metrics.hpp
+/// For metric_families() (metrics.hpp); `store` is its name, for people.
+CAKE_API StoreCounts store_counts(const PosixStats& stats, std::string store);
+
 /// A read that may still run. `out` stays valid until it is ready, also when this object is gone:
 /// destroying it neither stops the read nor waits for it.
 class CAKE_API PosixRead {

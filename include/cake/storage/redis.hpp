@@ -96,6 +96,10 @@ struct RedisStats {
   bool cluster = false;               // as far as is known
 };
 
+struct StoreCounts;  // metrics.hpp
+/// For metric_families() (metrics.hpp); `store` is its name, for people.
+CAKE_API StoreCounts store_counts(const RedisStats& stats, std::string store);
+
 using RedisRead = detail::RemoteRead;
 
 /// Objects as strings under the keys `PREFIX:{<64 hex>}` of a Redis or Valkey server, or of a cluster

@@ -101,6 +101,10 @@ struct S3Stats {
   bool conditional_writes = false;    // the first writer wins by the store's own means
 };
 
+struct StoreCounts;  // metrics.hpp
+/// For metric_families() (metrics.hpp); `store` is its name, for people.
+CAKE_API StoreCounts store_counts(const S3Stats& stats, std::string store);
+
 using S3Read = detail::RemoteRead;
 
 /// Objects `PREFIX/<2 hex>/<64 hex>.ckv` of a bucket, which are named as PosixStorage names its

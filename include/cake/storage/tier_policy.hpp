@@ -7,6 +7,8 @@
 
 #include <chrono>
 #include <cstdint>
+#include <string>
+#include <vector>
 
 #include "cake/export.hpp"
 #include "cake/types.hpp"
@@ -57,5 +59,10 @@ struct TierStats {
   std::uint64_t failed_writes = 0;
   std::uint64_t dropped = 0;  // copies into it that were not made, since too many waited
 };
+
+struct StoreCounts;  // metrics.hpp
+/// For metric_families() (metrics.hpp), one for each tier; `store` is the name of all of them, for people.
+CAKE_API std::vector<StoreCounts> store_counts(const std::vector<TierStats>& tiers,
+                                               const std::string& store);
 
 }  // namespace cake::inline CAKE_ABI
