@@ -33,7 +33,7 @@ namespace cake::inline CAKE_ABI {
 // ---- values ----
 
 /// How often values fell below each bound.
-struct HistogramCounts {
+struct CAKE_API HistogramCounts {
   std::vector<double> bounds;         // upper ones, ascending; the last bucket has none
   std::vector<std::uint64_t> counts;  // [bounds + 1], each bucket by itself
   double sum = 0;                     // of all values

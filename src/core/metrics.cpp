@@ -248,6 +248,42 @@ std::vector<MetricFamily> metric_families(const MetricsSnapshot& snapshot) {
 
 // ---- collecting ----
 
+namespace {
+
+LaneCounts& operator+=(LaneCounts& to, const LaneCounts& more) {
+  to.loads += more.loads;
+  to.failed += more.failed;
+  to.superseded += more.superseded;
+  to.bytes += more.bytes;
+  return to;
+}
+
+/// Loads of one lane in a row are counted without memory: they are what adding a report takes long for.
+std::array<LaneCounts, kMaxTiers> by_lane(const std::vector<LoadReport>& loads) {
+  std::array<LaneCounts, kMaxTiers> lanes{};
+  LaneCounts run;
+  LaneId lane = 0;
+  const auto flush = [&] {
+    if (lane < lanes.size()) lanes[lane] += run;
+    run = {};
+  };
+  for (const LoadReport& load : loads) {
+    if (load.lane != lane) {
+      flush();
+      lane = load.lane;
+    }
+    const bool superseded = load.outcome == Errc::superseded;
+    run.loads += 1;
+    run.bytes += load.bytes;
+    run.superseded += superseded ? 1 : 0;
+    run.failed += load.outcome != Errc::ok && !superseded ? 1 : 0;
+  }
+  flush();
+  return lanes;
+}
+
+}  // namespace
+
 template <std::size_t N>
 void Metrics::Buckets<N>::add(const std::array<double, N>& bounds, double value) noexcept {
   const auto at = std::lower_bound(bounds.begin(), bounds.end(), value);
@@ -261,6 +297,7 @@ HistogramCounts Metrics::Buckets<N>::counted(const std::array<double, N>& bounds
 }
 
 void Metrics::add(const PrefillReport& report) noexcept {
+  const auto lanes = by_lane(report.loads);
   const std::lock_guard lock(mutex_);
   PrefillCounts& p = prefills_;
   ++p.prefills;
@@ -280,17 +317,10 @@ void Metrics::add(const PrefillReport& report) noexcept {
   p.failed_loads += report.failed_loads;
   p.reads_superseded += report.reads_superseded;
   p.scheduler_faults += report.scheduler_faults;
-  for (const LoadReport& load : report.loads) {
-    if (load.lane >= loads_.size()) continue;
-    lanes_ = std::max<std::size_t>(lanes_, load.lane + 1);
-    LaneCounts& lane = loads_[load.lane];
-    ++lane.loads;
-    lane.bytes += load.bytes;
-    if (load.outcome == Errc::superseded) {
-      ++lane.superseded;
-    } else if (load.outcome != Errc::ok) {
-      ++lane.failed;
-    }
+  for (std::size_t lane = 0; lane < loads_.size(); ++lane) {
+    if (lanes[lane].loads == 0) continue;
+    lanes_ = std::max(lanes_, lane + 1);
+    loads_[lane] += lanes[lane];
   }
   if (code != Errc::ok) return;
   ttft_.add(kSeconds, seconds(report.ttft));
