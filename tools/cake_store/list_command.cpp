@@ -44,12 +44,12 @@ Result<Found> look(const Settings& settings, bool headers) {
     for (const ListedObject& object : found.all.objects) found.objects.push_back({object, {}});
     return found;
   }
-  auto headed = read_headers(*found.store, found.all.objects, settings.workers);
+  const auto headed = read_headers(*found.store, found.all.objects, settings.workers);
   if (!headed) return headed.error();
-  for (HeadedObject& each : *headed) {
+  for (const HeadedObject& each : *headed) {
     const bool taken =
         settings.filter.empty() || (each.header && settings.filter.takes(*each.header));
-    if (taken) found.objects.push_back(std::move(each));
+    if (taken) found.objects.push_back(each);
   }
   return found;
 }

@@ -102,7 +102,8 @@ std::optional<std::int64_t> s3_time(std::string_view text) {
   if (!y || !m || !d || !h || !min || !s) return std::nullopt;
   const year_month_day date{year(*y), month(*m), day(*d)};
   if (!date.ok() || *h > 23 || *min > 59 || *s > 60) return std::nullopt;
-  return sys_seconds(sys_days(date)).time_since_epoch().count() + *h * 3600 + *min * 60 + *s;
+  const auto when = sys_days(date) + hours(*h) + minutes(*min) + seconds(*s);
+  return sys_seconds(when).time_since_epoch().count();
 }
 
 }  // namespace cake::inline CAKE_ABI::detail
