@@ -979,8 +979,8 @@ MUTANTS = [
          "    store_gave_back.wait_for(lock, std::chrono::milliseconds(0), [&] { return store_has == 0; });\n")],
      "promotion_test.cpp", "the end of the lanes waits for what the store was lent"),
     ("a gated pass is thought to begin with the first layer of its objects", [
-        ("  for (const GateNeed& need : run.gate_needs) {\n",
-         "  for (const GateNeed& need : std::vector<GateNeed>()) {\n")],
+        ("    const double soonest = run.gate_needs.empty()\n",
+         "    const double soonest = run.gate_needs.size() < 100\n")],
      "detail/planner/forecast_test.cpp",
      "a pass behind loads begins when the layer that it needs first and that comes late is there"),
     ("windows that are read late are thought to take no lane", [
@@ -1084,6 +1084,16 @@ MUTANTS = [
     ("the rest of a chunk is read before its tables are known", [
         ("      if (!view.parsed(flight.chunk)) at->rest_from = at->coming;\n", "")],
      "simulation/learning_test.cpp", "what is left of a chunk is read by another lane only when its first slice has landed"),
+    ("layers are read in the order of the object, whatever the model needs first", [
+        ("  if (spec.positions.empty()) return from;\n",
+         "  if (from < end) return from;\n")],
+     "detail/planner/schedule_test.cpp",
+     "what the model needs first is read first, also where other layers lie before it in the objects"),
+    ("a pass is thought to wait for layers of windows in chunks that they do not reach", [
+        ("    if (spec.position(layer) < layers) end = std::max",
+         "    end = std::max")],
+     "detail/planner/snapshot_test.cpp",
+     "layers that lie late in objects but early in the model are known to hold a gated pass up"),
     ("a slice of small layers is as many as of mean ones", [
         ("  if (spec.layer_begins.empty()) {\n    const auto one", "  if (true) {\n    const auto one")],
      "detail/planner/schedule_test.cpp", "a slice takes more layers where they are small"),

@@ -127,12 +127,28 @@ void follow_lanes(const RunSnapshot& run, Assignment& assignment) {
   });
 }
 
-/// When the pass can begin at the soonest, so that none of its layers waits for a lane whose last layer comes
-/// at `end` and which took so many seconds for all of them.
-double soonest_pass(const RunSnapshot& run, double end, double took, double groups) {
-  double soonest = end - took * (1 - 1 / groups);
-  for (const GateNeed& need : run.gate_needs) {
-    soonest = std::max(soonest, end - took * (1 - need.loaded) - run.first_pass_s * need.computed);
+/// When the pass can begin at the soonest, so that none of its layers waits for what comes layer by layer on this
+/// lane, what is needed first before the rest, and the last of it at `end`.
+template <class Layered>
+double soonest_pass(const RunSnapshot& run, const Assignment& assignment, LaneId lane, double end,
+                    const Layered& comes_layered) {
+  double soonest = 0;
+  const auto waits_more = [&](std::uint32_t layer) {
+    return layer == 0 ||
+           std::any_of(run.gate_needs.begin(), run.gate_needs.end(), [&](const GateNeeds& needs) {
+             return needs.bytes[layer] > needs.bytes[layer - 1];
+           });
+  };
+  for (std::uint32_t layer = 0; layer < run.n_layers; ++layer) {
+    if (!waits_more(layer)) continue;
+    double behind = 0;  // bytes, in what is read after that layer
+    for (std::size_t i = 0; i < assignment.size(); ++i) {
+      if (assignment.owner[i] != lane || !comes_layered(i)) continue;
+      const ChunkLeft& left = run.chunks[i];
+      behind += std::max(0.0F, left.all_bytes - run.gate_needs[left.needs].bytes[layer]);
+    }
+    const double computed = run.first_pass_s * layer / run.n_layers;
+    soonest = std::max(soonest, end - behind * run.lanes[lane].seconds_per_byte - computed);
   }
   return soonest;
 }
@@ -178,8 +194,10 @@ void overlap_suffix(const RunSnapshot& run, const Assignment& assignment, Foreca
   for (std::uint32_t l = 0; l < run.n_lanes; ++l) {
     const Lane& lane = lanes[l];
     if (lane.n == 0) continue;
-    start = std::max(
-        {start, soonest_pass(run, lane.end, lane.took, groups), lane.end - lane.left + lane.fresh});
+    const double soonest = run.gate_needs.empty()
+                               ? lane.end - lane.took * (1 - 1 / groups)
+                               : soonest_pass(run, assignment, l, lane.end, comes_layered);
+    start = std::max({start, soonest, lane.end - lane.left + lane.fresh});
     if (lane.n < kPlannerTuning.few_layered_chunks) {
       last = std::max(last, lane.end + run.lanes[l].latency);
     }

@@ -18,8 +18,23 @@ ChunkLayers LaneQueue::next_begun(const RunView& view, LaneId lane) {
   return {};
 }
 
+namespace {
+
+/// The first layer of the model that needs any of the layers `from` to `end` of an object.
+std::uint32_t first_user(const PrefillSpec& spec, std::uint32_t from, std::uint32_t end) {
+  if (spec.positions.empty()) return from;
+  std::uint32_t layer = 0;
+  while (layer < spec.n_layers && (spec.position(layer) < from || spec.position(layer) >= end)) {
+    ++layer;
+  }
+  return layer;
+}
+
+}  // namespace
+
 ChunkLayers LaneQueue::next_layered(const RunView& view, LaneId lane, double bytes) {
   ChunkLayers best;
+  std::uint32_t best_user = 0;  // layer of the model
   const std::size_t first = at_layer;
   const std::size_t n = layered.size();
   for (std::size_t i = 0; i < n && (best.layers.empty() || i < kPlannerTuning.layered_window);
@@ -29,8 +44,10 @@ ChunkLayers LaneQueue::next_layered(const RunView& view, LaneId lane, double byt
     const std::uint32_t layers = worthwhile_layers(view.spec(), view.layers_issued(chunk), bytes);
     const LayerRange some = next_layers(view, lane, chunk, layers);
     if (some.empty()) continue;
-    if (!best.layers.empty() && some.begin >= best.layers.begin) continue;
+    const std::uint32_t user = first_user(view.spec(), some.begin, view.layers_needed(chunk));
+    if (!best.layers.empty() && user >= best_user) continue;
     best = {chunk, some};
+    best_user = user;
     at_layer = (index + 1) % n;
   }
   // With windows and states more may be needed later.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <utility>
 
 #include "cake/detail/planner/tuning.hpp"
 
@@ -89,9 +90,26 @@ void take_reads(const RunView& view, Time now, RunSnapshot& out) {
   }
 }
 
+/// The entry for chunks of which so many layers are loaded.
+std::uint16_t gate_needs_of(const PrefillSpec& spec, std::uint32_t layers, RunSnapshot& out) {
+  for (std::size_t i = 0; i < out.gate_needs.size(); ++i) {
+    if (out.gate_needs[i].layers == layers) return static_cast<std::uint16_t>(i);
+  }
+  GateNeeds needs{layers, std::vector<float>(spec.n_layers)};
+  std::uint32_t end = 0;  // past the last of them that the pass has waited for
+  for (std::uint32_t layer = 0; layer < spec.n_layers; ++layer) {
+    if (spec.position(layer) < layers) end = std::max(end, spec.position(layer) + 1);
+    needs.bytes[layer] = end == 0 ? 0.0F : static_cast<float>(spec.read_bytes({0, end}));
+  }
+  out.gate_needs.push_back(std::move(needs));
+  return static_cast<std::uint16_t>(out.gate_needs.size() - 1);
+}
+
 void take_chunks(const RunView& view, RunSnapshot& out) {
   out.chunks.clear();
   out.tier_sets.clear();
+  out.gate_needs.clear();
+  const bool gates = out.overlap_suffix && (out.partial || !view.spec().positions.empty());
   out.chunks.reserve(out.end_chunk - std::min(out.end_chunk, view.front_chunk()));
   const auto whole = static_cast<float>(view.spec().read_bytes({0, out.n_layers}));
   double least = 1e300;  // bytes of a read that every lane ends in time
@@ -101,6 +119,7 @@ void take_chunks(const RunView& view, RunSnapshot& out) {
     if (!is_left(view, c)) continue;
     ChunkLeft left = chunk_left(view, c, out, whole);
     if (left.bytes > least) left.tiers = in_time(out, left.tiers, left.bytes);
+    if (gates) left.needs = gate_needs_of(view.spec(), view.layers_needed(c), out);
     out.chunks.push_back(left);
     if (left.tiers == 0 || left.tiers == last) continue;
     last = left.tiers;
@@ -144,19 +163,6 @@ void take_compute(const RunView& view, RunSnapshot& out) {
   out.split_suffix_s = out.suffix_s;
   if (spec.wide_gated_steps || most < out.step_tokens) {
     out.split_suffix_s = out.first_pass_s + out.cost.passes(first, end, out.step_tokens);
-  }
-}
-
-void take_gate_needs(const PrefillSpec& spec, RunSnapshot& out) {
-  out.gate_needs.clear();
-  if (!out.overlap_suffix || spec.positions.empty()) return;
-  const auto all = static_cast<double>(spec.payload_bytes({0, spec.n_layers}));
-  std::uint32_t last = 0;  // past the last position that a layer before needs
-  for (std::uint32_t layer = 0; layer < spec.n_layers; ++layer) {
-    if (spec.positions[layer] < last) continue;
-    last = spec.positions[layer] + 1;
-    out.gate_needs.push_back({static_cast<double>(layer) / spec.n_layers,
-                              static_cast<double>(spec.payload_bytes({0, last})) / all});
   }
 }
 
@@ -256,7 +262,6 @@ void take_snapshot(const RunView& view, const PlanBasis& basis, Time now, RunSna
   out.partial = !spec.reaches.empty();
   out.lost_chunks = view.lost_chunks();
   out.overlap_suffix = overlap_suffix(view);
-  take_gate_needs(spec, out);
   take_compute(view, out);
   take_lanes(view, basis, now, out);
   take_context(view, out);

@@ -2,6 +2,7 @@
 // Copyright 2026 the cake authors
 #include "cake/detail/planner/schedule.hpp"
 
+#include "cake/detail/lookup.hpp"
 #include "cake/detail/planner/search.hpp"
 #include "cake/detail/planner/snapshot.hpp"
 #include "catch.hpp"
@@ -58,6 +59,27 @@ TEST_CASE("a queue gives the lowest layers of the layered chunks first") {
   const detail::ChunkLayers third = queue.next_layered(state.view(), 0, 2 * one + 1);
   CHECK(third.chunk == 1);
   CHECK(third.layers == LayerRange{2, 4});
+}
+
+TEST_CASE(
+    "what the model needs first is read first, also where other layers lie before it in the "
+    "objects") {
+  // Layers 0 and 2 have windows, which reach into the second chunk and lie last in the object.
+  const KvLayerKind window{{{1, 64}}, 16};
+  const ChunkGeometry geometry(KvLayout{4, {window, {{{1, 64}}}}, {0, 1, 0, 1}}, 16);
+  Prompt prompt("11", 40);
+  detail::describe_layout(geometry, prompt.spec);
+  prompt.stored.assign(2, {geometry.object_bytes(), 1, 4});
+  OwnState state(prompt);
+  detail::LaneQueue queue;
+  queue.layered = {1, 0};
+  CHECK(queue.next_layered(state.view(), 0, 1).chunk == 1);
+  state.land(state.load(1, {0, 1}));
+  const detail::ChunkLayers second = queue.next_layered(state.view(), 0, 1);
+  CHECK(second.chunk == 1);
+  CHECK(second.layers == LayerRange{1, 2});
+  state.land(state.load(1, {1, 4}));
+  CHECK(queue.next_layered(state.view(), 0, 1).chunk == 0);
 }
 
 TEST_CASE("a slice takes more layers where they are small") {

@@ -80,11 +80,15 @@ TEST_CASE(
   detail::describe_layout(geometry, prompt.spec);
   prompt.stored.assign(2, {geometry.object_bytes(), 1, 4});
   const detail::RunSnapshot run = snapshot_of(prompt, true);
-  REQUIRE(run.gate_needs.size() == 2);
-  CHECK(run.gate_needs[0].computed == 0);
-  CHECK(run.gate_needs[0].loaded == Approx(0.75));
-  CHECK(run.gate_needs[1].computed == Approx(0.5));
-  CHECK(run.gate_needs[1].loaded == Approx(1));
+  const auto first = [&](std::uint32_t layers) {
+    return static_cast<float>(prompt.spec.read_bytes({0, layers}));
+  };
+  REQUIRE(run.chunks.size() == 2);
+  CHECK(run.gate_needs.at(run.chunks[1].needs).bytes ==
+        std::vector<float>{first(3), first(3), first(4), first(4)});
+  // The windows begin behind the first chunk.
+  CHECK(run.gate_needs.at(run.chunks[0].needs).bytes ==
+        std::vector<float>{0, first(1), first(1), first(2)});
   CHECK(snapshot_of(prompt).gate_needs.empty());  // no gates
   CHECK(snapshot_of(Prompt("11", 40), true).gate_needs.empty());
 }

@@ -48,8 +48,8 @@ struct LaneQueue {
     }
     return {};
   }
-  /// The same of the others: the lowest layers that have not been requested, among the next few chunks; of one
-  /// as many as worthwhile_layers() says for `bytes`.
+  /// The same of the others: of the next few chunks the one whose rest the model needs first, and of that as many
+  /// layers as worthwhile_layers() says for `bytes`.
   ChunkLayers next_layered(const RunView& view, LaneId lane, double bytes);
 
  private:

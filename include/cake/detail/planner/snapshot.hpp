@@ -33,17 +33,19 @@ struct ChunkLeft {
   bool begun = false;       // some of its layers have been requested
   bool hole = false;        // compute's in any case: windows and states below it are loaded for it
   std::uint8_t on = 0;      // bit set of the lanes that read some of it now
+  std::uint16_t needs = 0;  // index of RunSnapshot::gate_needs, if there are any
   float bytes = 0;          // that have not been requested
   float all_bytes = 0;      // that a load has to bring
   double coming = 0;        // seconds: what has been requested will be resident then
   double rest_from = 0;     // before that its tables are not known, and nothing more of it is read
 };
 
-/// A layer that a pass behind its loads waits for longer than for all layers before it, where layers do
-/// not lie in objects in the model's order.
-struct GateNeed {
-  double computed = 0;  // share of the pass that lies before the layer
-  double loaded = 0;    // share of a chunk's bytes that end with the layer
+/// What a pass behind its loads waits for of a chunk of which the first `layers` of the object are loaded, where
+/// objects do not hold their layers in the model's order, or not all are needed of each chunk.
+struct GateNeeds {
+  std::uint32_t layers = 0;
+  std::vector<float>
+      bytes;  // [n_layers] that have come before the pass computes that layer of the model
 };
 
 /// What a schedule rests on beside the RunView.
@@ -80,11 +82,11 @@ struct RunSnapshot {
   std::uint32_t lost_chunks = 0;
 
   double suffix_begin = 0;
-  double suffix_s = 0;               // what the passes over the suffix cost,
-  double first_pass_s = 0;           // the gated one behind loads that come layer by layer,
-  double split_suffix_s = 0;         // and all of them then
-  bool overlap_suffix = false;       // as the function says
-  std::vector<GateNeed> gate_needs;  // empty: layers come in the model's order
+  double suffix_s = 0;                // what the passes over the suffix cost,
+  double first_pass_s = 0;            // the gated one behind loads that come layer by layer,
+  double split_suffix_s = 0;          // and all of them then
+  bool overlap_suffix = false;        // as the function says
+  std::vector<GateNeeds> gate_needs;  // empty: all layers are needed, in the model's order
 
   std::uint32_t n_lanes = 0;
   LaneMask up = 0;  // lanes that are neither down nor left out
