@@ -155,8 +155,8 @@ MUTANTS = [
          "lanes != 0; lanes = 0) {")],
      "detail/planner/search_test.cpp", "a chunk that only a slow lane holds is computed, and waits for what lies below it"),
     ("a gated pass hides all of its loads", [
-        ("soonest_pass(run, lane.end, lane.took, groups), lane.end - lane.left + lane.fresh});",
-         "soonest_pass(run, lane.end, lane.took, groups)});")],
+        ("    start = std::max({start, soonest, lane.end - lane.left + lane.fresh});\n",
+         "    start = std::max(start, soonest);\n")],
      "detail/planner/search_test.cpp", "a gated suffix hides all but one layer of the last loads"),
     ("loads go from the front", [
         ("    for (std::uint32_t i = end; i-- > begin;) {\n"
