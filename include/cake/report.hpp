@@ -100,7 +100,7 @@ struct CAKE_API PrefillReport {
   bool has_bound() const { return bound_s > 0; }
   /// Time to first token divided by the bound; 1 is perfect. 0: there is no bound.
   double bound_ratio() const { return bound_s > 0 ? seconds_of(ttft) / bound_s : 0; }
-  static double seconds_of(Time t) { return static_cast<double>(t.count()) * 1e-9; }
+  static double seconds_of(Time t) { return static_cast<double>(t.count()) / 1e9; }
 
   /// Fills the sums from chunks, steps and loads.
   void summarize();

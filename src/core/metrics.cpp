@@ -92,9 +92,6 @@ const char* kind_text(MetricKind kind) {
 
 // ---- families ----
 
-/// A division, so that a time which is a bound of a bucket is not above it.
-double seconds(Time span) { return static_cast<double>(span.count()) / 1e9; }
-
 template <class Value>
 MetricFamily one(std::string name, std::string help, MetricKind kind, Value value,
                  Labels labels = {}) {
@@ -194,7 +191,7 @@ void add_lanes(Families& to, const LaneGauges& lanes) {
     gauge("cake_lane_bytes_per_second", "Rate of a lane as it is estimated now",
           rate.bytes_per_second, labels);
     gauge("cake_lane_latency_seconds", "Latency of a lane as it is estimated now",
-          seconds(rate.latency), labels);
+          PrefillReport::seconds_of(rate.latency), labels);
   }
   gauge("cake_staging_bytes", "Staging memory of all lanes", lanes.staging_bytes);
   gauge("cake_staging_free_bytes", "Staging memory that is free", lanes.free_staging_bytes);
@@ -323,8 +320,8 @@ void Metrics::add(const PrefillReport& report) noexcept {
     loads_[lane] += lanes[lane];
   }
   if (code != Errc::ok) return;
-  ttft_.add(kSeconds, seconds(report.ttft));
-  planning_.add(kSeconds, seconds(report.planning));
+  ttft_.add(kSeconds, PrefillReport::seconds_of(report.ttft));
+  planning_.add(kSeconds, PrefillReport::seconds_of(report.planning));
   if (report.has_bound()) bound_ratio_.add(kRatios, report.bound_ratio());
 }
 

@@ -979,8 +979,7 @@ MUTANTS = [
          "    store_gave_back.wait_for(lock, std::chrono::milliseconds(0), [&] { return store_has == 0; });\n")],
      "promotion_test.cpp", "the end of the lanes waits for what the store was lent"),
     ("a gated pass is thought to begin with the first layer of its objects", [
-        ("    const double soonest = run.gate_needs.empty()\n",
-         "    const double soonest = run.gate_needs.size() < 100\n")],
+        ("        n_needs == 0\n", "        n_needs < 100\n")],
      "detail/planner/forecast_test.cpp",
      "a pass behind loads begins when the layer that it needs first and that comes late is there"),
     ("windows that are read late are thought to take no lane", [

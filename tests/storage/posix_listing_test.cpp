@@ -12,6 +12,7 @@
 
 #include "cake/storage/listing.hpp"
 #include "catch.hpp"
+#include "listing_helpers.hpp"
 #include "posix_helpers.hpp"
 
 namespace {
@@ -22,19 +23,6 @@ using sample::file_of;
 using sample::key_of;
 
 constexpr std::size_t kSize = 4 * 4096;
-
-Listing all_of(const PosixStorage& store) {
-  Listing all;
-  std::string from;
-  do {
-    const auto part = store.list(from);
-    REQUIRE(part);
-    all.objects.insert(all.objects.end(), part->objects.begin(), part->objects.end());
-    all.others += part->others;
-    from = part->next;
-  } while (!from.empty());
-  return all;
-}
 
 void touch(const std::filesystem::path& file) { std::ofstream(file) << "not ours"; }
 
@@ -65,7 +53,7 @@ TEST_CASE("a listing names every object of a directory once, with its size and a
     REQUIRE(store.write(key_of(i), bytes.bytes()));
   }
   set_age(directory, key_of(7), 90);
-  const Listing all = all_of(store);
+  const auto all = sample::all_of(store);
   CHECK(all.objects.size() == 40);
   CHECK(all.others == 0);
   for (const ListedObject& object : all.objects) {
@@ -103,7 +91,7 @@ TEST_CASE("links, foreign files and misplaced objects are not listed, but counte
   const std::string name = object.parent_path().filename() == "00" ? "01" : "00";
   std::filesystem::create_directory(elsewhere.path() / "00");
   std::filesystem::create_directory_symlink(elsewhere.path() / "00", directory.path() / name);
-  const Listing all = all_of(store);
+  const auto all = sample::all_of(store);
   REQUIRE(all.objects.size() == 1);
   CHECK(all.objects[0].key == key_of(1));
   CHECK(all.others == 5);
@@ -149,7 +137,7 @@ TEST_CASE("a trim of a bounded store leaves it with room, and it goes on") {
   for (std::uint64_t i = 0; i < 9; ++i) REQUIRE(store.write(key_of(i), bytes.bytes()));
   REQUIRE(store.trim(2 * kSize));
   for (std::uint64_t i = 20; i < 40; ++i) REQUIRE(store.write(key_of(i), bytes.bytes()));
-  CHECK(all_of(store).objects.size() <= 10);
+  CHECK(sample::all_of(store).objects.size() <= 10);
 }
 
 TEST_CASE("a store that only serves is not trimmed") {
@@ -161,7 +149,7 @@ TEST_CASE("a store that only serves is not trimmed") {
   }
   PosixStorage store({.directory = directory.path(), .threads = 1, .read_only = true});
   CHECK(store.trim(0).error().code == Errc::unsupported);
-  CHECK(all_of(store).objects.size() == 1);
+  CHECK(sample::all_of(store).objects.size() == 1);
 }
 
 TEST_CASE("an object that cannot be erased is named, and the others go") {
@@ -179,7 +167,7 @@ TEST_CASE("an object that cannot be erased is named, and the others go") {
   CHECK(sample::says(trimmed.error().context,
                      {directory.path().string(), "cannot erase " + kept, "3 objects were erased",
                       std::to_string(kSize) + " bytes are left"}));
-  CHECK(all_of(store).objects.size() == 1);
+  CHECK(sample::all_of(store).objects.size() == 1);
 }
 
 TEST_CASE("reads of a tool do not make objects younger") {

@@ -5,8 +5,8 @@
 #include <map>
 #include <string>
 
-#include "cake/storage/listing.hpp"
 #include "catch.hpp"
+#include "listing_helpers.hpp"
 #include "redis_process.hpp"
 
 using namespace cake;
@@ -15,24 +15,6 @@ using sample::content;
 using sample::key_of;
 
 namespace {
-
-struct Found {
-  std::map<ChunkKey, std::uint64_t> sizes;
-  std::uint64_t others = 0;
-};
-
-Found all_of(RedisStorage& store) {
-  Found found;
-  std::string from;
-  do {
-    const auto part = store.list(from);
-    REQUIRE(part);
-    for (const ListedObject& object : part->objects) found.sizes[object.key] = object.bytes;
-    found.others += part->others;
-    from = part->next;
-  } while (!from.empty());
-  return found;
-}
 
 /// Stores some, and says what a listing has to name.
 std::map<ChunkKey, std::uint64_t> fill(RedisStorage& store, std::uint64_t count) {
@@ -51,13 +33,13 @@ TEST_CASE("a listing names every object of a server, and nothing else") {
   if (redis_program() == nullptr) return;
   RedisProcess server(cake_loopback_test::free_ports(1)[0]);
   RedisStorage store(options_for(server.port()));
-  CHECK(all_of(store).sizes.empty());
+  CHECK(sample::all_of(store).objects.empty());
   const auto expected = fill(store, 1500);
   server.ask({"SET", "kv/v2:{notes}", "text"});
   server.ask({"SET", "kv/v20:{" + key_of(1).hex() + "}", "another prefix"});
   server.ask({"LPUSH", key_text(key_of(5000)), "no string"});
-  const Found found = all_of(store);
-  CHECK(found.sizes == expected);
+  const auto found = sample::all_of(store);
+  CHECK(found.sizes() == expected);
   CHECK(found.others == 2);
   for (const char* const from : {"x", "1", "99999:0", "0:x", "0:", "-1:0"}) {
     CHECK(store.list(from).error().code == Errc::invalid_argument);
@@ -70,7 +52,7 @@ TEST_CASE("a listing of a cluster goes through all its masters") {
   RedisCluster cluster(3, false);
   RedisStorage store(options_for(cluster.node(1).port()));
   const auto expected = fill(store, 200);
-  CHECK(all_of(store).sizes == expected);
+  CHECK(sample::all_of(store).sizes() == expected);
   CHECK(store.stats().masters == 3);
 }
 

@@ -8,6 +8,7 @@
 
 #include "cake/storage/listing.hpp"
 #include "catch.hpp"
+#include "listing_helpers.hpp"
 #include "s3_helpers.hpp"
 #include "s3_weed.hpp"
 #include "src/storage/s3/names.hpp"
@@ -16,30 +17,6 @@ using namespace cake;
 using namespace cake_s3_test;
 using sample::content;
 using sample::key_of;
-
-namespace {
-
-Listing all_of(S3Storage& store, std::size_t* parts = nullptr) {
-  Listing all;
-  std::string from;
-  do {
-    const auto part = store.list(from);
-    REQUIRE(part);
-    all.objects.insert(all.objects.end(), part->objects.begin(), part->objects.end());
-    all.others += part->others;
-    from = part->next;
-    if (parts != nullptr) ++*parts;
-  } while (!from.empty());
-  return all;
-}
-
-std::map<ChunkKey, std::uint64_t> sizes_in(const Listing& listing) {
-  std::map<ChunkKey, std::uint64_t> sizes;
-  for (const ListedObject& object : listing.objects) sizes[object.key] = object.bytes;
-  return sizes;
-}
-
-}  // namespace
 
 TEST_CASE("a listing names every object of a bucket, part by part, with signatures that hold") {
   ServerOptions of;
@@ -54,13 +31,12 @@ TEST_CASE("a listing names every object of a bucket, part by part, with signatur
   }
   server.put("kv/v2/ab/notes.txt", "text");
   server.put("kv/v20/ab/x", "another prefix");
-  std::size_t parts = 0;
-  const Listing all = all_of(store, &parts);
+  const auto all = sample::all_of(store);
   CHECK(all.objects.size() == 20);
-  CHECK(sizes_in(all) == expected);
+  CHECK(all.sizes() == expected);
   CHECK(all.others == 1);
   CHECK(all.objects[0].used == 1767323045);
-  CHECK(parts >= 3);
+  CHECK(all.parts >= 3);
   CHECK(server.bad_signatures().empty());
   CHECK(store.list("ab:").error().code == Errc::invalid_argument);
   for (const ListedObject& object : store.list("80")->objects) {
@@ -107,7 +83,7 @@ TEST_CASE("SeaweedFS lists what is stored") {
     REQUIRE(store.write(key_of(i), object.bytes()));
     expected[key_of(i)] = 8192;
   }
-  CHECK(sizes_in(all_of(store)) == expected);
+  CHECK(sample::all_of(store).sizes() == expected);
   const std::string middle = expected.rbegin()->first.hex();
   CHECK(store.list(middle)->objects.empty());
   CHECK(store.list(expected.begin()->first.hex())->objects.size() == 11);

@@ -6,6 +6,8 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <span>
+#include <vector>
 
 #include "cake/detail/planner/tuning.hpp"
 
@@ -128,24 +130,15 @@ void follow_lanes(const RunSnapshot& run, Assignment& assignment) {
 }
 
 /// When the pass can begin at the soonest, so that none of its layers waits for what comes layer by layer on this
-/// lane, what is needed first before the rest, and the last of it at `end`.
-template <class Layered>
-double soonest_pass(const RunSnapshot& run, const Assignment& assignment, LaneId lane, double end,
-                    const Layered& comes_layered) {
+/// lane, what is needed first before the rest, and the last of it at `end`. `chunks`: how many, by their needs.
+double soonest_pass(const RunSnapshot& run, LaneId lane, double end,
+                    std::span<const std::uint32_t> chunks) {
   double soonest = 0;
-  const auto waits_more = [&](std::uint32_t layer) {
-    return layer == 0 ||
-           std::any_of(run.gate_needs.begin(), run.gate_needs.end(), [&](const GateNeeds& needs) {
-             return needs.bytes[layer] > needs.bytes[layer - 1];
-           });
-  };
   for (std::uint32_t layer = 0; layer < run.n_layers; ++layer) {
-    if (!waits_more(layer)) continue;
     double behind = 0;  // bytes, in what is read after that layer
-    for (std::size_t i = 0; i < assignment.size(); ++i) {
-      if (assignment.owner[i] != lane || !comes_layered(i)) continue;
-      const ChunkLeft& left = run.chunks[i];
-      behind += std::max(0.0F, left.all_bytes - run.gate_needs[left.needs].bytes[layer]);
+    for (std::size_t i = 0; i < chunks.size(); ++i) {
+      const GateNeeds& needs = run.gate_needs[i];
+      behind += chunks[i] * static_cast<double>(needs.all_bytes - needs.bytes[layer]);
     }
     const double computed = run.first_pass_s * layer / run.n_layers;
     soonest = std::max(soonest, end - behind * run.lanes[lane].seconds_per_byte - computed);
@@ -174,7 +167,9 @@ void overlap_suffix(const RunSnapshot& run, const Assignment& assignment, Foreca
     std::uint32_t n = 0;
   };
   std::array<Lane, kMaxTiers> lanes{};
-  double start = best.compute_done;  // of the pass
+  const std::size_t n_needs = run.gate_needs.size();
+  std::vector<std::uint32_t> chunks(n_needs * run.n_lanes);  // [lanes][needs]
+  double start = best.compute_done;                          // of the pass
   for (std::size_t i = 0; i < assignment.size(); ++i) {
     const std::uint8_t owner = assignment.owner[i];
     if (owner == kCompute) continue;
@@ -189,14 +184,16 @@ void overlap_suffix(const RunSnapshot& run, const Assignment& assignment, Foreca
     lane.took += static_cast<double>(run.chunks[i].all_bytes) * seconds_per_byte;
     lane.left += static_cast<double>(run.chunks[i].bytes) * seconds_per_byte;
     if (!run.chunks[i].begun) lane.fresh += slice * seconds_per_byte;
+    if (n_needs != 0) ++chunks[owner * n_needs + run.chunks[i].needs];
   }
   double last = best.loads_done;
   for (std::uint32_t l = 0; l < run.n_lanes; ++l) {
     const Lane& lane = lanes[l];
     if (lane.n == 0) continue;
-    const double soonest = run.gate_needs.empty()
-                               ? lane.end - lane.took * (1 - 1 / groups)
-                               : soonest_pass(run, assignment, l, lane.end, comes_layered);
+    const double soonest =
+        n_needs == 0
+            ? lane.end - lane.took * (1 - 1 / groups)
+            : soonest_pass(run, l, lane.end, std::span(chunks).subspan(l * n_needs, n_needs));
     start = std::max({start, soonest, lane.end - lane.left + lane.fresh});
     if (lane.n < kPlannerTuning.few_layered_chunks) {
       last = std::max(last, lane.end + run.lanes[l].latency);

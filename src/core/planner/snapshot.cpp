@@ -95,7 +95,8 @@ std::uint16_t gate_needs_of(const PrefillSpec& spec, std::uint32_t layers, RunSn
   for (std::size_t i = 0; i < out.gate_needs.size(); ++i) {
     if (out.gate_needs[i].layers == layers) return static_cast<std::uint16_t>(i);
   }
-  GateNeeds needs{layers, std::vector<float>(spec.n_layers)};
+  GateNeeds needs{layers, static_cast<float>(spec.read_bytes({0, layers})),
+                  std::vector<float>(spec.n_layers)};
   std::uint32_t end = 0;  // past the last of them that the pass has waited for
   for (std::uint32_t layer = 0; layer < spec.n_layers; ++layer) {
     if (spec.position(layer) < layers) end = std::max(end, spec.position(layer) + 1);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
-#include <charconv>
 #include <optional>
 #include <string>
 
@@ -66,12 +65,8 @@ Status take_host(std::string_view text, RedisOptions& options) {
   }
   if (options.host.empty()) return bad("HOST is missing");
   if (end == std::string_view::npos) return {};
-  const std::string_view digits = text.substr(end + 1);
-  const auto [rest, code] =
-      std::from_chars(digits.data(), digits.data() + digits.size(), options.port);
-  if (code != std::errc() || rest != digits.data() + digits.size() || options.port == 0) {
-    return bad("PORT is a number from 1 to 65535");
-  }
+  options.port = detail::whole_number<std::uint16_t>(text.substr(end + 1)).value_or(0);
+  if (options.port == 0) return bad("PORT is a number from 1 to 65535");
   return {};
 }
 

@@ -3,23 +3,16 @@
 #include "resp.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <cstring>
 #include <optional>
 
 #include "src/core/try.hpp"
+#include "src/storage/remote/text.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 namespace {
 
 Error broken(const char* what) { return {Errc::corrupt, 0, what}; }
-
-std::optional<std::int64_t> number(std::string_view text) {
-  std::int64_t value = 0;
-  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (code != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
-}
 
 void append_argument(std::string& to, std::string_view argument) {
   to.append("$").append(std::to_string(argument.size())).append("\r\n");
@@ -110,7 +103,7 @@ Status RespParser::line_over() {
     at_->text = rest.substr(0, kMostShown);
     value_over();
   };
-  const auto count = number(rest);
+  const auto count = whole_number<std::int64_t>(rest);
   switch (line_[0]) {
     case '+':
       return text(RespReply::Kind::status), Status();

@@ -3,11 +3,11 @@
 #include "scan.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <utility>
 
 #include "slots.hpp"
 #include "src/storage/remote/attempts.hpp"
+#include "src/storage/remote/text.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 namespace {
@@ -28,10 +28,10 @@ std::optional<RedisScan::Place> RedisScan::place_of(const std::string& from) {
   Place place;
   const std::size_t colon = from.find(':');
   if (colon == std::string::npos) return std::nullopt;
-  const auto [end, code] = std::from_chars(from.data(), from.data() + colon, place.slot);
+  const auto slot = whole_number<unsigned>(std::string_view(from).substr(0, colon));
+  place.slot = slot.value_or(kRedisSlots);
   place.cursor = from.substr(colon + 1);
-  const bool good = code == std::errc() && end == from.data() + colon && place.slot < kRedisSlots &&
-                    all_digits(place.cursor);
+  const bool good = place.slot < kRedisSlots && all_digits(place.cursor);
   return good ? std::optional(place) : std::nullopt;
 }
 

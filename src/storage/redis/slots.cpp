@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <set>
 
 #include "src/storage/remote/text.hpp"
@@ -64,14 +63,12 @@ Result<RedisEndpoint> redis_endpoint(std::string_view text, const RedisEndpoint&
   const Error bad{Errc::corrupt, 0, "an address of a node is none"};
   if (colon == std::string_view::npos) return bad;
   std::string_view host = text.substr(0, colon);
-  const std::string_view digits = text.substr(colon + 1);
-  std::uint16_t port = 0;
-  const auto [end, code] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
-  if (code != std::errc() || end != digits.data() + digits.size() || port == 0) return bad;
+  const auto port = whole_number<std::uint16_t>(text.substr(colon + 1));
+  if (!port || *port == 0) return bad;
   if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
   if (host.empty() || host == "?") host = self.host;
   if (!is_host(host)) return bad;
-  return RedisEndpoint{std::string(host), port};
+  return RedisEndpoint{std::string(host), *port};
 }
 
 unsigned redis_slot(std::string_view key) {

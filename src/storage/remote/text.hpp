@@ -5,10 +5,12 @@
 #pragma once
 
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 
 #include "cake/version.hpp"
 
@@ -31,6 +33,15 @@ inline bool host_text(std::string_view text) {
     return letter_or_digit(c) || c == '.' || c == '-' || c == '_' || c == ':' || c == '[' ||
            c == ']';
   });
+}
+
+/// The number that all of the text is, in decimal; none: it is no such number, or does not fit.
+template <class T>
+std::optional<T> whole_number(std::string_view text) {
+  T value{};
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (code != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
 }
 
 /// Printable characters of a text that somebody else wrote, at most `most` of them.

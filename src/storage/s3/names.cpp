@@ -2,10 +2,10 @@
 // Copyright 2026 the cake authors
 #include "names.hpp"
 
-#include <charconv>
 #include <chrono>
 
 #include "reply.hpp"
+#include "src/storage/remote/text.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 namespace {
@@ -21,14 +21,6 @@ std::string encoded(std::string_view name) {
     }
   }
   return text;
-}
-
-template <class T>
-std::optional<T> number(std::string_view text) {
-  T value{};
-  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (code != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
 }
 
 Error broken(const S3Address& address, const char* what) {
@@ -68,7 +60,7 @@ Result<Listing> s3_names(std::string_view xml, const S3Address& address) {
     at = end;
     ++named;
     const auto key = address.key_of(s3_element(entry, "Key").value_or(""));
-    const auto size = number<std::uint64_t>(s3_element(entry, "Size").value_or(""));
+    const auto size = whole_number<std::uint64_t>(s3_element(entry, "Size").value_or(""));
     if (!key || !size) {
       ++listing.others;
       continue;
@@ -93,12 +85,12 @@ Result<Listing> s3_names(std::string_view xml, const S3Address& address) {
 std::optional<std::int64_t> s3_time(std::string_view text) {
   using namespace std::chrono;
   if (text.size() < 19 || text[4] != '-' || text[7] != '-' || text[10] != 'T') return std::nullopt;
-  const auto y = number<int>(text.substr(0, 4));
-  const auto m = number<unsigned>(text.substr(5, 2));
-  const auto d = number<unsigned>(text.substr(8, 2));
-  const auto h = number<unsigned>(text.substr(11, 2));
-  const auto min = number<unsigned>(text.substr(14, 2));
-  const auto s = number<unsigned>(text.substr(17, 2));
+  const auto y = whole_number<int>(text.substr(0, 4));
+  const auto m = whole_number<unsigned>(text.substr(5, 2));
+  const auto d = whole_number<unsigned>(text.substr(8, 2));
+  const auto h = whole_number<unsigned>(text.substr(11, 2));
+  const auto min = whole_number<unsigned>(text.substr(14, 2));
+  const auto s = whole_number<unsigned>(text.substr(17, 2));
   if (!y || !m || !d || !h || !min || !s) return std::nullopt;
   const year_month_day date{year(*y), month(*m), day(*d)};
   if (!date.ok() || *h > 23 || *min > 59 || *s > 60) return std::nullopt;

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
-#include <charconv>
 #include <ctime>
 #include <utility>
 
@@ -33,14 +32,6 @@ bool same_name(std::string_view a, std::string_view b) {
   });
 }
 
-template <class T>
-std::optional<T> number(std::string_view text) {
-  T value{};
-  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (code != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
-}
-
 std::optional<S3Range> range_of(std::string_view text) {
   if (!text.starts_with("bytes ")) return std::nullopt;
   text = trimmed(text.substr(6));
@@ -49,9 +40,9 @@ std::optional<S3Range> range_of(std::string_view text) {
   if (dash == std::string_view::npos || slash == std::string_view::npos || dash > slash) {
     return std::nullopt;
   }
-  const auto first = number<std::uint64_t>(text.substr(0, dash));
-  const auto last = number<std::uint64_t>(text.substr(dash + 1, slash - dash - 1));
-  const auto total = number<std::uint64_t>(text.substr(slash + 1));
+  const auto first = whole_number<std::uint64_t>(text.substr(0, dash));
+  const auto last = whole_number<std::uint64_t>(text.substr(dash + 1, slash - dash - 1));
+  const auto total = whole_number<std::uint64_t>(text.substr(slash + 1));
   if (!first || !last || !total || *first > *last || *last >= *total) return std::nullopt;
   return S3Range{*first, *last, *total};
 }
@@ -59,7 +50,7 @@ std::optional<S3Range> range_of(std::string_view text) {
 int status_of(std::string_view line) {
   const std::size_t space = line.find(' ');
   if (space == std::string_view::npos) return 0;
-  return number<int>(line.substr(space + 1, 3)).value_or(0);
+  return whole_number<int>(line.substr(space + 1, 3)).value_or(0);
 }
 
 S3Problem problem(const S3Context& context, Errc code, int native, const std::string& what,
@@ -161,7 +152,7 @@ void S3Reply::header(std::string_view line) {
   const std::string_view value = trimmed(line.substr(colon + 1));
   if (value.size() > kMostText) return;
   if (same_name(name, "content-length")) {
-    length = number<std::uint64_t>(value);
+    length = whole_number<std::uint64_t>(value);
   } else if (same_name(name, "content-range")) {
     range = range_of(value);
   } else if (same_name(name, "etag")) {
@@ -171,7 +162,7 @@ void S3Reply::header(std::string_view line) {
   } else if (same_name(name, "x-amz-bucket-region")) {
     region = value;
   } else if (same_name(name, "retry-after")) {
-    const auto seconds = number<unsigned>(value);
+    const auto seconds = whole_number<unsigned>(value);
     if (seconds) retry_after = std::chrono::seconds(std::min(*seconds, 3600u));
   } else if (same_name(name, "date")) {
     const std::time_t when = curl_getdate(std::string(value).c_str(), nullptr);

@@ -58,7 +58,8 @@ TEST_CASE(
   detail::RunSnapshot run = snapshot_of(prompt_of("1111", {16e-3}, 64), true);
   detail::Assignment assignment;
   const detail::Forecast early = detail::forecast(run, {0, 1, false}, assignment);
-  run.gate_needs = {{4, std::vector<float>(4, 0.75F * run.chunks[0].all_bytes)}};
+  const float all = run.chunks[0].all_bytes;
+  run.gate_needs = {{4, all, std::vector<float>(4, 0.75F * all)}};
   const detail::Forecast late = detail::forecast(run, {0, 1, false}, assignment);
   REQUIRE(early.slice_layers != 0);
   // The first chunk comes whole; the pass of 64 ms begins behind the first slices of the three others,

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cake/detail/lookup.hpp"
 #include "cake/detail/planner/snapshot.hpp"
 #include "core_helpers.hpp"
 
@@ -24,6 +25,21 @@ inline Prompt prompt_of(const std::string& tiers, const std::vector<double>& chu
   }
   return prompt;
 }
+
+/// Two chunks of four layers. Layers 0 and 2 have windows, which reach into the second chunk alone and lie in objects
+/// behind all of 1 and 3.
+struct WindowedPrompt {
+  const KvLayerKind window{{{1, 64}}, 16};
+  const ChunkGeometry geometry{KvLayout{4, {window, {{{1, 64}}}}, {0, 1, 0, 1}}, 16};
+  Prompt prompt{"11", 40};
+
+  WindowedPrompt() {
+    detail::describe_layout(geometry, prompt.spec);  // which refers to the geometry
+    prompt.stored.assign(2, {geometry.object_bytes(), 1, 4});
+  }
+  WindowedPrompt(const WindowedPrompt&) = delete;
+  WindowedPrompt& operator=(const WindowedPrompt&) = delete;
+};
 
 /// With passes of at most 64 tokens.
 inline detail::RunSnapshot snapshot_of(const RunView& view, const ComputeCost& cost = kCost,

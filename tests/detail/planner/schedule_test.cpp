@@ -2,7 +2,6 @@
 // Copyright 2026 the cake authors
 #include "cake/detail/planner/schedule.hpp"
 
-#include "cake/detail/lookup.hpp"
 #include "cake/detail/planner/search.hpp"
 #include "cake/detail/planner/snapshot.hpp"
 #include "catch.hpp"
@@ -64,12 +63,8 @@ TEST_CASE("a queue gives the lowest layers of the layered chunks first") {
 TEST_CASE(
     "what the model needs first is read first, also where other layers lie before it in the "
     "objects") {
-  // Layers 0 and 2 have windows, which reach into the second chunk and lie last in the object.
-  const KvLayerKind window{{{1, 64}}, 16};
-  const ChunkGeometry geometry(KvLayout{4, {window, {{{1, 64}}}}, {0, 1, 0, 1}}, 16);
-  Prompt prompt("11", 40);
-  detail::describe_layout(geometry, prompt.spec);
-  prompt.stored.assign(2, {geometry.object_bytes(), 1, 4});
+  const WindowedPrompt windowed;
+  const Prompt& prompt = windowed.prompt;
   OwnState state(prompt);
   detail::LaneQueue queue;
   queue.layered = {1, 0};

@@ -2,7 +2,6 @@
 // Copyright 2026 the cake authors
 #include "cake/detail/planner/snapshot.hpp"
 
-#include "cake/detail/lookup.hpp"
 #include "catch.hpp"
 #include "planner_helpers.hpp"
 
@@ -73,12 +72,8 @@ TEST_CASE("the pass that loads may hide takes no more tokens than the engine wan
 
 TEST_CASE(
     "layers that lie late in objects but early in the model are known to hold a gated pass up") {
-  // Layers 0 and 2 have windows, so that all of 1 and 3 lies before them.
-  const KvLayerKind window{{{1, 64}}, 16};
-  const ChunkGeometry geometry(KvLayout{4, {window, {{{1, 64}}}}, {0, 1, 0, 1}}, 16);
-  Prompt prompt("11", 40);
-  detail::describe_layout(geometry, prompt.spec);
-  prompt.stored.assign(2, {geometry.object_bytes(), 1, 4});
+  const WindowedPrompt windowed;
+  const Prompt& prompt = windowed.prompt;
   const detail::RunSnapshot run = snapshot_of(prompt, true);
   const auto first = [&](std::uint32_t layers) {
     return static_cast<float>(prompt.spec.read_bytes({0, layers}));

@@ -44,8 +44,8 @@ struct ChunkLeft {
 /// objects do not hold their layers in the model's order, or not all are needed of each chunk.
 struct GateNeeds {
   std::uint32_t layers = 0;
-  std::vector<float>
-      bytes;  // [n_layers] that have come before the pass computes that layer of the model
+  float all_bytes = 0;       // of these layers
+  std::vector<float> bytes;  // [n_layers] of them before the pass computes that layer of the model
 };
 
 /// What a schedule rests on beside the RunView.
