@@ -68,6 +68,25 @@ class GateAtOnce : public fault::LayerByLayer {
   }
 };
 
+/// Gives its gated step up when it is first asked, and has compute do the rest.
+class GivesUp : public GateAtOnce {
+ public:
+  Step next_step(const RunView& view, std::uint32_t budget, Time now) {
+    if (!given_up_) return GateAtOnce::next_step(view, budget, now);
+    Step step;
+    step.kind = Step::Kind::compute;
+    step.tokens = {view.front(), view.spec().n_tokens};
+    return step;
+  }
+  Time gate_until(const RunView& view, Time now) {
+    given_up_ = view.running().size() == 1 && view.running().front().gated;
+    return given_up_ ? now : kNever;
+  }
+
+ private:
+  bool given_up_ = false;
+};
+
 template <class E, class Session>
 void drive(Session& session, E& engine, const World& world) {
   for (Step step; (step = session.next(256)).kind != Step::Kind::finished;) {
@@ -89,6 +108,21 @@ struct SlowStorage {
   Status read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out) {
     do std::this_thread::sleep_for(2ms);
     while (GateAtOnce::asked == 0);
+    return inner.read(tier, key, offset, out);
+  }
+  Status write(const ChunkKey& key, ConstBytes bytes) { return inner.write(key, bytes); }
+  Status erase(const ChunkKey& key) { return inner.erase(key); }
+};
+
+/// No read ends before it may.
+struct StuckStorage {
+  MemoryStorage& inner;
+  std::atomic<bool> may_read{false};
+  Result<std::vector<StoredChunk>> lookup(std::span<const ChunkKey> keys) {
+    return inner.lookup(keys);
+  }
+  Status read(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset, MutableBytes out) {
+    while (!may_read) std::this_thread::sleep_for(1ms);
     return inner.read(tier, key, offset, out);
   }
   Status write(const ChunkKey& key, ConstBytes bytes) { return inner.write(key, bytes); }
@@ -218,6 +252,24 @@ TEST_CASE("only the newest step that was issued may do less, also when it has en
   const PrefillReport report = session.finish();
   CHECK(report.status.code() == Errc::invalid_argument);
   CHECK(session.save(world.prompt).status.code() == Errc::invalid_argument);
+}
+
+TEST_CASE(
+    "a gated step that the scheduler gives up is superseded, and others are computed instead") {
+  World world;
+  StuckStorage storage{world.storage};
+  IoLanes lanes(storage);
+  PrefillSession session(world.engine, lanes, {.chunk_tokens = kChunk}, GivesUp(), kPatient);
+  session.begin(world.prompt);
+  drive(session, world.engine, world);
+  const PrefillReport report = session.finish();
+  storage.may_read = true;
+  CHECK(report.status.has_value());
+  CHECK(report.tokens_loaded == 0);
+  REQUIRE_FALSE(report.steps.empty());
+  CHECK(report.steps[0].gated);
+  CHECK(report.steps[0].voided);
+  CHECK(world.engine.kv() == world.expected);
 }
 
 TEST_CASE("superseded for a step whose gate was not void ends the run") {

@@ -426,10 +426,11 @@ void Device::poke_gate() {
   Prompt& prompt = *pass_->prompt;
   const detail::GateAnswer gate =
       prompt.core.gate(pass_->step.id, pass_->layer, since_begin(prompt));
-  if (gate == detail::GateAnswer::shut) return;
+  const bool shut = gate == detail::GateAnswer::shut;
+  if (shut && !prompt.core.reconsider_gate(since_begin(prompt))) return;
   pass_->waiting = false;
   world_.result.gate_time += world_.now - pass_->waits_since;
-  if (gate == detail::GateAnswer::voided) return end_pass(0);
+  if (shut || gate == detail::GateAnswer::voided) return end_pass(0);
   prompt.checker.step_reads(pass_->step, pass_->layer);
   const Time took = duration(*pass_) / world_.spec.prompt.n_layers;
   world_.result.device_time += took;
@@ -459,6 +460,9 @@ void Device::plan_wake() {
   for (const Shared& prompt : prompts_) {
     Time in_run = prompt->core.next_deadline();
     if (!pass_) in_run = std::min(in_run, prompt->ask_again);
+    if (pass_ && pass_->waiting && pass_->prompt == prompt) {
+      in_run = std::min(in_run, prompt->core.gate_until());
+    }
     if (in_run < kNever - prompt->began) soonest = std::min(soonest, prompt->began + in_run);
   }
   soonest = std::max(soonest, world_.now + Time(1));

@@ -300,6 +300,10 @@ concept SeesTheEnd = requires(S& s, const RunView& view) {
   { s.ended(view) } -> std::same_as<void>;
 };
 template <class S>
+concept ReconsidersGates = requires(S& s, const RunView& view, Time now) {
+  { s.gate_until(view, now) } -> std::same_as<Time>;
+};
+template <class S>
 concept TellsComputeCost = requires(const S& s) {
   { s.compute_cost().per_token } -> std::convertible_to<double>;
   { s.compute_cost().per_position } -> std::convertible_to<double>;
@@ -319,6 +323,10 @@ constexpr bool scheduler_members_hold() {
   static_assert(
       SeesTheEnd<S> || !requires { &S::ended; },
       "cake: ended() of a scheduler has to be: void ended(const cake::RunView&)");
+  static_assert(
+      ReconsidersGates<S> || !requires { &S::gate_until; },
+      "cake: gate_until() of a scheduler has to be: cake::Time gate_until(const cake::RunView&, "
+      "cake::Time now)");
   static_assert(
       TellsComputeCost<S> || !requires { &S::compute_cost; },
       "cake: compute_cost() of a scheduler has to be const, and what it returns has "
@@ -347,6 +355,12 @@ constexpr bool scheduler_members_hold() {
 /// next_step() is asked; it must then answer as if this had not been.
 ///
 ///     std::optional<Step> step_at_once(const RunView&, std::uint32_t budget, Time now);
+///
+/// Optional, because nothing else can be computed while a gated step waits for layers: until when it is to
+/// wait before this is asked again. Not after `now`: the step is better void, and next_step() is asked for
+/// another one.
+///
+///     Time gate_until(const RunView&, Time now);
 ///
 /// One that learns what passes cost may have three more, which the session calls before begin() and
 /// after the run: it is a copy that runs, and what it learns goes into the lanes' Calibration. ended()

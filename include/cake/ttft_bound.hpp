@@ -41,8 +41,8 @@ double minimax(double n, Rising rising, Falling falling, double* at = nullptr) {
     (rising(k) < falling(k) ? low : high) = k;
   }
   if (at != nullptr) *at = low;
-  return std::min({std::max(rising(low), falling(low)), std::max(rising(0.0), falling(0.0)),
-                   std::max(rising(n), falling(n))});
+  return std::min({std::max(rising(low), falling(low)), std::max(rising(high), falling(high)),
+                   std::max(rising(0.0), falling(0.0)), std::max(rising(n), falling(n))});
 }
 
 }  // namespace detail

@@ -58,6 +58,12 @@ bool PrefillState::newest_gate_shut() const {
   return !running.empty() && gate_.shut(running.back().id);
 }
 
+void PrefillState::void_gate() {
+  if (view().running().empty()) return;
+  gate_.give_up(view().running().back().id);
+  changed();
+}
+
 /// What the end of a step counts as, whatever the engine says.
 Errc PrefillState::checked(Errc code, const RunningStep& ran) {
   const bool passed = gate_.passed(ran.id);

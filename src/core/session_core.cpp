@@ -113,6 +113,7 @@ std::optional<Step> SessionCore::end_step(const StepQuestion& question, const St
     step.tokens = suited(step, budget);
     if (may_compute(state_.view(), step)) {
       idle_since_ = kNever;
+      gate_until_ = now;
       return claim(step, now);
     }
     if (taken) return again(now);
@@ -120,6 +121,32 @@ std::optional<Step> SessionCore::end_step(const StepQuestion& question, const St
     ++scheduler_faults_;
   }
   return fall_back(budget, step.kind == Step::Kind::wait ? step.until : kNever, now);
+}
+
+bool SessionCore::reconsider_gate(Time now) {
+  const GateQuestion question = begin_gate(now);
+  return question.ask && end_gate(question, ask(question), now);
+}
+
+SessionCore::GateQuestion SessionCore::begin_gate(Time now) {
+  GateQuestion question{false, version(), now};
+  if (over() || scheduler_failed_ || now < gate_until() || !state_.newest_gate_shut()) {
+    return question;
+  }
+  question.ask = update();
+  if (!question.ask) gate_until_ = now + kMemoryPause;
+  return question;
+}
+
+bool SessionCore::end_gate(const GateQuestion& question, Time until, Time now) {
+  if (until > question.now) {
+    gate_until_ = until;
+    return false;
+  }
+  if (over() || version() != question.version) return false;
+  gate_until_ = now;
+  state_.void_gate();
+  return true;
 }
 
 std::optional<ReadTicket> SessionCore::next_load(LaneId lane, std::uint64_t max_bytes, Time now,
@@ -214,6 +241,15 @@ SessionCore::LoadAnswer SessionCore::ask(const LoadQuestion& question) {
   } catch (...) {
     ++ask_faults_;
     return std::nullopt;
+  }
+}
+
+Time SessionCore::ask(const GateQuestion& question) {
+  try {
+    return scheduler_->gate_until(RunView(seen_), question.now);
+  } catch (...) {
+    ++ask_faults_;
+    return kNever;
   }
 }
 

@@ -323,16 +323,32 @@ bool SessionState::wait_layer(std::uint64_t step, std::uint32_t layer) {
     open = gate == GateAnswer::open;
     if (gate != GateAnswer::shut || closed_) break;
     const std::uint64_t seen = core_.version();
+    const bool reconsider = core_.gate_until() <= now();
     lock.unlock();
     lanes_.wake(*this);
+    if (reconsider) reconsider_gate();
     lock.lock();
     if (core_.version() == seen && !closed_) {
-      pause(lock, std::max(Time(1), std::min<Time>(core_.next_deadline() - now(), kGatePoll)));
+      const Time until = std::min(core_.next_deadline(), core_.gate_until());
+      pause(lock, std::max(Time(1), std::min<Time>(until - now(), kGatePoll)));
     }
   }
   open = open && !closed_;
   if (--in_gate_ == 0 && closed_) changed_.notify_all();
   return open;
+}
+
+void SessionState::reconsider_gate() {
+  const Asking asking(*this);
+  SessionCore::GateQuestion question;
+  {
+    const Change change(*this);
+    question = core_.begin_gate(now());
+  }
+  if (!question.ask) return;
+  const Time until = core_.ask(question);
+  const Change change(*this);
+  core_.end_gate(question, until, now());
 }
 
 Step SessionState::ask_for_step(std::uint32_t budget, bool may_gate, std::uint32_t down) {

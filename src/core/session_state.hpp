@@ -161,11 +161,13 @@ class SessionState final : public LaneClient,
     bool whole = false;
   };
 
-  /// Without the lock while the scheduler thinks: reads land meanwhile.
   std::uint32_t lanes_down() const noexcept;
   void see_others();
   std::optional<ReadTicket> claimed(const ReadTicket& other) const;
+  /// Without the lock while the scheduler thinks: reads land meanwhile.
   Step ask_for_step(std::uint32_t budget, bool may_gate, std::uint32_t down);
+  /// Whether the step that waits in its gate is better void. As ask_for_step().
+  void reconsider_gate();
   void publish();
   /// When all is to be loaded, so that the first token meets its target.
   Time loads_end_by(Time target) const;

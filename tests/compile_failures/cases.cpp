@@ -320,6 +320,9 @@ struct Sched {
 #elif defined(CASE_ended_wrong)
   // case ended_wrong: ended() of a scheduler has to be
   void ended() {}
+#elif defined(CASE_gate_until_wrong)
+  // case gate_until_wrong: gate_until() of a scheduler has to be
+  bool gate_until(const cake::RunView&, cake::Time) { return false; }
 #elif defined(CASE_step_at_once_wrong)
   // case step_at_once_wrong: step_at_once() of a scheduler has to be
   cake::Step step_at_once(const cake::RunView&, std::uint32_t, cake::Time) { return {}; }

@@ -314,6 +314,84 @@ TEST_CASE("a gated step is void as soon as no lane reads what it waits for") {
   CHECK(core.gate(step.id, 0, Time{0}) == detail::GateAnswer::voided);
 }
 
+namespace {
+
+/// Wants its gated step void from some time on.
+struct GivesUp : Orders {
+  Time gate_until(const RunView& view, Time now) {
+    ++*asked;
+    if (broken) throw 1;
+    CHECK(view.running().back().gated);
+    return now < from ? from : now;
+  }
+  std::uint32_t* asked = nullptr;
+  Time from{100};
+  bool broken = false;
+};
+
+struct Waiting {
+  explicit Waiting(bool broken = false) : prompt("1") {
+    GivesUp scheduler;
+    scheduler.asked = &asked;
+    scheduler.broken = broken;
+    scheduler.step = step_of(16, 24, true);
+    core.emplace(detail::AnyScheduler(scheduler));
+    core->begin(prompt.spec, prompt.stored, prompt.priors);
+    step = core->next_step(64, true, Time{0});
+    REQUIRE(step.gated);
+  }
+  detail::GateAnswer gate(Time now) { return core->gate(step.id, 0, now); }
+
+  Prompt prompt;
+  std::uint32_t asked = 0;
+  std::optional<detail::SessionCore> core;
+  Step step;
+};
+
+}  // namespace
+
+TEST_CASE("a scheduler may have the gated step void that waits, and says when it is asked again") {
+  Waiting run;
+  CHECK_FALSE(run.core->reconsider_gate(Time(1)));
+  CHECK(run.core->gate_until() == Time(100));
+  CHECK_FALSE(run.core->reconsider_gate(Time(99)));
+  CHECK(run.asked == 1);
+  CHECK(run.gate(Time(99)) == detail::GateAnswer::shut);
+  CHECK(run.core->reconsider_gate(Time(100)));
+  CHECK(run.gate(Time(100)) == detail::GateAnswer::voided);
+  run.core->done(run.step.id, 0, Errc::superseded, Time(101));
+  CHECK(run.core->status() == Errc::ok);
+  CHECK(run.core->view().suffix_front() == 16);  // its tokens are nobody's again
+  CHECK_FALSE(run.core->reconsider_gate(Time(102)));
+  CHECK(run.asked == 2);  // nothing waits
+}
+
+TEST_CASE("an answer about a gate that is late, or none, leaves it as it is") {
+  Waiting run;
+  const auto question = run.core->begin_gate(Time(200));
+  REQUIRE(question.ask);
+  const Time until = run.core->ask(question);
+  CHECK(until <= Time(200));
+  run.core->set_lane_down(0, true);  // things have changed meanwhile
+  CHECK_FALSE(run.core->end_gate(question, until, Time(201)));
+  CHECK(run.gate(Time(201)) == detail::GateAnswer::shut);
+  Waiting fails(true);
+  CHECK_FALSE(fails.core->reconsider_gate(Time(200)));
+  CHECK(fails.gate(Time(200)) == detail::GateAnswer::shut);
+  CHECK(fails.core->report(Time(200)).scheduler_faults == 1);
+}
+
+TEST_CASE("a scheduler that says nothing of gates is not asked about them") {
+  Orders orders;
+  orders.step = step_of(16, 24, true);
+  const Prompt prompt("1");
+  detail::SessionCore core{detail::AnyScheduler(orders)};
+  core.begin(prompt.spec, prompt.stored, prompt.priors);
+  REQUIRE(core.next_step(64, true, Time{0}).gated);
+  CHECK(core.gate_until() == kNever);
+  CHECK_FALSE(core.reconsider_gate(Time(1000)));
+}
+
 TEST_CASE("loads of an engine that takes whole chunks have all layers") {
   Prompt prompt("11");
   prompt.spec.may_gate = false;

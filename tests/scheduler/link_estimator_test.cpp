@@ -36,6 +36,28 @@ TEST_CASE("a steady link with the right prior keeps its rate") {
   CHECK(lane.rate().latency == 1ms);
 }
 
+TEST_CASE("a link that had nothing to carry between two reads is not thought to be slow") {
+  LinkEstimator lane({1e6, 10ms, 0ms});
+  for (std::uint64_t i = 0; i < 2; ++i) lane.issue(i, 0, 1000, 0ms);
+  lane.landed(0, true, 11ms);
+  // The second one passed the link at 2 ms; what comes now has it to itself from 11 ms on.
+  for (std::uint64_t i = 2; i < 4; ++i) lane.issue(i, 0, 1000, 11ms);
+  lane.landed(1, true, 12ms);
+  lane.landed(2, true, 22ms);
+  lane.landed(3, true, 23ms);
+  CHECK(lane.rate().bytes_per_second == Approx(1e6).epsilon(1e-6));
+  CHECK(lane.rate().latency == 10ms);
+}
+
+TEST_CASE("a read that took less than the latency shows that it is shorter") {
+  LinkEstimator lane({1e6, 10ms, 0ms});
+  lane.issue(0, 0, 1000, 0ms);
+  lane.issue(1, 0, 1000, 8ms);
+  lane.landed(0, true, 11ms);
+  lane.landed(1, true, 14ms);
+  CHECK(lane.rate().latency == 6ms);
+}
+
 TEST_CASE("a wrong prior is corrected within a few reads") {
   LinkEstimator lane({1e9, 0ms, 0ms});
   Time now{0};

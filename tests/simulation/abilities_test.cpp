@@ -143,6 +143,89 @@ double over_the_bound(unsigned seed) {
 
 }  // namespace
 
+TEST_CASE("one chunk that loads longer than the new tokens take comes layer by layer, too") {
+  SimulationSpec spec = large_spec(2048, 1, 2048, 8);
+  spec.cost = {4e-3, 1.4e-4, 2.6e-9};
+  spec.links = {{{{Time{0}, 7e9}}, std::chrono::microseconds(50)}};
+  spec.priors = {{7e9, std::chrono::microseconds(50), Time{0}}};
+  MeetOptions options;
+  options.cost = spec.cost;
+  options.cost_is_measured = true;
+  const SimulationResult result = simulate(spec, MeetInTheMiddleScheduler(options));
+  CHECK(result.violation == "");
+  REQUIRE(result.report.steps.size() == 1);
+  CHECK(result.report.steps[0].gated);
+  const double loads = 8 * (32.0 * (1 << 20) + 12288) / 7e9;
+  CHECK(to_seconds(result.report.ttft) < loads + 0.2 * spec.cost.pass(2048, 2049));
+}
+
+namespace {
+
+/// The default scheduler, which never gives a gated step up.
+struct KeepsGates {
+  MeetInTheMiddleScheduler inner;
+  void begin(const PrefillSpec& spec) { inner.begin(spec); }
+  Step next_step(const RunView& view, std::uint32_t budget, Time now) {
+    return inner.next_step(view, budget, now);
+  }
+  std::optional<LoadRequest> next_load(const RunView& view, LaneId lane, Time now) {
+    return inner.next_load(view, lane, now);
+  }
+};
+
+/// A prompt of this length whose link has only `share` of its rate from half of the time on that the prompt
+/// takes otherwise.
+template <class S>
+PrefillReport over_falling_link(std::uint32_t n, std::uint32_t s, double rate, double share,
+                                S like) {
+  SimulationSpec spec = large_spec(n, s, 2048, 8);
+  spec.cost = {1e-3, 3.49e-5, 6.55e-10};
+  spec.links = {{{{Time{0}, rate}}, std::chrono::microseconds(50)}};
+  spec.priors = {{rate, std::chrono::microseconds(50), Time{0}}};
+  MeetOptions options;
+  options.cost = spec.cost;
+  options.cost_is_measured = true;
+  const Time whole = simulate(spec, MeetInTheMiddleScheduler(options)).report.ttft;
+  spec.links[0].trace.emplace_back(whole / 2, share * rate);
+  const SimulationResult result = simulate(spec, like(options));
+  CHECK(result.violation == "");
+  return result.report;
+}
+
+std::size_t voided(const PrefillReport& report) {
+  return static_cast<std::size_t>(std::count_if(report.steps.begin(), report.steps.end(),
+                                                [](const StepReport& s) { return s.voided; }));
+}
+
+}  // namespace
+
+TEST_CASE("a gated step does not wait for a link that has become ten times slower") {
+  const auto cake = [](const MeetOptions& o) { return MeetInTheMiddleScheduler(o); };
+  const auto keeps = [](const MeetOptions& o) { return KeepsGates{MeetInTheMiddleScheduler(o)}; };
+  const PrefillReport kept = over_falling_link(8192, 4096, 3e9, 0.1, keeps);
+  const PrefillReport given_up = over_falling_link(8192, 4096, 3e9, 0.1, cake);
+  CHECK(voided(kept) == 0);
+  CHECK(voided(given_up) == 1);
+  CHECK(given_up.ttft < kept.ttft / 2);
+}
+
+TEST_CASE("a gated step is kept where lanes bring what they should, or a little less") {
+  const auto cake = [](const MeetOptions& o) { return MeetInTheMiddleScheduler(o); };
+  std::size_t gated = 0;
+  for (const std::uint32_t n : {2048u, 8192u, 32768u}) {
+    for (const std::uint32_t s : {128u, 1024u, 4096u}) {
+      for (const double share : {1.0, 0.9}) {
+        const PrefillReport report = over_falling_link(n, s, 12e9, share, cake);
+        CHECK(voided(report) == 0);
+        for (const StepReport& step : report.steps) gated += step.gated;
+      }
+    }
+  }
+  CHECK(gated > 10);
+}
+
 TEST_CASE("layers come in their order however often the schedule is searched again") {
-  for (unsigned seed = 0; seed < 4; ++seed) CHECK(over_the_bound(seed) < 1.15);
+  double sum = 0;
+  for (unsigned seed = 0; seed < 8; ++seed) sum += over_the_bound(seed);
+  CHECK(sum / 8 < 1.13);  // 1.109 was measured, and 1.31 with layers begun anew by each search
 }

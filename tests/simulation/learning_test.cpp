@@ -129,6 +129,7 @@ TEST_CASE("a slow link is used in the first prompt already, and no read of it is
 
 TEST_CASE("no gated pass waits for a lane whose rate is a guess and thirty times too high") {
   std::uint64_t gated = 0;
+  std::uint64_t voided = 0;
   for (std::uint64_t seed = 0; seed < 5'000; ++seed) {
     testing::Random r(seed);
     SimulationSpec spec = testing::steady_spec(r);
@@ -141,11 +142,14 @@ TEST_CASE("no gated pass waits for a lane whose rate is a guess and thirty times
     options.cost_is_measured = true;
     const SimulationResult cake = simulate(spec, Meet(options));
     if (!cake.violation.empty()) FAIL("seed " << seed << ": " << cake.violation);
-    for (const StepReport& step : cake.report.steps) gated += step.gated;
-    // It was 18 times where the pass waited: it cannot turn back.
+    for (const StepReport& step : cake.report.steps) {
+      gated += step.gated;
+      voided += step.voided;
+    }
     if (cake.report.ttft > 3 * std::min(compute, load)) FAIL("seed " << seed);
   }
   CHECK(gated > 100);
+  CHECK(voided < 20);  // 13; 26 where gates wait for such lanes, and are given up again
 }
 
 namespace {
@@ -302,4 +306,10 @@ TEST_CASE("one chunk that hangs in every prompt leaves the others loaded") {
     const PrefillReport report = next_prompt(spec, scheduler);
     if (prompt > 0) CHECK(report.tokens_loaded > 0.5 * spec.prefill.prefix_end());
   }
+}
+
+TEST_CASE("a gate is not waited in before passes that look dear were measured twice") {
+  // The first step takes eighteen times what was said, since the guess is wrong in one part alone; the next one
+  // runs when the first slices are there.
+  CHECK(testing::wild_run(1562, nullptr, true).violation == "");
 }

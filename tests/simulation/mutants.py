@@ -225,7 +225,7 @@ MUTANTS = [
          "")],
      "scheduler/guesses_test.cpp", "the first step of a model that nobody has measured is a short one"),
     ("the second step of a model does not wait for the first", [
-        ("    if (!view.running().empty()) return wait(now);  // that one will show what passes cost\n",
+        ("    if (!idle) return wait(now);  // that one will show what passes cost\n",
          "")],
      "scheduler/guesses_test.cpp",
      "the second step waits until the first has shown what passes cost, and is not much longer"),
@@ -997,6 +997,59 @@ MUTANTS = [
          "    if (brings && link.rate().measured == 99) return false;\n")],
      "simulation/learning_test.cpp",
      "no gated pass waits for a lane whose rate is a guess and thirty times too high"),
+    ("only chunks that begin late enough come layer by layer", [
+        ("    return run.chunks[i].begun || assignment.lands[i] > from;\n",
+         "    return run.chunks[i].begun ||\n"
+         "           assignment.lands[i] - run.chunks[i].bytes *\n"
+         "                   run.lanes[assignment.owner[i]].seconds_per_byte >= from;\n")],
+     "simulation/abilities_test.cpp",
+     "one chunk that loads longer than the new tokens take comes layer by layer, too"),
+    ("a gate that the scheduler gives up stays shut", [
+        ("  gate_.give_up(view().running().back().id);\n", "")],
+     "detail/session_core_test.cpp",
+     "a scheduler may have the gated step void that waits, and says when it is asked again"),
+    ("an answer about a gate holds whatever happened meanwhile", [
+        ("  if (over() || version() != question.version) return false;\n"
+         "  gate_until_ = now;\n",
+         "  if (over()) return false;\n"
+         "  gate_until_ = now;\n")],
+     "detail/session_core_test.cpp",
+     "an answer about a gate that is late, or none, leaves it as it is"),
+    ("a scheduler that was asked about a gate is asked again at once", [
+        ("    gate_until_ = until;\n", "")],
+     "detail/session_core_test.cpp",
+     "a scheduler may have the gated step void that waits, and says when it is asked again"),
+    ("what is to be computed instead of a gated step lacks its tokens", [
+        ("      suffix = std::min(suffix, running.tokens.begin);\n", "")],
+     "detail/planner/snapshot_test.cpp",
+     "a snapshot as if the gated step were void has its tokens, and compute is free"),
+    ("a gated step waits for a lane however slow it becomes", [
+        ("  if (instead.forecast.finish - at > kPlannerTuning.void_gate_share * stay) return again;\n",
+         "  if (instead.forecast.finish > 0) return again;\n")],
+     "simulation/abilities_test.cpp",
+     "a gated step does not wait for a link that has become ten times slower"),
+    ("a gated step is given up for what takes longer", [
+        ("  if (at + stay < schedule_.forecast.finish) return again;\n", ""),
+        ("  if (instead.forecast.finish - at > kPlannerTuning.void_gate_share * stay) return again;\n",
+         "  if (instead.forecast.finish - at > 3 * stay) return again;\n")],
+     "simulation/abilities_test.cpp",
+     "a gated step is kept where lanes bring what they should, or a little less"),
+    ("a gated step waits beside the pass that shows what passes cost", [
+        ("  if (tested_ != 0 && !idle) return wait(now);  // that one shows what passes cost\n", "")],
+     "simulation/learning_test.cpp",
+     "a gate is not waited in before passes that look dear were measured twice"),
+    ("a gate is waited in because a read was just being inserted", [
+        ("      if (view.state(view.front_chunk()) == ChunkState::inserting) return wait(now);\n", "")],
+     "simulation/learning_test.cpp",
+     "a gate is not waited in before passes that look dear were measured twice"),
+    ("the time in which a link had nothing to carry counts as its read's", [
+        ("  const bool idled = !first && flight.at_once;", "  const bool idled = false;")],
+     "scheduler/link_estimator_test.cpp",
+     "a link that had nothing to carry between two reads is not thought to be slow"),
+    ("a read that took less than the latency says nothing of it", [
+        ("  rate_.latency = std::min(rate_.latency, now - flight.issued);\n", "")],
+     "scheduler/link_estimator_test.cpp",
+     "a read that took less than the latency shows that it is shorter"),
     ("after a new search layers are read from the first chunk on again", [
         ("      queue.at_layer = queue.layered.size();\n", "")],
      "simulation/abilities_test.cpp",
@@ -1072,7 +1125,7 @@ MUTANTS = [
         ("    if (!same || !wanted(a)) continue;\n", "    if (same || !same) continue;\n")],
      "lane_prompts_test.cpp", "of two sessions that claim the same bytes while they are read the second one joins"),
     ("a pass that was far off is believed, or not, without another one", [
-        ("    const bool in_doubt = compute_.in_doubt() && view.running().empty();\n",
+        ("    const bool in_doubt = end == front && idle && compute_.in_doubt();\n",
          "    const bool in_doubt = false;\n")],
      "simulation/learning_test.cpp",
      "after a pass that was far off another one tells what compute costs, before compute waits in a gate"),

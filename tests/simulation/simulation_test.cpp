@@ -71,7 +71,7 @@ struct OrdersNonsense {
 
 // Ten parts, so that they run side by side.
 TEST_CASE("a gated step waits only for what lanes read") {
-  for (const std::uint64_t seed : {68100u, 39382u, 3168u}) {
+  for (const std::uint64_t seed : {68100u, 39382u, 3168u, 10979u, 13813u}) {
     const SimulationSpec spec = wild_spec(seed);
     const SimulationResult result =
         simulate(spec, MeetInTheMiddleScheduler(wild_options(seed, spec)));

@@ -50,6 +50,8 @@ class LayerGateState {
   bool covers(std::uint32_t chunk) const { return step_ != 0 && chunk >= begin_ && chunk < end_; }
   /// The chunk will not be loaded.
   void lost(std::uint32_t chunk) { voided_ = voided_ || covers(chunk); }
+  /// It is not waited for any longer.
+  void give_up(std::uint64_t step) { voided_ = voided_ || step_ == step; }
   GateAnswer state(std::uint64_t step, std::uint32_t layer) const {
     if (step_ != step) return GateAnswer::open;
     if (voided_) return GateAnswer::voided;

@@ -68,6 +68,8 @@ class CAKE_API PrefillState {
   GateAnswer gate(std::uint64_t id, std::uint32_t layer, Time now);
   /// The newest step waits for layers, or is void: nothing may be enqueued behind it.
   bool newest_gate_shut() const;
+  /// The newest step, which is gated, is void from now on.
+  void void_gate();
   /// A step has ended. `tokens` may be fewer than asked only for the step that was issued last.
   /// superseded: its gate was void, which nobody else may say. A gated step is not ok before each
   /// layer's gate was found open.

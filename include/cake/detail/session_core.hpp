@@ -55,6 +55,10 @@ class CAKE_API SessionCore {
   GateAnswer gate(std::uint64_t id, std::uint32_t layer, Time now) {
     return state_.gate(id, layer, now);
   }
+  /// The newest step waits in its gate: whether the scheduler would rather have it void. True: it is.
+  bool reconsider_gate(Time now);
+  /// When it is to be asked that.
+  Time gate_until() const { return scheduler_->reconsiders_gates() ? gate_until_ : kNever; }
   void done(std::uint64_t id, std::uint32_t tokens, Errc code, Time now) {
     state_.done(id, tokens, code, now);
   }
@@ -110,6 +114,11 @@ class CAKE_API SessionCore {
     std::uint64_t version = 0;
     Time now{0};
   };
+  struct GateQuestion {
+    bool ask = false;
+    std::uint64_t version = 0;
+    Time now{0};
+  };
   /// None: it threw, or is not asked any more.
   using StepAnswer = std::optional<Step>;
   using LoadAnswer = std::optional<LoadRequest>;
@@ -138,8 +147,14 @@ class CAKE_API SessionCore {
   /// exactly that now, or its compute is at that chunk. The scheduler is not asked.
   std::optional<ReadTicket> join(const Slice& slice, LaneId lane, Time now);
 
+  GateQuestion begin_gate(Time now);
+  /// True: the step is void.
+  bool end_gate(const GateQuestion& question, Time until, Time now);
+
   StepAnswer ask(const StepQuestion& question);
   LoadAnswer ask(const LoadQuestion& question);
+  /// Until when the gate is to wait.
+  Time ask(const GateQuestion& question);
 
   /// As PrefillState::returned(); a scheduler does not ask for it again, so that is done here.
   void returned(std::uint64_t id, Time now);
@@ -235,6 +250,7 @@ class CAKE_API SessionCore {
   std::uint32_t read_layers_ = ~0u;
   bool scheduler_failed_ = false;
   std::uint32_t predicted_meet_ = 0;
+  Time gate_until_{0};  // the scheduler is asked about the gate again then
   Time idle_since_ = kNever;
   Time no_memory_since_ = kNever;  // for a step
   bool idle_timed_out_ = false;    // once already, and no read has been claimed since

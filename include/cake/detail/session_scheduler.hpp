@@ -35,6 +35,9 @@ class SessionScheduler {
 
   /// Else none.
   virtual std::optional<Step> step_at_once(const RunView& view, std::uint32_t budget, Time now) = 0;
+  /// Else never.
+  virtual Time gate_until(const RunView& view, Time now) = 0;
+  virtual bool reconsiders_gates() const = 0;
   /// Else 0.
   virtual std::uint32_t predicted_meet(const RunView& view, Time now) = 0;
   /// The report's seconds of compute; else as they are.
@@ -74,6 +77,14 @@ class SessionSchedulerOf final : public SessionScheduler {
       return std::nullopt;
     }
   }
+  Time gate_until([[maybe_unused]] const RunView& view, [[maybe_unused]] Time now) override {
+    if constexpr (ReconsidersGates<S>) {
+      return scheduler_.gate_until(view, now);
+    } else {
+      return kNever;
+    }
+  }
+  bool reconsiders_gates() const override { return ReconsidersGates<S>; }
   std::uint32_t predicted_meet([[maybe_unused]] const RunView& view,
                                [[maybe_unused]] Time now) override {
     if constexpr (PredictsMeet<S>) {

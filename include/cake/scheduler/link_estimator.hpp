@@ -102,8 +102,9 @@ class CAKE_API LinkEstimator {
     std::uint32_t chunk = 0;
     std::uint64_t bytes = 0;
     Time issued{0};
-    Time lands{0};      // predicted
-    bool begun = true;  // else memory for it is being made: it is not on the link
+    Time lands{0};         // predicted
+    bool at_once = false;  // the link had nothing else to carry when it was issued
+    bool begun = true;     // else memory for it is being made: it is not on the link
   };
 
   LinkEstimator() = default;

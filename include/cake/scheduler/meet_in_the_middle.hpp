@@ -51,6 +51,8 @@ class CAKE_API MeetInTheMiddleScheduler {
   /// None where the schedule may have to be searched again, or gives compute nothing to do.
   std::optional<Step> step_at_once(const RunView& view, std::uint32_t budget, Time now);
   std::optional<LoadRequest> next_load(const RunView& view, LaneId lane, Time now);
+  /// Void when lanes have become so slow that computing what they still have to bring is faster.
+  Time gate_until(const RunView& view, Time now);
 
   const MeetOptions& options() const { return options_; }
   /// Goes on from what sessions before have measured. Before begin().
@@ -93,6 +95,7 @@ class CAKE_API MeetInTheMiddleScheduler {
   Step wait(Time now) const;
   bool loads_do_not_begin(const RunView& view, Time now);
   bool suffix_may_follow(const RunView& view);
+  double loads_end(const RunView& view, Time now) const;
 
   detail::ChunkLayers next_layers(const RunView& view, LaneId lane);
   detail::ChunkLayers idle_layers(const RunView& view, LaneId lane, Time now);
@@ -116,6 +119,7 @@ class CAKE_API MeetInTheMiddleScheduler {
   Time waits_since_ = kNever;          // compute waits for a load to begin
   Time waits_until_{0};
   std::uint32_t waits_loaded_ = 0;
+  std::uint32_t voids_ = 0;  // gated steps that this scheduler gave up
 };
 
 static_assert(Scheduler<MeetInTheMiddleScheduler>);

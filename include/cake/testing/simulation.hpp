@@ -262,7 +262,7 @@ class Simulation {
       return poke_gate();
     }
     for (std::uint32_t l = 0; l < spec_.prefill.n_layers; ++l) checker_.step_reads(pass.step, l);
-    at(now_ + duration(pass), [this] { end_pass(); });
+    at(computed(pass, 1), [this] { end_pass(); });
   }
 
   void poke_gate() {
@@ -270,15 +270,19 @@ class Simulation {
     core_.expire(now_);
     Pass& pass = passes_.front();
     const detail::GateAnswer gate = core_.gate(pass.step.id, pass.layer, now_);
-    if (gate == detail::GateAnswer::shut) return;
+    const bool shut = gate == detail::GateAnswer::shut;
+    if (shut && !core_.reconsider_gate(now_)) {
+      wake_ = std::min(wake_, std::max(core_.gate_until(), now_ + Time(1)));
+      return;
+    }
     pass.waiting = false;
-    if (gate == detail::GateAnswer::voided) {
+    if (shut || gate == detail::GateAnswer::voided) {
       pass.tokens = 0;
       end_pass();
       return;
     }
     checker_.step_reads(pass.step, pass.layer);
-    at(now_ + duration(pass) / spec_.prefill.n_layers, [this] {
+    at(computed(pass, spec_.prefill.n_layers), [this] {
       Pass& running = passes_.front();
       if (++running.layer == spec_.prefill.n_layers) return end_pass();
       running.waiting = true;
@@ -299,9 +303,12 @@ class Simulation {
     }
   }
 
-  Time duration(const Pass& pass) const {
+  /// When one of `parts` equal parts of a pass is computed, if it begins now.
+  Time computed(const Pass& pass, std::uint32_t parts) const {
     const std::uint32_t begin = pass.step.tokens.begin;
-    return from_seconds(spec_.pass_seconds({begin, begin + pass.tokens}, pass.step.gated));
+    const Time work =
+        from_seconds(spec_.pass_seconds({begin, begin + pass.tokens}, pass.step.gated)) / parts;
+    return spec_.device.passed(now_, to_seconds(work));
   }
 
   void end_pass() {

@@ -51,10 +51,12 @@ struct SimulationSpec {
   std::vector<SimulatedFault> faults;  // [spec.end_chunk], or empty
   std::uint32_t sound_layers = 0;      // reads that end at or below this layer have no fault
   ComputeCost cost;                    // what the device really takes
-  std::vector<SimulatedLink> links;    // [spec.n_lanes]
-  std::vector<LinkEstimate> priors;    // [spec.n_lanes]
-  Time insert{0};                      // of one slice
-  std::uint32_t workers = 4;           // of each lane
+  /// How much of the device the prompt has from when on: seconds of work that are done in a second.
+  SimulatedLink device{{{Time{0}, 1.0}}};
+  std::vector<SimulatedLink> links;  // [spec.n_lanes]
+  std::vector<LinkEstimate> priors;  // [spec.n_lanes]
+  Time insert{0};                    // of one slice
+  std::uint32_t workers = 4;         // of each lane
   bool workers_block = false;  // a worker stays with its read to the end (else it abandons it)
   std::uint64_t staging_bytes = ~0ull;
   Time cancel_at = kNever;

@@ -157,7 +157,7 @@ void overlap_suffix(const RunSnapshot& run, const Assignment& assignment, Foreca
   const double from = best.loads_done - run.first_pass_s * (1 - 1 / groups);
   const auto slice = static_cast<double>(run.head_bytes + layers * run.layer_bytes);
   const auto comes_layered = [&](std::size_t i) {
-    return run.chunks[i].begun || read_begins(run, assignment, i) >= from;
+    return run.chunks[i].begun || assignment.lands[i] > from;
   };
   struct Lane {
     double took = 0;   // seconds: by these chunks from their first layer on,

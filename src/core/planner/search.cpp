@@ -311,9 +311,8 @@ void fill_queues(const RunSnapshot& run, const Assignment& assignment, Schedule&
     const ChunkLeft& left = run.chunks[i];
     const std::uint8_t owner = assignment.owner[i];
     LaneQueue& queue = answer.queues[owner];
-    const bool layered =
-        left.begun || (answer.forecast.slice_layers != 0 &&
-                       read_begins(run, assignment, i) >= answer.forecast.layered_from);
+    const bool layered = left.begun || (answer.forecast.slice_layers != 0 &&
+                                        assignment.lands[i] > answer.forecast.layered_from);
     if (layered && left.bytes > most_left[owner] * left.all_bytes) {
       most_left[owner] = left.bytes / left.all_bytes;
       queue.at_layer = queue.layered.size();

@@ -146,15 +146,20 @@ double step_seconds(const ComputeCost& cost, const PrefillSpec& spec, const Runn
                     : cost.pass(step.tokens.begin, step.tokens.end);
 }
 
-void take_compute(const RunView& view, RunSnapshot& out) {
+void take_compute(const RunView& view, const PlanBasis& basis, RunSnapshot& out) {
   const PrefillSpec& spec = view.spec();
   out.compute_free_at = 0;
+  std::uint32_t suffix = view.suffix_front();
   for (const RunningStep& running : view.running()) {
+    if (running.gated && basis.without_gated) {
+      suffix = std::min(suffix, running.tokens.begin);
+      continue;
+    }
     out.compute_free_at = std::max(out.compute_free_at, to_seconds(running.begins)) +
                           step_seconds(out.cost, spec, running);
   }
   out.compute_free_at = std::max(out.compute_free_at, out.now);
-  out.suffix_begin = std::max(out.prefix_end, view.suffix_front());
+  out.suffix_begin = std::max(out.prefix_end, suffix);
   const double end = out.n_tokens;
   out.suffix_s = out.cost.passes(out.suffix_begin, end, out.step_tokens);
   const double most = spec.max_overlap_tokens;
@@ -263,7 +268,7 @@ void take_snapshot(const RunView& view, const PlanBasis& basis, Time now, RunSna
   out.partial = !spec.reaches.empty();
   out.lost_chunks = view.lost_chunks();
   out.overlap_suffix = overlap_suffix(view);
-  take_compute(view, out);
+  take_compute(view, basis, out);
   take_lanes(view, basis, now, out);
   take_context(view, out);
   take_chunks(view, out);

@@ -72,8 +72,11 @@ void LinkEstimator::put_on_link(const Flight& flight, Time now) {
     busy_since_ = now;
     others_before_ = others_;
   }
+  const bool at_once = at == flights_.begin() || std::prev(at)->lands <= now + rate_.latency;
   bytes_in_flight_ += flight.bytes;
-  serve(flights_.insert(at, flight), now);
+  const auto put = flights_.insert(at, flight);
+  put->at_once = at_once;
+  serve(put, now);
 }
 
 void LinkEstimator::held_up(std::uint64_t load) {
@@ -223,7 +226,10 @@ void LinkEstimator::learn(const Flight& flight, Time now) {
   const auto bytes = static_cast<double>(flight.bytes);
   last_others_ = static_cast<double>(others_ - others_before_);
   others_before_ = others_;
-  double took = to_seconds(now - since);
+  rate_.latency = std::min(rate_.latency, now - flight.issued);
+  const bool idled = !first && flight.at_once;  // the link had nothing to carry before
+  const Time from = idled ? std::max(since, flight.issued + rate_.latency) : since;
+  double took = to_seconds(std::max(now - from, Time{0}));
   if (last_failed_ > since) {
     // How long the lane was at the failed one, nobody knows: as long as fits what is known.
     took = std::clamp(bytes / rate_.bytes_per_second, to_seconds(now - last_failed_), took);
@@ -231,7 +237,6 @@ void LinkEstimator::learn(const Flight& flight, Time now) {
   last_landing_ = now;
   ++landings_;
   if (first) {
-    rate_.latency = std::min(rate_.latency, now - flight.issued);
     first_took_ = took;
     first_bytes_ = bytes;
     followers_ = 0;

@@ -3,6 +3,7 @@
 #include "cake/scheduler/meet_in_the_middle.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "cake/detail/admission.hpp"
@@ -99,6 +100,7 @@ void MeetInTheMiddleScheduler::begin(const PrefillSpec& spec) {
   waits_since_ = kNever;
   asked_ = kNever;
   tested_ = 0;
+  voids_ = 0;
 }
 
 /// Things are as the schedule assumes, or it was searched a moment ago.
@@ -132,18 +134,22 @@ Step MeetInTheMiddleScheduler::next_step(const RunView& view, std::uint32_t budg
   if (planned_ && other_front(view)) planned_ = false;
   step_tokens_ += (budget - step_tokens_) / kPlannerTuning.step_average;
   std::uint32_t end = end_of_step(view, limit, now);
-  const bool guess = cost_is_guess(view);
-  if (guess) {
-    if (!view.running().empty()) return wait(now);  // that one will show what passes cost
+  const bool idle = view.running().empty();
+  if (cost_is_guess(view)) {
+    if (!idle) return wait(now);  // that one will show what passes cost
     if (asked_ == kNever) asked_ = now;
     if (const Time known = lanes_known_at(view); known > now) return wait_until(known);
     end = test_step(view, end, limit);
   } else {
-    const bool in_doubt = compute_.in_doubt() && view.running().empty();
-    if (end == front && in_doubt) end = test_step(view, front, limit);
+    const bool in_doubt = end == front && idle && compute_.in_doubt();
+    if (in_doubt) {
+      if (view.state(view.front_chunk()) == ChunkState::inserting) return wait(now);
+      end = test_step(view, front, limit);
+    }
     end = std::min(end, front + most_tested());
   }
   if (end > front) return ungated(view, budget, end, now);
+  if (tested_ != 0 && !idle) return wait(now);  // that one shows what passes cost
   if (view.may_gate() && schedule_.forecast.slice_layers != 0 && suffix_may_follow(view)) {
     const std::uint32_t suffix = spec.prefix_end();
     const std::uint32_t most = spec.gated_step_tokens(suffix, budget);
@@ -392,6 +398,47 @@ bool MeetInTheMiddleScheduler::suffix_may_follow(const RunView& view) {
     if (brings && link.rate().measured == 0) return false;
   }
   return view.lost_chunks() == schedule_.assumptions.lost_chunks;
+}
+
+// ---- gates ----
+
+/// When all that a gated step waits for will be there, if lanes go on as they do. Unit: seconds.
+double MeetInTheMiddleScheduler::loads_end(const RunView& view, Time now) const {
+  const PrefillSpec& spec = view.spec();
+  std::array<double, kMaxTiers> bytes{};
+  for (std::uint32_t c = view.front_chunk(); c < spec.end_chunk; ++c) {
+    const std::uint8_t owner = schedule_.owner[c];
+    const std::uint32_t issued = view.layers_issued(c);
+    const std::uint32_t needed = view.layers_needed(c);
+    if (owner >= view.n_lanes() || issued >= needed) continue;
+    bytes[owner] += static_cast<double>(spec.read_bytes({issued, needed}));
+  }
+  Time end = now;
+  for (LaneId l = 0; l < view.n_lanes(); ++l) {
+    const LinkEstimator& lane = view.lane(l);
+    if (bytes[l] > 0) end = std::max(end, lane.ready_at(bytes[l], now));
+    if (!lane.in_flight().empty()) end = std::max(end, lane.drained_at(now));
+  }
+  return to_seconds(end);
+}
+
+Time MeetInTheMiddleScheduler::gate_until(const RunView& view, Time now) {
+  if (voids_ >= kPlannerTuning.most_voids) return kNever;
+  const double at = to_seconds(now);
+  const double last_layer = snapshot_.first_pass_s / view.spec().n_layers;
+  const double stay = loads_end(view, now) + last_layer - at;
+  const Time again =
+      now + std::max(kPlannerTuning.replan_pause, from_seconds(stay / kPlannerTuning.gate_looks));
+  if (at + stay < schedule_.forecast.finish) return again;
+  detail::PlanBasis as_if = basis(view, now);
+  as_if.without_gated = true;
+  detail::take_snapshot(view, as_if, now, snapshot_);
+  detail::Schedule instead;
+  detail::search(snapshot_, assignment_, instead);
+  if (instead.forecast.finish - at > kPlannerTuning.void_gate_share * stay) return again;
+  ++voids_;
+  planned_ = false;
+  return now;
 }
 
 // ---- loads ----

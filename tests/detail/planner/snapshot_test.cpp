@@ -70,6 +70,25 @@ TEST_CASE("the pass that loads may hide takes no more tokens than the engine wan
   CHECK(run.split_suffix_s == Approx(50e-3));
 }
 
+TEST_CASE("a snapshot as if the gated step were void has its tokens, and compute is free") {
+  OwnState state(Prompt("11", 40));
+  state.load(0, {0, 1});
+  state.load(1, {0, 1});
+  state.step(32, 72, true);
+  const ComputeCostEstimator cost(ComputeCost{5e-3, 1e-3, 0});
+  detail::RunSnapshot run;
+  detail::take_snapshot(state.view(), {cost}, Time{0}, run);
+  CHECK(run.compute_free_at == Approx(45e-3));
+  CHECK(run.suffix_begin == 72);
+  detail::PlanBasis as_if{cost};
+  as_if.without_gated = true;
+  as_if.step_tokens = 64;
+  detail::take_snapshot(state.view(), as_if, Time{0}, run);
+  CHECK(run.compute_free_at == 0);
+  CHECK(run.suffix_begin == 32);
+  CHECK(run.suffix_s == Approx(45e-3));
+}
+
 TEST_CASE(
     "layers that lie late in objects but early in the model are known to hold a gated pass up") {
   const WindowedPrompt windowed;

@@ -20,7 +20,7 @@ struct Forecast {
   double loads_done = 0;           // the last load is resident
   double waits = 0;                // in which compute has nothing to do, all together; not a moment
   std::uint32_t slice_layers = 0;  // layers of one slice of the last loads; 0: they come whole
-  double layered_from = 0;         // loads that begin later than this come layer by layer
+  double layered_from = 0;         // loads that end later than this come layer by layer
 };
 
 /// Owner of a chunk that is not a lane.
@@ -41,12 +41,6 @@ struct Assignment {
 Forecast forecast(const RunSnapshot& run, const Candidate& candidate, Assignment& scratch);
 /// The same for a candidate that differs from the one before by its meeting point alone.
 Forecast forecast_again(const RunSnapshot& run, const Candidate& candidate, Assignment& scratch);
-
-/// When its lane would begin to read chunk i. Unit: seconds.
-inline double read_begins(const RunSnapshot& run, const Assignment& assignment, std::size_t i) {
-  return assignment.lands[i] -
-         static_cast<double>(run.chunks[i].bytes) * run.lanes[assignment.owner[i]].seconds_per_byte;
-}
 
 /// Calls visit(begin, end) for every run of chunks that compute has no part in, from the front.
 template <class F>

@@ -51,9 +51,10 @@ struct GateNeeds {
 /// What a schedule rests on beside the RunView.
 struct PlanBasis {
   const ComputeCostEstimator& compute;
-  double step_tokens = 1;  // average size of a compute pass
-  LaneMask without = 0;    // lanes that are not to be used
-  double slowdown = 1;     // passes take this many times what `compute` says
+  double step_tokens = 1;      // average size of a compute pass
+  LaneMask without = 0;        // lanes that are not to be used
+  double slowdown = 1;         // passes take this many times what `compute` says
+  bool without_gated = false;  // as if the gated step that runs were void
 };
 
 /// Units: seconds since the session began, tokens, bytes.

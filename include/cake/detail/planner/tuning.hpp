@@ -79,6 +79,15 @@ struct PlannerTuning {
   /// A lane with fewer chunks that come layer by layer shows its latency once more.
   std::uint32_t few_layered_chunks = 3;
 
+  // ---- gates ---
+
+  /// A gated step is void when the rest then takes at most this share of what it takes to wait,
+  double void_gate_share = 0.7;
+  /// which is looked at so many times in a wait,
+  double gate_looks = 8;
+  /// and happens so many times in a run at most.
+  std::uint32_t most_voids = 4;
+
   // ---- search ---
 
   /// With more chunks left, meet points are compared less finely and scarce chunks are not assigned first.
