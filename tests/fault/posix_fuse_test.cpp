@@ -7,11 +7,13 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <thread>
 
 #include "catch.hpp"
+#include "disk_prompt.hpp"
 #include "mount_faults.hpp"
 #include "tests/storage/posix_helpers.hpp"
 
@@ -304,6 +306,40 @@ TEST_CASE("on a mount where one file hangs, other files are read, found and writ
   looking.join();
   CHECK(hung.wait());
   CHECK(sample::equal(late.bytes(), bytes.bytes()));
+}
+
+TEST_CASE("a read that hangs on a mount is computed in time, and its late bytes go nowhere") {
+  FaultyMount mount;
+  CAKE_NEEDS_MOUNT(mount);
+  fault::DiskPrompt prompt;
+  auto& faults = mount.faults();
+  for (const std::uint32_t hung : {0u, 3u}) {
+    {
+      PosixStorage store({.directory = mount.path(), .threads = 2});
+      prompt.save_missing(store);
+    }
+    std::strncpy(faults.only, prompt.keys[hung].hex().c_str(), sizeof faults.only - 1);
+    faults.hang_read = 1;
+    std::thread release;
+    {
+      PosixStorage store({.directory = mount.path(), .threads = 2});
+      // The loader's end waits for the read, which ends once the prompt is over.
+      release = std::thread([&] {
+        mount.wait_until_hanging(1);
+        std::this_thread::sleep_for(std::chrono::milliseconds(300));
+        faults.hang_read = 0;
+      });
+      auto session = fault::DiskPrompt::patient();
+      session.read_timeout = std::chrono::milliseconds(100);
+      const PrefillReport report = prompt.load(store, session);  // the KV is right
+      const auto computed = fault::DiskPrompt::computed(report);
+      CHECK(std::find(computed.begin(), computed.end(), hung) != computed.end());
+      CHECK(report.chunks[hung].load_error == Errc::timeout);
+    }
+    release.join();
+    PosixStorage store({.directory = mount.path(), .threads = 2});
+    CHECK(fault::DiskPrompt::computed(prompt.load(store)).empty());
+  }
 }
 
 TEST_CASE("a mount whose server died is told, and used again once it is mounted again") {

@@ -4,6 +4,7 @@
 // Processes that share a store, and processes that are killed while they save.
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <random>
 #include <thread>
@@ -12,6 +13,7 @@
 #include "cake/saver.hpp"
 #include "cake/scheduler/baselines.hpp"
 #include "catch.hpp"
+#include "shared.hpp"
 #include "tests/storage/posix_helpers.hpp"
 #include "toy_engine.hpp"
 
@@ -181,6 +183,33 @@ TEST_CASE("two processes save and load the same store at once, 100 rounds, no wr
     CHECK(whole > 0);
     CHECK(sample::count_files(directory.path()) == whole);
   }
+}
+
+TEST_CASE("eight processes publish the same keys at once, and each object is there once") {
+  const auto chunks = make_chunks(6, 64);
+  const Directory directory;
+  // All begin together, in both ways of publishing.
+  const fault::Shared<std::atomic<int>> ready;
+  const fault::Shared<std::atomic<std::uint64_t>> published;
+  std::vector<pid_t> children;
+  for (int i = 0; i < 8; ++i) {
+    children.push_back(sample::start_child([&, i] {
+      PosixStorage store(
+          {.directory = directory.path(), .threads = 1, .force_temporary_names = i % 2 == 1});
+      ++*ready;
+      while (*ready < 8) std::this_thread::yield();
+      for (const auto& chunk : chunks) {
+        *published += store.write_new(chunk.identity.key, chunk.object).value();
+        sample::expect(load(store, chunk) == Errc::ok, "whole at once");
+      }
+    }));
+  }
+  for (const pid_t child : children) CHECK(sample::join_child(child) == 0);
+  CHECK(*published == chunks.size());  // the others found it there
+  PosixStorage store({.directory = directory.path()});
+  for (const auto& chunk : chunks) CHECK(load(store, chunk) == Errc::ok);
+  CHECK(store.stats().leftovers == 0);
+  CHECK(sample::count_files(directory.path()) == chunks.size());
 }
 
 }  // namespace

@@ -321,6 +321,12 @@ TEST_CASE("s3 redirect: it is not followed, and named without what may be in it"
         a.set("Location", "http://" + rig.of.keys.secret + "@127.0.0.1/");
       },
       Errc::unsupported, "the server redirects, which is not followed", 1);
+  rig.refuses(
+      [](Answer& a) {
+        a.error(302, "");
+        a.set("Location", "ht\x1b[1mtp://127.0.0.1/");  // a terminal would obey
+      },
+      Errc::unsupported, "the server redirects, which is not followed", 1);
   CHECK(other.requests() == 0);
 }
 

@@ -63,6 +63,7 @@ Status StoreDirectory::refresh() {
   struct stat by_name {};
   auto opened = open_root(by_name);
   if (!opened) return opened.error();
+  CAKE_TRY(make_directory_last(by_name.st_dev));
   auto root = std::make_shared<const Fd>(std::move(*opened));
   const std::lock_guard lock(root_mutex_);
   if (by_name.st_dev == device_ && by_name.st_ino == inode_) return {};  // another thread did
@@ -134,14 +135,36 @@ Status StoreDirectory::become_writable_folder(int root, const std::string& name)
     if (errno == EEXIST) return {};
     return system_error(errno, "cannot create folder " + name + " in " + named());
   }
+  lasting_[folder_of(name).value_or(0)] = 0;  // it may have the inode of one that was removed
   // A umask may have taken the owner's own rights away.
   struct stat info {};
   if (calls().stat_at(root, name.c_str(), &info) == 0 && (info.st_mode & 0700) != 0700) {
     // Where that cannot be changed, opening the folder says so.
     [[maybe_unused]] const int changed = ::fchmodat(root, name.c_str(), 0700, 0);
   }
-  if (!options_.durable || calls().sync(root) == 0 || means_not_this_way(errno)) return {};
+  return {};
+}
+
+Status StoreDirectory::make_directory_last(dev_t device) const {
+  if (!options_.durable || read_only_) return {};
+  const Fd parent(::open(path_.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  struct stat info {};
+  // Who may not read the parent has created nothing in it; what is mounted has no name there.
+  if (!parent || ::fstat(parent.get(), &info) != 0 || info.st_dev != device) return {};
+  if (calls().sync(parent.get()) == 0 || means_not_this_way(errno)) return {};
+  return system_error(errno, named() + ": the folder above it cannot be synced, so it might not " +
+                                 "survive a power cut");
+}
+
+Status StoreDirectory::make_name_last(int root, const std::string& name, ino_t folder) {
+  std::atomic<std::uint64_t>& lasting = lasting_[folder_of(name).value_or(0)];
+  if (lasting == folder) return {};
+  if (calls().sync(root) == 0 || means_not_this_way(errno)) {
+    lasting = folder;
+    return {};
+  }
   const int number = errno;
+  // A second sync would not tell; an empty folder is made again.
   static_cast<void>(calls().unlink_at(root, name.c_str(), AT_REMOVEDIR));
   return system_error(number, "cannot sync " + named());
 }
@@ -163,6 +186,7 @@ Result<Fd> StoreDirectory::open_fan_out(const std::string& name, bool create) {
   if (!trusted(info)) {
     return distrust(info, "folder " + name + " in " + named(), (path_ / name).string());
   }
+  if (create && options_.durable) CAKE_TRY(make_name_last(held->get(), name, info.st_ino));
   return directory;
 }
 

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -139,6 +140,11 @@ class StoreDirectory {
   void read_back(const ChunkKey& key, ConstBytes expected);
   [[noreturn]] void refuse_publishing(const Error& error) const;
   Status become_writable_folder(int root, const std::string& name);
+  /// Of a durable store: the name of the directory, on this device, survives a power cut, whoever
+  /// created it.
+  Status make_directory_last(dev_t device) const;
+  /// The same of one of its folders.
+  Status make_name_last(int root, const std::string& name, ino_t folder);
   int open_object_file(int root, const std::string& fan_out, const std::string& name, int flags);
 
   PosixOptions options_;
@@ -156,6 +162,8 @@ class StoreDirectory {
   std::atomic<bool> unnamed_files_{true};
   std::atomic<bool> temporaries_beside_{false};
   std::atomic<bool> openat2_{true};
+  // Inodes of the folders whose names are known to survive a power cut; 0: not known.
+  std::array<std::atomic<std::uint64_t>, 256> lasting_{};
   mutable PosixCounters counters_;
 };
 

@@ -61,6 +61,7 @@ StoreDirectory::StoreDirectory(PosixOptions options) : options_(std::move(option
   root_ = std::make_shared<const Fd>(std::move(*opened));
   device_ = by_name.st_dev;
   inode_ = by_name.st_ino;
+  if (const Status lasts = make_directory_last(device_); !lasts) throw Exception(lasts.error());
   struct statfs type {};
   in_memory_ = ::fstatfs(root_->get(), &type) == 0 &&
                (type.f_type == TMPFS_MAGIC || type.f_type == RAMFS_MAGIC);

@@ -129,7 +129,7 @@ std::optional<S3Problem> elsewhere(const std::string& code, const S3Reply& reply
   const std::string_view location = reply.location;
   const std::size_t host = location.find("://");
   std::string to;
-  if (host != std::string_view::npos) {
+  if (host != std::string_view::npos && plain_text(location.substr(0, host))) {
     to = location.substr(0, location.find_first_of("/?#", host + 3));
     if (!host_text(std::string_view(to).substr(host + 3)) || to.size() > 100) to.clear();
   }
