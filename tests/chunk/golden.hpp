@@ -8,14 +8,30 @@
 #include <charconv>
 #include <cstdint>
 #include <fstream>
+#include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "cake/chunk/reader.hpp"
+#include "cake/chunk/tenant_keys.hpp"
 #include "cake/chunk/writer.hpp"
 #include "cake/identity.hpp"
+
+namespace cake::inline CAKE_ABI::detail {
+
+/// What is random in an encrypted object is given, so that its bytes can be foretold.
+class WriterForTests {
+ public:
+  static Result<ConstBytes> finish(ChunkWriter& writer, const ChunkIdentity& identity,
+                                   std::uint32_t held, const Sha256Digest& random) {
+    return writer.finish(identity, held, random);
+  }
+};
+
+}  // namespace cake::inline CAKE_ABI::detail
 
 namespace cake::inline CAKE_ABI::golden {
 
@@ -27,6 +43,9 @@ struct Case {
   std::uint32_t index = 0;  // chunk of the prompt
   std::string salt = {};
   std::vector<ExtraKey> extra = {};
+  bool encrypted = false;
+
+  Cipher cipher() const { return encrypted ? Cipher::aes_256_gcm : Cipher::none; }
 };
 
 inline constexpr std::uint32_t kChunkTokens = 8;
@@ -60,12 +79,22 @@ inline std::vector<Case> cases() {
       {"2.1_partly_held", mixed_layout(), 3},
       {"2.1_partly_held_window", mixed_layout(), 4},
       {"2.1_states", states},
+      {"2.2_encrypted", plain, 0, 1, "a tenant", {}, true},
+      {"2.2_encrypted_partly_held", mixed_layout(), 4, 0, "", {}, true},
+      {"2.2_encrypted_states", states, 0, 0, "", {}, true},
   };
 }
 
 /// Byte `i` of one plane of one layer.
 inline std::byte kv_byte(std::uint32_t layer, std::uint32_t plane, std::size_t i) {
   return static_cast<std::byte>((31 * layer + 17 * plane + 7 * i + (i >> 8) + 1) & 0xFF);
+}
+
+/// 32 bytes of a formula: the key of the tenant, or what is random in an object else.
+inline Sha256Digest fixed(std::uint8_t begin) {
+  Sha256Digest bytes;
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(begin + 5 * i);
+  return bytes;
 }
 
 inline std::vector<TokenId> prompt(std::size_t n) {
@@ -78,7 +107,7 @@ inline std::vector<TokenId> prompt(std::size_t n) {
 struct Expected {
   explicit Expected(const Case& of) : tokens(prompt(std::size_t{kChunkTokens} * (of.index + 1))) {
     const auto model = FingerprintBuilder().add("weights", "golden").finish();
-    const ChunkKey root = root_key(model, of.layout, kChunkTokens, of.salt);
+    const ChunkKey root = root_key(model, of.layout, kChunkTokens, of.salt, of.cipher());
     const auto chain = prefix_chain(root, tokens, kChunkTokens, of.extra);
     identity.key = chain[of.index];
     identity.parent = of.index == 0 ? root : chain[of.index - 1];
@@ -86,7 +115,8 @@ struct Expected {
     identity.tenant = tenant_tag(of.salt);
     identity.token_begin = of.index * kChunkTokens;
     identity.tokens = Tokens(tokens).subspan(identity.token_begin, kChunkTokens);
-    identity.geometry = ChunkGeometry(of.layout, kChunkTokens);
+    identity.geometry = ChunkGeometry(of.layout, kChunkTokens, of.cipher());
+    if (of.encrypted) identity.keys = std::make_shared<const TenantKeys>(fixed(1));
   }
   Expected(const Expected&) = delete;
   Expected& operator=(const Expected&) = delete;
@@ -98,7 +128,7 @@ struct Expected {
 /// The object of a case as today's writer makes it.
 inline std::vector<std::byte> write(const Case& of) {
   const Expected expected(of);
-  ChunkWriter writer(of.layout, kChunkTokens);
+  ChunkWriter writer(expected.identity.geometry);
   for (std::uint32_t layer = 0; layer < of.layout.n_layers; ++layer) {
     for (std::uint32_t p = 0; p < of.layout.kind(layer).planes.size(); ++p) {
       const MutableBytes plane = writer.payload().plane(layer, p);
@@ -106,7 +136,8 @@ inline std::vector<std::byte> write(const Case& of) {
     }
   }
   const std::uint32_t held = of.held == 0 ? of.layout.n_layers : of.held;
-  const ConstBytes object = writer.finish(expected.identity, held).value();
+  const ConstBytes object =
+      detail::WriterForTests::finish(writer, expected.identity, held, fixed(100)).value();
   return {object.begin(), object.end()};
 }
 
