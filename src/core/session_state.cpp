@@ -168,6 +168,7 @@ void SessionState::close() noexcept {
     }
   }
   lock.unlock();
+  plain_.clear();  // a gate may keep this longer than there is staging memory
   const Asking asking(*this);
 }
 
@@ -278,8 +279,9 @@ bool SessionState::landed(const ReadTicket& read, const Landed& landed) noexcept
     return false;
   }
   lanes_.wake(*this);  // the link has room for another read; for compute nothing is new yet
-  finish_insert(read.id, insert(read.slice, taken->view));
+  const Status inserted = insert(read.slice, taken->view);
   plain_.give_back(std::move(taken->plain));
+  finish_insert(read.id, inserted);
   return taken->whole;
 }
 
@@ -475,8 +477,9 @@ void SessionState::insert_pending() noexcept {
     pending_.erase(pending_.begin());
     pending_bytes_ -= next.read.bytes;
     lock.unlock();
-    finish_insert(next.read.id, insert(next.read.slice, next.view));
+    const Status inserted = insert(next.read.slice, next.view);
     plain_.give_back(std::move(next.plain));
+    finish_insert(next.read.id, inserted);
     release(next.read, next.whole);
   }
 }

@@ -52,6 +52,11 @@ class PlainBuffers {
     } catch (const std::bad_alloc&) {  // then it is not kept
     }
   }
+  /// Frees what is kept.
+  void clear() noexcept {
+    const std::lock_guard lock(mutex_);
+    kept_.clear();
+  }
 
  private:
   static constexpr std::size_t kMostKept = 8;
