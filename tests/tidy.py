@@ -357,6 +357,32 @@ def stem_of(header):
     return os.path.basename(header)[:-len(".hpp")]
 
 
+# ---- tests that documents name --------------------------------------------------------------------
+
+
+def check_named_tests(root):
+    """Each test that the table of threats names is there."""
+    path = "SECURITY.md"
+    if not os.path.exists(os.path.join(root, path)):
+        return
+    tests = set()
+    for source in files_of(os.path.join(root, "tests"), (".cpp",)):
+        text = read(os.path.join(root, "tests"), source)
+        for literals in re.findall(r'TEST_CASE\(\s*((?:"(?:[^"\\]|\\.)*"\s*)+)', text):
+            tests.add("".join(re.findall(r'"((?:[^"\\]|\\.)*)"', literals)))
+    column = None
+    for number, line in enumerate(read(root, path).splitlines(), 1):
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if not line.startswith("|"):
+            column = None
+        elif column is None:
+            column = cells.index("tests") if "tests" in cells else -1
+        elif 0 <= column < len(cells):
+            for name in re.findall(r"`([^`]+)`", cells[column]):
+                if name not in tests:
+                    yield f"{path}:{number}: no test below tests/ is named '{name}'"
+
+
 # ---- the inline namespace -------------------------------------------------------------------------
 
 
@@ -422,7 +448,7 @@ def main():
     root = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else ".")
     graph = include_graph(root)
     found = [*check_words(root), *check_heads(root), *check_links(root), *check_error_texts(root), *check_lengths(root), *check_arrows(root, graph),
-             *check_detail(root, graph), *check_public(root, graph), *check_abi(root), *check_format(root)]
+             *check_detail(root, graph), *check_public(root, graph), *check_named_tests(root), *check_abi(root), *check_format(root)]
     for violation in found:
         print(violation)
     print(f"{len(found)} violations")

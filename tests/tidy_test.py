@@ -120,6 +120,13 @@ class Tidy(unittest.TestCase):
         many.update({f"tests/x{i}_test.cpp": HEAD for i in range(19)})
         self.finds(tidy.check_public, "public headers", many)
 
+    def test_a_test_that_the_table_of_threats_names_and_that_is_gone_is_found(self):
+        table = "| who | tests |\n|---|---|\n| `nobody` | `a long name`, `b` |\n\n| other |\n|---|\n| `c` |\n"
+        tree = {"SECURITY.md": table, "tests/a_test.cpp": HEAD + 'TEST_CASE(\n    "a long "\n    "name") {\n}\nTEST_CASE("b") {\n}\n'}
+        self.assertEqual(violations(tree, tidy.check_named_tests), [])
+        tree["tests/a_test.cpp"] = HEAD + 'TEST_CASE("a long name") {\n}\n'
+        self.finds(tidy.check_named_tests, "SECURITY.md:3: no test below tests/ is named 'b'", tree)
+
     def test_the_namespace_macro_without_its_header_is_found(self):
         self.finds(tidy.check_abi, "src/a.hpp", {"src/a.hpp": HEAD + "namespace cake::inline CAKE_ABI {}\n"})
 

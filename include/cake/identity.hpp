@@ -128,20 +128,31 @@ struct ExtraKey {
   friend bool operator==(const ExtraKey&, const ExtraKey&) = default;
 };
 
+/// How the objects of a tenant are encrypted.
+enum class Cipher : std::uint8_t { none = 0, aes_256_gcm = 1 };
+
+class TenantKeys;  // chunk/tenant_keys.hpp
+
 /// What a prompt's chunks are, besides model and tokens. One object for saving and loading: chunks
 /// are found again by equal values only.
 struct ChunkOptions {
   std::uint32_t chunk_tokens = 256;  // unit of identity and storage
   std::string salt = {};             // of the tenant: two salts share nothing
   std::vector<ExtraKey> extra = {};  // what token ids do not say: images, soft prompts
+  // Of the tenant: all its objects are encrypted with these. Null: they are not.
+  std::shared_ptr<const TenantKeys> keys = {};
+
+  Cipher cipher() const { return keys == nullptr ? Cipher::none : Cipher::aes_256_gcm; }
   friend bool operator==(const ChunkOptions&, const ChunkOptions&) = default;
 };
 
-/// The root of all chains of one model, layout, chunk size and tenant. Two salts share nothing.
+/// The root of all chains of one model, layout, chunk size and tenant. Two salts share nothing, nor do
+/// objects that are encrypted and such that are not.
 ///
 /// Errors:  throws Exception(invalid_argument) for a layout that is not valid()
 CAKE_API ChunkKey root_key(const ModelFingerprint& fingerprint, const KvLayout& layout,
-                           std::uint32_t chunk_tokens, std::string_view tenant_salt);
+                           std::uint32_t chunk_tokens, std::string_view tenant_salt,
+                           Cipher cipher = Cipher::none);
 
 /// 16 bytes that tell tenants apart in a stored object without storing the salt.
 CAKE_API std::array<std::byte, 16> tenant_tag(std::string_view tenant_salt);

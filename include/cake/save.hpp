@@ -49,7 +49,7 @@ CAKE_API SaveReport save_chunks(SessionEngine& engine, LaneStorage& storage, Tok
 /// Whether a chunk that is saved could ever be loaded through so much staging memory.
 ///
 /// Errors:  out_of_memory, which says how much is missing
-CAKE_API Status fits_staging(const KvLayout& layout, std::uint32_t chunk_tokens, bool whole_chunks,
+CAKE_API Status fits_staging(const KvLayout& layout, const ChunkOptions& chunks, bool whole_chunks,
                              std::uint64_t staging);
 
 /// None of the chunks is saved, and why.

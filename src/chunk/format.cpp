@@ -31,7 +31,7 @@ bool ChunkGeometry::fits(const KvLayout& layout, std::uint64_t chunk_tokens) {
   return true;
 }
 
-ChunkGeometry::ChunkGeometry(const KvLayout& layout, std::uint32_t chunk_tokens) {
+ChunkGeometry::ChunkGeometry(const KvLayout& layout, std::uint32_t chunk_tokens, Cipher cipher) {
   if (!fits(layout, chunk_tokens)) {
     throw Exception(
         {Errc::invalid_argument, 0,
@@ -41,11 +41,15 @@ ChunkGeometry::ChunkGeometry(const KvLayout& layout, std::uint32_t chunk_tokens)
                                    std::to_string(layout.state_bytes()) + " of states"
                              : std::string("and a layer without a kind, or an empty plane"))});
   }
-  parts_ = std::make_shared<const Parts>(layout, chunk_tokens);
+  parts_ = std::make_shared<const Parts>(layout, chunk_tokens, cipher);
 }
 
-ChunkGeometry::Parts::Parts(const KvLayout& layout_in, std::uint32_t chunk_tokens_in)
-    : layout(layout_in), chunk_tokens(chunk_tokens_in), runs(layout_in, chunk_tokens_in, kPage) {
+ChunkGeometry::Parts::Parts(const KvLayout& layout_in, std::uint32_t chunk_tokens_in,
+                            Cipher cipher_in)
+    : layout(layout_in),
+      chunk_tokens(chunk_tokens_in),
+      cipher(cipher_in),
+      runs(layout_in, chunk_tokens_in, kPage) {
   Sha256 sha;
   const Sha256Digest digest = sha.update(layout.canonical()).finish();
   std::memcpy(&layout_digest, digest.data(), sizeof layout_digest);
@@ -70,7 +74,8 @@ ChunkGeometry::Parts::Parts(const KvLayout& layout_in, std::uint32_t chunk_token
     for (std::uint32_t p = 0; p < layout.n_layers; ++p) reaches.push_back(reach(p));
     positions = runs.positions();
   }
-  head_bytes = detail::align_up(kPage + kExtentBytes * runs.size() + std::uint64_t{4} * digests +
+  const std::uint64_t tag = cipher == Cipher::none ? 0 : kTagBytes;
+  head_bytes = detail::align_up(kPage + kExtentBytes * runs.size() + (4 + tag) * digests +
                                 std::uint64_t{4} * chunk_tokens);
 }
 

@@ -5,16 +5,28 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <span>
+#include <utility>
+#include <vector>
 
 #include "cake/chunk/digest.hpp"
 #include "sealed_copy.hpp"
+#include "src/chunk/object_cipher.hpp"
 #include "src/core/try.hpp"
 #include "wire.hpp"
 
 namespace cake::inline CAKE_ABI {
+
+/// What the blocks of an encrypted object are opened with.
+struct detail::SealedBlocks {
+  ObjectKey key;
+  std::vector<GcmTag> tags;  // one for each digest
+};
+
 namespace {
 
 static_assert(kDigestBlock == std::size_t{1} << wire::kBlockLog2);
@@ -54,6 +66,11 @@ Result<wire::Header> load_header(ConstBytes head) {
   if (header.zero != 0 || (header.minor <= wire::kMinor && !all_zero(header.reserved))) {
     return corrupt("reserved bytes of the header are in use");
   }
+  constexpr std::size_t begin = offsetof(wire::Header, key_id);
+  constexpr std::size_t size = offsetof(wire::Header, reserved) - begin;
+  if (!header.encrypted() && !all_zero(head.subspan(begin, size))) {
+    return corrupt("the header of a plain object speaks of encryption");
+  }
   return header;
 }
 
@@ -72,6 +89,13 @@ Status check_identity(const wire::Header& header, const ChunkIdentity& expected)
     return mismatch("the object has another layout");
   }
   return {};
+}
+
+/// A plain object in the place of an encrypted one would be somebody's forgery.
+Status check_cipher(const wire::Header& header, const ChunkIdentity& expected) {
+  if (header.encrypted() == expected.geometry.encrypted()) return {};
+  if (header.encrypted()) return unsupported("the object is encrypted, and no keys were given");
+  return mismatch("the object is not encrypted, and those of this tenant are");
 }
 
 /// Every size and offset has exactly one right value, so nothing is ever computed from a wrong one.
@@ -95,7 +119,8 @@ Status check_sizes(const wire::Header& header, std::uint64_t object_size,
       header.extents_offset != geometry.extents_offset() ||
       header.digests_offset != geometry.digests_offset() ||
       header.tokens_offset != geometry.tokens_offset() ||
-      header.tables_end != geometry.tables_end()) {
+      header.tables_end != geometry.tables_end() ||
+      header.tags_offset != (geometry.encrypted() ? geometry.tags_offset() : 0)) {
     return corrupt("the header's table ranges are wrong");
   }
   return {};
@@ -156,11 +181,16 @@ struct PlacedSlice {
 };
 
 Result<PlacedSlice> place_slice(const ChunkGeometry& parsed, std::uint32_t held,
-                                const ChunkIdentity& expected, LayerRange layers,
-                                ConstBytes bytes) {
+                                const ChunkIdentity& expected, LayerRange layers, ConstBytes bytes,
+                                Cipher cipher = Cipher::none) {
   if (!parsed.valid() || parsed != expected.geometry ||
       parsed.chunk_tokens() != expected.tokens.size()) {
     return Error{Errc::invalid_argument, 0, "a slice cannot be verified by these tables"};
+  }
+  if (parsed.cipher() != cipher) {
+    return Error{
+        Errc::invalid_argument, 0,
+        "a slice of an encrypted object is for open_slice(), others are for verify_slice()"};
   }
   const std::uint32_t n_layers = parsed.layout().n_layers;
   if (layers.empty() || layers.end > held || bytes.size() != parsed.read_range(layers).size()) {
@@ -216,7 +246,10 @@ Status check_ranges(const wire::Header& header, std::uint64_t object_bytes, cons
           header.extents_offset + sizeof(wire::Extent) * std::uint64_t{header.n_extents} ||
       header.tokens_offset != header.digests_offset + 4 * std::uint64_t{header.n_digests} ||
       header.tables_end != header.tokens_offset + 4 * std::uint64_t{header.token_count} ||
-      header.tables_end > header.payload_begin) {
+      header.tables_end > header.payload_begin ||
+      (header.encrypted() &&
+       (header.tags_offset != header.tables_end ||
+        header.tags_offset + sizeof(detail::GcmTag) * header.n_digests > header.payload_begin))) {
     return corrupt("the header's table ranges are wrong");
   }
   return {};
@@ -282,6 +315,65 @@ Result<std::uint32_t> seal_of(const ObjectBytes& object, const ChunkKey& key) {
   return header->crc;
 }
 
+constexpr char kOtherTokens[] = "the object holds other tokens";
+
+/// Of an encrypted object whose header and tables are undamaged: that they are authentic, and of the
+/// expected tokens.
+Result<std::shared_ptr<const detail::SealedBlocks>> open_head(ConstBytes head,
+                                                              const wire::Header& header,
+                                                              const ChunkIdentity& expected) {
+  const ChunkGeometry& geometry = expected.geometry;
+  const auto part = [&](std::uint64_t begin, std::uint64_t end) {
+    return head.subspan(begin, end - begin);
+  };
+  try {
+    const auto key =
+        detail::ObjectKey::derive(*expected.keys, header.key_id, header.random, expected.key);
+    if (!key) {
+      expected.keys->note_unreadable(expected.key);
+      return Error{Errc::not_found, 0,
+                   "the object is encrypted with a key that the tenant has not"};
+    }
+    wire::Header sealed = header;
+    sealed.tables_crc = 0;
+    sealed.head_tag = {};
+    sealed.crc = 0;
+    const ConstBytes associated[] = {std::as_bytes(std::span(&sealed, 1)),
+                                     part(geometry.extents_offset(), geometry.tokens_offset()),
+                                     part(geometry.tags_offset(), geometry.tags_end())};
+    std::vector<TokenId> tokens(expected.tokens.size());
+    const MutableBytes plain = std::as_writable_bytes(std::span(tokens));
+    detail::Gcm gcm(*key, detail::Gcm::Does::decrypt);
+    if (!gcm.decrypt(detail::nonce_of_head(), associated,
+                     part(geometry.tokens_offset(), geometry.tables_end()), plain.data(),
+                     header.head_tag)) {
+      return corrupt("header or tables are not what was written with the tenant's key");
+    }
+    if (!std::equal(tokens.begin(), tokens.end(), expected.tokens.begin())) {
+      return mismatch(kOtherTokens);
+    }
+    auto blocks = std::make_shared<detail::SealedBlocks>(
+        detail::SealedBlocks{*key, std::vector<detail::GcmTag>(geometry.n_digests())});
+    std::memcpy(blocks->tags.data(), head.data() + geometry.tags_offset(),
+                geometry.tags_end() - geometry.tags_offset());
+    return std::shared_ptr<const detail::SealedBlocks>(std::move(blocks));
+  } catch (const Exception& e) {
+    return e.error();
+  }
+}
+
+/// Why a block cannot be opened: it may be of another writing of the object, whose header or footer then
+/// say so, and is no damage.
+Error unopened(const PlacedSlice& slice, LayerRange layers, ConstBytes bytes,
+               std::uint32_t header_crc) {
+  const bool other_head = layers.begin == 0 && load<wire::Header>(bytes, 0).crc != header_crc;
+  const bool other_foot =
+      slice.has_footer &&
+      load<wire::Footer>(bytes.last(sizeof(wire::Footer)), 0).header_crc != header_crc;
+  if (!other_head && !other_foot) return corrupt(kDamagedBlock);
+  return {Errc::not_found, 0, "the object was written anew while it was read"};
+}
+
 bool begins_with(ConstBytes bytes, std::uint64_t offset, const std::array<std::uint8_t, 8>& magic) {
   return bytes.size() - std::min<std::uint64_t>(offset, bytes.size()) >= magic.size() &&
          std::memcmp(bytes.data() + offset, magic.data(), magic.size()) == 0;
@@ -320,10 +412,13 @@ Result<ChunkTables> parse_chunk(ConstBytes head, std::uint64_t object_size,
   if (!geometry.valid() || expected.tokens.empty()) {
     return Error{Errc::invalid_argument, 0, "no stored chunk has the expected layout"};
   }
+  if (geometry.encrypted() && expected.keys == nullptr) {
+    return Error{Errc::invalid_argument, 0, "an encrypted chunk was expected, without TenantKeys"};
+  }
   const auto header = load_header(head);
   if (!header) return header.error();
   CAKE_TRY(check_identity(*header, expected));
-
+  CAKE_TRY(check_cipher(*header, expected));
   CAKE_TRY(check_sizes(*header, object_size, geometry));
   if (head.size() < geometry.head_bytes()) {
     return Error{Errc::invalid_argument, 0, "less than the head of the object was given"};
@@ -332,16 +427,20 @@ Result<ChunkTables> parse_chunk(ConstBytes head, std::uint64_t object_size,
       head.subspan(sizeof(wire::Header), geometry.head_bytes() - sizeof(wire::Header));
   if (header->tables_crc != crc32c(tables)) return corrupt("the tables are damaged");
   CAKE_TRY(check_extents(head, geometry, geometry.held_by(header->object_bytes)));
-  if (std::memcmp(head.data() + geometry.tokens_offset(), expected.tokens.data(),
-                  expected.tokens.size_bytes()) != 0) {
-    return mismatch("the object holds other tokens");
+  ChunkTables result;
+  if (geometry.encrypted()) {
+    auto sealed = open_head(head, *header, expected);
+    if (!sealed) return sealed.error();
+    result.sealed_ = std::move(*sealed);
+  } else if (std::memcmp(head.data() + geometry.tokens_offset(), expected.tokens.data(),
+                         expected.tokens.size_bytes()) != 0) {
+    return mismatch(kOtherTokens);
   }
-  const std::uint64_t end = geometry.tables_end();
+  const std::uint64_t end = geometry.tags_end();
   if (!all_zero(head.subspan(end, geometry.head_bytes() - end))) {
     return corrupt("bytes behind the tables are in use");
   }
 
-  ChunkTables result;
   result.digests_.resize(geometry.n_digests());
   std::memcpy(result.digests_.data(), head.data() + geometry.digests_offset(),
               4 * geometry.n_digests());
@@ -486,6 +585,39 @@ Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expe
   return slice->view;
 }
 
+Result<KvView> open_slice(const ChunkTables& tables, const ChunkIdentity& expected,
+                          LayerRange layers, ConstBytes bytes, MutableBytes out) {
+  const ChunkGeometry& geometry = tables.geometry_;
+  const auto slice =
+      place_slice(geometry, tables.held_, expected, layers, bytes, Cipher::aes_256_gcm);
+  if (!slice) return slice.error();
+  if (out.size() < geometry.payload_bytes(layers)) {
+    return Error{Errc::invalid_argument, 0, "a slice is decrypted into less memory than it takes"};
+  }
+  const KvRuns& runs = geometry.runs();
+  try {
+    detail::Gcm gcm(tables.sealed_->key, detail::Gcm::Does::decrypt);
+    std::uint64_t at = 0;
+    for (std::uint32_t e = slice->begin; e < slice->end; ++e) {
+      std::uint32_t block = geometry.first_digest(e);
+      for (std::uint64_t left = runs.end(e) - runs[e].begin, size = 0; left != 0;
+           left -= size, at += size, ++block) {
+        size = std::min<std::uint64_t>(kDigestBlock, left);
+        if (!gcm.decrypt(detail::nonce_of_block(block), {}, {slice->extents + at, size},
+                         out.data() + at, tables.sealed_->tags[block])) {
+          return unopened(*slice, layers, bytes, tables.header_crc_);
+        }
+      }
+    }
+  } catch (const Exception& e) {
+    return e.error();
+  }
+  if (auto status = check_end(*slice, bytes, expected, tables.header_crc_); !status) {
+    return status.error();
+  }
+  return KvView(out.data(), runs.layer_at(layers.begin), geometry.shared_runs());
+}
+
 std::optional<ChunkSummary> peek_chunk(ConstBytes first_page) {
   const auto header = load_header(first_page);
   if (!header) return std::nullopt;
@@ -498,7 +630,9 @@ std::optional<ChunkSummary> peek_chunk(ConstBytes first_page) {
                       .tenant = header->tenant,
                       .n_layers = header->n_layers,
                       .held = header->held == 0 ? header->n_layers : header->held,
-                      .layout = header->layout};
+                      .layout = header->layout,
+                      .cipher = header->encrypted() ? Cipher::aes_256_gcm : Cipher::none,
+                      .key_id = header->key_id};
 }
 
 }  // namespace cake::inline CAKE_ABI

@@ -22,8 +22,10 @@ inline constexpr std::array<std::uint8_t, 8> kHeaderMagic = {0x8C, 'c',  'a',  '
 inline constexpr std::array<std::uint8_t, 8> kFooterMagic = {0x8C, 'e',  'k',  'a',
                                                              'c',  0x0D, 0x0A, 0x1A};
 inline constexpr std::uint16_t kMajor = 2;
-inline constexpr std::uint16_t kMinor = 1;
-inline constexpr std::uint64_t kKnownIncompatible = 0;
+inline constexpr std::uint16_t kMinorWindows = 1;
+inline constexpr std::uint16_t kMinor = 2;      // the newest: encrypted
+inline constexpr std::uint64_t kEncrypted = 1;  // incompatible feature
+inline constexpr std::uint64_t kKnownIncompatible = kEncrypted;
 inline constexpr std::uint8_t kDigestCrc32c = 1;
 inline constexpr std::uint8_t kBlockLog2 = 16;
 inline constexpr std::uint8_t kCodecRaw = 0;
@@ -59,14 +61,21 @@ struct Header {
   std::uint64_t tables_end;
   std::uint32_t tables_crc;
   std::uint32_t held;  // layers; 0: all
-  std::array<std::byte, 3844> reserved;
+  std::array<std::byte, 16> key_id;
+  Sha256Digest random;
+  std::uint64_t tags_offset;
+  std::array<std::byte, 16> head_tag;
+  std::array<std::byte, 3772> reserved;
   std::uint32_t crc;
+
+  bool encrypted() const { return (incompatible & kEncrypted) != 0; }
 };
 static_assert(sizeof(Header) == 4096 && std::is_trivially_copyable_v<Header>);
 static_assert(offsetof(Header, key) == 64 && offsetof(Header, token_begin) == 176 &&
               offsetof(Header, layout) == 192 && offsetof(Header, n_extents) == 200 &&
               offsetof(Header, tables_crc) == 240 && offsetof(Header, held) == 244 &&
-              offsetof(Header, reserved) == 248 && offsetof(Header, crc) == kSealed);
+              offsetof(Header, key_id) == 248 && offsetof(Header, tags_offset) == 296 &&
+              offsetof(Header, reserved) == 320 && offsetof(Header, crc) == kSealed);
 
 struct Extent {
   std::uint32_t layer;

@@ -4,10 +4,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
+#include <span>
 #include <string>
 #include <utility>
 
 #include "cake/chunk/digest.hpp"
+#include "src/chunk/object_cipher.hpp"
+#include "src/core/try.hpp"
 #include "wire.hpp"
 
 namespace cake::inline CAKE_ABI {
@@ -18,7 +22,12 @@ wire::Header header_of(const ChunkIdentity& identity, std::uint32_t held) {
   wire::Header header{};
   header.magic = wire::kHeaderMagic;
   header.major = wire::kMajor;
-  header.minor = geometry.reaches().empty() ? 0 : wire::kMinor;
+  header.minor = geometry.reaches().empty() ? 0 : wire::kMinorWindows;
+  if (geometry.encrypted()) {
+    header.minor = wire::kMinor;
+    header.incompatible = wire::kEncrypted;
+    header.tags_offset = geometry.tags_offset();
+  }
   header.header_bytes = sizeof header;
   header.object_bytes = geometry.object_bytes(held);
   header.payload_begin = geometry.head_bytes();
@@ -48,10 +57,27 @@ void zero(MutableBytes object, std::uint64_t begin, std::uint64_t end) {
   std::memset(object.data() + begin, 0, end - begin);
 }
 
+/// Encrypts the token ids and makes the tag of the head. The rest of header and tables is there.
+void seal_head(wire::Header& header, const ChunkGeometry& geometry, detail::Gcm& gcm,
+               std::byte* object) {
+  const auto part = [&](std::uint64_t begin, std::uint64_t end) {
+    return ConstBytes(object + begin, end - begin);
+  };
+  const ConstBytes associated[] = {std::as_bytes(std::span(&header, 1)),
+                                   part(geometry.extents_offset(), geometry.tokens_offset()),
+                                   part(geometry.tags_offset(), geometry.tags_end())};
+  header.head_tag = gcm.encrypt(detail::nonce_of_head(), associated,
+                                part(geometry.tokens_offset(), geometry.tables_end()),
+                                object + geometry.tokens_offset());
+}
+
 }  // namespace
 
 ChunkWriter::ChunkWriter(const KvLayout& layout, std::uint32_t chunk_tokens, StagingMemory* memory)
-    : geometry_(layout, chunk_tokens),
+    : ChunkWriter(ChunkGeometry(layout, chunk_tokens), memory) {}
+
+ChunkWriter::ChunkWriter(ChunkGeometry geometry, StagingMemory* memory)
+    : geometry_(std::move(geometry)),
       own_(geometry_.object_bytes(), memory),
       object_(own_.bytes()) {
   zero(object_, 0, object_.size());
@@ -61,36 +87,44 @@ ChunkWriter::ChunkWriter(ChunkGeometry geometry, MutableBytes object)
     : geometry_(std::move(geometry)), object_(object) {}
 
 MutableKvView ChunkWriter::payload() {
+  encrypted_ = false;
   return {object_.data() + geometry_.head_bytes() + geometry_.runs().begin(0), 0,
           geometry_.shared_runs()};
 }
 
 void ChunkWriter::digest(LayerRange positions) {
   if (positions.begin == 0) digested_ = 0;
+  if (geometry_.encrypted()) return;  // its key is not known before its identity is
   if (positions.begin != digested_ || positions.end > geometry_.layout().n_layers) return;
-  while (digested_ < positions.end) digest_layer(digested_++);
+  while (digested_ < positions.end) digest_layer(digested_++, nullptr);
 }
 
-void ChunkWriter::digest_layer(std::uint32_t position) {
+void ChunkWriter::digest_layer(std::uint32_t position, detail::Gcm* gcm) {
   const KvRuns& runs = geometry_.runs();
   const std::uint32_t layer = runs.layer_at(position);
   const std::uint32_t first = runs.first_at(position);
-  std::byte* to = object_.data() + geometry_.digests_offset() +
-                  std::uint64_t{4} * geometry_.first_digest(first);
+  std::uint64_t number = geometry_.first_digest(first);
   for (std::uint32_t plane = 0; plane < runs.n_planes(layer); ++plane) {
     const ByteRange range = geometry_.extent(layer, plane);
     zero(object_, range.begin + runs[first + plane].bytes, range.end);
     for (std::uint64_t at = range.begin; at < range.end; at += kDigestBlock) {
       const std::uint64_t size = std::min<std::uint64_t>(kDigestBlock, range.end - at);
-      const std::uint32_t digest = crc32c(object_.subspan(at, size));
-      std::memcpy(to, &digest, sizeof digest);
-      to += sizeof digest;
+      const MutableBytes block = object_.subspan(at, size);
+      if (gcm != nullptr) {
+        const auto tag = gcm->encrypt(detail::nonce_of_block(number), {}, block, block.data());
+        std::memcpy(object_.data() + geometry_.tags_offset() + tag.size() * number, tag.data(),
+                    tag.size());
+      }
+      const std::uint32_t digest = crc32c(block);
+      std::memcpy(object_.data() + geometry_.digests_offset() + 4 * number++, &digest,
+                  sizeof digest);
     }
   }
 }
 
-/// Extents, digests and token ids. Those of layers that are not held are zero.
-void ChunkWriter::write_tables(std::uint32_t held, Tokens tokens, std::uint32_t digested) {
+/// Extents, digests, token ids and tags. Those of layers that are not held are zero.
+void ChunkWriter::write_tables(std::uint32_t held, Tokens tokens, std::uint32_t digested,
+                               detail::Gcm* gcm) {
   const KvRuns& runs = geometry_.runs();
   std::uint64_t at = geometry_.extents_offset();
   for (std::uint32_t position = 0; position < held; ++position) {
@@ -102,11 +136,37 @@ void ChunkWriter::write_tables(std::uint32_t held, Tokens tokens, std::uint32_t 
     }
   }
   zero(object_, at, geometry_.digests_offset());
-  while (digested < held) digest_layer(digested++);
+  while (digested < held) digest_layer(digested++, gcm);
   const std::uint64_t digests = geometry_.first_digest(runs.first_at(held));
   zero(object_, geometry_.digests_offset() + 4 * digests, geometry_.tokens_offset());
   std::memcpy(object_.data() + geometry_.tokens_offset(), tokens.data(), tokens.size_bytes());
-  zero(object_, geometry_.tables_end(), geometry_.head_bytes());
+  const std::uint64_t tags = gcm == nullptr ? 0 : ChunkGeometry::kTagBytes * digests;
+  zero(object_, geometry_.tags_offset() + tags, geometry_.head_bytes());
+}
+
+/// The payload, the tables, and what the header says of them.
+Status ChunkWriter::encrypt(wire::Header& header, const ChunkIdentity& identity, std::uint32_t held,
+                            const std::optional<Sha256Digest>& random) {
+  if (identity.keys == nullptr) {
+    return Error{Errc::invalid_argument, 0, "a chunk is to be encrypted, and has no TenantKeys"};
+  }
+  if (encrypted_) {
+    return Error{Errc::invalid_argument, 0,
+                 "the payload was encrypted already; put all layers into payload() anew"};
+  }
+  try {
+    header.key_id = identity.keys->current();
+    header.random = random ? *random : detail::random_value();
+    const auto key =
+        detail::ObjectKey::derive(*identity.keys, header.key_id, header.random, identity.key);
+    detail::Gcm gcm(key.value(), detail::Gcm::Does::encrypt);
+    encrypted_ = true;
+    write_tables(held, identity.tokens, 0, &gcm);
+    seal_head(header, geometry_, gcm, object_.data());
+  } catch (const Exception& e) {
+    return e.error();
+  }
+  return {};
 }
 
 Result<ConstBytes> ChunkWriter::finish(const ChunkIdentity& identity) {
@@ -114,6 +174,11 @@ Result<ConstBytes> ChunkWriter::finish(const ChunkIdentity& identity) {
 }
 
 Result<ConstBytes> ChunkWriter::finish(const ChunkIdentity& identity, std::uint32_t held) {
+  return finish(identity, held, std::nullopt);
+}
+
+Result<ConstBytes> ChunkWriter::finish(const ChunkIdentity& identity, std::uint32_t held,
+                                       const std::optional<Sha256Digest>& random) {
   const std::uint32_t digested = std::exchange(digested_, 0);
   if (identity.geometry != geometry_ || identity.tokens.size() != geometry_.chunk_tokens()) {
     return Error{
@@ -125,9 +190,13 @@ Result<ConstBytes> ChunkWriter::finish(const ChunkIdentity& identity, std::uint3
     return Error{Errc::invalid_argument, 0,
                  "no object of this layout holds exactly " + std::to_string(held) + " layers"};
   }
-  write_tables(held, identity.tokens, digested);
   std::byte* const object = object_.data();
   wire::Header header = header_of(identity, held);
+  if (geometry_.encrypted()) {
+    CAKE_TRY(encrypt(header, identity, held, random));
+  } else {
+    write_tables(held, identity.tokens, digested, nullptr);
+  }
   header.tables_crc = crc32c({object + sizeof header, geometry_.head_bytes() - sizeof header});
   header.crc = crc32c(std::as_bytes(std::span(&header, 1)).first(wire::kSealed));
   std::memcpy(object, &header, sizeof header);

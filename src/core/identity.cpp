@@ -199,7 +199,7 @@ std::vector<std::byte> KvLayout::canonical() const {
 }
 
 ChunkKey root_key(const ModelFingerprint& fingerprint, const KvLayout& layout,
-                  std::uint32_t chunk_tokens, std::string_view tenant_salt) {
+                  std::uint32_t chunk_tokens, std::string_view tenant_salt, Cipher cipher) {
   if (!layout.valid()) {
     throw Exception({Errc::invalid_argument, 0,
                      "the engine's layout() has no layers, a layer without a kind, or an empty "
@@ -215,6 +215,7 @@ ChunkKey root_key(const ModelFingerprint& fingerprint, const KvLayout& layout,
   number("chunk_tokens", chunk_tokens);
   number("codec", 0);
   sha.field("tenant", std::as_bytes(std::span(tenant_salt)));
+  if (cipher != Cipher::none) number("cipher", static_cast<std::uint64_t>(cipher));
   return {sha.finish()};
 }
 

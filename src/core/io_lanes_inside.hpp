@@ -157,6 +157,9 @@ struct IoLanesCore::Inside final : LaneHost {
   std::uint64_t part_bytes() const noexcept override { return options.part_bytes; }
   std::uint64_t staging_budget() const noexcept override { return pool.budget(); }
   DeviceStaging* landing_device() const noexcept override { return device; }
+  StagingMemory* staging_memory() const noexcept override {
+    return device == nullptr ? options.staging : nullptr;
+  }
   Status usable() const override { return made_here.check("an IoLanes"); }
   bool reading() const noexcept override;
 

@@ -25,16 +25,25 @@ Result<ChunkTables> parse_landed(ConstBytes bytes, std::uint64_t object_size,
 
 }  // namespace
 
+Error encrypted_on_device() {
+  return {Errc::unsupported, 0,
+          "encrypted chunks cannot be read into device memory; open the lanes with "
+          "LaneOptions::device = false, or save and load without ChunkOptions::keys"};
+}
+
 Result<KvView> verify_landed(const Landed& landed, LayerRange layers, std::uint64_t object_size,
                              const ChunkIdentity& expected, DeviceStaging* device,
-                             std::shared_ptr<const ChunkTables>& tables) {
+                             std::shared_ptr<const ChunkTables>& tables, MutableBytes plain) {
   const ConstBytes bytes = landed.bytes;
+  const bool encrypted = expected.geometry.valid() && expected.geometry.encrypted();
+  if (encrypted && device != nullptr) return encrypted_on_device();
   try {
     if (!tables) {
       auto fresh = parse_landed(bytes, object_size, expected, device);
       if (!fresh) return fresh.error();
       tables = std::make_shared<const ChunkTables>(std::move(*fresh));
     }
+    if (encrypted) return open_slice(*tables, expected, layers, bytes, plain);
     if (device != nullptr) return verify_slice(*tables, expected, layers, bytes, *device);
     if (landed.seal) return verify_slice(*tables, expected, layers, bytes, *landed.seal);
     if (landed.sink != nullptr) {

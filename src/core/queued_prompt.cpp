@@ -15,15 +15,16 @@ QueuedPrompt look_up(SessionEngine& engine, LaneHost& lanes, Tokens tokens,
   QueuedPrompt found;
   const KvLayout layout = engine.layout();
   found.fingerprint = engine.fingerprint();
-  const ChunkKey root = root_key(found.fingerprint, layout, chunks.chunk_tokens, chunks.salt);
+  const ChunkKey root =
+      root_key(found.fingerprint, layout, chunks.chunk_tokens, chunks.salt, chunks.cipher());
   const PrefillRequest request{.tokens = tokens,
                                .resident = prompt.resident,
                                .chunks = chunks,
                                .max_step_tokens = options.max_step_tokens,
                                .may_gate = false};
   PrefillLookup& lookup = found.lookup;
-  lookup =
-      plan_request(request, root, ChunkGeometry(layout, chunks.chunk_tokens), lanes.lane_count());
+  lookup = plan_request(request, root, ChunkGeometry(layout, chunks.chunk_tokens, chunks.cipher()),
+                        lanes.lane_count());
   if (lookup.keys.empty() || prompt.stop.stop_requested()) return found;
   Status problem;
   lookup.take(

@@ -38,7 +38,7 @@ void save_all(SaveWork& work, SaveTally& tally, const std::stop_token& stop) {
     if (!room.empty()) {
       there.emplace(work.geometry(), room.bytes());
     } else if (!own) {
-      own.emplace(work.layout(), work.chunk_tokens());
+      own.emplace(work.geometry());
     }
     ChunkWriter& writer = there ? *there : *own;
     Status why;
@@ -60,10 +60,11 @@ Error no_staging(bool whole_chunks, std::uint64_t least, std::uint64_t staging) 
 
 }  // namespace
 
-Status fits_staging(const KvLayout& layout, std::uint32_t chunk_tokens, bool whole_chunks,
+Status fits_staging(const KvLayout& layout, const ChunkOptions& chunks, bool whole_chunks,
                     std::uint64_t staging) {
-  if (!ChunkGeometry::fits(layout, chunk_tokens)) return {};  // refused elsewhere, by name
-  const std::uint64_t least = smallest_load(ChunkGeometry(layout, chunk_tokens), whole_chunks);
+  if (!ChunkGeometry::fits(layout, chunks.chunk_tokens)) return {};  // refused elsewhere, by name
+  const ChunkGeometry geometry(layout, chunks.chunk_tokens, chunks.cipher());
+  const std::uint64_t least = smallest_load(geometry, whole_chunks);
   if (least <= staging) return {};
   return no_staging(whole_chunks, least, staging);
 }

@@ -64,8 +64,8 @@ class SaveJob {
     if (lanes != nullptr) {
       auto usable = lanes->usable();
       if (usable) {
-        usable = fits_staging(engine_->layout(), options_.chunk_tokens,
-                              engine_->abilities.whole_chunks, lanes->staging_budget());
+        usable = fits_staging(engine_->layout(), options_, engine_->abilities.whole_chunks,
+                              lanes->staging_budget());
       }
       if (!usable) return usable.error();
     }

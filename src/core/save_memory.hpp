@@ -49,7 +49,7 @@ inline void make_object(SaveObjects& object, const SaveJob& job, const SaveChunk
   if (made.in_store) {
     made.writer.emplace(job.work.geometry(), made.room.bytes());
   } else {
-    made.writer.emplace(job.work.layout(), job.work.chunk_tokens(), staging);
+    made.writer.emplace(job.work.geometry(), staging);
   }
   object.splice(object.end(), fresh);
 }
@@ -70,8 +70,7 @@ class SaveMemory {
   SaveObjects take(const SaveJob& job, SaveObjects& dropped) {
     SaveObjects object;
     const auto found = std::find_if(kept_.begin(), kept_.end(), [&](const SaveObject& o) {
-      return o.bytes == job.object_bytes && o.writer->geometry().layout() == job.work.layout() &&
-             o.writer->geometry().chunk_tokens() == job.work.chunk_tokens();
+      return o.bytes == job.object_bytes && o.writer->geometry() == job.work.geometry();
     });
     if (found != kept_.end()) {
       kept_bytes_ -= found->bytes;

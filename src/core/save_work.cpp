@@ -7,6 +7,7 @@
 #include <string>
 
 #include "cake/chunk/format.hpp"
+#include "cake/chunk/tenant_keys.hpp"
 #include "cake/detail/guarded.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
@@ -46,8 +47,8 @@ Status SaveWork::prepare_keys() {
   if (!ChunkGeometry::fits(layout_, chunks_.chunk_tokens)) {
     return Error{Errc::invalid_argument, 0, "save: layout or chunk_tokens out of range"};
   }
-  geometry_ = ChunkGeometry(layout_, chunks_.chunk_tokens);
-  root_ = root_key(fingerprint_, layout_, chunks_.chunk_tokens, chunks_.salt);
+  geometry_ = ChunkGeometry(layout_, chunks_.chunk_tokens, chunks_.cipher());
+  root_ = root_key(fingerprint_, layout_, chunks_.chunk_tokens, chunks_.salt, chunks_.cipher());
   keys_ = prefix_chain(root_, tokens_, chunks_.chunk_tokens, chunks_.extra);
   todo_.reserve(keys_.size());
   return {};
@@ -58,7 +59,9 @@ Status SaveWork::ask_store(SaveReport& report) {
   if (!stored) return stored.error();
   for (std::uint32_t c = 0; c < keys_.size(); ++c) {
     const StoredChunk there = c < stored->size() ? (*stored)[c] : StoredChunk{};
-    const std::uint32_t held = there.stored() ? geometry_.held_by(there.size) : 0;
+    // What nobody here can decrypt is of no use, and would stay for ever.
+    const bool useless = chunks_.keys != nullptr && chunks_.keys->unreadable(keys_[c]);
+    const std::uint32_t held = there.stored() && !useless ? geometry_.held_by(there.size) : 0;
     if (held == layout_.n_layers) {
       ++report.present;
     } else {
@@ -126,7 +129,7 @@ Result<std::uint64_t> SaveWork::write(ChunkWriter& writer, const SaveChunk& what
   const auto object = guarded(Errc::io, "save", [&] {
     return writer.finish(
         {keys_[c], c == 0 ? root_ : keys_[c - 1], fingerprint_, tenant_tag(chunks_.salt),
-         range.begin, tokens_.subspan(range.begin, range.size()), writer.geometry()},
+         range.begin, tokens_.subspan(range.begin, range.size()), writer.geometry(), chunks_.keys},
         held);
   });
   if (!object) return object.error();
@@ -136,6 +139,7 @@ Result<std::uint64_t> SaveWork::write(ChunkWriter& writer, const SaveChunk& what
                : storage_.publish(keys_[c], std::move(room), object->size(), writer.seal());
   });
   if (!written) return written.error();
+  if (chunks_.keys != nullptr) chunks_.keys->note_written(keys_[c]);
   return object->size();
 }
 

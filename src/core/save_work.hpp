@@ -45,7 +45,6 @@ class SaveWork {
   const std::vector<SaveChunk>& chunks() const { return todo_; }
   const ChunkGeometry& geometry() const { return geometry_; }
   const KvLayout& layout() const { return layout_; }
-  std::uint32_t chunk_tokens() const { return chunks_.chunk_tokens; }
   std::uint32_t n_layers() const { return layout_.n_layers; }
 
   /// Layers that the engine gives of the chunk, as many as an object may hold: those that need all

@@ -86,6 +86,7 @@ class SessionState::Parted final : public PartedRead {
 
   std::optional<SliceDigests> digests(std::size_t part, ConstBytes bytes) const noexcept override {
     std::optional<SliceDigests> result;
+    if (expected_.geometry.encrypted()) return result;
     (void)value_or(
         [&] {
           result.emplace(expected_.geometry, parts_[part].layers, bytes);
@@ -95,10 +96,16 @@ class SessionState::Parted final : public PartedRead {
     return result;
   }
 
-  std::unique_ptr<PendingInsert> landed(std::size_t part, ConstBytes bytes,
+  std::unique_ptr<PendingInsert> landed(std::size_t part, MutableBytes bytes,
                                         const SliceDigests* digests) noexcept override {
     const LayerRange layers = parts_[part].layers;
     const Result<KvView> view = guarded(Errc::io, "a part of a chunk", [&] {
+      const ChunkGeometry& geometry = expected_.geometry;
+      if (geometry.encrypted()) {
+        return open_slice(
+            *tables_, expected_, layers, bytes,
+            bytes.subspan(geometry.payload_in(layers), geometry.payload_bytes(layers)));
+      }
       return digests != nullptr ? verify_slice(*tables_, expected_, layers, bytes, *digests)
                                 : verify_slice(*tables_, expected_, layers, bytes);
     });

@@ -105,7 +105,7 @@ struct SessionRun::Inside {
 
   Status may_save(Tokens tokens, const SaveOptions& how, const ChunkOptions& as) {
     if (state) return Error{Errc::invalid_argument, 0, "save() before finish() of the prompt"};
-    if (auto status = fits_staging(engine.layout(), as.chunk_tokens, engine.abilities.whole_chunks,
+    if (auto status = fits_staging(engine.layout(), as, engine.abilities.whole_chunks,
                                    host().staging_budget());
         !status) {
       return status;

@@ -25,13 +25,15 @@ void SessionState::begin(Tokens tokens, const ChunkOptions& chunks, const Prefil
   const KvLayout layout = engine_.layout();
   fingerprint_ = engine_.fingerprint();
   tenant_ = tenant_tag(chunks.salt);
-  root_ = root_key(fingerprint_, layout, chunks.chunk_tokens, chunks.salt);
-  lookup_ = plan_request({.tokens = tokens,
-                          .resident = prompt.resident,
-                          .chunks = chunks,
-                          .max_step_tokens = options_.max_step_tokens,
-                          .may_gate = engine_.gates && options_.gated_steps},
-                         root_, ChunkGeometry(layout, chunks.chunk_tokens), n_lanes_);
+  keys_ = chunks.keys;
+  root_ = root_key(fingerprint_, layout, chunks.chunk_tokens, chunks.salt, chunks.cipher());
+  lookup_ =
+      plan_request({.tokens = tokens,
+                    .resident = prompt.resident,
+                    .chunks = chunks,
+                    .max_step_tokens = options_.max_step_tokens,
+                    .may_gate = engine_.gates && options_.gated_steps},
+                   root_, ChunkGeometry(layout, chunks.chunk_tokens, chunks.cipher()), n_lanes_);
   PrefillSpec& spec = lookup_.spec;
   spec.reads_at_once = lanes_.reads_at_once();
   spec.lateness = kLateness;
@@ -44,6 +46,8 @@ void SessionState::begin(Tokens tokens, const ChunkOptions& chunks, const Prefil
   if (!lookup_.keys.empty() && !prompt.stop.stop_requested()) {
     if (staging < smallest_load(lookup_.geometry, can_.whole_chunks)) {
       load_error_ = no_room(lookup_, staging);
+    } else if (keys_ != nullptr && lanes_.landing_device() != nullptr) {
+      load_error_ = encrypted_on_device();
     } else {
       Status problem;
       lookup_.take(lanes_.lookup(lookup_.keys, lookup_.geometry, options_.lookup_timeout,
@@ -164,6 +168,7 @@ void SessionState::close() noexcept {
     }
   }
   lock.unlock();
+  plain_.clear();  // a gate may keep this longer than there is staging memory
   const Asking asking(*this);
 }
 
@@ -255,13 +260,14 @@ void SessionState::failed(const ReadTicket& read, const Error& why) noexcept {
 }
 
 std::shared_ptr<DigestingSink> SessionState::sink(const ReadTicket& read, ConstBytes out) noexcept {
+  if (keys_ != nullptr) return nullptr;  // its key comes with its head
   return value_or(
       [&] { return std::make_shared<DigestingSink>(lookup_.geometry, read.slice.layers, out); },
       std::shared_ptr<DigestingSink>());
 }
 
 bool SessionState::landed(const ReadTicket& read, const Landed& landed) noexcept {
-  const Result<Taken> taken =
+  Result<Taken> taken =
       guarded(Errc::io, "a chunk that was read", [&] { return take(read, landed); });
   if (!taken) failed(read, taken.error());
   if (!taken || !taken->inserts) {
@@ -273,7 +279,9 @@ bool SessionState::landed(const ReadTicket& read, const Landed& landed) noexcept
     return false;
   }
   lanes_.wake(*this);  // the link has room for another read; for compute nothing is new yet
-  finish_insert(read.id, insert(read.slice, taken->view));
+  const Status inserted = insert(read.slice, taken->view);
+  plain_.give_back(std::move(taken->plain));
+  finish_insert(read.id, inserted);
   return taken->whole;
 }
 
@@ -410,7 +418,7 @@ ChunkIdentity SessionState::identity(std::uint32_t chunk) const {
   return {lookup_.keys[chunk], chunk == 0 ? root_ : lookup_.keys[chunk - 1],
           fingerprint_,        tenant_,
           range.begin,         Tokens(*tokens_).subspan(range.begin, range.size()),
-          lookup_.geometry};
+          lookup_.geometry,    keys_};
 }
 
 Result<SessionState::Taken> SessionState::take(const ReadTicket& read, const Landed& landed) {
@@ -424,8 +432,11 @@ Result<SessionState::Taken> SessionState::take(const ReadTicket& read, const Lan
     const auto known = parsed_.find(chunk);
     if (layers.begin > 0 && known != parsed_.end()) tables = known->second;
   }
-  const Result<KvView> view = verify_landed(landed, layers, lookup_.stored[chunk].size,
-                                            identity(chunk), lanes_.landing_device(), tables);
+  const ChunkGeometry& geometry = lookup_.geometry;
+  if (keys_ != nullptr) taken.plain = plain_.take(geometry.payload_bytes(layers));
+  const Result<KvView> view =
+      verify_landed(landed, layers, lookup_.stored[chunk].size, identity(chunk),
+                    lanes_.landing_device(), tables, taken.plain.bytes());
   if (!view) return why_not(read, landed.bytes, view.error());
   taken.view = *view;
   taken.whole = !landed.lent && landed.bytes.size() == lookup_.stored[chunk].size;
@@ -436,7 +447,7 @@ Result<SessionState::Taken> SessionState::take(const ReadTicket& read, const Lan
   note_others(read.lane);
   taken.inserts = core_.begin_insert(read.id, now(), landed.lent && !can_.insert_on_caller);
   if (can_.insert_on_caller && taken.inserts) {
-    pending_.push_back({read, taken.view, taken.whole});
+    pending_.push_back({read, taken.view, taken.whole, std::move(taken.plain)});
     pending_bytes_ += read.bytes;
   }
   return taken;
@@ -478,11 +489,13 @@ void SessionState::insert_pending() noexcept {
   for (;;) {
     std::unique_lock lock(mutex_);
     if (pending_.empty()) return;
-    const Pending next = pending_.front();
+    Pending next = std::move(pending_.front());
     pending_.erase(pending_.begin());
     pending_bytes_ -= next.read.bytes;
     lock.unlock();
-    finish_insert(next.read.id, insert(next.read.slice, next.view));
+    const Status inserted = insert(next.read.slice, next.view);
+    plain_.give_back(std::move(next.plain));
+    finish_insert(next.read.id, inserted);
     release(next.read, next.whole);
   }
 }

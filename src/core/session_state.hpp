@@ -26,6 +26,7 @@
 #include "cake/chunk/reader.hpp"
 #include "cake/detail/lane_client.hpp"
 #include "cake/detail/lookup.hpp"
+#include "cake/detail/plain_buffers.hpp"
 #include "cake/detail/session_core.hpp"
 #include "cake/detail/session_engine.hpp"
 #include "cake/detail/session_scheduler.hpp"
@@ -47,6 +48,7 @@ class SessionState final : public LaneClient,
         lanes_(lanes),
         n_lanes_(lanes.lane_count()),
         options_(bounded(options)),
+        plain_(lanes.staging_memory()),
         core_(std::move(scheduler), options) {}
 
   // ---- the driving thread's side ----
@@ -153,12 +155,14 @@ class SessionState final : public LaneClient,
     KvView view;
     bool inserts = false;  // false: the claim was lost meanwhile
     bool whole = false;    // an object, in the lane's memory
+    AlignedBuffer plain;   // where the view is of, if the object is encrypted
   };
   /// Waits for the driving thread to insert it.
   struct Pending {
     ReadTicket read;
     KvView view;
     bool whole = false;
+    AlignedBuffer plain;
   };
 
   std::uint32_t lanes_down() const noexcept;
@@ -207,6 +211,8 @@ class SessionState final : public LaneClient,
   LaneHost& lanes_;
   const std::uint32_t n_lanes_;
   const SessionOptions options_;
+  PlainBuffers plain_;
+  std::shared_ptr<const TenantKeys> keys_;  // null: the objects are not encrypted
   const Clock::time_point start_ = Clock::now();
   std::shared_ptr<const std::vector<TokenId>> tokens_;  // of the prompt
   ModelFingerprint fingerprint_;

@@ -21,13 +21,13 @@ TEST_CASE("mutated heads never lead the parser astray") {
   for (std::uint32_t i = 0; i < 200000; ++i, ++runs) {
     // A mask over a good head, with few bits set, most of them where fields are.
     std::vector<std::uint8_t> input(1 + head_size, 0);
-    input[0] = static_cast<std::uint8_t>(2 | (i & 1));
+    input[0] = static_cast<std::uint8_t>(2 | (i & 1) | (i % 8 == 7 ? 4 : 0));
     std::size_t used = 1;
     const std::size_t changes = 1 + below(4);
     for (std::size_t c = 0; c < changes; ++c) {
       const std::size_t area = below(8);
       std::size_t at = below(head_size);
-      if (area < 4) at = below(248);             // fields of the header
+      if (area < 4) at = below(320);             // fields of the header
       if (area == 4) at = 4096 + below(6 * 32);  // extents
       if (area == 5) at = 4096 + 6 * 32 + below(6 * 4 + 32 * 4);
       const std::size_t width = std::size_t{1} << below(4);
@@ -48,7 +48,7 @@ TEST_CASE("heads of noise and of every length never lead the parser astray") {
   for (std::size_t size = 0; size <= good.head().size(); size += 1 + random() % 16) {
     std::vector<std::uint8_t> input(1 + size);
     std::memcpy(input.data() + 1, good.object.data(), size);
-    for (const std::uint8_t mode : {std::uint8_t{0}, std::uint8_t{1}}) {
+    for (const std::uint8_t mode : {std::uint8_t{0}, std::uint8_t{1}, std::uint8_t{5}}) {
       input[0] = mode;
       REQUIRE(LLVMFuzzerTestOneInput(input.data(), input.size()) == 0);
     }

@@ -4,13 +4,18 @@
 // Chunks with known content for tests of the object and of the stores.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
+#include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cake/chunk/reader.hpp"
+#include "cake/chunk/tenant_keys.hpp"
 #include "cake/chunk/writer.hpp"
 #include "cake/identity.hpp"
 
@@ -43,14 +48,16 @@ struct Chunk {
 
 inline Chunk make_of(std::uint64_t seed, const KvLayout& layout, std::uint32_t chunk_tokens = 16,
                      std::uint32_t index = 0, const std::string& salt = "tenant",
-                     const std::string& model = "model") {
+                     const std::string& model = "model",
+                     std::shared_ptr<const TenantKeys> keys = nullptr) {
   Chunk chunk;
+  const Cipher cipher = keys == nullptr ? Cipher::none : Cipher::aes_256_gcm;
   // One more token than the chunks hold, so that the last chunk has a key.
   std::vector<TokenId> prompt(std::size_t{chunk_tokens} * (index + 1) + 1);
   std::mt19937_64 random(seed);
   for (auto& token : prompt) token = static_cast<TokenId>(random() % 50000);
   const auto fingerprint = FingerprintBuilder().add("weights", model).finish();
-  const ChunkKey root = root_key(fingerprint, layout, chunk_tokens, salt);
+  const ChunkKey root = root_key(fingerprint, layout, chunk_tokens, salt, cipher);
   const auto chain = prefix_chain(root, prompt, chunk_tokens);
 
   const auto begin = prompt.begin() + static_cast<std::ptrdiff_t>(index) * chunk_tokens;
@@ -61,9 +68,10 @@ inline Chunk make_of(std::uint64_t seed, const KvLayout& layout, std::uint32_t c
   chunk.identity.tenant = tenant_tag(salt);
   chunk.identity.token_begin = index * chunk_tokens;
   chunk.identity.tokens = chunk.tokens;
-  chunk.identity.geometry = ChunkGeometry(layout, chunk_tokens);
+  chunk.identity.geometry = ChunkGeometry(layout, chunk_tokens, cipher);
+  chunk.identity.keys = std::move(keys);
 
-  ChunkWriter writer(layout, chunk_tokens);
+  ChunkWriter writer(chunk.identity.geometry);
   for (std::uint32_t layer = 0; layer < layout.n_layers; ++layer) {
     const auto n_planes = static_cast<std::uint32_t>(layout.kind(layer).planes.size());
     for (std::uint32_t i = 0; i < n_planes; ++i) {
@@ -81,12 +89,26 @@ inline Chunk make(std::uint64_t seed, const UniformKvLayout& layout = kSmall,
   return make_of(seed, layout, chunk_tokens, index, salt, model);
 }
 
+/// Keys whose bytes follow from a number; the first one is current.
+inline std::shared_ptr<const TenantKeys> keys_of(std::initializer_list<std::uint8_t> numbers) {
+  std::vector<std::array<std::byte, TenantKeys::kKeyBytes>> secrets;
+  for (const std::uint8_t number : numbers) fill(secrets.emplace_back(), 7000 + number);
+  std::vector<ConstBytes> all(secrets.begin(), secrets.end());
+  return std::make_shared<const TenantKeys>(all[0], std::span(all).subspan(1));
+}
+
 /// Parses and verifies a whole object as a loader does.
 inline Status check(ConstBytes object, const ChunkIdentity& expected) {
   const auto tables = parse_chunk(object, object.size(), expected);
   if (!tables) return tables.error();
-  const auto view =
-      verify_slice(*tables, expected, {0, expected.geometry.layout().n_layers}, object);
+  const ChunkGeometry& geometry = expected.geometry;
+  const LayerRange all{0, geometry.layout().n_layers};
+  if (!geometry.encrypted()) {
+    const auto view = verify_slice(*tables, expected, all, object);
+    return view ? Status() : Status(view.error());
+  }
+  std::vector<std::byte> plain(geometry.payload_bytes(all));
+  const auto view = open_slice(*tables, expected, all, object, plain);
   return view ? Status() : Status(view.error());
 }
 

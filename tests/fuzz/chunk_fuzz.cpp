@@ -6,13 +6,15 @@
 //
 // Input: one byte of mode, then what the head of an object shall be. Mode bit 0: digests are made
 // right first, so that the checks behind them are reached. Bit 1: the input is xored over a good
-// head, so that most of it is right.
+// head, so that most of it is right. Bit 2: an encrypted object is expected, of which nothing can be made
+// right by who has no key.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <vector>
 
 #include "tests/chunk/reseal.hpp"
 #include "tests/chunk/sample.hpp"
@@ -46,11 +48,14 @@ void verify_whole(ConstBytes head, const sample::Chunk& good, bool parsed) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  static const sample::Chunk good = sample::make(1, {3, 2, 16, DType::bf16}, 32, 1);
-  static const ChunkGeometry geometry = good.geometry();
+  static const sample::Chunk plain = sample::make(1, {3, 2, 16, DType::bf16}, 32, 1);
+  static const sample::Chunk sealed = sample::make_of(1, UniformKvLayout{3, 2, 16, DType::bf16}, 32,
+                                                      1, "tenant", "model", sample::keys_of({1}));
   if (size == 0) return 0;
   const unsigned mode = *data++;
   --size;
+  const sample::Chunk& good = (mode & 4) != 0 ? sealed : plain;
+  const ChunkGeometry& geometry = good.geometry();
 
   // Exactly as long as the input, so that a sanitizer sees a read beyond it.
   const std::size_t head_size = (mode & 2) != 0 ? good.head().size() : size;
@@ -78,13 +83,16 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   require(std::memcmp(head.get() + at, good.object.data() + at, 4 * good.tokens.size()) == 0,
           "other tokens were taken");
   const bool same = std::memcmp(head.get(), good.object.data(), geometry.head_bytes()) == 0;
-  require(same || (mode & 1) != 0, "damage was taken");
+  require(same || (mode & 5) == 1, "damage was taken");
 
   // Whatever the tables say now, verifying must end in an answer, and the right one.
   for (std::uint32_t layer = 0; layer < 3; ++layer) {
     const ByteRange range = geometry.read_range({layer, layer + 1});
     const ConstBytes slice = good.bytes().subspan(range.begin, range.size());
-    const auto view = verify_slice(*tables, good.identity, {layer, layer + 1}, slice);
+    std::vector<std::byte> out(geometry.payload_bytes({layer, layer + 1}));
+    const auto view = geometry.encrypted()
+                          ? open_slice(*tables, good.identity, {layer, layer + 1}, slice, out)
+                          : verify_slice(*tables, good.identity, {layer, layer + 1}, slice);
     require(view.has_value() || !same, "a good slice was refused");
   }
   return 0;

@@ -761,9 +761,57 @@ MUTANTS = [
          "")],
      "chunk/reader_test.cpp", "each field of the identity is compared"),
     ("the token ids are not compared", [
-        ("  if (std::memcmp(head.data() + geometry.tokens_offset(), expected.tokens.data(),",
-         "  if (head.empty() && std::memcmp(head.data() + geometry.tokens_offset(), expected.tokens.data(),")],
+        ("  } else if (std::memcmp(head.data() + geometry.tokens_offset(), expected.tokens.data(),",
+         "  } else if (head.empty() && std::memcmp(head.data() + geometry.tokens_offset(), expected.tokens.data(),")],
      "chunk/hostile_header_test.cpp", "well-sealed tables with other tokens or bytes behind them are refused"),
+    ("all blocks of an object have one nonce", [
+        ("Nonce nonce_of_block(std::uint64_t block) { return nonce_of(0, block); }",
+         "Nonce nonce_of_block(std::uint64_t block) { return nonce_of(0, 0 * block); }")],
+     "chunk/object_cipher_test.cpp", "no nonce of an object repeats"),
+    ("the head of an object has the nonce of a block", [
+        ("Nonce nonce_of_head() { return nonce_of(1, 0); }",
+         "Nonce nonce_of_head() { return nonce_of(0, 7); }")],
+     "chunk/object_cipher_test.cpp", "no nonce of an object repeats"),
+    ("objects of one random value have one key", [
+        ("  std::memcpy(info.data() + tag.size(), name.bytes.data(), sizeof name.bytes);",
+         "  std::memset(info.data() + tag.size(), 0, sizeof name.bytes);")],
+     "chunk/object_cipher_test.cpp", "another tenant's key, random value or name gives another key of the object"),
+    ("all objects have one random value", [
+        ("    header.random = random ? *random : detail::random_value();",
+         "    header.random = random ? *random : Sha256Digest{};")],
+     "chunk/encrypted_test.cpp", "each writing of a chunk has a key of its own, and no block of it repeats"),
+    ("the tag of an encrypted block is not checked", [
+        ("  return EVP_CipherFinal_ex(context_.get(), as_uchar(out), &length) == 1;",
+         "  (void)EVP_CipherFinal_ex(context_.get(), as_uchar(out), &length);\n  return true;")],
+     "chunk/encrypted_test.cpp", "a flipped byte of an encrypted block is a miss, whatever its digest says"),
+    ("the tag of the head leaves the digests out", [
+        ("part(geometry.extents_offset(), geometry.tokens_offset()),\n"
+         "                                   part(geometry.tags_offset(), geometry.tags_end())};\n"
+         "  header.head_tag",
+         "part(geometry.extents_offset(), geometry.digests_offset()),\n"
+         "                                   part(geometry.tags_offset(), geometry.tags_end())};\n"
+         "  header.head_tag"),
+        ("part(geometry.extents_offset(), geometry.tokens_offset()),\n"
+         "                                     part(geometry.tags_offset(), geometry.tags_end())};\n"
+         "    std::vector<TokenId> tokens",
+         "part(geometry.extents_offset(), geometry.digests_offset()),\n"
+         "                                     part(geometry.tags_offset(), geometry.tags_end())};\n"
+         "    std::vector<TokenId> tokens")],
+     "chunk/encrypted_test.cpp", "header and tables that were changed and digested anew are refused"),
+    ("a plain object is taken where an encrypted one is expected", [
+        ("  return mismatch(\"the object is not encrypted, and those of this tenant are\");",
+         "  return {};")],
+     "chunk/encrypted_test.cpp", "plain and encrypted objects are not taken for each other"),
+    ("a payload is encrypted twice", [
+        ("  if (encrypted_) {\n", "  if (encrypted_ && !encrypted_) {\n")],
+     "chunk/encrypted_test.cpp", "a writer does not encrypt a payload twice, nor without keys"),
+    ("an object that cannot be decrypted is not remembered", [
+        ("      expected.keys->note_unreadable(expected.key);\n", "")],
+     "chunk/encrypted_test.cpp", "an object of a key that the tenant has not is a miss, and is remembered"),
+    ("another writing of an object is taken for damage", [
+        ("  if (!other_head && !other_foot) return corrupt(kDamagedBlock);",
+         "  if (!other_head || !other_foot || other_head) return corrupt(kDamagedBlock);")],
+     "chunk/encrypted_test.cpp", "the head of one writing and the blocks of another never make KV"),
     ("extents may lie anywhere", [
         ("      if (extent.offset != right.offset) return corrupt(\"an extent is not where it belongs\");\n"
          "      if (extent != right) return",

@@ -35,7 +35,7 @@ PURE = ["core/chunk_table.cpp", "core/planner/forecast.cpp", "core/planner/sched
 LIBRARY = [*PURE, "core/admission.cpp", "core/prefetch.cpp", "core/queued_prompt.cpp", "core/calibration.cpp", "core/io_lanes_core.cpp", "core/lane_joins.cpp", "core/lane_memory.cpp", "core/lane_parts.cpp", "core/lane_prompts.cpp", "core/landing.cpp", "core/last_prompt.cpp", "core/metrics.cpp",
            "core/save.cpp", "core/save_ticket.cpp", "core/save_work.cpp", "core/saver_core.cpp",
            "core/session_parts.cpp", "core/session_run.cpp", "core/session_state.cpp", "core/tier_lookup.cpp", "chunk/digest.cpp",
-           "chunk/reader.cpp", "chunk/writer.cpp", "storage/host/host.cpp", "storage/host/memory.cpp",
+           "chunk/object_cipher.cpp", "chunk/reader.cpp", "chunk/tenant_keys.cpp", "chunk/writer.cpp", "storage/host/host.cpp", "storage/host/memory.cpp",
            "storage/memory.cpp", "storage/posix/index.cpp", "storage/tiered/copy_queue.cpp",
            "storage/tiered/tier_policies.cpp"]
 SIMULATE = "simulation/simulate.cpp"

@@ -20,10 +20,14 @@ Json time_json(std::optional<std::int64_t> seconds) { return seconds ? Json(*sec
 
 Json header_json(const std::optional<ChunkSummary>& header) {
   if (!header) return nullptr;
-  return {{"model", header->fingerprint.hex()}, {"tenant", tenant_hex(header->tenant)},
-          {"parent", header->parent.hex()},     {"token_begin", header->token_begin},
-          {"tokens", header->token_count},      {"layers", header->n_layers},
-          {"layers_held", header->held}};
+  return {{"model", header->fingerprint.hex()},
+          {"tenant", tenant_hex(header->tenant)},
+          {"parent", header->parent.hex()},
+          {"token_begin", header->token_begin},
+          {"tokens", header->token_count},
+          {"layers", header->n_layers},
+          {"layers_held", header->held},
+          {"key_id", header->cipher == Cipher::none ? Json() : Json(tenant_hex(header->key_id))}};
 }
 
 /// What is there, and the headers of it; of names alone where nothing else was asked for.

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// The stored chunk object, version 2.1: one chunk of one prefix. All integers are little endian;
+// The stored chunk object, version 2.2: one chunk of one prefix. All integers are little endian;
 // every part begins at a multiple of 4 KiB; unused bytes are zero, which the reader checks.
 // docs/storage_format.md describes keys and compatibility as well.
 //
 //   part           begin                 length
 //   header         0                     4096
-//   tables         4096                  extents, digests, token ids, zeros up to 4 KiB
+//   tables         4096                  extents, digests, token ids, tags of blocks (of an encrypted
+//                                        object), zeros up to 4 KiB
 //   payload        payload_begin         one extent per layer and plane, in the order [layer][plane]
 //   footer         object_bytes - 4096   4096
 //
@@ -18,8 +19,8 @@
 //
 //     0  u8[8]   magic 8C 'c' 'a' 'k' 'e' 0D 0A 1A   64  u8[32]  key
 //     8  u16     major version = 2                   96  u8[32]  key of the parent
-//    10  u16     minor version: 1 with windows or   128  u8[32]  model fingerprint
-//                states, else 0
+//    10  u16     minor version: 2 encrypted, else   128  u8[32]  model fingerprint
+//                1 with windows or states, else 0
 //    12  u32     header bytes = 4096                160  u8[16]  tenant tag
 //    16  u64     incompatible features: one that    176  u32     position of the first token
 //                the reader does not know: no read  180  u32     tokens
@@ -34,7 +35,10 @@
 //   216  u64     offset of the digests              240  u32     CRC-32C of [4096, payload begin)
 //   232  u64     end of the token ids
 //   244  u32     layers held; 0: all                4092 u32     CRC-32C of [0, 4092)
-//   248  zeros (a newer minor version may use them)
+//   248  of an encrypted object (incompatible feature 1), else zeros:
+//   248  u8[16]  key ID                             296  u64     offset of the tags
+//   264  u8[32]  random value                       304  u8[16]  tag of the head
+//   320  zeros (a newer minor version may use them)
 //
 // Extent, 48 bytes. Extents are disjoint and without gaps: each begins at the next multiple of 4
 // KiB after the one before. A layer that keeps nothing has none. Of a layer that is not held: zeros.
@@ -79,8 +83,8 @@ struct ByteRange {
   friend constexpr bool operator==(const ByteRange&, const ByteRange&) = default;
 };
 
-/// Offsets and sizes in an object of one layout and chunk size. They depend on nothing else, so
-/// reads are planned before the header was read. Copies share one table. Ranges of layers count
+/// Offsets and sizes in an object of one layout and chunk size, encrypted or not. They depend on nothing
+/// else, so reads are planned before the header was read. Copies share one table. Ranges of layers count
 /// positions of KvLayout::stored_order(); an object holds all layers or, of a layout with windows or
 /// states, the first `held` of them.
 ///
@@ -96,6 +100,7 @@ class CAKE_API ChunkGeometry {
   static constexpr std::uint32_t kMaxRowBytes = 1 << 20;
   static constexpr std::uint64_t kMaxObjectBytes = std::uint64_t{16} << 30;
   static constexpr std::size_t kExtentBytes = 48;
+  static constexpr std::size_t kTagBytes = 16;  // of each block, where it is encrypted
 
   /// True when such a chunk can be stored: the layout is valid, and all sizes are above zero and
   /// within the limits above.
@@ -103,13 +108,15 @@ class CAKE_API ChunkGeometry {
 
   /// Of no chunk: only valid() may be asked.
   ChunkGeometry() = default;
-  ChunkGeometry(const KvLayout& layout, std::uint32_t chunk_tokens);
+  ChunkGeometry(const KvLayout& layout, std::uint32_t chunk_tokens, Cipher cipher = Cipher::none);
   bool valid() const { return parts_ != nullptr; }
 
   const KvLayout& layout() const { return parts_->layout; }
   /// The first 8 bytes of SHA-256 of the canonical layout.
   std::uint64_t layout_digest() const { return parts_->layout_digest; }
   std::uint32_t chunk_tokens() const { return parts_->chunk_tokens; }
+  Cipher cipher() const { return parts_->cipher; }
+  bool encrypted() const { return cipher() != Cipher::none; }
 
   std::uint64_t object_bytes() const { return payload_end() + kPage; }
   std::uint64_t object_bytes(std::uint32_t held) const { return payload_end(held) + kPage; }
@@ -126,7 +133,7 @@ class CAKE_API ChunkGeometry {
   ///
   /// Shape:   [n_layers]
   std::span<const std::uint32_t> positions() const { return parts_->positions; }
-  /// Header, tables and token ids, padded to 4 KiB: where the payload begins.
+  /// Header and tables, padded to 4 KiB: where the payload begins.
   std::uint64_t head_bytes() const { return parts_->head_bytes; }
   std::uint64_t payload_end() const { return payload_end(runs().n_layers()); }
   std::uint64_t payload_end(std::uint32_t held) const {
@@ -146,7 +153,13 @@ class CAKE_API ChunkGeometry {
   std::uint64_t extents_offset() const { return kPage; }
   std::uint64_t digests_offset() const { return extents_offset() + kExtentBytes * n_extents(); }
   std::uint64_t tokens_offset() const { return digests_offset() + 4 * n_digests(); }
+  /// Behind the token ids.
   std::uint64_t tables_end() const { return tokens_offset() + 4 * std::uint64_t{chunk_tokens()}; }
+  /// The tags of an encrypted object's blocks, one for each digest.
+  std::uint64_t tags_offset() const { return tables_end(); }
+  std::uint64_t tags_end() const {
+    return tags_offset() + (encrypted() ? kTagBytes * n_digests() : 0);
+  }
 
   /// Extent of one plane of one layer, with its padding.
   ByteRange extent(std::uint32_t layer, std::uint32_t plane) const;
@@ -156,6 +169,14 @@ class CAKE_API ChunkGeometry {
   /// the last one (footer). Multiples of 4 KiB. The ranges of adjacent layer ranges join without a
   /// gap.
   ByteRange read_range(LayerRange layers) const;
+  /// Bytes of the extents of these layers, as positions, with padding.
+  std::uint64_t payload_bytes(LayerRange layers) const {
+    return runs().begin_at(layers.end) - runs().begin_at(layers.begin);
+  }
+  /// Where the extents begin in what a read of these layers fetches.
+  std::uint64_t payload_in(LayerRange layers) const {
+    return layers.begin == 0 && !layers.empty() ? head_bytes() : 0;
+  }
   /// The most that a read of a single layer fetches, header and footer not counted.
   std::uint64_t largest_layer() const { return parts_->largest_layer; }
   /// Bytes of the payload before each layer.
@@ -166,14 +187,16 @@ class CAKE_API ChunkGeometry {
   friend bool operator==(const ChunkGeometry& a, const ChunkGeometry& b) {
     return a.parts_ == b.parts_ ||
            (a.valid() && b.valid() && a.chunk_tokens() == b.chunk_tokens() &&
-            a.layout_digest() == b.layout_digest() && a.layout() == b.layout());
+            a.cipher() == b.cipher() && a.layout_digest() == b.layout_digest() &&
+            a.layout() == b.layout());
   }
 
  private:
   struct Parts {
-    Parts(const KvLayout& layout_in, std::uint32_t chunk_tokens_in);
+    Parts(const KvLayout& layout_in, std::uint32_t chunk_tokens_in, Cipher cipher_in);
     KvLayout layout;
     std::uint32_t chunk_tokens;
+    Cipher cipher;
     KvRuns runs;
     std::uint64_t layout_digest = 0;
     std::uint64_t head_bytes = 0;
@@ -189,7 +212,7 @@ class CAKE_API ChunkGeometry {
 
 /// What a reader expects of an object, and a writer puts into it.
 ///
-/// Needs:   `tokens` (the chunk's own tokens) outlive it
+/// Needs:   `tokens` (the chunk's own tokens) outlive it; `keys` where the geometry is encrypted()
 struct ChunkIdentity {
   ChunkKey key;
   ChunkKey parent;
@@ -198,6 +221,7 @@ struct ChunkIdentity {
   std::uint32_t token_begin = 0;
   Tokens tokens;
   ChunkGeometry geometry;
+  std::shared_ptr<const TenantKeys> keys = {};
 };
 
 }  // namespace cake::inline CAKE_ABI

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -22,6 +23,10 @@
 namespace cake::inline CAKE_ABI {
 
 class SliceDigests;
+
+namespace detail {
+struct SealedBlocks;
+}
 
 /// The result of parsing an object's head: its geometry and the digests of its blocks.
 class ChunkTables {
@@ -43,21 +48,26 @@ class ChunkTables {
                                      ConstBytes, std::uint32_t);
   friend Result<KvView> verify_slice(const ChunkTables&, const ChunkIdentity&, LayerRange,
                                      ConstBytes, const SliceDigests&);
+  friend Result<KvView> open_slice(const ChunkTables&, const ChunkIdentity&, LayerRange, ConstBytes,
+                                   MutableBytes);
   ChunkGeometry geometry_;
   std::vector<std::uint32_t> digests_;  // of all extents, block by block
   std::uint32_t header_crc_ = 0;
   std::uint32_t held_ = 0;
+  std::shared_ptr<const detail::SealedBlocks> sealed_;  // of an encrypted object: its key and tags
 };
 
 /// Parses and checks header, tables and token ids: first that they are undamaged, then that they
 /// are the ones expected, then that every offset and size is the only one that the geometry allows.
-/// Reads `head` only: the object from its first byte on, at least head_bytes() of it.
+/// Reads `head` only: the object from its first byte on, at least head_bytes() of it. Of an encrypted
+/// object it is also authentic. `expected.keys` are told of an object that none of them decrypts.
 ///
-/// Errors:  corrupt: damaged, or `object_size` is not what was written; mismatch: whole, but not
-///          `expected`; unsupported: a newer major version, an unknown incompatible feature, digest
-///          or codec; not_found: whole, but with other layers than an object of `object_size` holds;
-///          invalid_argument: `expected` is no chunk that can be stored, or `head` is shorter than a
-///          whole head although the object is not
+/// Errors:  corrupt: damaged or forged, or `object_size` is not what was written; mismatch: whole, but
+///          not `expected`; unsupported: a newer major version, an unknown incompatible feature, digest
+///          or codec, an encrypted object where a plain one was expected; not_found: whole, but with other
+///          layers than an object of `object_size` holds, or encrypted with a key that `expected.keys`
+///          lack; invalid_argument: `expected` is no chunk that can be stored, or has no keys although its
+///          geometry is encrypted, or `head` is shorter than a whole head although the object is not
 CAKE_API Result<ChunkTables> parse_chunk(ConstBytes head, std::uint64_t object_size,
                                          const ChunkIdentity& expected);
 
@@ -66,7 +76,7 @@ CAKE_API Result<ChunkTables> parse_chunk(ConstBytes head, std::uint64_t object_s
 ///
 /// Needs:   `bytes` is exactly what geometry().read_range(layers) names, and outlives the view
 /// Errors:  corrupt; invalid_argument: wrong size of `bytes`, layers that the object does not hold,
-///          tables of another geometry
+///          tables of another geometry, or an encrypted object (open_slice() is for these)
 CAKE_API Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdentity& expected,
                                      LayerRange layers, ConstBytes bytes);
 
@@ -121,8 +131,20 @@ CAKE_API Result<KvView> verify_slice(const ChunkTables& tables, const ChunkIdent
                                      LayerRange layers, ConstBytes bytes,
                                      const SliceDigests& arrived);
 
-/// Checks a whole object by its own tables, for stores, which know no model: header, tables, every
-/// block and the footer are undamaged and belong to each other, and the object is that of `key`.
+/// Of an encrypted object: checks the tag of every block of these layers and decrypts it, and checks the
+/// footer with the last layer. The extents go into `out`, where the view is of.
+///
+/// Needs:   `bytes` is exactly what geometry().read_range(layers) names; `out` has room for the extents
+///          (payload_bytes(layers)), lies apart from `bytes` or just where the extents lie there, and
+///          outlives the view
+/// Errors:  corrupt, not_found: of another writing of the object than `tables` (then, or after corrupt,
+///          `out` holds nothing of use); invalid_argument: as verify_slice(), or `out` is too small, or
+///          the object is not encrypted
+CAKE_API Result<KvView> open_slice(const ChunkTables& tables, const ChunkIdentity& expected,
+                                   LayerRange layers, ConstBytes bytes, MutableBytes out);
+
+/// Checks a whole object by its own tables, for stores, which know no model and no keys: header, tables,
+/// every block and the footer are undamaged and belong to each other, and the object is that of `key`.
 /// Returns its seal, the CRC of its header. The header holds the CRC of the tables, and these the
 /// digests, so objects of one seal have the same content. Whether it is the object that a prompt
 /// needs is parse_chunk()'s to say.
@@ -142,6 +164,8 @@ struct ChunkSummary {
   std::uint32_t n_layers = 0;             // of the model
   std::uint32_t held = 0;                 // of them, in this object
   std::uint64_t layout = 0;               // ChunkGeometry::layout_digest()
+  Cipher cipher = Cipher::none;
+  std::array<std::byte, 16> key_id = {};  // TenantKeyId, of an encrypted object
 };
 
 /// Reads the first 4 KiB of an object without checking them against an expectation. Empty unless

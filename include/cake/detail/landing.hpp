@@ -33,14 +33,19 @@ struct Landed {
   const DigestingSink* sink = nullptr;               // what its parts were told to
 };
 
+/// Why lanes that read into device memory load no encrypted chunks.
+CAKE_API Error encrypted_on_device();
+
 /// Parses the tables if they are not known, and checks every byte of the slice, unless that was done
-/// on the way.
+/// on the way. An encrypted slice is decrypted into `plain`.
 ///
-/// Needs:   the bytes lie in `device`, or on the host when that is null
-/// Errors:  as parse_chunk() and verify_slice(); device; out_of_memory
+/// Needs:   the bytes lie in `device`, or on the host when that is null; `plain` as open_slice()
+/// Errors:  as parse_chunk(), verify_slice() and open_slice(); device; out_of_memory; unsupported: an
+///          encrypted slice in `device`
 CAKE_API Result<KvView> verify_landed(const Landed& landed, LayerRange layers,
                                       std::uint64_t object_size, const ChunkIdentity& expected,
                                       DeviceStaging* device,
-                                      std::shared_ptr<const ChunkTables>& tables);
+                                      std::shared_ptr<const ChunkTables>& tables,
+                                      MutableBytes plain = {});
 
 }  // namespace cake::inline CAKE_ABI::detail

@@ -108,6 +108,8 @@ class LaneHost {
   virtual std::uint64_t staging_budget() const noexcept = 0;
   /// Where landed bytes lie; null: on the host.
   virtual DeviceStaging* landing_device() const noexcept = 0;
+  /// What encrypted slices are decrypted into; null: plain host memory.
+  virtual StagingMemory* staging_memory() const noexcept { return nullptr; }
   virtual Status usable() const = 0;
   /// Some lane reads for somebody.
   virtual bool reading() const noexcept = 0;

@@ -47,9 +47,9 @@ class PartedRead {
   /// What digests a part's bytes while they arrive; null: they are digested when all have.
   virtual std::optional<SliceDigests> digests(std::size_t part,
                                               ConstBytes bytes) const noexcept = 0;
-  /// A part has landed and is verified; its insert has begun. Null: there is nothing to insert. The
-  /// bytes stay as they are until inserted() was called.
-  virtual std::unique_ptr<PendingInsert> landed(std::size_t part, ConstBytes bytes,
+  /// A part has landed and is verified, or decrypted where it lies; its insert has begun. Null: there is
+  /// nothing to insert. The bytes stay as they are until inserted() was called.
+  virtual std::unique_ptr<PendingInsert> landed(std::size_t part, MutableBytes bytes,
                                                 const SliceDigests* digests) noexcept = 0;
   /// The insert of a part is over, and its PendingInsert has ended. True: it was the last one of a
   /// whole object that is now resident.

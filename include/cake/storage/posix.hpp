@@ -130,7 +130,7 @@ class CAKE_API PosixRead {
 /// Publishing writes an unnamed file (O_TMPFILE) and links it under its name, or, where the file
 /// system has no unnamed files, a temporary one that is locked while its writer lives; the next
 /// store that opens the directory removes those of dead writers. A file system that can neither
-/// rename without replacing nor link gets a plain rename: equal keys mean equal bytes. A file that
+/// rename without replacing nor link gets a plain rename: equal keys mean equal KV. A file that
 /// cannot be the object is replaced: one that lookup() would not serve (not a regular file of ours,
 /// size not a multiple of 4 KiB), a chunk whose header is damaged or tells another size, a file
 /// that is a cut or longer copy of what is written.

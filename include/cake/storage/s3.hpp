@@ -71,7 +71,7 @@ struct S3Options {
   // PUT with "If-None-Match: *": the first writer wins. A store that answers that it does not know
   // this gets a HEAD before each PUT instead, and false says so from the start, for stores that
   // ignore the header in silence. Two writers at the same moment may then both write, and the last
-  // one wins; equal keys mean equal bytes.
+  // one wins; equal keys mean equal KV.
   bool conditional_writes = true;
   bool read_only = false;  // it writes and erases nothing
 };

@@ -287,7 +287,7 @@ class Publication {
       if (calls.link_at(temporary.directory, from, folder_.get(), to, 0) == 0) return Linked::yes;
       if ((number_ = errno) == EEXIST) return Linked::exists;
       if (!means_not_this_way(number_)) return Linked::no;
-      // Nor has it hard links. Whoever is faster now is replaced: equal keys mean equal bytes.
+      // Nor has it hard links. Whoever is faster now is replaced: equal keys mean equal KV.
       struct stat info {};
       if (calls.stat_at(folder_.get(), to, &info) == 0) return Linked::exists;
     }
