@@ -23,6 +23,7 @@ constexpr std::array kFields{
     Field{&PosixStats::evicted_bytes, "evicted_bytes", "Bytes of these"},
     Field{&PosixStats::eviction_failures, "eviction_failures",
           "Objects that were to be evicted and could not be erased"},
+    Field{&PosixStats::refused, "refused_writes", "Writes that no room could be made for"},
     Field{&PosixStats::lookup_problems, "lookup_problems", "Keys that could not be looked up"},
     Field{&PosixStats::reopened, "reopened",
           "Times that the directory was found to be another one"},

@@ -106,6 +106,41 @@ bool StoreDirectory::trusted(const struct stat& info) const {
   return ours && (info.st_mode & (S_IWGRP | S_IWOTH)) == 0;
 }
 
+Result<std::uint64_t> StoreDirectory::short_of_free(std::uint64_t bytes) const {
+  if (options_.keep_free.share <= 0 && options_.keep_free.bytes == 0) return 0;
+  const auto space = calls().space(root()->get());
+  if (!space) {
+    return system_error(errno, "the file system of " + named() +
+                                   " does not say how much of it is free, for keep_free");
+  }
+  const std::uint64_t wanted = options_.keep_free.of(space->size) + bytes;
+  return wanted > space->free ? wanted - space->free : 0;
+}
+
+std::uint64_t StoreDirectory::file_system_bytes() const {
+  const auto space = calls().space(root()->get());
+  return space ? space->size : 0;
+}
+
+Fd StoreDirectory::open_shared(const char* name, int extra_flags) {
+  const Root held = root();
+  const int flags = O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | extra_flags;
+  Fd file(calls().open_at(held->get(), name, flags, file_mode()));
+  if (!file) return {};
+  own(*this, file.get());
+  struct stat info {};
+  if (::fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode) || !trusted(info)) return {};
+  return file;
+}
+
+bool StoreDirectory::is_shared(const Fd& file, const char* name) const {
+  struct stat mine {};
+  struct stat named {};
+  return ::fstat(file.get(), &mine) == 0 &&
+         ::fstatat(root()->get(), name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+         mine.st_dev == named.st_dev && mine.st_ino == named.st_ino;
+}
+
 Error StoreDirectory::distrust(const struct stat& info, const std::string& what,
                                const std::string& path) const {
   const std::string me = std::to_string(::geteuid());

@@ -20,6 +20,7 @@ struct KnownObject {
   std::int64_t used = 0;        // seconds: the last read or the publication
   std::uint32_t position = 0;   // of the first token
   bool position_known = false;  // else it is in the object's header
+  bool arriving = false;        // another store is about to write it
 };
 
 /// Objects by key, and in the order in which they were used. About 200 bytes each. Does no I/O.

@@ -81,11 +81,16 @@ bool DirectoryLook::next_entry(Part& part) {
   }
   struct stat info {};
   if (store_.calls().stat_at(::dirfd(open_.get()), entry->d_name, &info) != 0) return true;
-  if (!S_ISREG(info.st_mode) || (trusted_only_ && !store_.trusted(info))) {
+  if (!S_ISREG(info.st_mode) || !store_.trusted(info)) {
     ++part.others;
     return true;
   }
-  const std::int64_t used = std::max(info.st_atim.tv_sec, info.st_mtim.tv_sec);
+  std::int64_t used = std::max(info.st_atim.tv_sec, info.st_mtim.tv_sec);
+  if (mends_times_ && used > store_.now() + StoreClock::kStep) {
+    used = store_.now();
+    // Where that fails it counts as new for as long as it is in the future.
+    static_cast<void>(store_.calls().set_times(::dirfd(open_.get()), entry->d_name, used));
+  }
   part.objects.push_back({*key, {static_cast<std::uint64_t>(info.st_size), used, 0, false}});
   return true;
 }

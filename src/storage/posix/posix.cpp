@@ -25,7 +25,9 @@ class PosixEngine {
   explicit PosixEngine(const PosixOptions& options)
       : store(options),
         pool(store),
-        evictor(store, [this](const ChunkKey& key) { pool.forget(key); }) {}
+        evictor(
+            store, [this](const ChunkKey& key) { pool.forget(key); },
+            store.bounded() && !store.read_only()) {}
 
   Status usable() const { return made_here_.check("a PosixStorage"); }
   bool in_child() const { return made_here_.in_child(); }
@@ -33,7 +35,7 @@ class PosixEngine {
   Result<bool> write(const ChunkKey& key, ConstBytes bytes) {
     CAKE_TRY(store.check_writable());
     CAKE_TRY(store.refresh());
-    if (store.options().capacity_bytes == 0) return publish(store, key, bytes);
+    if (!store.bounded()) return publish(store, key, bytes);
     // What is there already needs no room.
     const auto there = already_stored(store, key, bytes);
     if (!there) return there.error();
@@ -102,7 +104,7 @@ class PosixEngine {
 
  private:
   Result<bool> reserve_and_publish(const ChunkKey& key, ConstBytes bytes) {
-    CAKE_TRY(evictor.reserve(bytes.size()));
+    CAKE_TRY(evictor.reserve(key, bytes));
     std::optional<bool> published;
     // Also when it throws.
     struct Settle {
@@ -322,7 +324,7 @@ Result<Listing> PosixStorage::list(const std::string& from) const {
       return Error{Errc::invalid_argument, 0,
                    "list of " + store.named() + ": no part of it begins at \"" + from + "\""};
     }
-    const auto part = detail::DirectoryLook::of_trusted(store, *first).folder();
+    const auto part = detail::DirectoryLook(store, *first).folder();
     if (!part.problem) return part.problem.error();
     Listing listing;
     listing.others = part.others;
@@ -369,6 +371,7 @@ PosixStats PosixStorage::stats() const {
   stats.replaced = from.replaced;
   stats.lookup_problems = from.lookup_problems;
   stats.eviction_failures = from.eviction_failures;
+  stats.refused = from.refused;
   stats.reopened = from.reopened;
   stats.stuck_reads = from.stuck_reads;
   stats.engine = engine_->pool.engine();
