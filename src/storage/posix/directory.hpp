@@ -14,6 +14,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "cake/storage/posix.hpp"
@@ -43,11 +44,18 @@ class Fd {
   int number_ = -1;
 };
 
+/// Whether an object was read since it was published.
+inline bool was_read(const struct stat& info) {
+  return std::tie(info.st_atim.tv_sec, info.st_atim.tv_nsec) >
+         std::tie(info.st_mtim.tv_sec, info.st_mtim.tv_nsec);
+}
+
 struct PosixCounters {
   std::atomic<std::uint64_t> direct_refusals{0}, reads{0}, read_ops{0}, read_bytes{0},
       short_reads{0}, opens{0}, published{0}, published_bytes{0}, already_stored{0}, leftovers{0},
       evicted{0}, evicted_bytes{0}, replaced{0}, lookup_problems{0}, eviction_failures{0},
-      refused{0}, reopened{0}, stuck_reads{0}, ring_reads{0}, ring_refusals{0}, ring_retries{0};
+      refused{0}, expired{0}, first_reads{0}, reopened{0}, stuck_reads{0}, ring_reads{0},
+      ring_refusals{0}, ring_retries{0};
 };
 
 /// What the parts of one PosixStorage share.
@@ -117,12 +125,19 @@ class StoreDirectory {
   /// Writes go through an Evictor.
   bool bounded() const {
     return options_.capacity_bytes != 0 || options_.keep_free.share > 0 ||
-           options_.keep_free.bytes != 0;
+           options_.keep_free.bytes != 0 || options_.ttl.count() > 0;
   }
   /// How much has to go, so that with so many bytes more enough stays free (keep_free).
   ///
   /// Errors:  io: the file system does not say what is free
   Result<std::uint64_t> short_of_free(std::uint64_t bytes) const;
+  /// Whether an object is older than PosixOptions::ttl.
+  bool expired(const struct stat& info) const {
+    return options_.ttl.count() > 0 && now() - info.st_mtim.tv_sec >= options_.ttl.count();
+  }
+  /// As PosixStorage::set_priority(); 0 where nothing or something else is said.
+  int priority_of(int folder, const char* name) const;
+  Status set_priority(const ChunkKey& key, int priority);
   /// Of the file system; 0: it does not say.
   std::uint64_t file_system_bytes() const;
 

@@ -27,11 +27,13 @@ constexpr std::size_t kMostEvicted = 32;    // objects erased, unless the object
 constexpr std::size_t kFewest = 8;          // erased at any rate, and twice as many headers read
 constexpr std::size_t kMostCandidates = 1024;
 // How long a write waits for the store that evicts.
-constexpr std::chrono::milliseconds kMostWait{250};
+constexpr std::chrono::seconds kMostWait{2};
 constexpr std::chrono::seconds kMostWaitOfTrim{10};
 constexpr std::chrono::milliseconds kPause{2};
 // What another store is about to write may be there after so long. Seconds.
 constexpr std::int64_t kArrives = 10;
+// KnownObject::keep of what could not be erased: it is tried again after all others.
+constexpr std::int8_t kLast = 100;
 // How long freed space may take until it is free: open files, snapshots, file systems that free late.
 constexpr std::chrono::seconds kMostLate{30};
 constexpr std::size_t kAll = std::numeric_limits<std::size_t>::max() / 2;
@@ -64,7 +66,7 @@ Evictor::Evictor(StoreDirectory& store, std::function<void(const ChunkKey&)> for
                     ? store.options().capacity_bytes
                     : std::max<std::uint64_t>(store.file_system_bytes(), 1)),
       forget_(std::move(forget)),
-      look_(std::make_unique<DirectoryLook>(DirectoryLook::that_mends_times(store))) {
+      look_(std::make_unique<DirectoryLook>(DirectoryLook::to_evict(store))) {
   index_.begin_look();
   if (!active) return;
   turn_.emplace(store);
@@ -83,6 +85,7 @@ Status Evictor::reserve(const ChunkKey& key, ConstBytes object) {
   }
   const auto until = Clock::now() + kMostTime;
   look(until);
+  expire();
   {
     const std::lock_guard lock(mutex_);
     reserved_ += bytes;
@@ -108,6 +111,13 @@ Status Evictor::reserve(const ChunkKey& key, ConstBytes object) {
   return room;
 }
 
+KnownObject Evictor::just_written(KnownObject object) const {
+  object.used = store_.now();
+  object.keep = keep_of(false, 0);
+  if (store_.options().ttl.count() > 0) object.published = object.used;
+  return object;
+}
+
 void Evictor::tell(const ChangeLog::Change& change) {
   const std::lock_guard one(log_mutex_);
   if (log_) static_cast<void>(log_->tell(change));
@@ -117,16 +127,32 @@ void Evictor::learn() {
   const std::lock_guard one(log_mutex_);
   if (!log_) return;
   const ChangeLog::News news = log_->read();
-  const std::int64_t now = store_.now();
   const std::lock_guard lock(mutex_);
   look_again_ = look_again_ || news.lost;
   for (const ChangeLog::Change& change : news.changes) {
     if (change.erased) {
       index_.remove(change.key);
     } else {
-      index_.put(change.key, {change.bytes, now, change.position, true, true});
+      index_.put(change.key, just_written({change.bytes, 0, change.position, true, true}));
     }
   }
+}
+
+void Evictor::expire() {
+  const std::int64_t ttl = store_.options().ttl.count();
+  if (ttl <= 0) return;
+  const std::int64_t now = store_.now();
+  std::vector<Candidate> expired;
+  {
+    const std::lock_guard lock(mutex_);
+    expired = index_.published_by(now - ttl, kMostEvicted);
+  }
+  if (expired.empty()) return;
+  const auto taken = turn_->take();
+  if (taken == EvictionTurn::Taken::no) return;  // with one of the next writes
+  const EvictionTurn::Guard guard(taken == EvictionTurn::Taken::yes ? &*turn_ : nullptr);
+  Outcome outcome;
+  for (const Candidate& candidate : expired) static_cast<void>(remove(candidate, now, outcome));
 }
 
 Evictor::Aim Evictor::aim_for(std::uint64_t bytes, std::uint64_t short_of) const {
@@ -186,7 +212,8 @@ Result<Evictor::Turn> Evictor::wait_for_turn(std::uint64_t bytes) {
     if (!short_of) return short_of.error();
     {
       const std::lock_guard lock(mutex_);
-      if (*short_of == 0 && in_use() - bytes <= capacity_) return Turn::of_another;
+      // What this store is writing may go over the capacity, what it will write next may not.
+      if (*short_of == 0 && index_.bytes() + unseen_ <= capacity_) return Turn::of_another;
     }
     if (Clock::now() >= end) break;
     std::this_thread::sleep_for(kPause);
@@ -258,7 +285,7 @@ void Evictor::settle(const ChunkKey& key, ConstBytes object, std::optional<bool>
   if (!*published) return;
   added_ += object.size();
   try {
-    put_known(key, {object.size(), store_.now(), position_in(object.first(kIoAlignment)), true});
+    put_known(key, just_written({object.size(), 0, position_in(object.first(kIoAlignment)), true}));
   } catch (const std::bad_alloc&) {  // it is counted all the same
   }
 }
@@ -328,7 +355,7 @@ void Evictor::look(Clock::time_point until) {
     // Others write to the directory, too; what they added is seen by looking again.
     const bool again = !looking_ && (look_again_ || added_ > capacity_ / 16);
     if (renewed || again) {
-      look_ = std::make_unique<DirectoryLook>(DirectoryLook::that_mends_times(store_));
+      look_ = std::make_unique<DirectoryLook>(DirectoryLook::to_evict(store_));
       look_again_ = false;
       number_of_look_ += 1;
       looking_ = true;
@@ -365,7 +392,7 @@ Result<PosixTrim> Evictor::trim(StoreDirectory& store, std::function<void(const 
   const auto turn = evictor.wait_to_trim();
   if (!turn) return turn.error();
   const EvictionTurn::Guard guard(*turn == Turn::ours ? &*evictor.turn_ : nullptr);
-  DirectoryLook look(store);
+  auto look = DirectoryLook::to_evict(store);
   for (bool all = false; !all;) {
     const DirectoryLook::Part part = look.folder();
     if (!part.problem) return part.problem.error();
@@ -455,10 +482,21 @@ bool Evictor::remove(const Candidate& candidate, std::int64_t now, Outcome& outc
   }
 }
 
+std::optional<KnownObject> Evictor::younger(const Candidate& candidate, const struct stat& info,
+                                            int priority, std::int64_t now) const {
+  if (store_.expired(info)) return std::nullopt;
+  KnownObject object = candidate.object;
+  object.used = std::min<std::int64_t>(now, std::max(info.st_atim.tv_sec, info.st_mtim.tv_sec));
+  object.keep = keep_of(was_read(info), priority);
+  if (object.published != 0) object.published = std::min<std::int64_t>(now, info.st_mtim.tv_sec);
+  const auto class_of = [&](const KnownObject& o) { return age_class(now, o.used) - o.keep; };
+  const bool renewed = object.published != candidate.object.published;
+  if (!renewed && class_of(object) >= class_of(candidate.object)) return std::nullopt;
+  return object;
+}
+
 bool Evictor::erase(const Candidate& candidate, std::int64_t now, Outcome& outcome) {
-  const auto keep = [&](std::int64_t used) {
-    KnownObject object = candidate.object;
-    object.used = used;
+  const auto keep = [&](const KnownObject& object) {
     const std::lock_guard lock(mutex_);
     index_.put(candidate.key, object);
   };
@@ -473,11 +511,10 @@ bool Evictor::erase(const Candidate& candidate, std::int64_t now, Outcome& outco
   } else if (!S_ISREG(info.st_mode) || !store_.trusted(info)) {
     return true;  // somebody else's by now, and no part of the store
   } else {
-    // It may have been read since it was looked at, by whatever process.
-    const std::int64_t used =
-        std::min(now, std::max<std::int64_t>(info.st_atim.tv_sec, info.st_mtim.tv_sec));
-    if (age_class(now, used) < age_class(now, candidate.object.used)) {
-      keep(used);
+    // It may have been read, written or given a priority since it was looked at, by whatever process.
+    const int priority = store_.priority_of(folder->get(), name.c_str());
+    if (const auto object = younger(candidate, info, priority, now)) {
+      keep(*object);
       return true;
     }
     forget_(candidate.key);
@@ -488,18 +525,27 @@ bool Evictor::erase(const Candidate& candidate, std::int64_t now, Outcome& outco
   if (number == 0) {
     ++store_.counters().evicted;
     store_.counters().evicted_bytes += candidate.object.bytes;
-  } else if (number == ENOENT) {
-    // It may be on its way.
-    if (candidate.object.arriving && now - candidate.object.used < kArrives) {
-      keep(candidate.object.used);
-      return false;
-    }
-  } else {
-    keep(now);  // others first
-    tell({candidate.key, candidate.object.bytes, candidate.object.position, false});
+    if (store_.expired(info)) ++store_.counters().expired;
+  } else if (number != ENOENT) {
+    KnownObject object = candidate.object;
+    object.used = now;
+    object.keep = kLast;
+    if (object.published != 0) object.published = now;
+    keep(object);
+    tell({candidate.key, object.bytes, object.position, false});
     ++store_.counters().eviction_failures;
     outcome.failure = system_error(number, "cannot erase " + name);
     return false;
+  } else if (candidate.object.arriving && now - candidate.object.used < kArrives) {
+    // It may be on its way. All others first; then there is nothing to wait for but that.
+    if (candidate.object.keep == kLast) {
+      keep(candidate.object);
+      return false;
+    }
+    KnownObject object = candidate.object;
+    object.keep = kLast;
+    keep(object);
+    return true;
   }
   outcome.freed += candidate.object.bytes;
   return true;

@@ -100,6 +100,13 @@ class Evictor {
   void tell(const ChangeLog::Change& change);
   /// Tells that a write that was told of has left nothing, if so.
   void tell_absent(const ChunkKey& key) noexcept;
+  /// What is known of an object that is written at this moment.
+  KnownObject just_written(KnownObject object) const;
+  /// Erases objects that are older than the ttl, a bounded number of them.
+  void expire();
+  /// What is known of a candidate now, if it is not to go yet.
+  std::optional<KnownObject> younger(const Candidate& candidate, const struct stat& info,
+                                     int priority, std::int64_t now) const;
   /// As remove(), of what the index does not have any more.
   bool erase(const Candidate& candidate, std::int64_t now, Outcome& outcome);
   /// Needs:   the mutex. An object that the index has not

@@ -25,11 +25,11 @@ class DirectoryLook {
   /// From the folder `first` on.
   explicit DirectoryLook(StoreDirectory& store, std::uint8_t first = 0)
       : store_(store), folder_(first) {}
-  /// One that also makes times in the future the present ones: whoever wrote the file had a clock that
-  /// was ahead, and would keep it for ever.
-  static DirectoryLook that_mends_times(StoreDirectory& store) {
+  /// One for eviction. It also asks for priorities, and makes times in the future the present ones:
+  /// whoever wrote the file had a clock that was ahead, and would keep it for ever.
+  static DirectoryLook to_evict(StoreDirectory& store) {
     DirectoryLook look(store);
-    look.mends_times_ = true;
+    look.to_evict_ = true;
     return look;
   }
 
@@ -56,7 +56,7 @@ class DirectoryLook {
 
   StoreDirectory& store_;
   unsigned folder_;
-  bool mends_times_ = false;
+  bool to_evict_ = false;
   std::unique_ptr<DIR, int (*)(DIR*)> open_{nullptr, &::closedir};
 };
 

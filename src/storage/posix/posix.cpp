@@ -77,6 +77,8 @@ class PosixEngine {
         if (errno == ENOENT) continue;
         outcome = {false, system_error(errno, "cannot examine " + name + " in " + store.named())};
         ++store.counters().lookup_problems;
+      } else if (store.expired(info)) {
+        continue;
       } else if (store.servable(info)) {
         found[i] = {static_cast<std::uint64_t>(info.st_size), 1};
       } else if (S_ISREG(info.st_mode) && !store.trusted(info)) {
@@ -314,6 +316,17 @@ Status PosixStorage::erase(const ChunkKey& key) {
   });
 }
 
+Status PosixStorage::set_priority(std::span<const ChunkKey> keys, int priority) {
+  CAKE_TRY(engine_->usable());
+  return detail::contained<Status>([&]() -> Status {
+    for (const ChunkKey& key : keys) {
+      const Status set = engine_->store.set_priority(key, priority);
+      if (!set && set.code() != Errc::not_found) return set;
+    }
+    return {};
+  });
+}
+
 Result<Listing> PosixStorage::list(const std::string& from) const {
   CAKE_TRY(engine_->usable());
   return detail::contained<Result<Listing>>([&]() -> Result<Listing> {
@@ -372,6 +385,8 @@ PosixStats PosixStorage::stats() const {
   stats.lookup_problems = from.lookup_problems;
   stats.eviction_failures = from.eviction_failures;
   stats.refused = from.refused;
+  stats.expired = from.expired;
+  stats.first_reads = from.first_reads;
   stats.reopened = from.reopened;
   stats.stuck_reads = from.stuck_reads;
   stats.engine = engine_->pool.engine();
