@@ -146,6 +146,33 @@ TEST_CASE("a saver stores the last chunks of a prompt first") {
   CHECK(saver.save(engine, prompt, kChunks).wait().present == 6);
 }
 
+TEST_CASE("a chunk is written once so many saves before have asked for it") {
+  WatchedStorage storage;
+  const auto prompt = toy_prompt(200);
+  auto other = prompt;
+  other[100] += 1;  // the same three chunks, then others
+  Engine engine(prompt), second(other);
+  Saver saver(storage, {.threads = 2, .write_after = 2});
+  SaveReport report = saver.save(engine, prompt, kChunks).wait();
+  CHECK(report.status);
+  CHECK(report.held_back == 6);
+  CHECK(report.written == 0);
+  report = saver.save(second, other, kChunks).wait();
+  CHECK(report.held_back == 6);
+  CHECK(engine.extracts.came() == 0);
+  CHECK(storage.order.empty());
+  report = saver.save(engine, prompt, kChunks).wait();
+  CHECK(report.status);
+  CHECK(report.written == 3);
+  CHECK(report.held_back == 3);
+  report = saver.save(engine, prompt, kChunks).wait();
+  CHECK(report.present == 3);
+  CHECK(report.written == 3);
+  CHECK(report.held_back == 0);
+  CHECK(report.failed == 0);
+  CHECK(saver.stats().held_back == 15);
+}
+
 TEST_CASE(
     "an engine's KV is not needed any more when all is extracted, though nothing is written") {
   WatchedStorage storage;

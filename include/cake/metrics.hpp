@@ -69,6 +69,7 @@ struct SaveCounts {
   std::uint64_t saves = 0, failed_saves = 0;
   std::uint64_t written = 0, present = 0, failed = 0, dropped = 0, partial = 0;
   std::uint64_t bytes = 0;
+  std::uint64_t held_back = 0;
 };
 
 /// Of the reads of one lane, by all prompts.
@@ -157,10 +158,11 @@ class CAKE_API Metrics {
   void add(const PrefillReport& report) noexcept;
   /// One save has: SaveReport, of which this header knows no more than its members.
   template <class Report>
-  requires requires(const Report& r) { r.written + r.present + r.dropped + r.partial; }
+  requires requires(const Report& r) { r.written + r.present + r.dropped + r.held_back; }
   void add(const Report& report) noexcept {
-    add_save(report.status.has_value(), {0, 0, report.written, report.present, report.failed,
-                                         report.dropped, report.partial, report.bytes});
+    add_save(report.status.has_value(),
+             {0, 0, report.written, report.present, report.failed, report.dropped, report.partial,
+              report.bytes, report.held_back});
   }
   /// What was added so far.
   ///

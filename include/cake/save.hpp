@@ -38,6 +38,9 @@ struct SaveReport {
   std::uint32_t dropped = 0;  // chunks that a saver gave up because too many waited; not in failed
   std::uint32_t partial = 0;  // of those written: without windows or states that the engine has not
   std::uint64_t bytes = 0;    // of the chunks written
+  // Chunks that a saver did not write, because they were not asked for often enough before
+  // (SaverOptions::write_after); not in failed.
+  std::uint32_t held_back = 0;
 };
 
 namespace detail {

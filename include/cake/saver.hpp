@@ -35,6 +35,10 @@ struct SaverOptions {
   /// Longest that a write waits for reads of the lanes to end; so does an extract() into memory of the
   /// store, which takes the place of the write.
   Time wait_for_reads = std::chrono::milliseconds(20);
+  /// A chunk is written once so many saves before have asked for it; until then it is held back, and
+  /// costs neither an extract nor a write. For stores whose writes are dear, where most prompts come
+  /// once. The last 16,384 keys at least are remembered, about 100 bytes each. 0: at once.
+  std::uint32_t write_after = 0;
 };
 
 /// What a saver does at the moment, and has done. Units: chunks, bytes.
@@ -44,7 +48,8 @@ struct SaverStats {
   std::uint64_t memory_bytes = 0;  // that objects take, also those kept for the next ones
   std::uint64_t written = 0;       // chunks that the store took
   std::uint64_t written_bytes = 0;
-  std::uint64_t dropped = 0;  // chunks, above backlog_bytes
+  std::uint64_t dropped = 0;    // chunks, above backlog_bytes
+  std::uint64_t held_back = 0;  // chunks, by write_after
 };
 
 /// Saves of any number of engines and prompts, into one store. A save is a ticket at once. Of each

@@ -161,7 +161,8 @@ void add_saves(Families& to, const SaveCounts& s) {
             {{"written", s.written},
              {"present", s.present},
              {"failed", s.failed},
-             {"dropped", s.dropped}});
+             {"dropped", s.dropped},
+             {"held_back", s.held_back}});
   add_counters(to, {{"cake_partial_chunks_total",
                      "Chunks that were written without windows or states that the engine had not",
                      s.partial},
@@ -333,6 +334,7 @@ void Metrics::add_save(bool good, const SaveCounts& counts) noexcept {
   saves_.present += counts.present;
   saves_.failed += counts.failed;
   saves_.dropped += counts.dropped;
+  saves_.held_back += counts.held_back;
   saves_.partial += counts.partial;
   saves_.bytes += counts.bytes;
 }

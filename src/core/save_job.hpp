@@ -60,7 +60,8 @@ class SaveJob {
 
   /// Asks engine and store what there is to save, without the saver's mutex. `lanes`: that have to
   /// be able to load it again; null: none. Bytes of each object.
-  Result<std::uint64_t> prepare(const LaneHost* lanes) {
+  Result<std::uint64_t> prepare(const LaneHost* lanes, RecentKeys* asked,
+                                std::uint32_t write_after) {
     if (lanes != nullptr) {
       auto usable = lanes->usable();
       if (usable) {
@@ -69,7 +70,7 @@ class SaveJob {
       }
       if (!usable) return usable.error();
     }
-    if (auto status = work.prepare(report); !status) return status.error();
+    if (auto status = work.prepare(report, asked, write_after); !status) return status.error();
     if (work.chunks().empty()) return 0;
     tally.reserve(work.chunks().size());
     return work.geometry().object_bytes();
@@ -87,7 +88,7 @@ class SaveJob {
 
   void nothing_saved(const Error& why) noexcept {
     tally.note(why);
-    report.present = 0;
+    report.present = report.held_back = 0;
     if (options_.chunk_tokens != 0) {
       report.failed = static_cast<std::uint32_t>(tokens_.size() / options_.chunk_tokens);
     }

@@ -29,13 +29,13 @@ Error lost_chunks(std::size_t written, std::uint32_t there) {
 
 }  // namespace
 
-Status SaveWork::prepare(SaveReport& report) {
+Status SaveWork::prepare(SaveReport& report, RecentKeys* asked, std::uint32_t write_after) {
   auto status = guarded(Errc::io, "save", [&] { return prepare_keys(); });
   if (status && !keys_.empty()) {
-    status = guarded(Errc::io, "save", [&] { return ask_store(report); });
+    status = guarded(Errc::io, "save", [&] { return ask_store(report, asked, write_after); });
   }
   if (!status && chunks_.chunk_tokens != 0) {
-    report.present = 0;
+    report.present = report.held_back = 0;
     report.failed = static_cast<std::uint32_t>(tokens_.size() / chunks_.chunk_tokens);
   }
   return status;
@@ -54,7 +54,7 @@ Status SaveWork::prepare_keys() {
   return {};
 }
 
-Status SaveWork::ask_store(SaveReport& report) {
+Status SaveWork::ask_store(SaveReport& report, RecentKeys* asked, std::uint32_t write_after) {
   const auto stored = guarded(Errc::io, "save: lookup", [&] { return storage_.lookup_all(keys_); });
   if (!stored) return stored.error();
   for (std::uint32_t c = 0; c < keys_.size(); ++c) {
@@ -64,6 +64,8 @@ Status SaveWork::ask_store(SaveReport& report) {
     const std::uint32_t held = there.stored() && !useless ? geometry_.held_by(there.size) : 0;
     if (held == layout_.n_layers) {
       ++report.present;
+    } else if (asked != nullptr && asked->times(keys_[c]) < write_after) {
+      ++report.held_back;
     } else {
       todo_.push_back({c, held, there.size});
     }

@@ -20,6 +20,7 @@
 #include "cake/save.hpp"
 #include "cake/storage_backend.hpp"
 #include "cake/types.hpp"
+#include "src/core/recent_keys.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 
@@ -40,7 +41,8 @@ class SaveWork {
   /// Asks the store. Counts in the report what is there; where that fails, all as lost.
   ///
   /// Errors:  those of engine and store, however they are told
-  Status prepare(SaveReport& report);
+  /// Chunks that were asked for less than `write_after` times before are held back: `asked` counts.
+  Status prepare(SaveReport& report, RecentKeys* asked = nullptr, std::uint32_t write_after = 0);
   /// In the order of the prompt.
   const std::vector<SaveChunk>& chunks() const { return todo_; }
   const ChunkGeometry& geometry() const { return geometry_; }
@@ -66,7 +68,7 @@ class SaveWork {
 
  private:
   Status prepare_keys();
-  Status ask_store(SaveReport& report);
+  Status ask_store(SaveReport& report, RecentKeys* asked, std::uint32_t write_after);
   Status extract_layers(ChunkWriter& writer, std::uint32_t chunk, LayerRange positions) const;
   TokenRange range_of(std::uint32_t c) const {
     return {c * chunks_.chunk_tokens, (c + 1) * chunks_.chunk_tokens};

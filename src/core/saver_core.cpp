@@ -101,8 +101,11 @@ struct SaverCore::Inside {
   bool prepare(Job job, Lock& lock) noexcept {
     job->phase = SaveJob::Phase::preparing;
     lock.unlock();
-    const auto prepared = guarded(Errc::device, "save", [&] { return job->prepare(host); });
+    RecentKeys* const counted = options.write_after == 0 ? nullptr : &asked;
+    const auto prepared = guarded(Errc::device, "save",
+                                  [&] { return job->prepare(host, counted, options.write_after); });
     lock.lock();
+    stats.held_back += job->report.held_back;
     job->open(prepared);
     drop_backlog();
     changed.notify_all();
@@ -273,6 +276,7 @@ struct SaverCore::Inside {
   LaneStorage& storage;
   LaneHost* const host;
   const SaverOptions options;
+  RecentKeys asked;  // has a lock of its own
   const ForkGuard made_here;
   mutable std::mutex mutex;  // guards all below
   std::condition_variable changed;

@@ -22,6 +22,7 @@ std::uint64_t bytes_in(const std::filesystem::path& path) {
   std::uint64_t sum = 0;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(path)) {
     std::error_code gone;
+    if (entry.path().extension() != ".ckv") continue;
     if (entry.is_regular_file(gone)) sum += gone ? 0 : entry.file_size(gone);
   }
   return sum;

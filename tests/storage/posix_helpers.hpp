@@ -32,6 +32,8 @@ struct HookedCalls : detail::PosixCalls {
   std::function<Answer()> on_allocate, on_sync, on_link, on_rename, on_rename_over, on_lock;
   std::function<Answer(const char*name)> on_stat, on_unlink, on_make_directory;
   std::function<std::optional<detail::DirectAlignment>()> on_alignment;
+  std::function<detail::FileSystemSpace()> on_space;
+  std::function<std::int64_t()> on_now, on_running;
   // Without it a ring reads by read_at, and so with the hook of reads.
   std::function<std::unique_ptr<detail::Ring>(unsigned entries)> on_ring;
 
@@ -80,6 +82,13 @@ struct HookedCalls : detail::PosixCalls {
   std::unique_ptr<detail::Ring> make_ring(unsigned entries) override {
     if (on_ring) return on_ring(entries);
     return std::make_unique<SimulatedRing>(*this, entries);
+  }
+  std::optional<detail::FileSystemSpace> space(int directory) override {
+    return on_space ? on_space() : PosixCalls::space(directory);
+  }
+  std::int64_t now() override { return on_now ? on_now() : PosixCalls::now(); }
+  std::int64_t seconds_running() override {
+    return on_running ? on_running() : PosixCalls::seconds_running();
   }
   int lock(int file, int operation) override {
     if (const auto a = on_lock ? on_lock() : Answer()) return static_cast<int>(*a);
@@ -149,11 +158,11 @@ inline std::filesystem::path file_of(const std::filesystem::path& store, const C
   return store / hex.substr(0, 2) / (hex + ".ckv");
 }
 
-/// Files in a store of any name, directories not counted; `.evict.lock` neither.
+/// Files in a store of any name, directories not counted; nor those that bounded stores share.
 inline std::size_t count_files(const std::filesystem::path& store) {
   std::size_t count = 0;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(store)) {
-    count += !entry.is_directory() && entry.path().filename() != ".evict.lock";
+    count += !entry.is_directory() && !entry.path().filename().string().starts_with(".evict.");
   }
   return count;
 }

@@ -70,6 +70,50 @@ TEST_CASE("only the oldest class is among the next to go") {
   CHECK(index.oldest(3600, 100).size() == 3);
 }
 
+TEST_CASE(
+    "objects count as younger or older by what they are kept for, and go with those of their age") {
+  ObjectIndex index;
+  const auto put = [&](std::uint64_t i, std::int64_t used, std::int8_t keep) {
+    index.put(sample::key_of(i), {10, used, 0, true, false, keep});
+  };
+  constexpr std::int64_t now = 100'000;
+  put(1, now - 60 * 20, 0);  // class 5
+  put(2, now - 60 * 5, -2);  // class 3, on probation: as 5
+  put(3, now - 60 * 70, 2);  // class 7, of priority 1: as 5
+  put(4, now - 60 * 5, 0);   // class 3
+  auto oldest = index.oldest(now, 10);
+  REQUIRE(oldest.size() == 3);
+  for (const auto& entry : oldest) CHECK(entry.key != sample::key_of(4));
+  oldest = index.oldest(now, 2);
+  REQUIRE(oldest.size() == 2);
+  CHECK(oldest[0].key == sample::key_of(3));
+  CHECK(oldest[1].key == sample::key_of(1));
+  put(2, now - 60 * 5, 0);  // it was read
+  CHECK(index.oldest(now, 10).size() == 2);
+  CHECK(index.size() == 4);
+  CHECK(detail::keep_of(true, 0) == 0);
+  CHECK(detail::keep_of(false, 0) < 0);
+  CHECK(detail::keep_of(false, 2) > detail::keep_of(false, 1));
+}
+
+TEST_CASE("an index knows what was published before a time, where that matters") {
+  ObjectIndex index;
+  for (std::uint64_t i = 1; i <= 5; ++i) {
+    index.put(sample::key_of(i), {10, 1000, 0, true, false, 0, static_cast<std::int64_t>(100 * i)});
+  }
+  index.put(sample::key_of(9), {10, 1, 0, true});
+  REQUIRE(index.published_by(300, 10).size() == 3);
+  CHECK(index.published_by(300, 10)[0].key == sample::key_of(1));
+  CHECK(index.published_by(300, 2).size() == 2);
+  index.put(sample::key_of(1), {10, 1000, 0, true, false, 0, 900});
+  CHECK(index.published_by(300, 10).size() == 2);
+  CHECK(index.remove(sample::key_of(2)) == 10);
+  CHECK(index.published_by(300, 10).size() == 1);
+  index.clear();
+  CHECK(index.published_by(9999, 10).empty());
+  CHECK(index.size() == 0);
+}
+
 TEST_CASE("what a look does not find is forgotten, what was put meanwhile is not") {
   ObjectIndex index;
   ChunkKey gone = sample::key_of(1), found = sample::key_of(2), fresh = sample::key_of(3),

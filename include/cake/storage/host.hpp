@@ -75,7 +75,7 @@ CAKE_API StoreCounts store_counts(const HostStats& stats, std::string store);
 /// Eviction: a write that finds no room evicts in the order of PosixStorage: by age since the last
 /// read or loan or, if there was none, the write, in classes that double (1, 2, 4, ... minutes), and
 /// within a class the lowest token position first, because the tail of a prompt saves the most
-/// compute. With over 256 objects of one class the order within it is that of the oldest 256. Where
+/// compute; what was never read or lent counts as four times as old. With over 256 objects of one class the order within it is that of the oldest 256. Where
 /// objects of many sizes leave no gap of the size that is needed, the neighbours of one that goes go
 /// as well. An object that is lent or being read at that moment stays. A write looks at up to 1024
 /// objects; when it has found no room by then, it is refused.

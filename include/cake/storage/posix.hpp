@@ -43,6 +43,15 @@ enum class ReadEngine : std::uint8_t {
   io_uring,  // or the constructor throws
 };
 
+/// A number of bytes, or a share of a whole.
+struct ByteAmount {
+  double share = 0;         // 0 to 1
+  std::uint64_t bytes = 0;  // in its place, unless it is 0
+  std::uint64_t of(std::uint64_t whole) const {
+    return bytes != 0 ? bytes : static_cast<std::uint64_t>(share * static_cast<double>(whole));
+  }
+};
+
 struct PosixOptions {
   std::filesystem::path directory;  // created if it is missing; its parent must be there
   unsigned threads = 8;             // preads in flight; with io_uring each thread has four
@@ -66,6 +75,17 @@ struct PosixOptions {
   // Reads count as uses, by which eviction goes. False: for tools that look at everything, after which
   // the objects are as old as before.
   bool note_use = true;
+  // Of capacity_bytes: eviction begins when a write would bring more into use than high_water, and goes
+  // on until low_water is.
+  ByteAmount high_water = {.share = 1.0};
+  ByteAmount low_water = {.share = 0.9};
+  // Of the file system, stays free for others: a write evicts for it, and is refused when that does not
+  // help. Also without capacity_bytes.
+  ByteAmount keep_free = {};
+  // Objects are served for so long after they were published, however often they are read; then they
+  // count as absent, and go with the next writes before all others. One that is written again is as
+  // good as new. 0: for ever.
+  std::chrono::seconds ttl{0};
 };
 
 /// What a trim did.
@@ -94,6 +114,9 @@ struct PosixStats {
   std::uint64_t replaced = 0;           // of the published ones: over a damaged file
   std::uint64_t lookup_problems = 0;    // keys that lookup() could not look up; lookup_problem()
   std::uint64_t eviction_failures = 0;  // objects that were to be evicted and could not be erased
+  std::uint64_t refused = 0;            // writes that no room could be made for
+  std::uint64_t expired = 0;            // of the evicted ones, those older than the ttl
+  std::uint64_t first_reads = 0;        // objects read for the first time since they were published
   std::uint64_t reopened = 0;           // times that the directory was found to be another one
   std::uint64_t stuck_reads = 0;        // operations of reads that lasted over 0.25 s
   ReadEngine engine = ReadEngine::threads;  // what carries out reads now
@@ -142,17 +165,32 @@ class CAKE_API PosixRead {
 /// may write is refused, and so are symbolic links, foreign and group- or world-writable files
 /// (PosixOptions::trust_directory takes them).
 ///
-/// Eviction (capacity_bytes > 0): before a publish that would exceed the capacity, objects go until
-/// nine tenths of it are in use. They go by age since their last read or, if never read, their
+/// Eviction (capacity_bytes, keep_free or ttl): before a publish that would exceed high_water, objects
+/// go until low_water is in use. They go by age since their last read or, if never read, their
 /// publication, in classes that double (1, 2, 4, ... minutes); within a class the lowest token
-/// position goes first, because the tail of a prompt saves the most compute. A read leaves chunks
+/// position goes first, because the tail of a prompt saves the most compute. What was never read
+/// counts as four times as old, so that prompts that come once do not push out what is read again. A
+/// read leaves chunks
 /// untouched that compute reached first, so they age and go even earlier. What is stored is known
 /// from an index in memory (about 200 bytes per object), and each write does a bounded part of the
 /// work: it looks at up to 1024 files, reads 64 headers and erases 32 objects, or twice as many
 /// bytes as it adds if that is more. So with over a thousand objects of one age class the order
 /// within it is that of the oldest thousand, and while a large store is looked at for the first
-/// time, or by several processes that write at once, the capacity may be exceeded by a sixteenth
-/// for each process.
+/// time the capacity may be exceeded by a sixteenth. Files that the store does not trust are
+/// neither counted nor evicted.
+///
+/// Stores of several processes tell each other what they are about to write and what they erased, in
+/// the file `.evict.log`, so that each knows what is in use; one at a time evicts, the one that has
+/// the lock of `.evict.lock`, which the system takes from a process that dies. A write that finds it
+/// taken goes on as long as the capacity was not exceeded without it, and else waits for up to two
+/// seconds before it is refused. So once each has looked at the store, all together exceed the
+/// capacity by the one object that each thread is writing at most. What a store without
+/// these options, or somebody by hand, adds or deletes is seen after a sixteenth of the capacity was
+/// written. Where the file system has no locks, each store goes by what it knows, and may exceed the
+/// capacity by a sixteenth.
+///
+/// Ages go by the system's clock. A step of it is believed after ten minutes, and times in the
+/// future become the present when they are seen, so that a clock that is set changes no order.
 ///
 /// A file system that hangs blocks its callers: the constructor, lookup(), write() and erase() for
 /// as long as it hangs, and a read blocks one of the store's threads (others take its place). The
@@ -199,13 +237,24 @@ class CAKE_API PosixStorage {
   Status read_on_caller(std::uint32_t tier, const ChunkKey& key, std::uint64_t offset,
                         MutableBytes out);
   /// Needs:   the size is a multiple of 4 KiB; past the page cache only if the address is, too
-  /// Errors:  out_of_memory: no room on the disk, or above capacity_bytes, or above RLIMIT_FSIZE;
+  /// Errors:  out_of_memory: no room on the disk, or none within capacity_bytes or keep_free, or above
+  ///          RLIMIT_FSIZE;
   ///          unsupported: the store only serves; io. Nothing is left behind
   Status write(const ChunkKey& key, ConstBytes bytes);
   /// write(), and whether this call made the object visible. False: one was there already.
   Result<bool> write_new(const ChunkKey& key, ConstBytes bytes);
   /// Errors:  unsupported: the store only serves, and nothing was erased; io
   Status erase(const ChunkKey& key);
+
+  /// How long objects are kept: each step counts as four times younger when others are evicted. For what
+  /// many prompts begin with. Of keys that are not stored nothing is remembered. Kept in the extended
+  /// attribute user.cake.priority, so that all processes know it; an object that is written anew has
+  /// priority 0 again.
+  ///
+  /// Needs:   `priority` is 0 to 3
+  /// Errors:  invalid_argument; unsupported: the store only serves, or its file system has no extended
+  ///          attributes; io
+  Status set_priority(std::span<const ChunkKey> keys, int priority);
 
   /// The objects of one folder after the other: `from` is empty, or Listing::next, or the two hex digits
   /// of a folder. Nothing is opened. What is not a regular file of an object's name, or not trusted,

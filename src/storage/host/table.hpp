@@ -45,6 +45,7 @@ struct HostObject {
   std::optional<std::uint32_t> seal;
   std::uint32_t position = 0;  // of the first token; 0 for what is no chunk, so that it goes first
   std::int64_t used = 0;       // seconds
+  bool read = false;           // since it was written
 };
 
 /// Where its memory ends.
@@ -75,14 +76,15 @@ class HostTable {
   using Objects = std::unordered_map<ChunkKey, std::shared_ptr<HostObject>>;
 
   static KnownObject known(const HostObject& object) {
-    return {object.bytes, object.used, object.position, true};
+    return {object.bytes, object.used, object.position, true, false, keep_of(object.read, 0)};
   }
   /// Somebody beside the store holds the object. Under the lock: nobody new comes meanwhile.
   static bool in_use(const std::shared_ptr<HostObject>& object) { return object.use_count() > 1; }
   void touch(const ChunkKey& key, HostObject& object) {
     const std::int64_t now = clock_();
-    if (object.used == now) return;
+    if (object.used == now && object.read) return;
     object.used = now;
+    object.read = true;
     index_.put(key, known(object));
   }
 

@@ -5,11 +5,13 @@
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <sys/file.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cstdint>
 #include <cstdio>
+#include <ctime>
 
 namespace cake::inline CAKE_ABI::detail {
 
@@ -61,6 +63,25 @@ int PosixCalls::unlink_at(int directory, const char* name, int flags) {
 }
 
 int PosixCalls::lock(int file, int operation) { return ::flock(file, operation); }
+
+int PosixCalls::set_times(int directory, const char* name, std::int64_t seconds) {
+  const timespec times[2] = {{seconds, 0}, {seconds, 0}};
+  return ::utimensat(directory, name, times, AT_SYMLINK_NOFOLLOW);
+}
+
+std::optional<FileSystemSpace> PosixCalls::space(int directory) {
+  struct statvfs of {};
+  if (::fstatvfs(directory, &of) != 0) return std::nullopt;
+  return FileSystemSpace{of.f_blocks * of.f_frsize, of.f_bavail * of.f_frsize};
+}
+
+std::int64_t PosixCalls::now() { return ::time(nullptr); }
+
+std::int64_t PosixCalls::seconds_running() {
+  timespec now{};
+  ::clock_gettime(CLOCK_BOOTTIME, &now);
+  return now.tv_sec;
+}
 
 std::unique_ptr<Ring> PosixCalls::make_ring(unsigned entries) { return open_ring(entries); }
 

@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 
@@ -20,6 +21,12 @@ namespace cake::inline CAKE_ABI::detail {
 struct DirectAlignment {
   unsigned memory = 0;
   unsigned offset = 0;
+};
+
+/// What statvfs(3) says. Units: bytes.
+struct FileSystemSpace {
+  std::uint64_t size = 0;
+  std::uint64_t free = 0;  // for this user
 };
 
 /// Each does what its name says and nothing else: no retry, no check. Results and errno as the
@@ -48,6 +55,14 @@ class PosixCalls {
   virtual int unlink_at(int directory, const char* name, int flags);
   /// flock(2).
   virtual int lock(int file, int operation);
+  /// utimensat(2) of what is no symbolic link: both times are set. Units: seconds since 1970.
+  virtual int set_times(int directory, const char* name, std::int64_t seconds);
+  /// fstatvfs(3). Empty: errno says why.
+  virtual std::optional<FileSystemSpace> space(int directory);
+  /// The system's clock. Units: seconds since 1970.
+  virtual std::int64_t now();
+  /// Since the machine was started; never set. Units: seconds.
+  virtual std::int64_t seconds_running();
   /// io_uring_setup(2), for the calling thread. Null: errno says why.
   virtual std::unique_ptr<Ring> make_ring(unsigned entries);
   /// To what offset, size and address of a direct read must be aligned, as statx(2) says; 0: the

@@ -3,6 +3,7 @@
 #include "directory.hpp"
 
 #include <fcntl.h>
+#include <sys/xattr.h>
 
 #include <cerrno>
 
@@ -15,6 +16,9 @@ namespace {
 constexpr int kDirectoryFlags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 // O_NONBLOCK so that a FIFO in the place of a file does not block; regular files ignore it.
 constexpr int kReadFlags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+
+constexpr const char* kPriority = "user.cake.priority";
+constexpr int kMostPriority = 3;
 
 std::string octal(mode_t mode) {
   std::string text = "0000";
@@ -105,6 +109,70 @@ bool StoreDirectory::trusted(const struct stat& info) const {
   if (options_.trust_directory) return true;
   const bool ours = info.st_uid == ::geteuid() || (read_only_ && info.st_uid == 0);
   return ours && (info.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
+Result<std::uint64_t> StoreDirectory::short_of_free(std::uint64_t bytes) const {
+  if (options_.keep_free.share <= 0 && options_.keep_free.bytes == 0) return 0;
+  const auto space = calls().space(root()->get());
+  if (!space) {
+    return system_error(errno, "the file system of " + named() +
+                                   " does not say how much of it is free, for keep_free");
+  }
+  const std::uint64_t wanted = options_.keep_free.of(space->size) + bytes;
+  return wanted > space->free ? wanted - space->free : 0;
+}
+
+int StoreDirectory::priority_of(int folder, const char* name) const {
+  char digit = 0;
+  const std::string path = "/proc/self/fd/" + std::to_string(folder) + "/" + name;
+  const ssize_t n = ::lgetxattr(path.c_str(), kPriority, &digit, 1);
+  return n == 1 && digit >= '0' && digit <= '0' + kMostPriority ? digit - '0' : 0;
+}
+
+Status StoreDirectory::set_priority(const ChunkKey& key, int priority) {
+  CAKE_TRY(check_writable());
+  if (priority < 0 || priority > kMostPriority) {
+    return Error{Errc::invalid_argument, 0,
+                 "a priority is 0 to " + std::to_string(kMostPriority) + ", and not " +
+                     std::to_string(priority)};
+  }
+  struct stat info {};
+  const auto file = open_object(key, 0, info);
+  if (!file) return file.error();
+  const char digit = static_cast<char>('0' + priority);
+  if (::fsetxattr(file->get(), kPriority, &digit, 1, 0) == 0) return {};
+  const int number = errno;
+  if (means_not_this_way(number)) {
+    return Error{Errc::unsupported, number,
+                 "the file system of " + named() +
+                     " has no extended attributes (user.*), in which priorities are kept; all "
+                     "objects have priority 0 there"};
+  }
+  return system_error(number, "cannot set the priority of " + file_name(key));
+}
+
+std::uint64_t StoreDirectory::file_system_bytes() const {
+  const auto space = calls().space(root()->get());
+  return space ? space->size : 0;
+}
+
+Fd StoreDirectory::open_shared(const char* name, int extra_flags) {
+  const Root held = root();
+  const int flags = O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | extra_flags;
+  Fd file(calls().open_at(held->get(), name, flags, file_mode()));
+  if (!file) return {};
+  own(*this, file.get());
+  struct stat info {};
+  if (::fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode) || !trusted(info)) return {};
+  return file;
+}
+
+bool StoreDirectory::is_shared(const Fd& file, const char* name) const {
+  struct stat mine {};
+  struct stat named {};
+  return ::fstat(file.get(), &mine) == 0 &&
+         ::fstatat(root()->get(), name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+         mine.st_dev == named.st_dev && mine.st_ino == named.st_ino;
 }
 
 Error StoreDirectory::distrust(const struct stat& info, const std::string& what,

@@ -15,10 +15,12 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "cake/storage/posix.hpp"
 #include "calls.hpp"
+#include "clock.hpp"
 #include "errors.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
@@ -43,11 +45,18 @@ class Fd {
   int number_ = -1;
 };
 
+/// Whether an object was read since it was published.
+inline bool was_read(const struct stat& info) {
+  return std::tie(info.st_atim.tv_sec, info.st_atim.tv_nsec) >
+         std::tie(info.st_mtim.tv_sec, info.st_mtim.tv_nsec);
+}
+
 struct PosixCounters {
   std::atomic<std::uint64_t> direct_refusals{0}, reads{0}, read_ops{0}, read_bytes{0},
       short_reads{0}, opens{0}, published{0}, published_bytes{0}, already_stored{0}, leftovers{0},
       evicted{0}, evicted_bytes{0}, replaced{0}, lookup_problems{0}, eviction_failures{0},
-      reopened{0}, stuck_reads{0}, ring_reads{0}, ring_refusals{0}, ring_retries{0};
+      refused{0}, expired{0}, first_reads{0}, reopened{0}, stuck_reads{0}, ring_reads{0},
+      ring_refusals{0}, ring_retries{0};
 };
 
 /// What the parts of one PosixStorage share.
@@ -112,6 +121,27 @@ class StoreDirectory {
   mode_t file_mode() const { return options_.trust_directory ? 0666 : 0600; }
   mode_t folder_mode() const { return options_.trust_directory ? 0777 : 0700; }
 
+  /// The time by which objects age. Units: seconds since 1970.
+  std::int64_t now() const { return clock_->now(); }
+  /// Writes go through an Evictor.
+  bool bounded() const {
+    return options_.capacity_bytes != 0 || options_.keep_free.share > 0 ||
+           options_.keep_free.bytes != 0 || options_.ttl.count() > 0;
+  }
+  /// How much has to go, so that with so many bytes more enough stays free (keep_free).
+  ///
+  /// Errors:  io: the file system does not say what is free
+  Result<std::uint64_t> short_of_free(std::uint64_t bytes) const;
+  /// Whether an object is older than PosixOptions::ttl.
+  bool expired(const struct stat& info) const {
+    return options_.ttl.count() > 0 && now() - info.st_mtim.tv_sec >= options_.ttl.count();
+  }
+  /// As PosixStorage::set_priority(); 0 where nothing or something else is said.
+  int priority_of(int folder, const char* name) const;
+  Status set_priority(const ChunkKey& key, int priority);
+  /// Of the file system; 0: it does not say.
+  std::uint64_t file_system_bytes() const;
+
   /// True when nobody but this user, or root in a store that only serves, can have put it there.
   bool trusted(const struct stat& info) const;
   /// Why something is not trusted(), and what to do; `what` and `path` name it.
@@ -124,12 +154,18 @@ class StoreDirectory {
   ///
   /// Errors:  not_found: there is none, and so no object; out_of_memory; io, with the remedy
   Result<Fd> open_fan_out(const std::string& name, bool create);
+  /// A file in the directory itself that all stores of it share, for reading and writing; it is created.
+  /// Empty: it cannot be, or is not trusted.
+  Fd open_shared(const char* name, int extra_flags);
+  /// Whether the file still has the name.
+  bool is_shared(const Fd& file, const char* name) const;
   /// One object's file for reading, checked except for its size.
   Result<Fd> open_object(const ChunkKey& key, int extra_flags, struct stat& info);
 
  private:
   [[noreturn]] void refuse(Errc code, int native, const std::string& why) const;
   void check_options();
+  void check_bounds();
   void create();
   Result<Fd> open_root(struct stat& by_name) const;
   Error open_failure(int number) const;
@@ -148,6 +184,7 @@ class StoreDirectory {
   int open_object_file(int root, const std::string& fan_out, const std::string& name, int flags);
 
   PosixOptions options_;
+  std::unique_ptr<StoreClock> clock_;
   std::filesystem::path path_;  // absolute: the process may change its directory
   mutable std::mutex root_mutex_;
   Root root_;
@@ -182,6 +219,8 @@ TemporaryFile open_temporary(StoreDirectory& store, int root, int directory, boo
 void remove_leftovers(StoreDirectory& store);
 /// Going past RLIMIT_FSIZE raises a signal that ends the process by default; so never go there.
 bool within_file_limit(std::uint64_t size);
+/// A umask may have taken the owner's own rights to a new file away.
+void own(StoreDirectory& store, int file);
 
 /// Whether what is stored under `key` is the object `bytes`, or one that was there first.
 Result<bool> already_stored(StoreDirectory& store, const ChunkKey& key, ConstBytes bytes);

@@ -81,12 +81,22 @@ bool DirectoryLook::next_entry(Part& part) {
   }
   struct stat info {};
   if (store_.calls().stat_at(::dirfd(open_.get()), entry->d_name, &info) != 0) return true;
-  if (!S_ISREG(info.st_mode) || (trusted_only_ && !store_.trusted(info))) {
+  if (!S_ISREG(info.st_mode) || !store_.trusted(info)) {
     ++part.others;
     return true;
   }
-  const std::int64_t used = std::max(info.st_atim.tv_sec, info.st_mtim.tv_sec);
-  part.objects.push_back({*key, {static_cast<std::uint64_t>(info.st_size), used, 0, false}});
+  std::int64_t used = std::max(info.st_atim.tv_sec, info.st_mtim.tv_sec);
+  if (to_evict_ && used > store_.now() + StoreClock::kStep) {
+    used = store_.now();
+    // Where that fails it counts as new for as long as it is in the future.
+    static_cast<void>(store_.calls().set_times(::dirfd(open_.get()), entry->d_name, used));
+  }
+  KnownObject object{static_cast<std::uint64_t>(info.st_size), used};
+  const int priority = to_evict_ ? store_.priority_of(::dirfd(open_.get()), entry->d_name) : 0;
+  object.keep = keep_of(was_read(info), priority);
+  if (store_.options().ttl.count() > 0)
+    object.published = std::min<std::int64_t>(used, info.st_mtim.tv_sec);
+  part.objects.push_back({*key, object});
   return true;
 }
 

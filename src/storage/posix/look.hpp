@@ -17,18 +17,19 @@
 namespace cake::inline CAKE_ABI::detail {
 
 /// Goes through the 256 folders of a store. Each call of go_on() continues where the last one
-/// ended.
+/// ended. Of objects that the store trusts alone: others are left to whoever owns them.
 ///
 /// Thread:  Requires external synchronization
 class DirectoryLook {
  public:
-  explicit DirectoryLook(StoreDirectory& store) : store_(store) {}
-  /// Of objects that the store trusts alone, from the folder `first` on: others are left to whoever owns
-  /// them.
-  static DirectoryLook of_trusted(StoreDirectory& store, std::uint8_t first = 0) {
+  /// From the folder `first` on.
+  explicit DirectoryLook(StoreDirectory& store, std::uint8_t first = 0)
+      : store_(store), folder_(first) {}
+  /// One for eviction. It also asks for priorities, and makes times in the future the present ones:
+  /// whoever wrote the file had a clock that was ahead, and would keep it for ever.
+  static DirectoryLook to_evict(StoreDirectory& store) {
     DirectoryLook look(store);
-    look.trusted_only_ = true;
-    look.folder_ = first;
+    look.to_evict_ = true;
     return look;
   }
 
@@ -54,8 +55,8 @@ class DirectoryLook {
   bool next_entry(Part& part);
 
   StoreDirectory& store_;
-  unsigned folder_ = 0;
-  bool trusted_only_ = false;
+  unsigned folder_;
+  bool to_evict_ = false;
   std::unique_ptr<DIR, int (*)(DIR*)> open_{nullptr, &::closedir};
 };
 

@@ -41,6 +41,7 @@ std::filesystem::path absolute_path(const std::filesystem::path& path) {
 
 StoreDirectory::StoreDirectory(PosixOptions options) : options_(std::move(options)) {
   if (!options_.calls) options_.calls = std::make_shared<PosixCalls>();
+  clock_ = std::make_unique<StoreClock>(*options_.calls);
   check_options();
   options_.directory = without_trailing_slash(options_.directory);
   path_ = absolute_path(options_.directory);
@@ -101,6 +102,28 @@ void StoreDirectory::check_options() {
   if (options_.threads == 0 || options_.threads > 1024) {
     refuse(Errc::invalid_argument, 0,
            "threads is " + std::to_string(options_.threads) + "; it must be between 1 and 1024");
+  }
+  check_bounds();
+}
+
+void StoreDirectory::check_bounds() {
+  const auto share = [&](const ByteAmount& amount, const char* name) {
+    if (amount.share >= 0 && amount.share <= 1) return;
+    refuse(Errc::invalid_argument, 0,
+           std::string(name) + ".share is " + std::to_string(amount.share) +
+               "; it must be between 0 and 1");
+  };
+  share(options_.high_water, "high_water");
+  share(options_.low_water, "low_water");
+  share(options_.keep_free, "keep_free");
+  const std::uint64_t capacity = options_.capacity_bytes;
+  const std::uint64_t high = options_.high_water.of(capacity);
+  const std::uint64_t low = options_.low_water.of(capacity);
+  if (capacity != 0 && (high == 0 || high > capacity || low > high)) {
+    refuse(Errc::invalid_argument, 0,
+           "high_water is " + std::to_string(high) + " bytes and low_water " + std::to_string(low) +
+               "; they must be above 0 and at most capacity_bytes (" + std::to_string(capacity) +
+               "), and low_water at most high_water");
   }
 }
 

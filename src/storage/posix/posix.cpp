@@ -25,7 +25,9 @@ class PosixEngine {
   explicit PosixEngine(const PosixOptions& options)
       : store(options),
         pool(store),
-        evictor(store, [this](const ChunkKey& key) { pool.forget(key); }) {}
+        evictor(
+            store, [this](const ChunkKey& key) { pool.forget(key); },
+            store.bounded() && !store.read_only()) {}
 
   Status usable() const { return made_here_.check("a PosixStorage"); }
   bool in_child() const { return made_here_.in_child(); }
@@ -33,7 +35,7 @@ class PosixEngine {
   Result<bool> write(const ChunkKey& key, ConstBytes bytes) {
     CAKE_TRY(store.check_writable());
     CAKE_TRY(store.refresh());
-    if (store.options().capacity_bytes == 0) return publish(store, key, bytes);
+    if (!store.bounded()) return publish(store, key, bytes);
     // What is there already needs no room.
     const auto there = already_stored(store, key, bytes);
     if (!there) return there.error();
@@ -75,6 +77,8 @@ class PosixEngine {
         if (errno == ENOENT) continue;
         outcome = {false, system_error(errno, "cannot examine " + name + " in " + store.named())};
         ++store.counters().lookup_problems;
+      } else if (store.expired(info)) {
+        continue;
       } else if (store.servable(info)) {
         found[i] = {static_cast<std::uint64_t>(info.st_size), 1};
       } else if (S_ISREG(info.st_mode) && !store.trusted(info)) {
@@ -102,7 +106,7 @@ class PosixEngine {
 
  private:
   Result<bool> reserve_and_publish(const ChunkKey& key, ConstBytes bytes) {
-    CAKE_TRY(evictor.reserve(bytes.size()));
+    CAKE_TRY(evictor.reserve(key, bytes));
     std::optional<bool> published;
     // Also when it throws.
     struct Settle {
@@ -312,6 +316,17 @@ Status PosixStorage::erase(const ChunkKey& key) {
   });
 }
 
+Status PosixStorage::set_priority(std::span<const ChunkKey> keys, int priority) {
+  CAKE_TRY(engine_->usable());
+  return detail::contained<Status>([&]() -> Status {
+    for (const ChunkKey& key : keys) {
+      const Status set = engine_->store.set_priority(key, priority);
+      if (!set && set.code() != Errc::not_found) return set;
+    }
+    return {};
+  });
+}
+
 Result<Listing> PosixStorage::list(const std::string& from) const {
   CAKE_TRY(engine_->usable());
   return detail::contained<Result<Listing>>([&]() -> Result<Listing> {
@@ -322,7 +337,7 @@ Result<Listing> PosixStorage::list(const std::string& from) const {
       return Error{Errc::invalid_argument, 0,
                    "list of " + store.named() + ": no part of it begins at \"" + from + "\""};
     }
-    const auto part = detail::DirectoryLook::of_trusted(store, *first).folder();
+    const auto part = detail::DirectoryLook(store, *first).folder();
     if (!part.problem) return part.problem.error();
     Listing listing;
     listing.others = part.others;
@@ -369,6 +384,9 @@ PosixStats PosixStorage::stats() const {
   stats.replaced = from.replaced;
   stats.lookup_problems = from.lookup_problems;
   stats.eviction_failures = from.eviction_failures;
+  stats.refused = from.refused;
+  stats.expired = from.expired;
+  stats.first_reads = from.first_reads;
   stats.reopened = from.reopened;
   stats.stuck_reads = from.stuck_reads;
   stats.engine = engine_->pool.engine();

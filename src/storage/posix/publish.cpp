@@ -163,7 +163,12 @@ Result<Found> examine(StoreDirectory& store, int directory, const ChunkKey& key,
     return Found::damaged;
   }
   if (::fstat(file.get(), &info) != 0 || !store.servable(info)) return Found::damaged;
-  return compare(store, file.get(), static_cast<std::uint64_t>(info.st_size), key, bytes);
+  const Found found =
+      compare(store, file.get(), static_cast<std::uint64_t>(info.st_size), key, bytes);
+  // What has expired and is written again is as good as new.
+  if (found != Found::object || !store.expired(info)) return found;
+  return store.calls().set_times(directory, name.c_str(), store.now()) == 0 ? found
+                                                                            : Found::damaged;
 }
 
 enum class Linked { yes, exists, no };

@@ -64,7 +64,7 @@ Result<std::shared_ptr<OpenFile>> ReadPool::open(const ChunkKey& key) {
   }
   if (!fd) return fd.error();
   ++store_.counters().opens;
-  if (store_.options().note_use) mark_used(fd->get(), info);
+  if (store_.options().note_use && mark_used(fd->get(), info)) ++store_.counters().first_reads;
   file->fd = std::move(*fd);
   file->size = static_cast<std::uint64_t>(info.st_size);
   file->direct = direct;

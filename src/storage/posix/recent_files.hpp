@@ -20,17 +20,23 @@
 
 #include "cake/identity.hpp"
 #include "cake/result.hpp"
+#include "directory.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 
 /// Eviction goes by the time of the last read, so readers note it. Few file systems keep it exactly
-/// (relatime, noatime), so it is set by hand, but not for every slice.
-inline void mark_used(int file, const struct stat& info) {
+/// (relatime, noatime), so it is set by hand, but not for every slice. True: it is the first read since
+/// the object was published, and noted.
+inline bool mark_used(int file, const struct stat& info) {
   timespec now{};
   ::clock_gettime(CLOCK_REALTIME, &now);
-  if (now.tv_sec - info.st_atim.tv_sec < 30) return;
-  const timespec times[2] = {{0, UTIME_NOW}, {0, UTIME_OMIT}};
-  ::futimens(file, times);
+  const bool first = !was_read(info);
+  if (!first && now.tv_sec - info.st_atim.tv_sec < 30) return false;
+  // Exactly, since the system's own stamps may be those of the publication; others than the owner may
+  // only set what the system has.
+  const timespec exactly[2] = {now, {0, UTIME_OMIT}};
+  const timespec about[2] = {{0, UTIME_NOW}, {0, UTIME_OMIT}};
+  return (::futimens(file, exactly) == 0 || ::futimens(file, about) == 0) && first;
 }
 
 /// The files of up to 128 chunks, the one used last first. One that is no longer what its name leads

@@ -41,14 +41,6 @@ Lock lock(StoreDirectory& store, int file, int operation) {
   return errno == EWOULDBLOCK ? Lock::held_by_another : Lock::unsupported;
 }
 
-/// A umask may have taken the owner's own rights to the file away.
-void own(StoreDirectory& store, int file) {
-  struct stat info {};
-  if (::fstat(file, &info) == 0 && (info.st_mode & 0600) != 0600) {
-    static_cast<void>(::fchmod(file, store.file_mode() & 0600));
-  }
-}
-
 Fd open_unnamed(StoreDirectory& store, int directory, int direct) {
   const int flags = O_TMPFILE | O_RDWR | O_CLOEXEC;
   Fd file(store.calls().open_at(directory, ".", flags | direct, store.file_mode()));
@@ -98,6 +90,13 @@ bool is_dead(StoreDirectory& store, int file, const struct stat& info) {
 }
 
 }  // namespace
+
+void own(StoreDirectory& store, int file) {
+  struct stat info {};
+  if (::fstat(file, &info) == 0 && (info.st_mode & 0600) != 0600) {
+    static_cast<void>(::fchmod(file, store.file_mode() & 0600));
+  }
+}
 
 TemporaryFile open_temporary(StoreDirectory& store, int root, int directory, bool direct,
                              bool named) {

@@ -14,8 +14,8 @@
 #include "cake/detail/guarded.hpp"
 #include "cake/detail/process.hpp"
 #include "cake/staging.hpp"
+#include "src/core/recent_keys.hpp"
 #include "src/storage/tiered/copy_queue.hpp"
-#include "src/storage/tiered/recent_keys.hpp"
 
 namespace cake::inline CAKE_ABI::detail {
 
@@ -115,7 +115,7 @@ struct TierPolicies::Inside {
   }
 
   void promote(const ChunkKey& key, BorrowedBytes object, std::size_t from) {
-    if (options.promote == Promotion::on_second_hit && !seen.again(key)) return;
+    if (options.promote == Promotion::on_second_hit && seen.times(key) == 0) return;
     if (object.bytes().empty()) {  // its bytes were needed elsewhere
       for (std::size_t i = 0; i < from; ++i) TierCounters::add(stores.counters(i).dropped);
       return;

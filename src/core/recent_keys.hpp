@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the cake authors
 //
-// Which keys were named before, of the last few thousand.
+// How often keys were named before, of the last few thousand.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <mutex>
-#include <unordered_set>
+#include <unordered_map>
 #include <utility>
 
 #include "cake/identity.hpp"
@@ -20,25 +21,26 @@ class RecentKeys {
  public:
   static constexpr std::size_t kMost = 16384;  // in each set
 
-  /// Whether the key was noted before; it is from here on.
+  /// How often the key was noted before; it is once more from here on.
   ///
   /// Errors:  throws std::bad_alloc
-  bool again(const ChunkKey& key) {
+  std::uint32_t times(const ChunkKey& key) {
     const std::lock_guard lock(mutex_);
-    if (newer_.contains(key)) return true;
-    const bool before = older_.contains(key);
+    if (const auto it = newer_.find(key); it != newer_.end()) return it->second++;
+    const auto old = older_.find(key);
+    const std::uint32_t before = old == older_.end() ? 0 : old->second;
     if (newer_.size() >= kMost) {
       older_ = std::move(newer_);
       newer_.clear();
     }
-    newer_.insert(key);
+    newer_.emplace(key, before + 1);
     return before;
   }
 
  private:
   std::mutex mutex_;
-  std::unordered_set<ChunkKey> newer_;
-  std::unordered_set<ChunkKey> older_;
+  std::unordered_map<ChunkKey, std::uint32_t> newer_;
+  std::unordered_map<ChunkKey, std::uint32_t> older_;
 };
 
 }  // namespace cake::inline CAKE_ABI::detail
