@@ -1006,7 +1006,7 @@ MUTANTS = [
          "  return Status();\n")],
      "storage/tier_policy_test.cpp", "a damaged chunk is refused by write-back, and is in no tier"),
     ("each hit promotes", [
-        (" && !seen.again(key)) return;", " && seen.again(key) && bytes_of(object) == 0) return;"),
+        (" && seen.times(key) == 0) return;", " && seen.times(key) == 0 && bytes_of(object) == 0) return;"),
         ("std::uint32_t position_of(ConstBytes object) {\n",
          "std::size_t bytes_of(const BorrowedBytes& object) { return object.bytes().size(); }\n\n"
          "std::uint32_t position_of(ConstBytes object) {\n")],
