@@ -26,6 +26,9 @@ TEST_CASE("every part of an object begins at a page and they join without a gap"
       const UniformKvLayout layout{layers, 3, 24, DType::f16};
       const ChunkGeometry geometry(layout, tokens);
       const std::uint64_t stride = detail::align_up(layout.run_bytes(tokens));
+      REQUIRE(stride % 4096 == 0);
+      REQUIRE(stride >= layout.run_bytes(tokens));
+      REQUIRE(stride - layout.run_bytes(tokens) < 4096);
       REQUIRE(geometry.head_bytes() % 4096 == 0);
       REQUIRE(geometry.head_bytes() >= geometry.tables_end());
       REQUIRE(geometry.head_bytes() - geometry.tables_end() < 4096);

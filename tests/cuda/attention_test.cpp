@@ -214,9 +214,12 @@ TEST_CASE("which pages are used changes no bit, and neither does a second run") 
       for (const std::uint32_t page : {0u, 1u, 8u, 12u, 48u, 64u, 128u, 256u}) {
         INFO("page " << page << ", d " << dim << ", splits " << num_splits);
         spec.page = page;
-        spec.order = page % 16 == 0 ? KvOrder::hnd : KvOrder::nhd;
-        AttentionCase other(spec);
-        CHECK(other.run(&cuda::attention) == first);
+        for (const KvOrder order : {KvOrder::nhd, KvOrder::hnd}) {
+          if (order == KvOrder::hnd && page % 16 != 0) continue;
+          spec.order = order;
+          AttentionCase other(spec);
+          CHECK(other.run(&cuda::attention) == first);
+        }
       }
     }
   }
