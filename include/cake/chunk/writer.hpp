@@ -53,8 +53,9 @@ class CAKE_API ChunkWriter {
   void digest(LayerRange positions);
   /// Fills in digests, tables, header and footer, and returns the object. It is valid until the
   /// payload is written again. Of an encrypted object the payload is encrypted where it lies, with a key
-  /// of this one object: all layers are to be put there anew before the next finish(). `held`: one of geometry().held_counts(); the first layers of
-  /// KvLayout::stored_order(), whose KV alone is in the object. Without it: all.
+  /// of this one object: all layers are to be put there anew before the next finish(). `held`: one of
+  /// geometry().held_counts(); the first layers of KvLayout::stored_order(), whose KV alone is in the
+  /// object. Without it: all.
   ///
   /// Errors:  invalid_argument: `identity` has another layout or number of tokens than the writer, or no
   ///          keys; no object holds so many layers; payload() was not called since an encrypted object
