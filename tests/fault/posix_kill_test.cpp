@@ -190,9 +190,12 @@ class Stage {
       calls->arm();
       way_.scenario->act(store, prompt());
     });
-    REQUIRE(code == (call < 0 ? 0 : 128 + SIGKILL));
+    died_ = code == 128 + SIGKILL;
+    // One opening in 256 leaves the folder of the object that is written then, so that some calls are not made.
+    REQUIRE((died_ || (code == 0 && *count <= call) || (code == 0 && call < 0)));
     return *count;
   }
+  bool died() const { return died_; }
 
   /// Whole objects or none, nothing else, and the next process goes on.
   void check() {
@@ -239,10 +242,11 @@ class Stage {
     static DiskPrompt one;
     return one;
   }
+  /// Of objects. What was written to be one and has no name yet counts when it has.
   std::uint64_t bytes_there() const {
     std::uint64_t bytes = 0;
     for (const auto& entry : fs::recursive_directory_iterator(directory_.path())) {
-      if (entry.is_regular_file()) bytes += entry.file_size();
+      if (entry.path().extension() == ".ckv") bytes += entry.file_size();
     }
     return bytes;
   }
@@ -269,6 +273,7 @@ class Stage {
 
   Directory directory_;
   Way way_;
+  bool died_ = false;
 };
 
 std::vector<Way> all_ways() {
@@ -321,6 +326,7 @@ TEST_CASE("a process killed at any system call of a write leaves old, new or not
   std::mt19937 random(kSeed);
   const std::vector<Point> points = choose_points(random);
   REQUIRE(points.size() >= wanted_points());
+  std::size_t died = 0;
   for (std::size_t i = 0; i < points.size(); ++i) {
     const Point& point = points[i];
     INFO("seed " << kSeed << ", point " << i << ": " << point.way.scenario->what << ", named "
@@ -328,8 +334,10 @@ TEST_CASE("a process killed at any system call of a write leaves old, new or not
                  << ", moment " << static_cast<int>(point.when));
     Stage stage(point.way);
     stage.act(point.call, point.when);
+    died += stage.died();
     stage.check();
   }
+  CHECK(died > points.size() * 9 / 10);
 }
 
 }  // namespace

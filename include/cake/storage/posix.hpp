@@ -179,15 +179,15 @@ class CAKE_API PosixRead {
 /// time the capacity may be exceeded by a sixteenth. Files that the store does not trust are
 /// neither counted nor evicted.
 ///
-/// Stores of several processes tell each other what they are about to write and what they erased, in
-/// the file `.evict.log`, so that each knows what is in use; one at a time evicts, the one that has
-/// the lock of `.evict.lock`, which the system takes from a process that dies. A write that finds it
-/// taken goes on as long as the capacity was not exceeded without it, and else waits for up to two
-/// seconds before it is refused. So once each has looked at the store, all together exceed the
-/// capacity by the one object that each thread is writing at most. What a store without
-/// these options, or somebody by hand, adds or deletes is seen after a sixteenth of the capacity was
-/// written. Where the file system has no locks, each store goes by what it knows, and may exceed the
-/// capacity by a sixteenth.
+/// Stores of several processes tell each other what they are about to write and what they erased,
+/// in the file `.evict.log` (a few MiB, not counted), so that each knows what is in use; one at a
+/// time evicts, the one that has the lock of `.evict.lock`, which the system takes from a process
+/// that dies. A write that finds it taken goes on as long as the capacity was not exceeded without
+/// it, and else waits for up to two seconds before it is refused. So once each has looked at the
+/// store, all together exceed the capacity by the one object that each thread is writing at most.
+/// What a store without these options, or somebody by hand, adds or deletes is seen after a
+/// sixteenth of the capacity was written. Where the file system has no locks, each store goes by
+/// what it knows, and may exceed the capacity by a sixteenth.
 ///
 /// Ages go by the system's clock. A step of it is believed after ten minutes, and times in the
 /// future become the present when they are seen, so that a clock that is set changes no order.

@@ -52,7 +52,7 @@ ChangeLog::ChangeLog(StoreDirectory& store) : store_(store), writer_(random_numb
 }
 
 void ChangeLog::open() {
-  file_ = store_.open_shared(kName, O_APPEND);
+  file_ = store_.open_shared(kName, O_RDONLY);
   offset_ = 0;
 }
 
@@ -61,16 +61,16 @@ bool ChangeLog::tell(const Change& change) {
       change.key.bytes, change.bytes, writer_, change.position, change.erased ? 1u : 0u, 0, 0};
   record.digest = record.digest_now();
   for (int attempt = 0; attempt < 3; ++attempt) {
-    if (!file_) open();
-    if (!file_ || !within_file_limit(size_of(file_) + sizeof record)) return false;
+    // Not kept open: a file system with a file that is open for writing cannot be remounted read-only.
+    const Fd file = store_.open_shared(kName, O_WRONLY | O_APPEND);
+    if (!file || !within_file_limit(size_of(file) + sizeof record)) return false;
     ssize_t n;
     do {
-      n = ::write(file_.get(), &record, sizeof record);
+      n = ::write(file.get(), &record, sizeof record);
     } while (n < 0 && errno == EINTR);
     if (n != static_cast<ssize_t>(sizeof record)) return false;
     // Whoever reads the file after another one took its place reads it to its end first.
-    if (store_.is_shared(file_, kName)) return true;
-    follow();
+    if (store_.is_shared(file, kName)) return true;
   }
   return false;
 }
@@ -123,7 +123,7 @@ void ChangeLog::read_on() {
 
 void ChangeLog::shorten(std::uint64_t most) {
   if (!file_ || size_of(file_) <= most) return;
-  const Fd fresh = store_.open_shared(kNewName, O_TRUNC);
+  const Fd fresh = store_.open_shared(kNewName, O_WRONLY | O_TRUNC);
   const auto root = store_.root();
   if (fresh)
     static_cast<void>(store_.calls().rename_over(root->get(), kNewName, root->get(), kName));

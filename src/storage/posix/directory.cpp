@@ -156,9 +156,9 @@ std::uint64_t StoreDirectory::file_system_bytes() const {
   return space ? space->size : 0;
 }
 
-Fd StoreDirectory::open_shared(const char* name, int extra_flags) {
+Fd StoreDirectory::open_shared(const char* name, int flags) {
   const Root held = root();
-  const int flags = O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | extra_flags;
+  flags |= O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
   Fd file(calls().open_at(held->get(), name, flags, file_mode()));
   if (!file) return {};
   own(*this, file.get());

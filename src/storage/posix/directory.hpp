@@ -154,9 +154,9 @@ class StoreDirectory {
   ///
   /// Errors:  not_found: there is none, and so no object; out_of_memory; io, with the remedy
   Result<Fd> open_fan_out(const std::string& name, bool create);
-  /// A file in the directory itself that all stores of it share, for reading and writing; it is created.
+  /// A file in the directory itself that all stores of it share, opened with these flags; it is created.
   /// Empty: it cannot be, or is not trusted.
-  Fd open_shared(const char* name, int extra_flags);
+  Fd open_shared(const char* name, int flags);
   /// Whether the file still has the name.
   bool is_shared(const Fd& file, const char* name) const;
   /// One object's file for reading, checked except for its size.

@@ -34,25 +34,28 @@ EvictionTurn::Taken EvictionTurn::take() {
   }
   // A file that was deleted by hand, or with its directory, is nobody's any more.
   for (int attempt = 0; attempt < 3; ++attempt) {
-    if (!file_) file_ = store_.open_shared(kName, 0);
+    // For writing, without which some file systems give no lock of one's own.
+    file_ = store_.open_shared(kName, O_RDWR);
     if (!file_) return Taken::unsupported;
     if (lock(store_, file_, LOCK_EX | LOCK_NB) != 0) {
-      if (errno == EWOULDBLOCK) return Taken::no;
+      const bool taken = errno == EWOULDBLOCK;
       file_ = Fd();
-      return Taken::unsupported;
+      return taken ? Taken::no : Taken::unsupported;
     }
     if (store_.is_shared(file_, kName)) {
       holders_ = 1;
       return Taken::yes;
     }
-    file_ = Fd();
   }
+  file_ = Fd();
   return Taken::unsupported;
 }
 
 void EvictionTurn::give_back() {
   const std::lock_guard only_one(mutex_);
-  if (--holders_ == 0) static_cast<void>(lock(store_, file_, LOCK_UN));
+  if (--holders_ != 0) return;
+  static_cast<void>(lock(store_, file_, LOCK_UN));  // a forked child may have the file, too
+  file_ = Fd();  // a file system with a file that is open for writing cannot be remounted read-only
 }
 
 }  // namespace cake::inline CAKE_ABI::detail
