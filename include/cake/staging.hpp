@@ -39,6 +39,9 @@ class CAKE_API StagingMemory {
   /// Errors:  throws std::bad_alloc
   virtual std::byte* allocate(std::size_t bytes) = 0;
   virtual void release(std::byte* data, std::size_t bytes) noexcept = 0;
+  /// So many bytes will be allocated, now and then, in pieces of any size. What takes long (locking
+  /// pages does) may be done now, so that no read waits for it. A hint: it may do nothing, or less.
+  virtual void reserve(std::size_t /*bytes*/) noexcept {}
 };
 
 /// Owns `size` bytes at a 4 KiB boundary, not initialised. Movable; empty once it was moved from.

@@ -57,6 +57,9 @@ IoLanesCore::Inside::Inside(std::unique_ptr<LaneStorage> storage_in, const LaneO
                               storage->reads_on_caller(l);
     lanes.back().buffers = std::vector<PartBuffers>(threads_per_lane());
   }
+  if (device == nullptr && options.staging != nullptr && readers != 0) {
+    options.staging->reserve(pool.budget());  // else the first prompts wait for pages to be locked
+  }
   reserve_room(n_threads);
   threads.reserve(n_threads);
   for (unsigned t = 0; t < threads_per_lane(); ++t) {

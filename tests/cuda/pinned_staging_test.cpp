@@ -7,6 +7,7 @@
 #include <cstring>
 #include <map>
 #include <thread>
+#include <vector>
 
 #include "tests/cuda/gpu.hpp"
 
@@ -49,31 +50,75 @@ bool aligned(const std::byte* p) { return reinterpret_cast<std::uintptr_t>(p) % 
 
 }  // namespace
 
-TEST_CASE("a block that was given back is handed out again") {
+TEST_CASE("memory that was given back is handed out again, in parts of any size") {
   {
-    PinnedStaging staging(1 << 20, Fake::source());
+    PinnedStaging staging(1 << 20, Fake::source());  // slabs of 64 KiB, or of what is asked for
     std::byte* const a = staging.allocate(100'000);
     CHECK(aligned(a));
     CHECK(staging.in_use() == 102'400);
     std::memset(a, 1, 100'000);
     staging.release(a, 100'000);
     CHECK(staging.kept() == 102'400);
-    CHECK(staging.allocate(90'000) == a);  // wastes less than a quarter
-    std::byte* const b = staging.allocate(90'000);
-    CHECK(b != a);
+    CHECK(staging.allocate(90'000) == a);
+    std::byte* const rest = staging.allocate(8192);  // behind it
+    CHECK(rest == a + 90'112);
+    CHECK(staging.kept() == 4096);
+    CHECK(Fake::taken == 1);
+    std::byte* const small = staging.allocate(10'000);
+    CHECK(staging.allocate(20'000) == small + 12'288);
+    CHECK(Fake::taken == 2);
+    staging.release(small + 12'288, 20'000);
     staging.release(a, 90'000);
-    std::byte* const small = staging.allocate(10'000);  // would waste nearly all of it
-    CHECK(small != a);
+    CHECK(staging.allocate(94'208) != a);  // its neighbour is in use
     CHECK(Fake::taken == 3);
-    staging.release(b, 90'000);
-    staging.release(small, 10'000);
-    CHECK(staging.in_use() == 0);
+    staging.release(rest, 8192);
+    CHECK(staging.allocate(102'400) == a);
     CHECK(Fake::live == 3);
   }
   CHECK(Fake::live == 0);
 }
 
-TEST_CASE("the block that fits best is taken") {
+TEST_CASE("what is reserved is locked at once, in one piece where that can be had") {
+  {
+    PinnedStaging staging(1 << 20, Fake::source());
+    staging.reserve(4 << 20);
+    CHECK(Fake::taken == 1);
+    CHECK(staging.kept() == 4 << 20);
+    std::vector<std::byte*> parts;
+    for (std::size_t bytes = 4096; staging.in_use() + bytes <= 4 << 20; bytes += 4096) {
+      parts.push_back(staging.allocate(bytes));
+    }
+    CHECK(Fake::taken == 1);
+    for (std::byte* const part : parts) staging.release(part, 0);
+    CHECK(staging.kept() == 4 << 20);  // more than the megabyte that it was to keep
+    staging.reserve(4 << 20);          // is there
+    CHECK(Fake::taken == 1);
+    std::byte* const used = staging.allocate(1 << 20);
+    staging.reserve(4 << 20);  // beside what others use
+    CHECK(staging.kept() == 4 << 20);
+    staging.release(used, 0);
+  }
+  CHECK(Fake::live == 0);
+}
+
+TEST_CASE("what is reserved comes in pieces, or not at all, where the system has no more") {
+  PinnedStaging staging(1 << 20, Fake::source());
+  Fake::most = 1 << 20;
+  staging.reserve(3 << 20);
+  CHECK(staging.kept() == 3 << 20);
+  CHECK(Fake::live == 4);  // 768 KiB each: 3 MiB was halved twice
+  Fake::most = 0;
+  staging.reserve(30 << 20);
+  CHECK(staging.kept() == 3 << 20);
+  std::byte* const there = staging.allocate(500'000);
+  CHECK(there != nullptr);
+  CHECK_THROWS_AS(staging.allocate(1 << 20), std::bad_alloc);
+  staging.release(there, 0);
+  staging.reserve(0);
+  staging.reserve(SIZE_MAX);
+}
+
+TEST_CASE("the slab that fits best is taken") {
   PinnedStaging staging(1 << 20, Fake::source());
   std::byte* const large = staging.allocate(120 << 10);
   std::byte* const fitting = staging.allocate(100 << 10);

@@ -1183,7 +1183,7 @@ MUTANTS = [
      "simulation/learning_test.cpp", "a gated pass does not wait for a lane that reads only what compute has taken over"),
     ("the rest of a chunk is read before its tables are known", [
         ("      if (!view.parsed(flight.chunk)) at->rest_from = at->coming;\n", "")],
-     "simulation/learning_test.cpp", "what is left of a chunk is read by another lane only when its first slice has landed"),
+     "detail/planner/snapshot_test.cpp", "the rest of a chunk is not read before the slice with its tables has landed"),
     ("layers are read in the order of the object, whatever the model needs first", [
         ("  if (spec.positions.empty()) return from;\n",
          "  if (from < end) return from;\n")],

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <span>
 
 #include "cake/chunk/writer.hpp"
 #include "commands.hpp"
@@ -46,9 +47,8 @@ Objects make_objects(unsigned count, std::uint64_t bytes) {
   for (unsigned i = 0; i < count; ++i) {
     for (std::uint32_t layer = 0; layer < kLayers; ++layer) {
       for (const auto plane : {0u, 1u}) {
-        for (std::byte& byte : writer.payload().plane(layer, plane)) {
-          byte = static_cast<std::byte>(random() >> 56);
-        }
+        const std::span<std::byte> values = writer.payload().plane(layer, plane);
+        for (std::byte& byte : values) byte = static_cast<std::byte>(random() >> 56);
       }
     }
     const std::uint32_t begin = i * kTokens;

@@ -27,16 +27,14 @@ class StoreClock {
     const std::int64_t running = calls_.seconds_running();
     const std::int64_t ahead = calls_.now() - running;
     const std::lock_guard lock(mutex_);
-    if (near(ahead, ahead_)) {
+    const bool lasted = stepped_ && near(ahead, new_ahead_) && running - since_ >= kBelieved;
+    if (near(ahead, ahead_) || lasted) {
       ahead_ = ahead;
       stepped_ = false;
     } else if (!stepped_ || !near(ahead, new_ahead_)) {
       stepped_ = true;
       new_ahead_ = ahead;
       since_ = running;
-    } else if (running - since_ >= kBelieved) {
-      ahead_ = ahead;
-      stepped_ = false;
     }
     return running + ahead_;
   }

@@ -186,7 +186,7 @@ Status Evictor::make_room(std::uint64_t bytes, Clock::time_point until) {
   learn();
   short_of = store_.short_of_free(bytes);
   if (!short_of) return short_of.error();
-  if (const Status come = check_late(*short_of); !come) return come;
+  if (Status come = check_late(*short_of); !come) return come;
   Aim aim;
   {
     const std::lock_guard lock(mutex_);
@@ -197,7 +197,7 @@ Status Evictor::make_room(std::uint64_t bytes, Clock::time_point until) {
     const std::lock_guard one(log_mutex_);
     if (log_) log_->shorten();
   }
-  if (const Status free = check_free(bytes, *short_of, outcome); !free) return free;
+  if (Status free = check_free(bytes, *short_of, outcome); !free) return free;
   return check_capacity(bytes, outcome);
 }
 

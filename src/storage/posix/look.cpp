@@ -15,7 +15,7 @@ DirectoryLook::Part DirectoryLook::go_on(std::size_t entries,
                                          std::chrono::steady_clock::time_point until) {
   Part part;
   // A small store is looked at in one go, whatever the clock says.
-  const std::size_t at_least = folder_ == 0 && !open_ ? 320 : 16;
+  const std::size_t at_least = folder_ == 0 && !open_ ? 512 : 16;
   for (std::size_t n = 0; n < entries && folder_ < 256; ++n) {
     if (n >= at_least && n % 16 == 0 && std::chrono::steady_clock::now() >= until) break;
     static_cast<void>(step(part));

@@ -320,7 +320,7 @@ Status PosixStorage::set_priority(std::span<const ChunkKey> keys, int priority) 
   CAKE_TRY(engine_->usable());
   return detail::contained<Status>([&]() -> Status {
     for (const ChunkKey& key : keys) {
-      const Status set = engine_->store.set_priority(key, priority);
+      Status set = engine_->store.set_priority(key, priority);
       if (!set && set.code() != Errc::not_found) return set;
     }
     return {};

@@ -49,6 +49,17 @@ TEST_CASE(
   CHECK_FALSE(snapshot_of(state.view(), kCost, from_seconds(16e-3)).chunks[1].computable);
 }
 
+TEST_CASE("the rest of a chunk is not read before the slice with its tables has landed") {
+  OwnState state(prompt_of("13", {16e-3, 16e-3}));
+  const detail::ReadTicket first = state.load(1, {0, 2});
+  const detail::RunSnapshot reading = snapshot_of(state.view());
+  CHECK(reading.chunks[1].coming > 1e-3);
+  CHECK(reading.chunks[1].rest_from == reading.chunks[1].coming);
+  CHECK(reading.chunks[0].rest_from == 0);
+  state.land(first);
+  CHECK(snapshot_of(state.view()).chunks[1].rest_from == 0);
+}
+
 TEST_CASE("a lane that is left out is not up") {
   const OwnState state(prompt_of("33", {16e-3, 16e-3}));
   CHECK(snapshot_of(state.view()).up == 3);
