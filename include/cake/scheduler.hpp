@@ -7,6 +7,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <concepts>
 #include <cstdint>
 #include <optional>
@@ -159,12 +160,13 @@ struct RunningStep {
   bool gated = false;
 };
 
-/// The step that was done last; `busy` is the time that it had the device for itself, of a gated one
-/// without what it certainly waited in its gates. `sequence` counts them.
+/// A step that was done. `sequence` counts them from 1.
 struct FinishedStep {
   std::uint64_t sequence = 0;
   TokenRange tokens;
+  // It had the device for itself; of a gated one without what it certainly waited in its gates.
   Time busy{0};
+  // Or whoever should have noticed its end waited in a gate of the step behind it: `busy` is the most.
   bool gated = false;
 };
 
@@ -190,9 +192,10 @@ struct RunTables {
   std::vector<std::uint32_t> next_stored;      // [end_chunk] at the start
   std::vector<std::uint32_t> late_holes;       // became holes after the start; sorted
   std::vector<LinkEstimator> lanes;
-  std::vector<OpenBytes> open_bytes;  // one entry per set of tiers that occurs
-  std::vector<RunningStep> running;   // in the order of issue, at most two
-  FinishedStep finished;
+  std::vector<OpenBytes> open_bytes;       // one entry per set of tiers that occurs
+  std::vector<RunningStep> running;        // in the order of issue, at most two
+  std::array<FinishedStep, 4> finished{};  // the last ones, by sequence
+  std::uint64_t n_finished = 0;
   std::uint32_t layer_words = 1;
   std::uint32_t front = 0;
   std::uint32_t suffix_front = 0;
@@ -272,7 +275,13 @@ class RunView {
   bool unloadable(std::uint32_t chunk) const { return t_->unloadable[chunk] != 0; }
 
   std::span<const RunningStep> running() const { return t_->running; }
-  const FinishedStep& finished() const { return t_->finished; }
+  /// The step that was done last; its sequence is 0 while there is none.
+  const FinishedStep& finished() const { return t_->finished[t_->n_finished % 4]; }
+  /// The step of that sequence, counted from 1. Null: it is none of the last four.
+  const FinishedStep* finished(std::uint64_t sequence) const {
+    const FinishedStep& step = t_->finished[sequence % 4];
+    return sequence != 0 && step.sequence == sequence ? &step : nullptr;
+  }
 
   /// KV of one of the model's layers is there, or is not needed.
   bool layer_resident(std::uint32_t chunk, std::uint32_t layer) const {

@@ -102,6 +102,7 @@ void ChunkTable::update(RunTables& copy) {
   touched_.clear();
   lanes_changed_ = false;
   copy.finished = t_.finished;
+  copy.n_finished = t_.n_finished;
   copy.front = t_.front;
   copy.suffix_front = t_.suffix_front;
   copy.context_from = t_.context_from;
@@ -238,10 +239,8 @@ RunningStep ChunkTable::end_step(std::uint64_t id, Time now) {
 }
 
 void ChunkTable::set_finished(TokenRange tokens, Time busy, bool gated) {
-  ++t_.finished.sequence;
-  t_.finished.tokens = tokens;
-  t_.finished.busy = busy;
-  t_.finished.gated = gated;
+  const std::uint64_t sequence = ++t_.n_finished;
+  t_.finished[sequence % 4] = {sequence, tokens, busy, gated};
 }
 
 void ChunkTable::release(TokenRange tokens) {

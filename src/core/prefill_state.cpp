@@ -110,11 +110,16 @@ void PrefillState::done(std::uint64_t id, std::uint32_t tokens, Errc code, Time 
     if (range.end <= end) chunks_.set_state(c, ChunkState::resident);
   }
   last_done_ = now;
-  // While a gated step is being enqueued behind this one, nobody notices that this one has ended.
-  const std::vector<RunningStep>& running = chunks_.tables().running;
-  const bool waited = ran.gated || (!running.empty() && running.back().gated);
-  chunks_.set_finished(computed, busy, waited);
+  chunks_.set_finished(computed, busy, ran.gated || noticed_late(busy, now));
   if (complete()) ended_ = now;
+}
+
+/// Whoever waits in a gate of the step behind another one does not notice that the other one has ended, but as soon
+/// as the gate has opened.
+bool PrefillState::noticed_late(Time busy, Time now) const {
+  const std::vector<RunningStep>& running = chunks_.tables().running;
+  if (running.empty() || !running.back().gated) return false;
+  return now - gate_.free_since(running.back().id) <= busy / 32;
 }
 
 /// Compute has the chunk from now on; bytes that reads of it still bring are discarded.

@@ -127,6 +127,51 @@ TEST_CASE("a step that was issued behind another has the device once that one ha
   CHECK(state.view().running()[0].begins == Time(70));
 }
 
+TEST_CASE(
+    "a step whose end went unnoticed, while the one behind it waited in a gate, was busy that long "
+    "at most") {
+  for (const Time noticed : {Time(1000), Time(1010), Time(1100)}) {
+    OwnState state(Prompt("11"));
+    const Step first = state.step(0, 16);
+    const Step second = state.step(32, 40, true);
+    CHECK(state.gate(second.id, 0, Time(1)) == detail::GateAnswer::shut);
+    state.land(state.load(1));
+    CHECK(state.gate(second.id, 0, Time(1000)) == detail::GateAnswer::open);
+    state.done(first.id, 16, Errc::ok, noticed);
+    CHECK(state.view().finished().busy == noticed);
+    CHECK(state.view().finished().gated == (noticed < Time(1100)));
+  }
+  OwnState waiting(Prompt("11"));
+  const Step first = waiting.step(0, 16);
+  const Step second = waiting.step(32, 40, true);
+  CHECK(waiting.gate(second.id, 0, Time(1)) == detail::GateAnswer::shut);
+  waiting.done(first.id, 16, Errc::ok, Time(1000));  // by somebody else, who may have been late
+  CHECK(waiting.view().finished().gated);
+}
+
+TEST_CASE("the end of a step is noticed when the one behind it was asked for no gate yet") {
+  OwnState state(Prompt("11"));
+  const Step first = state.step(0, 16);
+  state.step(32, 40, true);
+  state.done(first.id, 16, Errc::ok, Time(1000));
+  CHECK_FALSE(state.view().finished().gated);
+}
+
+TEST_CASE("the last four steps that were done are known") {
+  OwnState state(Prompt("111111"));
+  CHECK(state.view().finished().sequence == 0);
+  CHECK(state.view().finished(0) == nullptr);
+  for (std::uint32_t i = 0; i < 6; ++i) {
+    state.done(state.step(16 * i, 16 * i + 16).id, 16, Errc::ok, Time(10 * (i + 1)));
+  }
+  CHECK(state.view().finished().sequence == 6);
+  CHECK(state.view().finished(2) == nullptr);
+  CHECK(state.view().finished(7) == nullptr);
+  REQUIRE(state.view().finished(3) != nullptr);
+  CHECK(state.view().finished(3)->tokens == TokenRange{32, 48});
+  CHECK(state.view().finished(6) == &state.view().finished());
+}
+
 TEST_CASE("an insert of a part keeps the run alive when another part of its read has failed") {
   OwnState state(Prompt("11"));
   const detail::ReadTicket ticket = state.load(1);

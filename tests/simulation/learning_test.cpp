@@ -5,6 +5,7 @@
 // any factor, lanes that stall, and machines that are busy for a while cost a prompt or two, and
 // none of them is believed for ever.
 #include <algorithm>
+#include <tuple>
 #include <vector>
 
 #include "cake/scheduler/baselines.hpp"
@@ -242,6 +243,25 @@ TEST_CASE("compute that is cheaper than was measured is found out where only gat
     const PrefillReport last = next_prompt(spec, scheduler);
     CHECK(to_seconds(last.ttft) <= 1.02 * to_seconds(best.ttft));
     CHECK(last.meet_token > 0);
+  }
+}
+
+TEST_CASE(
+    "compute that is dearer than was measured is found out where a gated pass follows each step") {
+  for (const auto& [n, s, gigabytes] :
+       {std::tuple(8192u, 128u, 25.0), std::tuple(8192u, 1024u, 12.0),
+        std::tuple(32768u, 1024u, 50.0)}) {
+    SimulationSpec spec = schedules_spec(n, s, gigabytes, 2048);
+    spec.steps_in_flight = 2;
+    const PrefillReport best = told(spec);
+    MeetOptions options;
+    options.cost = spec.cost.slower(0.77);
+    options.cost_is_measured = true;
+    Meet scheduler(options);
+    CAPTURE(n, s, gigabytes);
+    CHECK(to_seconds(next_prompt(spec, scheduler).ttft) > 1.1 * to_seconds(best.ttft));
+    for (int prompt = 1; prompt < 4; ++prompt) (void)next_prompt(spec, scheduler);
+    CHECK(to_seconds(next_prompt(spec, scheduler).ttft) <= 1.02 * to_seconds(best.ttft));
   }
 }
 

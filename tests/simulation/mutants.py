@@ -1184,6 +1184,17 @@ MUTANTS = [
     ("the rest of a chunk is read before its tables are known", [
         ("      if (!view.parsed(flight.chunk)) at->rest_from = at->coming;\n", "")],
      "detail/planner/snapshot_test.cpp", "the rest of a chunk is not read before the slice with its tables has landed"),
+    ("the end of a step is said to be unnoticed wherever a gated one follows", [
+        ("  if (running.empty() || !running.back().gated) return false;\n",
+         "  if (!running.empty() && running.back().gated) return true;\n")],
+     "simulation/learning_test.cpp", "compute that is dearer than was measured is found out where a gated pass follows each step"),
+    ("an end that a gate has kept from being noticed counts as it was noticed", [
+        ("  return now - gate_.free_since(running.back().id) <= busy / 32;\n", "  return false;\n")],
+     "detail/prefill_state_test.cpp", "a step whose end went unnoticed, while the one behind it waited in a gate, was busy that long at most"),
+    ("only the last step that was done teaches what compute costs", [
+        ("  while (learned_ < view.finished().sequence) {\n",
+         "  learned_ = std::max(learned_, view.finished().sequence - std::min<std::uint64_t>(1, view.finished().sequence));\n  while (learned_ < view.finished().sequence) {\n")],
+     "simulation/learning_test.cpp", "compute that is dearer than was measured is found out where a gated pass follows each step"),
     ("layers are read in the order of the object, whatever the model needs first", [
         ("  if (spec.positions.empty()) return from;\n",
          "  if (from < end) return from;\n")],

@@ -61,7 +61,13 @@ class LayerGateState {
   /// it may have opened then.
   GateAnswer ask(std::uint64_t step, std::uint32_t layer, Time now) {
     const GateAnswer answer = state(step, layer);
-    if (step_ != step || answer != GateAnswer::open) return answer;
+    if (step_ != step) return answer;
+    if (answer == GateAnswer::shut) {
+      free_since_ = kNever;
+    } else if (free_since_ == kNever) {
+      free_since_ = now;
+    }
+    if (answer != GateAnswer::open) return answer;
     for (std::uint32_t l = 0; l <= layer && l < n_layers(); ++l) {
       if (have(l) != missing_ || passed_[l]) continue;
       passed_[l] = true;
@@ -73,6 +79,8 @@ class LayerGateState {
   bool passed(std::uint64_t step) const {
     return step_ != step || std::find(passed_.begin(), passed_.end(), false) == passed_.end();
   }
+  /// Since when whoever enqueues this step waits in none of its gates; kNever while it does.
+  Time free_since(std::uint64_t step) const { return step_ != step ? Time{0} : free_since_; }
   /// How long the step was busy at most, that had the device from `from` to `end`: what it did from a
   /// layer's gate on is a share of all that is as large as the layers from there on. Needs layers that are
   /// alike.
@@ -110,6 +118,7 @@ class LayerGateState {
   std::vector<std::uint32_t> have_;  // [n_layers] by position: chunks that have it or need it not
   std::vector<bool> passed_;         // [n_layers] the engine has waited for it,
   std::vector<Time> opened_;         // [n_layers] and it may have opened then
+  Time free_since_{0};
   bool voided_ = false;
 };
 

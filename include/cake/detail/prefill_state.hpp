@@ -140,6 +140,7 @@ class CAKE_API PrefillState {
   static constexpr std::int64_t kAheadDivisor = 8;
 
   void changed() { ++version_; }
+  bool noticed_late(Time busy, Time now) const;
   void take_over(std::uint32_t chunk);
   void mark_unloadable(std::uint32_t chunk, Errc why);
   void refresh_state(std::uint32_t chunk);

@@ -74,6 +74,7 @@ class CAKE_API MeetInTheMiddleScheduler {
   detail::PlanBasis basis(const RunView& view, Time now) const;
   double slowdown(const RunView& view, Time now) const;
   void learn(const RunView& view);
+  void learn(const RunView& view, const FinishedStep& step);
   void learn_gated(const RunView& view, const FinishedStep& last);
   bool holds(const RunView& view, Time now, bool idle) const;
   void refresh(const RunView& view, Time now, bool idle);

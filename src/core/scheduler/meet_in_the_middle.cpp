@@ -538,16 +538,20 @@ ChunkLayers MeetInTheMiddleScheduler::trial(const RunView& view, LaneId lane) {
 // ---- the schedule ----
 
 void MeetInTheMiddleScheduler::learn(const RunView& view) {
-  const FinishedStep& last = view.finished();
-  if (last.sequence == learned_) return;
-  learned_ = last.sequence;
+  while (learned_ < view.finished().sequence) {
+    const FinishedStep* const step = view.finished(++learned_);
+    if (step != nullptr) learn(view, *step);
+  }
+}
+
+void MeetInTheMiddleScheduler::learn(const RunView& view, const FinishedStep& step) {
   if (tested_ != 0 || (!compute_.measured() && !options_.cost_is_measured))
-    tested_ = std::max(tested_, last.tokens.size());
+    tested_ = std::max(tested_, step.tokens.size());
   if (!options_.learn) return;
-  if (last.gated) {
-    learn_gated(view, last);
+  if (step.gated) {
+    learn_gated(view, step);
   } else {
-    compute_.observe(last.tokens, to_seconds(last.busy));
+    compute_.observe(step.tokens, to_seconds(step.busy));
   }
 }
 
