@@ -31,8 +31,8 @@ struct LaneOptions {
   unsigned threads = 0;
   // Of all lanes together, quarantined buffers included; whole pages of 4 KiB count.
   std::uint64_t staging_bytes = std::uint64_t{256} << 20;
-  // Where it comes from; null: plain host memory. All of it is reserved when lanes are made, which takes
-  // some 0.3 s a GiB where pages are locked.
+  // Where it comes from; null: plain host memory. All of it is reserved when lanes are made, which takes a
+  // while where pages are locked.
   StagingMemory* staging = nullptr;
   bool device = false;  // from the storage's device_staging(), if it has one: inserts take it
   /// Where the lanes' own threads read (StorageAbilities::read_on_caller) they do so in parts of whole
