@@ -5,7 +5,8 @@
 // on a GPU and are enqueued two at a time, reads take a latency and then their turn on the link. So
 // a schedule that a GPU machine showed can be looked at anywhere. Calm: everything takes what it
 // should. Disturbed: reads go at four fifths of their rate while the device computes, and every
-// read and pass is off by up to a tenth.
+// read and pass is off by up to a tenth. `simulated`: the same run in virtual time, on the machine that
+// its report tells of, over the real one.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -16,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "benchmarks/replayed.hpp"
 #include "cake/chunk/format.hpp"
 #include "cake/loader.hpp"
 #include "cake/scheduler/baselines.hpp"
@@ -68,13 +70,16 @@ struct SleepingDevice {
   bool computing() const { return Clock::now() < free.load(); }
   UniformKvLayout layout() const { return {8, 1, 16, DType::f16, KvOrder::nhd}; }
   ModelFingerprint fingerprint() const { return {}; }
+  /// Each layer as soon as it may read what lies below it.
   Pass prefill(Tokens, TokenRange range, LayerGate gate) {
-    for (std::uint32_t l = 0; l < layout().n_layers; ++l) {
-      if (!gate.wait(l)) break;
-    }
+    const std::uint32_t layers = layout().n_layers;
     const std::chrono::duration<double> cost(kCost.pass(range.begin, range.end) *
-                                             disturbance.factor());
-    free = std::max(Clock::now(), free.load()) + std::chrono::duration_cast<Clock::duration>(cost);
+                                             disturbance.factor() / layers);
+    for (std::uint32_t l = 0; l < layers; ++l) {
+      if (!gate.wait(l)) break;
+      free =
+          std::max(Clock::now(), free.load()) + std::chrono::duration_cast<Clock::duration>(cost);
+    }
     return {free};
   }
   Status insert(const Slice&, const KvView&) {
@@ -104,24 +109,41 @@ struct StoodInLink {
   SleepingDevice& device;
 };
 
-/// Milliseconds: the median of some prompts, after some by which rates are learned. Prints the last
-/// one's timeline if asked.
+struct Measured {
+  double ms = 0;         // the median of some prompts, after some by which rates are learned
+  PrefillReport report;  // of the last one
+  double simulated = 0;  // its TTFT in virtual time over the real one
+};
+
+/// `curve`: of passes; null: the run is not simulated.
 template <class Scheduler>
-double measure(SleepingDevice& device, StoodInLink& link, Tokens prompt, Scheduler scheduler,
-               bool show) {
+Measured measure(SleepingDevice& device, StoodInLink& link, Tokens prompt, Scheduler scheduler,
+                 const ComputeCost* curve = nullptr) {
   LoaderOptions options;
   options.session.max_step_tokens = 2048;
   options.lanes.threads = 8;
   Loader loader(device, link, options, std::move(scheduler));
-  std::vector<double> times;
-  PrefillReport report;
+  std::vector<double> times, simulated;
+  Measured out;
   for (int prompts = 0; prompts < 8; ++prompts) {
-    report = loader.prefill(prompt);
-    if (prompts >= 3) times.push_back(PrefillReport::seconds_of(report.ttft) * 1e3);
+    const benchmarks::Known known(*loader.lanes().calibration(), device.fingerprint());
+    out.report = loader.prefill(prompt);
+    if (prompts < 3) continue;
+    const double seconds = PrefillReport::seconds_of(out.report.ttft);
+    times.push_back(seconds * 1e3);
+    if (curve == nullptr) continue;
+    simulated.push_back(benchmarks::replayed(out.report, known, *curve, options.lanes.threads,
+                                             options.lanes.staging_bytes)
+                            .simulated /
+                        seconds);
   }
-  if (show) std::printf("%s", report.timeline().c_str());
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2];
+  const auto median = [](std::vector<double>& values) {
+    std::sort(values.begin(), values.end());
+    return values.empty() ? 0 : values[values.size() / 2];
+  };
+  out.ms = median(times);
+  out.simulated = median(simulated);
+  return out;
 }
 
 void line(std::uint32_t prefix, std::uint32_t suffix, double gigabytes, double latency_ms,
@@ -140,10 +162,13 @@ void line(std::uint32_t prefix, std::uint32_t suffix, double gigabytes, double l
     StoodInLink link(memory,
                      {rate, std::chrono::nanoseconds(static_cast<std::int64_t>(latency_ms * 1e6))},
                      device);
-    const double compute = measure(device, link, prompt, ComputeOnlyScheduler(), false);
-    const double load = measure(device, link, prompt, LoadOnlyScheduler(), false);
-    const double cake = measure(device, link, prompt, MeetInTheMiddleScheduler(), show);
-    std::printf(" %8.1f %8.1f %8.1f %7.2f", compute, load, cake, cake / std::min(compute, load));
+    const Measured compute = measure(device, link, prompt, ComputeOnlyScheduler());
+    const Measured load = measure(device, link, prompt, LoadOnlyScheduler());
+    const ComputeCost curve = benchmarks::curve_of(compute.report);
+    const Measured cake = measure(device, link, prompt, MeetInTheMiddleScheduler(), &curve);
+    if (show) std::printf("%s", cake.report.timeline().c_str());
+    std::printf(" %8.1f %8.1f %8.1f %7.2f %9.3f", compute.ms, load.ms, cake.ms,
+                cake.ms / std::min(compute.ms, load.ms), cake.simulated);
   }
   std::printf("\n");
   std::fflush(stdout);
@@ -153,8 +178,8 @@ void line(std::uint32_t prefix, std::uint32_t suffix, double gigabytes, double l
 
 /// stand_in_bench [PREFIX NEW GB/S LATENCY-MS]: one line and its timeline, or a table.
 int main(int argc, char** argv) try {
-  std::printf("%28s%34s%34s\nprefix   new   GB/s  latency ", "", "calm", "disturbed");
-  for (int i = 0; i < 2; ++i) std::printf("  compute     load  cake ms /better");
+  std::printf("%28s%44s%44s\nprefix   new   GB/s  latency ", "", "calm", "disturbed");
+  for (int i = 0; i < 2; ++i) std::printf("  compute     load  cake ms /better simulated");
   std::printf("\n");
   if (argc == 5) {
     line(static_cast<std::uint32_t>(std::atoi(argv[1])),

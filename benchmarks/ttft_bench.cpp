@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "benchmarks/replayed.hpp"
 #include "cake/loader.hpp"
 #include "cake/reference/cuda_backend.hpp"
 #include "cake/scheduler/baselines.hpp"
@@ -41,6 +42,7 @@ struct Outcome {
   double difference = 0;    // of the logits from compute only's, relative
   std::string trace = {};
   std::string knows = {};  // what its session began with
+  benchmarks::Replayed replayed = {};
 };
 
 /// What a session begins with, and the meeting point that it planned first.
@@ -63,6 +65,7 @@ std::string knowledge(L& loader, const ModelFingerprint& model) {
 struct Bench {
   reference::CudaBackend& engine;
   std::vector<float> logits;  // of compute only
+  ComputeCost curve = {};     // of passes, by compute only
   unsigned runs = 3;
   std::filesystem::path traces;  // folder for the median runs' traces; may be empty
   double worst_ratio = 0;
@@ -110,12 +113,14 @@ struct Bench {
     for (unsigned run = 0; run <= runs; ++run) {
       engine.clear();
       std::string knows = knowledge(loader, engine.fingerprint());
+      const benchmarks::Known known(*loader.lanes().calibration(), engine.fingerprint());
       const PrefillReport report = loader.prefill(prompt);
       if (!report.status) throw Exception(report.status.error());
       all_known += run == 0 ? "first run\n" : "";
       if (run == 0) continue;  // rates are learned, staging is allocated
       if constexpr (std::same_as<Scheduler, ComputeOnlyScheduler>) {
         logits.assign(engine.logits().begin(), engine.logits().end());
+        curve = benchmarks::curve_of(report);
       }
       knows += "; planned to meet at " + std::to_string(report.predicted_meet_token) + ", met at " +
                std::to_string(report.meet_token);
@@ -125,6 +130,11 @@ struct Bench {
                           report.tokens_loaded, report.meet_token, gated_tokens(report),
                           latency_of(loader), difference(),
                           traces.empty() ? std::string() : report.chrome_trace(), knows});
+      if constexpr (std::same_as<Scheduler, MeetInTheMiddleScheduler>) {
+        outcomes.back().replayed = benchmarks::replayed(
+            report, known, curve, lane_options(engine, options().lanes).threads,
+            options().lanes.staging_bytes);
+      }
     }
     for (const Outcome& o : outcomes) worst_difference = std::max(worst_difference, o.difference);
     const auto middle = outcomes.begin() + static_cast<std::ptrdiff_t>(outcomes.size() / 2);
@@ -150,6 +160,14 @@ struct Bench {
                 prompt.size() - prefix, link.c_str(), compute * 1e3, load.seconds * 1e3,
                 cake.seconds * 1e3, ratio, cake.seconds / cake.bound, cake.meet, cake.loaded,
                 cake.gated, to_seconds(cake.latency) * 1e3, cake.difference);
+    const testing::TtftParts& parts = cake.replayed.parts;
+    const auto ms = [](Time t) { return to_seconds(t) * 1e3; };
+    std::printf(
+        "              simulated %.3f of that, passes %.3f of the curve; ms: planning %.1f, "
+        "computing "
+        "%.1f, gates %.1f, loads %.1f, idle %.1f\n",
+        cake.replayed.simulated / cake.seconds, cake.replayed.slowdown, ms(parts.planning),
+        ms(parts.computing), ms(parts.gates), ms(parts.loads), ms(parts.idle));
     if (!traces.empty()) std::printf("       %s\n", cake.knows.c_str());
     std::fflush(stdout);
   }
@@ -205,7 +223,7 @@ int run(const std::filesystem::path& disk, const std::filesystem::path& fast, un
   Medium on_disk(disk, 8);
   Medium in_memory(fast, 16);
   const std::vector<TokenId> prefix = random_tokens(kLongest, 1);
-  Bench bench{engine, {}, runs, traces};
+  Bench bench{engine, {}, {}, runs, traces};
   {
     Loader saver(engine, in_memory.store, Bench::options(), ComputeOnlyScheduler());
     saver.prefill(prefix).status.value();

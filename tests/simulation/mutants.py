@@ -219,7 +219,7 @@ MUTANTS = [
          "if (view.unloadable(ready_)) return false;")],
      "scheduler/meet_in_the_middle_test.cpp", "the last loads come layer by layer, and the suffix pass follows them gated"),
     ("passes are not learned from", [
-        ("    compute_.observe(last.tokens, to_seconds(last.busy));\n", "")]),
+        ("    compute_.observe(step.tokens, to_seconds(step.busy));\n", "")]),
     ("the first step of a model is as long as any", [
         ("    end = test_step(view, end, limit);\n",
          "")],

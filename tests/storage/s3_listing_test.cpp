@@ -2,8 +2,10 @@
 // Copyright 2026 the cake authors
 //
 // What a bucket holds.
+#include <initializer_list>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cake/storage/listing.hpp"
@@ -61,6 +63,38 @@ TEST_CASE("an answer to LIST that is cut short or no list is an error that names
     CHECK(listing.error().code == Errc::io);
     CHECK(listing.error().context.find(store.url()) != std::string::npos);
   }
+}
+
+TEST_CASE(
+    "a server that always has more of the same names, or none in order, ends a listing with an "
+    "error") {
+  Server server;
+  S3Options options = options_for(server);
+  options.attempts = 1;
+  S3Storage store(options);
+  const auto answer = [&](std::initializer_list<ChunkKey> keys) {
+    std::string body = "<ListBucketResult>";
+    for (const ChunkKey& key : keys) {
+      body += "<Contents><Key>" + name_of(key) + "</Key><Size>4096</Size></Contents>";
+    }
+    body += "<IsTruncated>true</IsTruncated></ListBucketResult>";
+    server.misbehave([body](const Asked&, Answer& made) { made.body = body; });
+  };
+  ChunkKey low = key_of(1);
+  ChunkKey high = key_of(2);
+  if (high.hex() < low.hex()) std::swap(low, high);
+  answer({low, high});
+  const auto first = store.list();
+  REQUIRE(first);
+  REQUIRE(first->next == high.hex());
+  for (const std::string& from : {first->next, low.hex(), std::string("ff")}) {
+    const auto again = store.list(from);
+    REQUIRE_FALSE(again);
+    CHECK(again.error().code == Errc::io);
+    CHECK(again.error().context.find(store.url()) != std::string::npos);
+  }
+  answer({high, low});
+  CHECK(store.list().error().code == Errc::io);
 }
 
 TEST_CASE("times of a bucket are read, and what is none is not") {

@@ -202,7 +202,10 @@ class Simulation {
       if (abandoned) fail("an insert of a read that nobody waited for");
       checker_.insert_begins(ticket.slice);
       writing_[ticket.id] = true;
-      at(now_ + spec_.insert, [this, ticket] { end_write(ticket); });
+      inserts_free_ =
+          spec_.inserts.passed(std::max(inserts_free_, now_), static_cast<double>(ticket.bytes));
+      at(inserts_free_ + spec_.inserts.latency + spec_.insert,
+         [this, ticket] { end_write(ticket); });
       return;
     } else {
       ++result_.late_landings;
@@ -354,6 +357,7 @@ class Simulation {
   EventQueue events_;
   KvInvariantChecker checker_;
   std::vector<LaneState> lanes_;
+  Time inserts_free_{0};
   std::vector<Pass> passes_;
   std::map<std::uint64_t, bool> ended_;
   std::map<std::uint64_t, bool> abandoned_;

@@ -56,7 +56,9 @@ struct SimulationSpec {
   std::vector<SimulatedLink> links;  // [spec.n_lanes]
   std::vector<LinkEstimate> priors;  // [spec.n_lanes]
   Time insert{0};                    // of one slice
-  std::uint32_t workers = 4;         // of each lane
+  SimulatedLink inserts{
+      {{Time{0}, 1e18}}};      // which inserts take turns on, and what each takes then
+  std::uint32_t workers = 4;   // of each lane
   bool workers_block = false;  // a worker stays with its read to the end (else it abandons it)
   std::uint64_t staging_bytes = ~0ull;
   Time cancel_at = kNever;

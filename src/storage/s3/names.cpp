@@ -44,12 +44,13 @@ Result<std::string> s3_names_query(const S3Address& address, const std::string& 
   return query + "&start-after=" + encoded(address.prefix() + from + "/");
 }
 
-Result<Listing> s3_names(std::string_view xml, const S3Address& address) {
+Result<Listing> s3_names(std::string_view xml, const S3Address& address, const std::string& from) {
   if (xml.find("</ListBucketResult>") == std::string_view::npos) {
     return broken(address, "the answer is no list of names, or is cut short");
   }
   Listing listing;
   std::optional<ChunkKey> last;
+  bool ordered = true;  // each name lies behind the one before it, and behind `from`
   std::uint64_t named = 0;
   std::uint64_t others_before = 0;  // the last object
   constexpr std::string_view kOpen = "<Contents>", kClose = "</Contents>";
@@ -65,6 +66,7 @@ Result<Listing> s3_names(std::string_view xml, const S3Address& address) {
       ++listing.others;
       continue;
     }
+    ordered = ordered && key->hex() > (last ? last->hex() : from);
     last = key;
     others_before = listing.others;
     listing.objects.push_back(
@@ -76,6 +78,11 @@ Result<Listing> s3_names(std::string_view xml, const S3Address& address) {
         address, named == 0 ? "the server says that there are more names, and tells none"
                             : "a thousand names in a row are no objects; give cake a prefix of its "
                               "own, or erase them");
+  }
+  if (!ordered) {
+    return broken(address,
+                  "there are more names, and those that came are not in order or do not lie behind "
+                  "the last one that was known, so that the list would have no end");
   }
   listing.next = last->hex();
   listing.others = others_before;  // the next part names those behind it

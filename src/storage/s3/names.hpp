@@ -20,10 +20,11 @@ namespace cake::inline CAKE_ABI::detail {
 /// Errors:  invalid_argument: there is no such part
 Result<std::string> s3_names_query(const S3Address& address, const std::string& from);
 
-/// What an answer names.
+/// What an answer names to the question of s3_names_query().
 ///
-/// Errors:  io: it is no whole answer
-Result<Listing> s3_names(std::string_view xml, const S3Address& address);
+/// Errors:  io: it is no whole answer, or nothing could be asked behind it
+Result<Listing> s3_names(std::string_view xml, const S3Address& address,
+                         const std::string& from = {});
 
 /// Seconds since 1970 of "2009-10-12T17:50:30.000Z"; none: it is no such time.
 std::optional<std::int64_t> s3_time(std::string_view text);

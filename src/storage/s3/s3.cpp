@@ -121,7 +121,7 @@ Result<Listing> S3Engine::list(const std::string& from) {
   request.most_answer = kMostNames;
   const auto answer = client.ask(std::move(request), deadline_after(client.options().call_timeout));
   if (!answer->status()) return answer->status().error();
-  return s3_names(answer->reply().body, address);
+  return s3_names(answer->reply().body, address, from);
 }
 
 Status S3Engine::check_writing() {
