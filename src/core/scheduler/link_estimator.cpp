@@ -232,7 +232,7 @@ void LinkEstimator::learn(const Flight& flight, Time now) {
   double took = to_seconds(std::max(now - from, Time{0}));
   if (last_failed_ > since) {
     // How long the lane was at the failed one, nobody knows: as long as fits what is known.
-    took = std::clamp(bytes / rate_.bytes_per_second, to_seconds(now - last_failed_), took);
+    took = std::min(took, std::max(bytes / rate_.bytes_per_second, to_seconds(now - last_failed_)));
   }
   last_landing_ = now;
   ++landings_;
